@@ -1,0 +1,89 @@
+"""The article's building blocks with its own arguments: vit-pytorch's `Attention`, `FeedForward` and `Transformer`.
+
+Each norms its input first, as there. Dosovitskiy et al., 2021; vit-pytorch 1.26.11, `vit.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from vit_zoo.errors import InputError
+from vit_zoo.model import MLP, Block, LayerNorm, SelfAttention, _fill
+from vit_zoo.vit_spec import ViTSpec
+
+
+def article_spec(*, num_classes: int, pool: str, heads: int, dim_head: int, dim: int, **sizes: Any) -> ViTSpec:
+    """The spec of vit-pytorch's ViT: norms around the patch projection, no qkv bias, eps 1e-5, exact GELU."""
+    if pool not in ("cls", "mean"):
+        raise InputError(f"pool {pool!r}: either 'cls' (class token) or 'mean' (mean of the patches)")
+    single = heads == 1 and dim_head == dim
+    return ViTSpec.parse(
+        {
+            "num_classes": num_classes, "heads": heads, "dim_head": dim_head, "dim": dim, **sizes,
+            "class_token": pool == "cls", "registers": 0, "pos": "learned", "pos_covers": "all",
+            "patch_bias": True, "patch_norms": True, "pre_norm": False,
+            "norm_eps": 1e-5, "act": "gelu", "qkv_bias": False, "attn_out": not single, "proj_bias": not single,
+            "mlp_bias": True, "layer_scale": False,
+            "final_norm": "before_pool", "pool": pool if num_classes else "none", "pool_tokens": "all",
+            "head_bias": True, "drop_path": 0.0,
+        }
+    )  # fmt: skip
+
+
+def _spec(dim: int, heads: int, dim_head: int, mlp_dim: int, dropout: float, depth: int = 1) -> ViTSpec:
+    """The article's spec for a part that sees tokens only: the image is a single pixel."""
+    return article_spec(
+        image_size=1, patch_size=1, channels=1, num_classes=0, pool="mean", dim=dim, depth=depth, heads=heads,
+        dim_head=dim_head, mlp_dim=mlp_dim, dropout=dropout, emb_dropout=0.0,
+    )  # fmt: skip
+
+
+def _initialised(m: nn.Module) -> None:
+    for name, p in m.named_parameters():
+        _fill(name, p, None)
+
+
+class Attention(nn.Module):
+    """LayerNorm, then multi-head self-attention on tokens b t d."""
+
+    def __init__(self, dim: int, heads: int = 8, dim_head: int = 64, dropout: float = 0.0) -> None:
+        super().__init__()
+        spec = _spec(dim, heads, dim_head, dim, dropout)
+        self.norm = LayerNorm(dim, spec.norm_eps)
+        self.attn = SelfAttention(spec)
+        _initialised(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attn(self.norm(x))  # type: ignore[no-any-return]
+
+
+class FeedForward(nn.Module):
+    """LayerNorm, then the two-layer MLP on tokens b t d."""
+
+    def __init__(self, dim: int, hidden_dim: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        spec = _spec(dim, 1, dim, hidden_dim, dropout)
+        self.norm = LayerNorm(dim, spec.norm_eps)
+        self.mlp = MLP(spec, bias=True)
+        _initialised(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mlp(self.norm(x))  # type: ignore[no-any-return]
+
+
+class Transformer(nn.Module):
+    """`depth` encoder blocks and a final LayerNorm on tokens b t d."""
+
+    def __init__(self, dim: int, depth: int, heads: int, dim_head: int, mlp_dim: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        spec = _spec(dim, heads, dim_head, mlp_dim, dropout, depth)
+        self.blocks = nn.ModuleList(Block(spec, i) for i in range(depth))
+        self.norm = LayerNorm(dim, spec.norm_eps)
+        _initialised(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)  # type: ignore[no-any-return]

@@ -1,0 +1,73 @@
+"""What can go wrong, as one tree: each error knows its exit code and says its piece in one line.
+
+Raise them where the facts are; the command line prints them once, at the edge.
+"""
+
+from __future__ import annotations
+
+
+class VitzooError(Exception):
+    """The root of every error this package raises on purpose.
+
+    `message` says what was wanted and what was found, `hint` the next step, `where` the file or name it is about.
+    """
+
+    code = 1
+
+    def __init__(self, message: str, *, where: object = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = None if where is None else str(where)
+        self.hint = hint
+
+    @property
+    def kind(self) -> str:
+        return type(self).__name__
+
+    def __str__(self) -> str:
+        line = self.message if self.where is None else f"{self.where}: {self.message}"
+        line = line if self.hint is None else f"{line} ({self.hint})"
+        # Names and file contents are somebody else's text: they must not move the cursor or forge a second line.
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+class InputError(VitzooError, ValueError):
+    """An option, name or path that does not exist, a config that does not validate, a fact nobody gave."""
+
+    code = 2
+
+
+class CheckFailed(VitzooError):
+    """A check ran and said no: parity, accuracy, an axis that is not dynamic."""
+
+    code = 3
+
+
+class MissingDependency(VitzooError, ImportError):
+    """An optional package is not installed; the hint is the line that installs it."""
+
+    code = 4
+
+
+class HubError(VitzooError, OSError):
+    """The Hub, the network, authentication, or being offline."""
+
+    code = 5
+
+
+class NotRepresentable(VitzooError, ValueError):
+    """The target format cannot express this model."""
+
+    code = 6
+
+
+class RefusedContent(VitzooError, ValueError):
+    """Weights, an artifact or an image whose content is refused or cannot be read."""
+
+    code = 7
+
+
+class CannotWrite(VitzooError, OSError):
+    """The output cannot be written: no space, no permission, a folder in the way."""
+
+    code = 8

@@ -1,0 +1,23 @@
+"""The only room that opens untrusted files, and the only one that renames."""
+
+from vit_zoo.files.atomic import Staged, write_text
+from vit_zoo.files.images import read_image
+from vit_zoo.files.pickles import read_torch
+from vit_zoo.files.safetensors import SafetensorsFile, write_safetensors
+from vit_zoo.files.sniff import read_json, sha256_of, sniff
+from vit_zoo.files.stored import DTYPES, Stored, digest_of
+
+__all__ = [
+    "DTYPES",
+    "SafetensorsFile",
+    "Staged",
+    "Stored",
+    "digest_of",
+    "read_image",
+    "read_json",
+    "read_torch",
+    "sha256_of",
+    "sniff",
+    "write_safetensors",
+    "write_text",
+]

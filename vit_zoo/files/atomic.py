@@ -1,0 +1,129 @@
+"""Outputs that are there whole or not at all: written beside the target, synced, then renamed.
+
+A crash at any moment leaves the old file or the new one; the next run clears what a dead process left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from vit_zoo.errors import CannotWrite, InputError, VitzooError
+
+STALE = re.compile(r"\..*\.vitzoo-(\d+)-[0-9a-f]{8}\.tmp")
+
+
+class Staged:
+    """A file in the making, under a temporary name in the target's folder.
+
+    Leaving the block without `commit` or `reject` removes it. Raises CannotWrite for a folder or a link in the way,
+    a missing or read-only folder, and too little space for `need` bytes.
+    """
+
+    def __init__(self, target: str | os.PathLike[str], *, need: int = 0) -> None:
+        self.target = Path(target)
+        folder = self.target.parent
+        check_target(self.target)
+        with writing(self.target):
+            free = shutil.disk_usage(folder).free
+            if need > free:
+                raise CannotWrite(f"needs {need:,} bytes, {free:,} are free", where=folder)
+            _clear_stale(folder)
+            self.path = folder / f".{self.target.name}.vitzoo-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+            self.path.touch(exist_ok=False)  # claims the name, with the umask's mode
+
+    def write(self, fill: Callable[[BinaryIO], None]) -> None:
+        """Let `fill` write the content, then sync it to the disk."""
+        with writing(self.target), self.path.open("wb") as file:
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def commit(self) -> None:
+        """Put the file at its final name, in place of a regular file that may be there."""
+        self._rename(self.target)
+
+    def reject(self) -> Path:
+        """Set the file aside as `NAME.rejected`; whatever had the final name stays."""
+        aside = self.target.with_name(self.target.name + ".rejected")
+        self._rename(aside)
+        return aside
+
+    def _rename(self, name: Path) -> None:
+        with writing(name):
+            os.replace(self.path, name)
+            sync_folder(name.parent)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def check_target(target: Path) -> None:
+    """Raise before any slow work if a file cannot be put there."""
+    if target.is_symlink():
+        raise CannotWrite("is a symbolic link; it is not written through", where=target)
+    if target.is_dir():
+        raise CannotWrite("is a folder", where=target)
+    if target.exists() and not target.is_file():
+        raise CannotWrite("is not a regular file", where=target)
+    if not target.parent.is_dir():
+        raise InputError("no such folder", where=target.parent)
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise CannotWrite("the folder is not writable", where=target.parent)
+
+
+def write_text(target: str | os.PathLike[str], text: str) -> None:
+    """Replace a small text file atomically."""
+    with Staged(target) as staged:
+        staged.write(lambda file: file.write(text.encode()) and None)
+        staged.commit()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in this folder last through a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Turn the operating system's refusals into one error that names the target."""
+    try:
+        yield
+    except VitzooError:
+        raise
+    except OSError as error:
+        cause = "no space left" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
+        raise CannotWrite(cause, where=target) from None
+
+
+def _clear_stale(folder: Path) -> None:
+    for entry in os.scandir(folder):
+        match = STALE.fullmatch(entry.name)
+        if match and not _alive(int(match[1])):
+            with contextlib.suppress(FileNotFoundError):  # a neighbour may clear it at the same time
+                os.unlink(entry.path)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,103 @@
+"""torch's zip checkpoints, read without running anything: torch's restricted unpickler, behind our own checks.
+
+What it lets through: deflated bombs, views of one storage that claim terabytes, and flipped bits (it skips the CRC).
+"""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vit_zoo.errors import RefusedContent
+from vit_zoo.files.stored import Stored
+
+if TYPE_CHECKING:
+    import torch
+
+    from vit_zoo.files.stored import Array
+
+WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+
+
+def read_torch(path: Path) -> dict[str, Stored]:
+    """The tensors of a state dict saved by `torch.save`; raises RefusedContent for anything else."""
+    import torch
+
+    _check_zip(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of what is refused here anyway
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # the unpickler raises whatever a hostile file provokes
+            names = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", lambda _: [])
+            raise RefusedContent(_cause(error, names, path), where=path) from None
+    return tensors_of(_unwrapped(found), where=path)
+
+
+def tensors_of(state: Any, *, where: object) -> dict[str, Stored]:
+    """The tensors of a state dict in memory, as stored ones."""
+    import torch
+
+    if not isinstance(state, Mapping) or not all(isinstance(k, str) for k in state):
+        raise RefusedContent(f"holds a {type(state).__name__}, not a state dict", where=where)
+    strangers = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
+    if strangers:
+        kind = type(state[strangers[0]]).__name__
+        raise RefusedContent(f"{strangers[0]!r} is a {kind}, not a tensor", where=where)
+    return {name: stored(name, tensor, where=where) for name, tensor in state.items()}
+
+
+def stored(name: str, tensor: torch.Tensor, *, where: object) -> Stored:
+    """A torch tensor as a stored one; a view that claims more than its storage holds is refused."""
+    import torch
+
+    types = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64"}
+    if tensor.dtype not in types:
+        raise RefusedContent(f"{name!r} has type {tensor.dtype}; weights are floating-point", where=where)
+    if tensor.device.type != "meta" and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise RefusedContent(f"{name!r} claims more values than the file holds", where=where)
+    return Stored(types[tensor.dtype], tuple(tensor.shape), partial(_array, tensor))
+
+
+def _array(tensor: torch.Tensor) -> Array:
+    import torch
+
+    tensor = tensor.detach().cpu()
+    raw = tensor.view(torch.uint16) if tensor.dtype is torch.bfloat16 else tensor
+    return raw.numpy()  # type: ignore[no-any-return]
+
+
+def _check_zip(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            packed = [m.filename for m in members if m.compress_type != zipfile.ZIP_STORED]
+            if packed or sum(m.file_size for m in members) > path.stat().st_size:
+                raise RefusedContent("holds compressed members, which torch never writes", where=path)
+            # torch can be told not to compute CRCs; then all of them are 0 and say nothing
+            damaged = archive.testzip() if any(m.CRC for m in members) else None
+    except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
+        raise RefusedContent(f"is not a whole zip archive: {error}", where=path) from None
+    if damaged is not None:
+        raise RefusedContent(f"is damaged: the checksum of {damaged!r} is wrong", where=path)
+
+
+def _cause(error: Exception, unsafe: Any, path: Path) -> str:
+    try:
+        names = unsafe(path)
+    except Exception:  # it reads the same hostile file; the first error is then the one to tell
+        names = []
+    if names:
+        return f"would run code when loaded: it refers to {', '.join(sorted(names)[:3])}"
+    return f"cannot be read as a torch checkpoint ({type(error).__name__})"
+
+
+def _unwrapped(found: Any) -> Any:
+    for key in WRAPPERS:
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            return found[key]
+    return found

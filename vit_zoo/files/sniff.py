@@ -1,0 +1,113 @@
+"""What a file really is, told by its content and never by its name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from vit_zoo.errors import InputError, RefusedContent
+
+MAX_JSON = 4_194_304  # bytes; a config with 21,843 labels has about 1 MB
+
+MAGIC = (
+    (b"version https://git-lfs", "git-lfs pointer"),
+    (b"\x89HDF", "hdf5"),
+    (b"\x93NUMPY", "npy"),
+    (b"\x89PNG", "image"),
+    (b"\xff\xd8\xff", "image"),
+    (b"GIF8", "image"),
+    (b"BM", "image"),
+    (b"II*\x00", "image"),
+    (b"MM\x00*", "image"),
+    (b"\x80", "pickle"),
+)
+
+
+def sniff(path: Path) -> str:
+    """The kind of a file: folder, safetensors, torch, torchscript, pt2, npz, onnx, json, image, ... or unknown.
+
+    Raises InputError if there is no such file, RefusedContent if it cannot be read.
+    """
+    if path.is_dir():
+        return "folder"
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except FileNotFoundError:
+        raise InputError("no such file or folder", where=path) from None
+    except OSError as error:
+        raise RefusedContent(f"cannot be read: {error.strerror}", where=path) from None
+    if not head:
+        return "empty"
+    for magic, kind in MAGIC:
+        if head.startswith(magic):
+            return kind
+    if head.startswith(b"PK\x03\x04"):
+        return _zip_kind(path)
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "image"
+    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
+        return "safetensors"
+    text = head.lstrip().lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "HTML page"
+    if text.startswith(b"{"):
+        return "json"
+    # ModelProto begins with its first field, ir_version: one small varint, then producer_name or another known field
+    if head[0] == 0x08 and len(head) > 2 and head[1] < 0x40 and head[2] in (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72):
+        return "onnx"
+    return "unknown"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; duplicate keys, NaN and anything over 4 MB are refused."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise ValueError("a key appears twice")
+        return found
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        if path.stat().st_size > MAX_JSON:
+            raise InputError(f"has {path.stat().st_size:,} bytes; the limit is {MAX_JSON:,}", where=path)
+        document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique, parse_constant=refuse)
+    except FileNotFoundError:
+        raise InputError("no such file", where=path) from None
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=path) from None
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"not valid JSON: {error}", where=path) from None
+    if not isinstance(document, dict):
+        raise InputError("must hold a JSON object", where=path)
+    return document
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _zip_kind(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return "damaged zip"
+    if any(name.endswith((".npy",)) for name in names):
+        return "npz"
+    last = {name.rsplit("/", 1)[-1] for name in names}
+    if "archive_format" in last:
+        return "pt2"
+    if "constants.pkl" in last:
+        return "torchscript"
+    return "torch" if "data.pkl" in last else "zip"

@@ -1,0 +1,78 @@
+"""A tensor as it lies in a file: its type and shape at once, its bytes when asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+# safetensors' names for the types that weights may have: bytes of one value, numpy's type (bfloat16 as raw halves)
+DTYPES = {"F32": (4, "<f4"), "F16": (2, "<f2"), "BF16": (2, "<u2"), "F64": (8, "<f8")}
+CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where the bytes of a tensor lie."""
+
+    file: Path
+    start: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Type, shape, and either a span of a file or a way to compute the array; bfloat16 arrays are raw uint16."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    array: Callable[[], Array]
+    span: Span | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * DTYPES[self.dtype][0]
+
+    def chunks(self, start: int = 0, stop: int | None = None) -> Iterator[bytes | memoryview]:
+        """The bytes, little-endian and row-major, in pieces; from a file without mapping it."""
+        stop = self.nbytes if stop is None else stop
+        if self.span is None:
+            import numpy as np
+
+            yield memoryview(np.ascontiguousarray(self.array()).reshape(-1).view(np.uint8))[start:stop]
+            return
+        descriptor = os.open(self.span.file, os.O_RDONLY)
+        try:
+            at, end = self.span.start + start, self.span.start + stop
+            while at < end:
+                piece = os.pread(descriptor, min(CHUNK, end - at), at)
+                if not piece:
+                    raise OSError(f"{self.span.file} became shorter while it was read")
+                yield piece
+                at += len(piece)
+        finally:
+            os.close(descriptor)
+
+
+def digest_of(tensors: Mapping[str, Stored]) -> str:
+    """The content hash of weights: SHA-256 over each tensor's name, type, shape and bytes, in the order of names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(describe(name, tensors[name]))
+        for piece in tensors[name].chunks():
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def describe(name: str, tensor: Stored) -> bytes:
+    """What `digest_of` hashes in front of a tensor's bytes."""
+    return f"{name}\0{tensor.dtype}\0{','.join(map(str, tensor.shape))}\0".encode()

@@ -1,0 +1,139 @@
+"""The Vision Transformer (Dosovitskiy et al., 2021), written once for every back end.
+
+`m` holds parameters under timm's names (a torch module, or a scope of weight names), `op` spells the operations
+(`torch_ops.py`, `graph/onnx_ops.py`), `spec` says which of them this family uses. Nothing here knows what a tensor is.
+
+b batch · t tokens (class, registers, patches) · d dim · n heads · e head width · k classes · c channels · p q patch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from vit_zoo.vit_spec import ViTSpec
+
+CLASS = (0, 1)  # the rows of the class token
+
+
+def output_names(spec: ViTSpec) -> list[str]:
+    """Every output that `vit` can give for this spec."""
+    names = ["logits"] if spec.num_classes else []
+    names += ["pooler_output"] if spec.pool != "none" else []
+    return [*names, "last_hidden_state", *(f"{kind}.{i}" for kind in ("block", "attn") for i in range(spec.depth))]
+
+
+def patch_embedding(m: Any, image: Any, spec: ViTSpec, op: Any) -> Any:
+    """The image as a sequence of projected patches (section 3.1, equation 1)."""
+    x = op.patches(image, spec.patch_size)  # b (h w) (c p q)
+    if spec.patch_norms:
+        x = op.norm(m.pre_norm, x, spec.norm_eps)
+    x = op.linear(m.proj, x)  # b (h w) d
+    return op.norm(m.post_norm, x, spec.norm_eps) if spec.patch_norms else x
+
+
+def tokens(m: Any, image: Any, spec: ViTSpec, op: Any) -> Any:
+    """Class token, registers and patches, with their positions: b t d."""
+    x = op.run(patch_embedding, m.patch_embed, image, spec)
+    first = [m.cls_token] if spec.class_token else []
+    registers = [m.reg_token] if spec.registers else []
+    if spec.pos_covers == "all":
+        x = op.prepend([*first, *registers], x)
+    elif spec.pos_covers == "class":
+        x = op.prepend(first, x)
+    if spec.pos == "learned":
+        x = op.add(x, op.weight(m.pos_embed))
+    if spec.pos_covers == "class" and registers:  # DINOv2 with registers: they come in after the positions
+        x = op.concat([op.rows(x, *CLASS), op.prepend(registers, op.rows(x, 1, None))])
+    elif spec.pos_covers == "patches":
+        x = op.prepend([*first, *registers], x)
+    x = op.dropout(x, spec.emb_dropout)
+    return op.norm(m.norm_pre, x, spec.norm_eps) if spec.pre_norm else x
+
+
+def attention(m: Any, x: Any, spec: ViTSpec, op: Any, rows: tuple[int, int] | None, maps: list[Any] | None) -> Any:
+    """Multi-head self-attention; only `rows` ask, all tokens answer. `maps` collects the attention weights."""
+    q, k, v = op.qkv(m.qkv, x, spec.heads, rows)  # b n t e
+    if maps is not None:
+        maps.append(op.attention_weights(q, k))  # b n t t
+    x = op.attend(q, k, v, spec.dropout)  # b t (n e)
+    return op.dropout(op.linear(m.proj, x), spec.dropout) if spec.attn_out else x
+
+
+def mlp(m: Any, x: Any, spec: ViTSpec, op: Any) -> Any:
+    x = op.dropout(op.act(op.linear(m.fc1, x), spec.act), spec.dropout)
+    return op.dropout(op.linear(m.fc2, x), spec.dropout)
+
+
+def block(m: Any, x: Any, spec: ViTSpec, op: Any, rows: tuple[int, int] | None, maps: list[Any] | None) -> Any:
+    """Pre-norm encoder block (equations 2 and 3) on all tokens, or its result for `rows` alone."""
+    y = op.run(attention, m.attn, op.norm(m.norm1, x, spec.norm_eps), spec, rows, maps)
+    x = x if rows is None else op.rows(x, *rows)
+    x = op.add(x, op.drop_path(op.mul(y, m.ls1.gamma) if spec.layer_scale else y, m))
+    y = op.run(mlp, m.mlp, op.norm(m.norm2, x, spec.norm_eps), spec)
+    return op.add(x, op.drop_path(op.mul(y, m.ls2.gamma) if spec.layer_scale else y, m))
+
+
+def attention_pool(m: Any, x: Any, spec: ViTSpec, op: Any) -> Any:
+    """A learned query attends to the tokens, then an MLP (Zhai et al., 2022): b 1 d."""
+    q = op.heads(op.linear(m.q, op.weight(m.latent)), spec.heads)
+    k, v = op.kv(m.kv, x, spec.heads)
+    x = op.linear(m.proj, op.attend(q, k, v, 0.0))
+    y = op.linear(m.mlp.fc1, op.norm(m.norm, x, spec.norm_eps))
+    return op.add(x, op.linear(m.mlp.fc2, op.act(y, spec.act)))
+
+
+def pool(m: Any, x: Any, spec: ViTSpec, op: Any) -> Any:
+    """One vector for the image: b d."""
+    if spec.pool == "cls":
+        x = op.squeeze(op.rows(x, *CLASS))
+    else:
+        if spec.pool_tokens == "patches" and spec.prefix_tokens:
+            x = op.rows(x, spec.prefix_tokens, None)
+        x = op.mean(x) if spec.pool == "mean" else op.squeeze(op.run(attention_pool, m.attn_pool, x, spec))
+    return op.norm(m.fc_norm, x, spec.norm_eps) if spec.final_norm == "after_pool" else x
+
+
+def blocks_read(spec: ViTSpec, outputs: Collection[str]) -> int:
+    """How many blocks the outputs need."""
+    inner = [name for name in outputs if "." in name]
+    return spec.depth if len(inner) < len(outputs) else 1 + max(int(name.split(".")[1]) for name in inner)
+
+
+def unread(spec: ViTSpec, outputs: Collection[str]) -> tuple[str, ...]:
+    """Prefixes of the weights behind the last of these outputs: the only ones that may stay unused."""
+    parts = [] if "logits" in outputs else ["head."]
+    if not {"logits", "pooler_output"} & set(outputs):
+        parts += ["attn_pool.", "fc_norm."]
+    if not {"logits", "pooler_output", "last_hidden_state"} & set(outputs):
+        parts += ["norm."]
+    return (*parts, *(f"blocks.{i}." for i in range(blocks_read(spec, outputs), spec.depth)))
+
+
+def vit(m: Any, image: Any, spec: ViTSpec, op: Any, outputs: Collection[str]) -> dict[str, Any]:
+    """The named outputs for a normalised image, b c H W.
+
+    `logits` b k · `pooler_output` b d, what the head sees · `last_hidden_state` b t d, after the final norm where that
+    comes before pooling · `block.N` b t d, after block N, no norm · `attn.N` b n t t, the weights after softmax.
+    """
+    last = spec.depth - 1
+    every_row = {"last_hidden_state", f"block.{last}", f"attn.{last}"} & set(outputs)
+    found: dict[str, Any] = {}
+    x = tokens(m, image, spec, op)
+    for i in range(blocks_read(spec, outputs)):
+        alone = i == last and spec.pool == "cls" and not every_row and op.prunes(m.blocks[i])
+        maps: list[Any] | None = [] if f"attn.{i}" in outputs else None
+        x = op.run(block, m.blocks[i], x, spec, CLASS if alone else None, maps)
+        if f"block.{i}" in outputs:
+            found[f"block.{i}"] = x
+        if maps:
+            found[f"attn.{i}"] = maps[0]
+    if spec.final_norm == "before_pool" and blocks_read(spec, outputs) == spec.depth:
+        x = op.norm(m.norm, x, spec.norm_eps)
+    if "last_hidden_state" in outputs:
+        found["last_hidden_state"] = x
+    if {"logits", "pooler_output"} & set(outputs):
+        found["pooler_output"] = x = pool(m, x, spec, op)
+        if "logits" in outputs:
+            found["logits"] = op.linear(m.head, x)
+    return {name: found[name] for name in outputs}

@@ -1,0 +1,108 @@
+"""From a spec and its stored weights to an ONNX graph that refers to them: nodes now, bytes when it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vit_zoo import forward
+from vit_zoo.errors import InputError
+from vit_zoo.files import Stored
+from vit_zoo.graph.onnx_ops import BATCH, OPSETS, Node, OnnxOps, Scope, Value, Weight
+from vit_zoo.vit_spec import ViTSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+INPUT = "pixel_values"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A checked model without its weights, and the list of those."""
+
+    proto: onnx.ModelProto
+    weights: dict[str, Weight]  # by initializer
+    tensors: Mapping[str, Stored]
+    outputs: tuple[str, ...]
+
+
+def build(spec: ViTSpec, tensors: Mapping[str, Stored], *, opset: int, outputs: Sequence[str] = ()) -> Graph:
+    """The graph of a model: input `pixel_values` [batch, channels, height, width] float32, `outputs` by name.
+
+    Raises InputError for an opset or output that does not exist, RuntimeError if a weight stays unused.
+    """
+    if opset not in OPSETS:
+        raise InputError(f"opset {opset}; ViTs are written at opset {OPSETS[0]} to {OPSETS[-1]}")
+    names = tuple(dict.fromkeys(outputs)) or (spec.output,)
+    known = forward.output_names(spec)
+    for name in names:
+        if name not in known:
+            raise InputError(f"no output '{name}'; there are {', '.join(n for n in known if '.' not in n)}, block.N, attn.N")
+    image = Value(INPUT, (BATCH, spec.channels, *spec.image_size))
+    op = OnnxOps(tensors, opset, image=image)
+    found = forward.vit(Scope(), image, spec, op, names)
+    _check_accounting(op, spec, names)
+    results = {name: op._full(value) for name, value in found.items()}
+    proto = _proto(op, image, _named(op, results), opset)
+    return Graph(proto, op.weights, tensors, names)
+
+
+def _check_accounting(op: OnnxOps, spec: ViTSpec, outputs: tuple[str, ...]) -> None:
+    """Every tensor is used whole, once; only what lies behind the last output may stay out."""
+    used = dict.fromkeys(op.tensors, 0)
+    for weight in op.weights.values():
+        used[weight.key] += weight.stop - weight.start
+    spare = forward.unread(spec, outputs)
+    for key, stored in op.tensors.items():
+        if used[key] != stored.nbytes and not (used[key] == 0 and key.startswith(spare)):
+            raise RuntimeError(f"the graph uses {used[key]} of the {stored.nbytes} bytes of {key}")
+
+
+def _named(op: OnnxOps, results: dict[str, Value]) -> dict[str, Value]:
+    """Let the nodes that make the results write them under the names of the outputs."""
+    rename: dict[str, str] = {}
+    made = {output for node in op.nodes for output in node.outputs}
+    for name, value in results.items():
+        if value.name in rename or value.name not in made:
+            op.nodes.append(Node("Identity", (value.name,), (name,), f"output/{name}", {}))
+        else:
+            rename[value.name] = name
+    op.nodes = [
+        Node(
+            node.op,
+            tuple(rename.get(x, x) for x in node.inputs),
+            tuple(rename.get(x, x) for x in node.outputs),
+            node.name,
+            node.attributes,
+        )
+        for node in op.nodes
+    ]
+    return {name: Value(name, value.shape) for name, value in results.items()}
+
+
+def _proto(op: OnnxOps, image: Value, results: dict[str, Value], opset: int) -> onnx.ModelProto:
+    from onnx import TensorProto, checker, helper
+
+    def info(value: Value) -> Any:
+        return helper.make_tensor_value_info(value.name, TensorProto.FLOAT, list(value.shape))
+
+    types = {"F32": TensorProto.FLOAT, "F16": TensorProto.FLOAT16, "BF16": TensorProto.BFLOAT16, "F64": TensorProto.DOUBLE}
+    nodes = [helper.make_node(n.op, n.inputs, n.outputs, n.name, **n.attributes) for n in op.nodes]
+    constants = [
+        helper.make_tensor(name, TensorProto.INT64 if kind == "i" else TensorProto.FLOAT, [len(values)] if vector else [], values)
+        for (kind, values, vector), name in op.constants.items()
+    ]
+    graph = helper.make_graph(nodes, "vit", [info(image)], [info(value) for value in results.values()], constants)
+    opsets = [helper.make_opsetid("", opset)]
+    model = helper.make_model_gen_version(graph, opset_imports=opsets, producer_name="vitzoo")
+    model.ir_version = helper.find_min_ir_version_for(opsets)
+    # The full check needs no bytes of weights: here they are inputs of their type and shape.
+    skeleton = type(model)()
+    skeleton.CopyFrom(model)
+    skeleton.graph.input.extend(
+        helper.make_tensor_value_info(name, types[op.tensors[w.key].dtype], w.shape) for name, w in op.weights.items()
+    )
+    checker.check_model(skeleton, full_check=True)
+    return model

@@ -1,0 +1,310 @@
+"""ONNX's spelling of the operations in `forward.py`: standard operators, opset 17 to 25, no tracing and no torch.
+
+Tokens stay flat, (b t) d, from one attention to the next, so that every linear layer is one Gemm with its bias inside:
+onnxruntime runs it faster than MatMul and Add, and Gemm(transB=1) takes torch's weights as they lie in the file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from vit_zoo.files import Stored
+
+OPSETS = range(17, 26)
+BATCH = "batch"
+Shape = tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """A place in the state dict: attributes and indices lead to names, as on a module."""
+
+    path: str = ""
+
+    def __getattr__(self, name: str) -> Scope:
+        return Scope(f"{self.path}.{name}" if self.path else name)
+
+    def __getitem__(self, index: int) -> Scope:
+        return Scope(f"{self.path}.{index}")
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor in the graph: its logical shape, and whether its first two axes lie merged."""
+
+    name: str
+    shape: Shape
+    flat: bool = False
+
+
+@dataclass(frozen=True)
+class Node:
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    name: str
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """An initializer: a stored tensor, or rows of it, under the shape that the graph gives it."""
+
+    key: str
+    shape: tuple[int, ...]
+    start: int  # bytes within the stored tensor
+    stop: int
+
+    @property
+    def name(self) -> str:
+        return self.key
+
+
+@dataclass
+class OnnxOps:
+    """Collects nodes, weights and constants while `forward.vit` runs over a `Scope`."""
+
+    tensors: Mapping[str, Stored]
+    opset: int
+    nodes: list[Node] = field(default_factory=list)
+    weights: dict[str, Weight] = field(default_factory=dict)
+    constants: dict[tuple[str, tuple[Any, ...], bool], str] = field(default_factory=dict)
+    _where: list[str] = field(default_factory=list)
+    _counts: dict[str, int] = field(default_factory=dict)
+    _batch: str | None = None
+    image: Value | None = None
+
+    # the operations of forward.py
+
+    def run(self, function: Callable[..., Any], m: Scope, *args: Any) -> Any:
+        x, spec, *rest = args
+        with self._in(m.path):
+            return function(m, x, spec, self, *rest)
+
+    def weight(self, m: Scope) -> Value:
+        shape = self.tensors[m.path].shape
+        return Value(self._weight(m.path), shape)
+
+    def patches(self, image: Value, size: tuple[int, int]) -> Value:
+        (_, c, H, W), (p, q) = image.shape, size
+        assert isinstance(c, int) and isinstance(H, int) and isinstance(W, int)
+        h, w = H // p, W // q
+        x = self._node("Reshape", image.name, self._ints(-1, c, h, p, w, q))
+        x = self._node("Transpose", x, perm=[0, 2, 4, 1, 3, 5])
+        x = self._node("Reshape", x, self._ints(-1, c * p * q))
+        return Value(x, (BATCH, h * w, c * p * q), flat=True)
+
+    def linear(self, m: Scope, x: Value) -> Value:
+        shape = self.tensors[f"{m.path}.weight"].shape
+        return self._gemm(m, x, 0, shape[0])
+
+    def norm(self, m: Scope, x: Value, eps: float) -> Value:
+        with self._in(m.path):
+            weight, bias = self._weight(f"{m.path}.weight"), self._weight(f"{m.path}.bias")
+            return self._like(x, "LayerNormalization", x.name, weight, bias, axis=-1, epsilon=eps)
+
+    def act(self, x: Value, name: str) -> Value:
+        if name == "quick_gelu":  # x sigmoid(1.702 x)
+            gate = self._node("Sigmoid", self._node("Mul", x.name, self._float(1.702)))
+            return self._like(x, "Mul", x.name, gate)
+        if self.opset >= 20:
+            return self._like(x, "Gelu", x.name, approximate="tanh" if name == "gelu_tanh" else "none")
+        half = self._float(0.5)
+        if name == "gelu":  # the form that onnxruntime fuses: x / sqrt 2, erf, + 1, x, / 2
+            inner = self._node("Erf", self._node("Div", x.name, self._float(math.sqrt(2))))
+        else:  # tanh(sqrt(2 / pi) (x + 0.044715 x^3))
+            square = self._node("Mul", x.name, x.name)
+            cubic = self._node("Mul", self._node("Mul", square, x.name), self._float(0.044715))
+            inner = self._node("Mul", self._node("Add", x.name, cubic), self._float(math.sqrt(2 / math.pi)))
+            inner = self._node("Tanh", inner)
+        gate = self._node("Add", inner, self._float(1.0))
+        return self._like(x, "Mul", self._node("Mul", x.name, gate), half)
+
+    def add(self, x: Value, y: Value) -> Value:
+        if x.flat != y.flat:
+            x, y = self._full(x), self._full(y)
+        return self._like(x, "Add", x.name, y.name)
+
+    def mul(self, x: Value, m: Scope) -> Value:
+        return self._like(x, "Mul", x.name, self._weight(m.path))
+
+    def concat(self, parts: Sequence[Value]) -> Value:
+        whole = [self._full(part) for part in parts]
+        length = sum(int(part.shape[1]) for part in whole)
+        return Value(self._node("Concat", *(part.name for part in whole), axis=1), (BATCH, length, whole[0].shape[2]))
+
+    def prepend(self, first: Sequence[Scope], x: Value) -> Value:
+        if not first:
+            return x
+        parts = [self.weight(m) for m in first]
+        joined = parts[0] if len(parts) == 1 else self.concat(parts)
+        return self.concat([self._expand(joined), x])
+
+    def rows(self, x: Value, start: int, stop: int | None) -> Value:
+        x = self._full(x)
+        length, width = int(x.shape[1]), x.shape[2]
+        stop = length if stop is None else stop
+        if stop - start == 1:
+            return Value(self._node("Gather", x.name, self._int(start), axis=1), (BATCH, 1, width), flat=True)
+        name = self._node("Slice", x.name, self._ints(start), self._ints(stop), self._ints(1))
+        return Value(name, (BATCH, stop - start, width))
+
+    def squeeze(self, x: Value) -> Value:
+        b, _, d = x.shape
+        return Value(self._flat(x).name, (b, d))
+
+    def mean(self, x: Value) -> Value:
+        x = self._full(x)
+        if self.opset >= 18:
+            name = self._node("ReduceMean", x.name, self._ints(1), keepdims=0)
+        else:
+            name = self._node("ReduceMean", x.name, axes=[1], keepdims=0)
+        return Value(name, (x.shape[0], x.shape[2]))
+
+    def heads(self, x: Value, heads: int) -> Heads:
+        return Heads(x, heads)
+
+    def qkv(self, m: Scope, x: Value, heads: int, rows: tuple[int, int] | None) -> tuple[Heads, Heads, Heads]:
+        inner = self.tensors[f"{m.path}.weight"].shape[0] // 3
+        if rows is None:
+            q, k, v = self._split(self.linear(m, x), 3)
+        else:
+            q = self._gemm(m, self.rows(x, *rows), 0, inner)
+            k, v = self._split(self._gemm(m, x, inner, 3 * inner), 2)
+        return Heads(q, heads), Heads(k, heads), Heads(v, heads)
+
+    def kv(self, m: Scope, x: Value, heads: int) -> tuple[Heads, Heads]:
+        k, v = self._split(self.linear(m, x), 2)
+        return Heads(k, heads), Heads(v, heads)
+
+    def attend(self, q: Heads, k: Heads, v: Heads, dropout: float) -> Value:
+        t, inner = q.x.shape[1], v.x.shape[2]
+        if self.opset >= 23:
+            query = self._full(q.x)
+            query = query if query.shape[0] == BATCH else self._expand(query)
+            parts = (query.name, self._full(k.x).name, self._full(v.x).name)
+            return Value(self._node("Attention", *parts, q_num_heads=q.n, kv_num_heads=q.n), (BATCH, t, inner))
+        x = self._node("MatMul", self._softmax(q, k), self._split_heads(v, 0, 2, 1, 3))
+        x = self._node("Reshape", self._node("Transpose", x, perm=[0, 2, 1, 3]), self._ints(-1, inner))
+        return Value(x, (BATCH, t, inner), flat=True)
+
+    def attention_weights(self, q: Heads, k: Heads) -> Value:
+        return Value(self._softmax(q, k), (BATCH, q.n, q.x.shape[1], k.x.shape[1]))
+
+    def dropout(self, x: Value, rate: float) -> Value:
+        return x
+
+    def drop_path(self, x: Value, m: Scope) -> Value:
+        return x
+
+    def prunes(self, m: Scope) -> bool:
+        return True
+
+    # what they are made of
+
+    def _gemm(self, m: Scope, x: Value, start: int, stop: int) -> Value:
+        """x times some rows of a weight, all of them or a slice of a fused one."""
+        with self._in(m.path):
+            names = [self._flat(x).name, self._weight(f"{m.path}.weight", start, stop, matrix=True)]
+            if f"{m.path}.bias" in self.tensors:
+                names.append(self._weight(f"{m.path}.bias", start, stop))
+            return Value(self._node("Gemm", *names, transB=1), (*x.shape[:-1], stop - start), flat=len(x.shape) == 3)
+
+    def _split(self, x: Value, parts: int) -> list[Value]:
+        width = int(x.shape[2]) // parts
+        names = self._new("Split", parts)
+        self._emit("Split", (x.name, self._ints(*[width] * parts)), names, axis=-1)
+        return [Value(name, (*x.shape[:2], width), x.flat) for name in names]
+
+    def _split_heads(self, h: Heads, *perm: int) -> str:
+        _, t, inner = h.x.shape
+        e = int(inner) // h.n
+        return self._node("Transpose", self._node("Reshape", h.x.name, self._ints(-1, int(t), h.n, e)), perm=list(perm))
+
+    def _softmax(self, q: Heads, k: Heads) -> str:
+        e = int(q.x.shape[2]) // q.n
+        query = self._node("Mul", self._split_heads(q, 0, 2, 1, 3), self._float(e**-0.5))
+        return self._node("Softmax", self._node("MatMul", query, self._split_heads(k, 0, 2, 3, 1)), axis=-1)
+
+    def _expand(self, x: Value) -> Value:
+        """Batch 1 to the batch of the image."""
+        if self._batch is None:
+            assert self.image is not None
+            self._batch = self._node("Shape", self.image.name, start=0, end=1)
+        shape = self._node("Concat", self._batch, self._ints(*(int(side) for side in x.shape[1:])), axis=0)
+        return Value(self._node("Expand", x.name, shape), (BATCH, *x.shape[1:]))
+
+    def _flat(self, x: Value) -> Value:
+        if x.flat or len(x.shape) == 2:
+            return x
+        return Value(self._node("Reshape", x.name, self._ints(-1, int(x.shape[2]))), x.shape, flat=True)
+
+    def _full(self, x: Value) -> Value:
+        if not x.flat:
+            return x
+        return Value(self._node("Reshape", x.name, self._ints(-1, *(int(side) for side in x.shape[1:]))), x.shape)
+
+    def _like(self, x: Value, op: str, *inputs: str, **attributes: Any) -> Value:
+        return Value(self._node(op, *inputs, **attributes), x.shape, x.flat)
+
+    def _weight(self, key: str, start: int = 0, stop: int | None = None, *, matrix: bool = False) -> str:
+        """The name of an initializer, float32; weights stored in another type get a Cast, which onnxruntime folds."""
+        stored = self.tensors[key]
+        rows = stored.shape[0]
+        stop = rows if stop is None else stop
+        name = key if (start, stop) == (0, rows) else f"{key}[{start}:{stop}]"
+        if name in self.weights:
+            raise RuntimeError(f"weight {name} is used twice")
+        row = stored.nbytes // rows
+        rest = (stored.nbytes // row // rows, *stored.shape[1:])[1:]
+        shape = (stop - start, math.prod(rest)) if matrix else (stop - start, *rest)
+        self.weights[name] = Weight(key, shape, start * row, stop * row)
+        return name if stored.dtype == "F32" else self._node("Cast", name, to=1)
+
+    def _ints(self, *values: int) -> str:
+        return self._constant("i", values, vector=True)
+
+    def _int(self, value: int) -> str:
+        return self._constant("i", (value,), vector=False)
+
+    def _float(self, value: float) -> str:
+        return self._constant("f", (value,), vector=False)
+
+    def _constant(self, kind: str, values: tuple[Any, ...], *, vector: bool) -> str:
+        key = (kind, values, vector)
+        return self.constants.setdefault(key, f"constant.{len(self.constants)}")
+
+    def _node(self, op: str, *inputs: str, **attributes: Any) -> str:
+        (name,) = self._new(op, 1)
+        self._emit(op, inputs, (name,), **attributes)
+        return name
+
+    def _new(self, op: str, count: int) -> tuple[str, ...]:
+        """Names for results, from the place in the model that makes them."""
+        where = f"{self._where[-1] if self._where else 'vit'}/{op}"
+        number = self._counts[where] = self._counts.get(where, -1) + 1
+        stem = where if number == 0 else f"{where}_{number}"
+        return (stem,) if count == 1 else tuple(f"{stem}:{i}" for i in range(count))
+
+    def _emit(self, op: str, inputs: tuple[str, ...], outputs: tuple[str, ...], **attributes: Any) -> None:
+        self.nodes.append(Node(op, inputs, outputs, outputs[0].partition(":")[0], attributes))
+
+    @contextmanager
+    def _in(self, path: str) -> Iterator[None]:
+        self._where.append(path)
+        try:
+            yield
+        finally:
+            self._where.pop()
+
+
+@dataclass(frozen=True)
+class Heads:
+    """A tensor whose last axis holds `n` heads, which the attention operator splits."""
+
+    x: Value
+    n: int

@@ -1,0 +1,164 @@
+"""Puts a graph on disk: weights streamed into the file, into `.onnx_data` beside it, or left in `model.safetensors`.
+
+Protobuf's wire format is written by hand around the weights, so that no copy of them is ever in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from vit_zoo.errors import NotRepresentable
+from vit_zoo.files import Staged
+from vit_zoo.files.stored import describe
+from vit_zoo.graph.build import Graph
+
+if TYPE_CHECKING:
+    import onnx
+
+PROTO_LIMIT = 2**31 - 1  # bytes of one protobuf message
+GRAPH, METADATA, INITIALIZER, RAW_DATA = 7, 14, 5, 9  # field numbers of ModelProto, GraphProto and TensorProto
+
+
+def inline_size(graph: Graph) -> int:
+    """How large the file gets with the weights inside, in bytes, to within its metadata."""
+    return sum(w.stop - w.start for w in graph.weights.values()) + graph.proto.ByteSize() + 256 * len(graph.weights)
+
+
+def write_inline(graph: Graph, staged: Staged, metadata: Mapping[str, str]) -> None:
+    """The whole model in one file."""
+    if inline_size(graph) > PROTO_LIMIT:
+        raise NotRepresentable("an ONNX file holds at most 2 GiB", where=staged.target, hint="use external data")
+    heads = {name: _tensor(graph, name).SerializeToString(deterministic=True) for name in graph.weights}
+
+    def fill(file: BinaryIO) -> None:
+        digest = hashlib.sha256()
+        lengths = {}
+        for name, weight in graph.weights.items():
+            size = weight.stop - weight.start
+            lengths[name] = len(heads[name]) + len(_tag(RAW_DATA, size)) + size
+        body = graph.proto.graph.SerializeToString(deterministic=True)
+        total = len(body) + sum(len(_tag(INITIALIZER, length)) + length for length in lengths.values())
+        file.write(_frame(graph.proto) + _tag(GRAPH, total) + body)
+        for name, pieces in _pieces(graph, digest):
+            size = graph.weights[name].stop - graph.weights[name].start
+            file.write(_tag(INITIALIZER, lengths[name]) + heads[name] + _tag(RAW_DATA, size))
+            for piece in pieces:
+                file.write(piece)
+        file.write(_metadata(metadata, digest.hexdigest()))
+
+    staged.write(fill)
+
+
+def write_external(graph: Graph, staged: Staged, data: Staged, metadata: Mapping[str, str]) -> None:
+    """The weights in a second file. It ends with the content hash, so that a stale companion is noticed on opening."""
+    digest = hashlib.sha256()
+    offsets: dict[str, int] = {}
+
+    def fill(file: BinaryIO) -> None:
+        for name, pieces in _pieces(graph, digest):
+            file.write(b"\0" * (-file.tell() % 64))
+            offsets[name] = file.tell()
+            for piece in pieces:
+                file.write(piece)
+        file.write(digest.hexdigest().encode())
+
+    data.write(fill)
+    places = {name: (data.target.name, offsets[name]) for name in graph.weights}
+    _write_references(graph, staged, places, metadata, digest.hexdigest())
+
+
+def write_shared(graph: Graph, staged: Staged, metadata: Mapping[str, str], weights_sha256: str | None) -> None:
+    """No weights at all: offsets into the safetensors file in the same folder. Its bytes are not read."""
+    places = {}
+    for name, weight in graph.weights.items():
+        span = graph.tensors[weight.key].span
+        if span is None or span.file.resolve().parent != staged.target.resolve().parent:
+            raise NotRepresentable("shared weights are those of a safetensors file in the same folder", where=staged.target)
+        places[name] = (span.file.name, span.start + weight.start)
+    _write_references(graph, staged, places, metadata, weights_sha256)
+
+
+def _write_references(
+    graph: Graph, staged: Staged, places: Mapping[str, tuple[str, int]], metadata: Mapping[str, str], sha256: str | None
+) -> None:
+    body = type(graph.proto.graph)()
+    body.CopyFrom(graph.proto.graph)
+    for name, weight in graph.weights.items():
+        tensor = _tensor(graph, name)
+        tensor.data_location = type(tensor).EXTERNAL
+        location, offset = places[name]
+        for key, value in (("location", location), ("offset", str(offset)), ("length", str(weight.stop - weight.start))):
+            entry = tensor.external_data.add()
+            entry.key, entry.value = key, value
+        body.initializer.append(tensor)
+    text = body.SerializeToString(deterministic=True)
+    whole = _frame(graph.proto) + _tag(GRAPH, len(text)) + text + _metadata(metadata, sha256)
+    staged.write(lambda file: file.write(whole) and None)
+
+
+def _pieces(graph: Graph, digest: Any) -> Iterator[tuple[str, Iterator[bytes | memoryview]]]:
+    """Each initializer with its bytes, in the order and under the hash of `digest_of`."""
+    parts: dict[str, list[str]] = {key: [] for key in sorted(graph.tensors)}
+    for name, weight in graph.weights.items():
+        parts[weight.key].append(name)
+    for key, names in parts.items():
+        stored = graph.tensors[key]
+        digest.update(describe(key, stored))
+
+        def hashed(start: int, stop: int, stored: Any = stored) -> Iterator[bytes | memoryview]:
+            for piece in stored.chunks(start, stop):
+                digest.update(piece)
+                yield piece
+
+        for name in sorted(names, key=lambda name: graph.weights[name].start):
+            yield name, hashed(graph.weights[name].start, graph.weights[name].stop)
+        if not names:
+            for _ in hashed(0, stored.nbytes):
+                pass
+
+
+def _tensor(graph: Graph, name: str) -> onnx.TensorProto:
+    from onnx import TensorProto
+
+    weight = graph.weights[name]
+    types = {"F32": TensorProto.FLOAT, "F16": TensorProto.FLOAT16, "BF16": TensorProto.BFLOAT16, "F64": TensorProto.DOUBLE}
+    return TensorProto(name=name, dims=weight.shape, data_type=types[graph.tensors[weight.key].dtype])
+
+
+def _frame(proto: onnx.ModelProto) -> bytes:
+    """The model's fields around the graph."""
+    frame = type(proto)()
+    frame.CopyFrom(proto)
+    frame.ClearField("graph")
+    return frame.SerializeToString(deterministic=True)  # type: ignore[no-any-return]
+
+
+def _metadata(metadata: Mapping[str, str], weights_sha256: str | None) -> bytes:
+    from onnx import StringStringEntryProto
+
+    entries = dict(metadata)
+    if weights_sha256 is not None:
+        export = json.loads(entries["vit_zoo.export"])
+        entries["vit_zoo.export"] = json.dumps({**export, "weights_sha256": weights_sha256}, sort_keys=True)
+    out = b""
+    for key, value in sorted(entries.items()):
+        entry = StringStringEntryProto(key=key, value=value).SerializeToString(deterministic=True)
+        out += _tag(METADATA, len(entry)) + entry
+    return out
+
+
+def _tag(number: int, length: int) -> bytes:
+    """The head of a length-delimited protobuf field."""
+    return _varint(number << 3 | 2) + _varint(length)
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

@@ -1,0 +1,73 @@
+"""What a model says of itself beside its weights: the content of `config.json` and of every artifact's metadata."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vit_zoo.errors import InputError
+from vit_zoo.preprocess import Preprocess
+from vit_zoo.vit_spec import ViTSpec
+
+SCHEMA = 1
+
+
+class ModelConfig(BaseModel):
+    """A spec with its name, preprocessing, labels and the origin of its weights.
+
+    `random_seed` is set while the weights are untrained; `source` and `licence` are those of the weights.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,95}$")
+    spec: ViTSpec
+    preprocess: Preprocess | None = None
+    labels: tuple[str, ...] | None = None
+    source: str | None = None
+    licence: str | None = None
+    random_seed: int | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.labels is not None and len(self.labels) != self.spec.num_classes:
+            raise ValueError(f"{len(self.labels)} labels for {self.spec.num_classes} classes")
+        if self.preprocess is not None:
+            if self.preprocess.size != self.spec.image_size:
+                raise ValueError(f"preprocess.size {self.preprocess.size} is not image_size {self.spec.image_size}")
+            if len(self.preprocess.mean) != self.spec.channels:
+                raise ValueError(f"{len(self.preprocess.mean)} means for {self.spec.channels} channels")
+        return self
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any], *, where: object) -> Self:
+        """The config under the key `vit_zoo` of a `config.json`. Raises InputError naming `where`."""
+        ours = document.get("vit_zoo")
+        if not isinstance(ours, dict):
+            raise InputError("has no 'vit_zoo' entry: not a config that this package wrote", where=where)
+        fields = dict(ours)
+        schema = fields.pop("schema", None)
+        if schema != SCHEMA:
+            newer = isinstance(schema, int) and schema > SCHEMA
+            raise InputError(f"schema {schema!r}; this version reads {SCHEMA}", where=where, hint="upgrade vitzoo" if newer else None)
+        if isinstance(fields.get("spec"), dict):
+            fields["spec"] = ViTSpec.parse(fields["spec"], where=where)
+        try:
+            return cls(**fields)
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
+            raise InputError(faults, where=where) from None
+
+    def document(self) -> dict[str, Any]:
+        """The JSON form, as `parse` reads it."""
+        return {"vit_zoo": {"schema": SCHEMA, **self.model_dump(mode="json", exclude_none=True)}}
+
+    def dumps(self) -> str:
+        return json.dumps(self.document(), indent=2, ensure_ascii=False) + "\n"
+
+    def replace(self, **fields: Any) -> Self:
+        """A copy with other values, validated."""
+        return type(self)(**{**{name: getattr(self, name) for name in type(self).model_fields}, **fields})

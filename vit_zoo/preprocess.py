@@ -1,0 +1,68 @@
+"""How an image becomes the model's input: one value, from which every other form of it is made.
+
+Numpy and Pillow only, so that a host without torch reads images exactly as training did.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from vit_zoo.errors import InputError
+from vit_zoo.vit_spec import Size
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+Mean = Annotated[tuple[float, ...], Field(min_length=1, max_length=3)]
+
+
+class Preprocess(BaseModel):
+    """Resize, centre crop to `size` (height, width), scale to 0..1, subtract `mean` and divide by `std` per channel.
+
+    `resize_to` is the length of the shorter edge before the crop, or None to squash the whole image to `size`.
+    One mean is a grey image, three are RGB.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    size: Size
+    resize_to: Annotated[int, Field(ge=1, le=16384)] | None
+    interpolation: Literal["bilinear", "bicubic"]
+    mean: Mean
+    std: Mean
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(self.mean) != len(self.std) or len(self.mean) == 2 or min(self.std) <= 0:
+            raise ValueError("mean and std need one or three values each, std above 0")
+        if self.resize_to is not None and self.resize_to < max(self.size):
+            raise ValueError(f"resize_to {self.resize_to} is smaller than the crop {self.size[0]}x{self.size[1]}")
+        return self
+
+    def __call__(self, image: Image.Image) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """The model's input for one image: float32, channels x height x width."""
+        import numpy as np
+        from PIL import Image
+
+        height, width = self.size
+        mode = "RGB" if len(self.mean) == 3 else "L"
+        image = image if image.mode == mode else image.convert(mode)
+        resample = Image.Resampling[self.interpolation.upper()]
+        if self.resize_to is None:
+            image = image.resize((width, height), resample)
+        else:
+            short = min(image.size)
+            # torchvision's sizes and offsets: truncated long edge, crop offsets rounded half to even
+            scaled = tuple(self.resize_to * edge // short for edge in image.size)
+            if max(scaled) > 65536:
+                raise InputError(f"image of {image.width}x{image.height} is too narrow to resize to {self.resize_to}")
+            image = image.resize(scaled, resample)
+            left, top = round((scaled[0] - width) / 2), round((scaled[1] - height) / 2)
+            image = image.crop((left, top, left + width, top + height))
+        pixels = np.asarray(image, dtype=np.float32).reshape(height, width, -1)
+        scale = 1 / (255 * np.asarray(self.std, dtype=np.float64))
+        shift = np.asarray(self.mean, dtype=np.float64) / np.asarray(self.std, dtype=np.float64)
+        return np.ascontiguousarray((pixels * scale - shift).astype(np.float32).transpose(2, 0, 1))

@@ -1,0 +1,151 @@
+"""torch's spelling of the operations in `forward.py`; einops cuts the patches and moves the heads.
+
+Submodules are called, never bypassed, so that hooks, adapters and fine-tuning see every layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, reduce
+from torch import Tensor, nn
+
+ACTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+}
+
+
+class TorchOps:
+    """Operations on torch tensors and the modules of `model.py`, in eval mode."""
+
+    training = False
+
+    def run(self, function: Callable[..., Any], m: nn.Module, *args: Any) -> Any:
+        """A part of the forward: through the module that stands for it, so that its hooks fire."""
+        return m(*args)
+
+    def weight(self, w: Tensor) -> Tensor:
+        return w
+
+    def patches(self, image: Tensor, size: tuple[int, int]) -> Tensor:
+        return rearrange(image, "b c (h p) (w q) -> b (h w) (c p q)", p=size[0], q=size[1])
+
+    def linear(self, m: nn.Module, x: Tensor) -> Tensor:
+        return m(x)  # type: ignore[no-any-return]
+
+    def norm(self, m: nn.Module, x: Tensor, eps: float) -> Tensor:
+        return m(x)  # type: ignore[no-any-return]
+
+    def act(self, x: Tensor, name: str) -> Tensor:
+        return ACTS[name](x)
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+    def mul(self, x: Tensor, w: Tensor) -> Tensor:
+        return x * self.weight(w)
+
+    def concat(self, parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(parts), dim=1)
+
+    def prepend(self, first: Sequence[Tensor], x: Tensor) -> Tensor:
+        if not first:
+            return x
+        return torch.cat([*(self.weight(w).expand(x.shape[0], -1, -1) for w in first), x], dim=1)
+
+    def rows(self, x: Tensor, start: int, stop: int | None) -> Tensor:
+        return x[:, start:stop]
+
+    def squeeze(self, x: Tensor) -> Tensor:
+        return rearrange(x, "b 1 d -> b d")
+
+    def mean(self, x: Tensor) -> Tensor:
+        return reduce(x, "b t d -> b d", "mean")
+
+    def heads(self, x: Tensor, heads: int) -> Tensor:
+        return rearrange(x, "b t (n e) -> b n t e", n=heads)
+
+    def qkv(self, m: nn.Module, x: Tensor, heads: int, rows: tuple[int, int] | None) -> tuple[Tensor, Tensor, Tensor]:
+        if rows is None:
+            q, k, v = rearrange(self.linear(m, x), "b t (s n e) -> s b n t e", s=3, n=heads)
+            return q, k, v
+        inner = m.weight.shape[0] // 3  # type: ignore[union-attr, operator]
+        q = self.heads(self._part(m, self.rows(x, *rows), slice(None, inner)), heads)
+        k, v = rearrange(self._part(m, x, slice(inner, None)), "b t (s n e) -> s b n t e", s=2, n=heads)
+        return q, k, v
+
+    def kv(self, m: nn.Module, x: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+        k, v = rearrange(self.linear(m, x), "b t (s n e) -> s b n t e", s=2, n=heads)
+        return k, v
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+        q = q.expand(k.shape[0], -1, -1, -1)  # a learned query comes with batch 1
+        rate = dropout if self.training else 0.0
+        return rearrange(F.scaled_dot_product_attention(q, k, v, dropout_p=rate), "b n t e -> b t (n e)")
+
+    def attention_weights(self, q: Tensor, k: Tensor) -> Tensor:
+        return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1)
+
+    def dropout(self, x: Tensor, rate: float) -> Tensor:
+        return x
+
+    def drop_path(self, x: Tensor, m: Any) -> Tensor:
+        return x
+
+    def prunes(self, m: nn.Module) -> bool:
+        """Whether the last block may leave out rows that nobody reads: not when a hook watches or an adapter sits in."""
+        watched = any(part._forward_hooks or part._forward_pre_hooks for part in m.modules())
+        return not watched and type(m.attn.qkv).forward is nn.Linear.forward  # type: ignore[union-attr]
+
+    def _part(self, m: nn.Module, x: Tensor, part: slice) -> Tensor:
+        """Some output features of a linear layer."""
+        bias = None if m.bias is None else self.weight(m.bias[part])  # type: ignore[index]
+        return F.linear(x, self.weight(m.weight[part]), bias)  # type: ignore[index]
+
+
+class TrainingOps(TorchOps):
+    """With the dropouts, and every token through every block."""
+
+    training = True
+
+    def dropout(self, x: Tensor, rate: float) -> Tensor:
+        return F.dropout(x, rate) if rate else x
+
+    def drop_path(self, x: Tensor, m: Any) -> Tensor:
+        """Stochastic depth (Huang et al., 2016): a sample's branch is left out, the others scaled up."""
+        if not m.drop_path:
+            return x
+        kept = x.new_empty(x.shape[0], 1, 1).bernoulli_(1 - m.drop_path)
+        return x * kept / (1 - m.drop_path)
+
+    def prunes(self, m: nn.Module) -> bool:
+        return False
+
+
+class Float64Ops(TorchOps):
+    """The same computation in double precision, one layer's weights at a time: the reference of `parity.py`."""
+
+    def run(self, function: Callable[..., Any], m: nn.Module, *args: Any) -> Any:
+        x, spec, *rest = args
+        return function(m, x, spec, self, *rest)
+
+    def weight(self, w: Tensor) -> Tensor:
+        return w.double()
+
+    def linear(self, m: nn.Module, x: Tensor) -> Tensor:
+        bias = None if m.bias is None else m.bias.double()  # type: ignore[operator]
+        return F.linear(x, m.weight.double().flatten(1), bias)  # type: ignore[operator]
+
+    def norm(self, m: nn.Module, x: Tensor, eps: float) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], m.weight.double(), m.bias.double(), eps)  # type: ignore[operator]
+
+    def prunes(self, m: nn.Module) -> bool:
+        return True
+
+
+EVAL, TRAIN = TorchOps(), TrainingOps()

@@ -1,0 +1,226 @@
+"""What a Vision Transformer is made of, as one frozen value; sizes and costs follow from it by integer arithmetic.
+
+A field exists when `forward.py` reads it. None has a default where families differ: a guess would be a silent bug.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from vit_zoo.errors import InputError
+
+MAX_PARAMS = 10_000_000_000  # ViT-22B is the only published ViT above it; a slip of a zero is far more likely
+
+MAX_TOKENS = 262_144  # 8192 x 8192 pixels in patches of 16
+
+
+def _pair(value: object) -> object:
+    """One number is a square; JSON and TOML write pairs as lists."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (value, value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+Side = Annotated[int, Field(ge=1, le=16384)]
+Size = Annotated[tuple[Side, Side], BeforeValidator(_pair)]
+Width = Annotated[int, Field(ge=1, le=1_000_000)]
+Count = Annotated[int, Field(ge=1, le=1000)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+
+
+class ViTSpec(BaseModel):
+    """A plain Vision Transformer (Dosovitskiy et al., 2021, section 3.1) and the ways in which its family differs.
+
+    Sizes are (height, width) in pixels. Raises `InputError` through `ViTSpec.parse`, pydantic's error otherwise.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    image_size: Size
+    patch_size: Size
+    channels: Count
+    dim: Width
+    depth: Count
+    heads: Count
+    dim_head: Width
+    mlp_dim: Width
+    num_classes: Annotated[int, Field(ge=0, le=1_000_000)]
+
+    class_token: bool
+    registers: Annotated[int, Field(ge=0, le=1000)]  # Darcet et al., 2024
+    pos: Literal["learned", "none"]
+    pos_covers: Literal["all", "class", "patches"]  # which tokens have a position: all, class and patches, patches
+    patch_bias: bool
+    patch_norms: bool  # LayerNorm before and after the patch projection (Kumar et al., 2023)
+    pre_norm: bool  # LayerNorm before the first block (CLIP)
+
+    norm_eps: Annotated[float, Field(gt=0, lt=1)]
+    act: Literal["gelu", "gelu_tanh", "quick_gelu"]
+    qkv_bias: bool
+    attn_out: bool  # vit-pytorch drops the output projection of a single head as wide as the model
+    proj_bias: bool
+    mlp_bias: bool
+    layer_scale: bool  # Touvron et al., 2021
+
+    final_norm: Literal["before_pool", "after_pool", "none"]
+    pool: Literal["cls", "mean", "map", "none"]  # map: attention pooling (Zhai et al., 2022)
+    pool_tokens: Literal["patches", "all"]  # what mean and map look at
+    head_bias: bool
+
+    dropout: Rate
+    emb_dropout: Rate
+    drop_path: Rate
+
+    @classmethod
+    def parse(cls, fields: Mapping[str, Any], *, where: object = None) -> Self:
+        """The spec that `fields` state; every fault of them in one `InputError`, naming `where` they came from."""
+        try:
+            return cls(**fields)
+        except ValidationError as error:
+            raise InputError("; ".join(_faults(error, list(cls.model_fields))), where=where) from None
+
+    def replace(self, **fields: Any) -> Self:
+        """A copy with other values, validated."""
+        return self.parse({**self.model_dump(), **fields})
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        faults = [message for broken, message in self._rules() if broken]
+        if faults:
+            raise ValueError("; ".join(faults))
+        if self.params > MAX_PARAMS:
+            raise ValueError(f"{self.params:,} parameters; the limit is {MAX_PARAMS:,}")
+        return self
+
+    def _rules(self) -> Iterator[tuple[bool, str]]:
+        (H, W), (p, q) = self.image_size, self.patch_size
+        yield H % p != 0 or W % q != 0, f"patch_size {p}x{q} does not divide image_size {H}x{W}"
+        yield self.pool == "cls" and not self.class_token, "pool 'cls' needs class_token"
+        yield self.pos_covers == "class" and not self.class_token, "pos_covers 'class' needs class_token"
+        yield self.pos == "none" and self.pos_covers != "patches", "pos 'none' covers nothing: write pos_covers 'patches'"
+        yield self.pool in ("cls", "none") and self.pool_tokens != "all", f"pool '{self.pool}' reads pool_tokens 'all'"
+        yield self.pool == "none" and self.num_classes > 0, "pool 'none' gives tokens, so num_classes must be 0"
+        yield self.pool == "none" and self.final_norm == "after_pool", "final_norm 'after_pool' needs a pool"
+        inner = self.heads * self.dim_head
+        yield not self.attn_out and inner != self.dim, f"attn_out = false needs heads x dim_head = dim, got {inner} and {self.dim}"
+        yield not self.attn_out and self.proj_bias, "proj_bias needs attn_out"
+        yield self.pool == "map" and self.dim % self.heads != 0, f"pool 'map' needs heads to divide dim, got {self.heads} and {self.dim}"
+        yield self.tokens > MAX_TOKENS, f"{self.tokens:,} tokens; the limit is {MAX_TOKENS:,}"
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches as (rows, columns)."""
+        return self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1]
+
+    @property
+    def patch_tokens(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Tokens in front of the patches: the class token, then the registers."""
+        return int(self.class_token) + self.registers
+
+    @property
+    def tokens(self) -> int:
+        return self.prefix_tokens + self.patch_tokens
+
+    @property
+    def output(self) -> str:
+        """The name of what the model returns when nothing else is asked for."""
+        if self.num_classes:
+            return "logits"
+        return "last_hidden_state" if self.pool == "none" else "pooler_output"
+
+    @property
+    def params(self) -> int:
+        """The exact number of parameters, class token, positions and head included."""
+        return sum(math.prod(shape) for shape in self.shapes().values())
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of one image: convolution, linear layers and attention products, every token in every block."""
+        t, d, inner = self.tokens, self.dim, self.heads * self.dim_head
+        block = 3 * t * d * inner + 2 * t * t * inner + int(self.attn_out) * t * inner * d + 2 * t * d * self.mlp_dim
+        total = self.patch_tokens * self.channels * math.prod(self.patch_size) * d + self.depth * block + d * self.num_classes
+        if self.pool == "map":
+            seen = self.patch_tokens if self.pool_tokens == "patches" else t
+            total += 2 * seen * d * d + 2 * seen * d + 2 * d * d + 2 * d * self.mlp_dim
+        return total
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every tensor of the state dict, in its order, with its shape. Names are timm's."""
+        d, inner, patch = self.dim, self.heads * self.dim_head, self.channels * math.prod(self.patch_size)
+        out: dict[str, tuple[int, ...]] = {}
+
+        def tensors(name: str, weight: tuple[int, ...], bias: bool = True) -> None:
+            out[f"{name}.weight"] = weight
+            if bias:
+                out[f"{name}.bias"] = weight[:1]
+
+        if self.class_token:
+            out["cls_token"] = (1, 1, d)
+        if self.registers:
+            out["reg_token"] = (1, self.registers, d)
+        if self.pos == "learned":
+            covered = {"all": self.prefix_tokens, "class": 1, "patches": 0}[self.pos_covers]
+            out["pos_embed"] = (1, covered + self.patch_tokens, d)
+        if self.patch_norms:
+            tensors("patch_embed.pre_norm", (patch,))
+        tensors("patch_embed.proj", (d, self.channels, *self.patch_size), self.patch_bias)
+        if self.patch_norms:
+            tensors("patch_embed.post_norm", (d,))
+        if self.pre_norm:
+            tensors("norm_pre", (d,))
+        for i in range(self.depth):
+            block = f"blocks.{i}"
+            tensors(f"{block}.norm1", (d,))
+            tensors(f"{block}.attn.qkv", (3 * inner, d), self.qkv_bias)
+            if self.attn_out:
+                tensors(f"{block}.attn.proj", (d, inner), self.proj_bias)
+            if self.layer_scale:
+                out[f"{block}.ls1.gamma"] = (d,)
+            tensors(f"{block}.norm2", (d,))
+            tensors(f"{block}.mlp.fc1", (self.mlp_dim, d), self.mlp_bias)
+            tensors(f"{block}.mlp.fc2", (d, self.mlp_dim), self.mlp_bias)
+            if self.layer_scale:
+                out[f"{block}.ls2.gamma"] = (d,)
+        if self.final_norm == "before_pool":
+            tensors("norm", (d,))
+        if self.pool == "map":
+            out["attn_pool.latent"] = (1, 1, d)
+            tensors("attn_pool.q", (d, d))
+            tensors("attn_pool.kv", (2 * d, d))
+            tensors("attn_pool.proj", (d, d))
+            tensors("attn_pool.norm", (d,))
+            tensors("attn_pool.mlp.fc1", (self.mlp_dim, d))
+            tensors("attn_pool.mlp.fc2", (d, self.mlp_dim))
+        if self.final_norm == "after_pool":
+            tensors("fc_norm", (d,))
+        if self.num_classes:
+            tensors("head", (self.num_classes, d), self.head_bias)
+        return out
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """`; nearest: a, b` for a name that is close to known ones, else nothing."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    return f"; nearest: {', '.join(near)}" if near else ""
+
+
+def _faults(error: ValidationError, known: list[str]) -> Iterator[str]:
+    for fault in error.errors(include_url=False):
+        field = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            yield f"unknown field '{field}'{did_you_mean(field, known)}"
+        elif fault["type"] == "missing":
+            yield f"field '{field}' is missing"
+        elif fault["type"] == "value_error":
+            yield str(fault["ctx"]["error"])
+        else:
+            yield f"{field} = {fault['input']!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}"

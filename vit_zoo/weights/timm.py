@@ -1,0 +1,48 @@
+"""Our own dialect, which is timm's `vit_*`: names and shapes are the same, so every rule is the identity.
+
+Source: timm 1.0.31, models/vision_transformer.py. Conventions: eps 1e-6, exact GELU (facts of the AugReg conversions).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vit_zoo.errors import NotRepresentable
+from vit_zoo.weights.rules import Dialect, Rule, layer
+
+SINGLE = ("cls_token", "reg_token", "pos_embed", "attn_pool.latent", "blocks.{i}.ls1.gamma", "blocks.{i}.ls2.gamma")
+LAYERS = (
+    "patch_embed.pre_norm", "patch_embed.proj", "patch_embed.post_norm", "norm_pre", "norm", "fc_norm", "head",
+    "attn_pool.q", "attn_pool.kv", "attn_pool.proj", "attn_pool.norm", "attn_pool.mlp.fc1", "attn_pool.mlp.fc2",
+    "blocks.{i}.norm1", "blocks.{i}.attn.qkv", "blocks.{i}.attn.proj", "blocks.{i}.norm2", "blocks.{i}.mlp.fc1",
+    "blocks.{i}.mlp.fc2",
+)  # fmt: skip
+
+
+def facts_of(module: Any) -> dict[str, Any]:
+    """What timm's live module tells: heads, image size, eps, activation and pooling."""
+    acts = {("GELU", "none"): "gelu", ("GELU", "tanh"): "gelu_tanh", ("GELUTanh", ""): "gelu_tanh", ("QuickGELU", ""): "quick_gelu"}
+    block = module.blocks[0]
+    act = (type(block.mlp.act).__name__, getattr(block.mlp.act, "approximate", ""))
+    pools = {"token": "cls", "avg": "mean", "map": "map", "": "none"}
+    if act not in acts or module.global_pool not in pools:
+        raise NotRepresentable(f"timm model with activation {act[0]} and pooling '{module.global_pool}'")
+    pool = pools[module.global_pool]
+    return {
+        "heads": block.attn.num_heads,
+        "image_size": module.patch_embed.img_size,
+        "norm_eps": block.norm1.eps,
+        "act": acts[act],
+        "pool": pool,
+        "pool_tokens": "patches" if pool in ("mean", "map") and not module.pool_include_prefix else "all",
+    }
+
+
+TIMM = Dialect(
+    name="timm",
+    telltale=("patch_embed.proj.weight", "blocks.0.attn.qkv.weight"),
+    rules=(*(Rule(name, (name,)) for name in SINGLE), *(r for name in LAYERS for r in layer(name, name))),
+    conventions={"norm_eps": 1e-6, "act": "gelu"},
+    sizes=lambda shapes, facts: {},
+    facts_of=facts_of,
+)

@@ -1,0 +1,60 @@
+"""vit-pytorch's ViT since 1.17. Source: lucidrains vit-pytorch 1.26.11, vit.py: eps 1e-5, exact GELU.
+
+A patch is flattened (row, column, channel) there and (channel, row, column) here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from vit_zoo.errors import InputError
+from vit_zoo.weights.rules import Dialect, Shapes, layer, rule
+
+ATTENTION, FEED_FORWARD = "transformer.layers.{i}.0", "transformer.layers.{i}.1"
+
+
+def sizes(shapes: Shapes, facts: Mapping[str, Any]) -> dict[str, int]:
+    """Patch and channels: the file holds their product; a square patch of three channels unless the facts say more."""
+    channels = facts.get("channels", 3)
+    area = shapes["to_patch_embedding.2.weight"][-1] // channels
+    stated = facts.get("patch_size", math.isqrt(area))
+    p, q = (stated, stated) if isinstance(stated, int) else stated
+    if p * q != area:
+        raise InputError(f"a patch has {area} pixels of {channels} channels: state patch_size (and channels)")
+    return {"p": p, "q": q, "c": channels}
+
+
+def facts_of(module: Any) -> dict[str, Any]:
+    """What the live module tells: heads, pooling and the patch."""
+    attention = module.transformer.layers[0][0]
+    patch = module.patch_size
+    facts = {"heads": attention.heads, "patch_size": patch, "channels": module.to_patch_embedding[1].weight.numel() // math.prod(patch)}
+    return {**facts, "pool": "none" if module.mlp_head is None else module.pool, "norm_eps": attention.norm.eps}
+
+
+VIT_PYTORCH = Dialect(
+    name="vit-pytorch",
+    telltale=("to_patch_embedding.2.weight", "transformer.layers.0.0.to_qkv.weight", "transformer.norm.weight"),
+    rules=(
+        rule("cls_token", "cls_token", pattern="a d -> 1 a d"),
+        rule("pos_embed", "pos_embedding", pattern="t d -> 1 t d"),
+        rule("patch_embed.pre_norm.weight", "to_patch_embedding.1.weight", pattern="(p q c) -> (c p q)"),
+        rule("patch_embed.pre_norm.bias", "to_patch_embedding.1.bias", pattern="(p q c) -> (c p q)"),
+        rule("patch_embed.proj.weight", "to_patch_embedding.2.weight", pattern="d (p q c) -> d c p q"),
+        rule("patch_embed.proj.bias", "to_patch_embedding.2.bias"),
+        *layer("patch_embed.post_norm", "to_patch_embedding.3"),
+        *layer("blocks.{i}.norm1", f"{ATTENTION}.norm"),
+        rule("blocks.{i}.attn.qkv.weight", f"{ATTENTION}.to_qkv.weight"),
+        *layer("blocks.{i}.attn.proj", f"{ATTENTION}.to_out.0"),
+        *layer("blocks.{i}.norm2", f"{FEED_FORWARD}.net.0"),
+        *layer("blocks.{i}.mlp.fc1", f"{FEED_FORWARD}.net.1"),
+        *layer("blocks.{i}.mlp.fc2", f"{FEED_FORWARD}.net.4"),
+        *layer("norm", "transformer.norm"),
+        *layer("head", "mlp_head"),
+    ),
+    conventions={"norm_eps": 1e-5, "act": "gelu"},
+    sizes=sizes,
+    facts_of=facts_of,
+)
