@@ -58,6 +58,9 @@ def read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], *, where: obje
         fields["heads"] = heads
         origin["heads"] = reason
     fields.update(facts)
+    if "pool" in facts and "pool_tokens" not in facts:  # every source but vit-pytorch, which tells, pools patches alone
+        prefixed = fields["class_token"] or fields["registers"]
+        fields["pool_tokens"] = "patches" if facts["pool"] in ("mean", "map") and prefixed else "all"
     origin.update(dict.fromkeys(facts, "stated"))
     inner = fields.pop("inner")
     if inner % fields["heads"] != 0:

@@ -1,0 +1,91 @@
+"""What every artifact is to its user: a description of itself, and a function from images to named arrays."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vit_zoo.errors import RefusedContent
+from vit_zoo.model_config import ModelConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+EMBEDDED = "vit_zoo.json"  # the name of the extra file in TorchScript and .pt2 archives
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a file says of itself. `config` is None for other tools' files; `export` holds how ours was made."""
+
+    path: Path
+    format: str
+    config: ModelConfig | None
+    export: Mapping[str, Any]
+
+
+class Artifact(ABC):
+    """An opened artifact."""
+
+    def __init__(self, about: Description) -> None:
+        self.about = about
+
+    @property
+    def path(self) -> Path:
+        return self.about.path
+
+    @property
+    def config(self) -> ModelConfig:
+        """Spec, preprocessing, labels and origin. Raises RefusedContent if the file does not carry them."""
+        if self.about.config is None:
+            raise RefusedContent("does not say what it is: no vit_zoo metadata", where=self.path)
+        return self.about.config
+
+    @property
+    @abstractmethod
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs, in order."""
+
+    @abstractmethod
+    def run(self, pixel_values: Array) -> dict[str, Array]:
+        """The outputs by name for normalised images, float32 [batch, channels, height, width]."""
+
+
+def config_from(text: str, *, where: Path) -> ModelConfig:
+    """The config in an artifact's metadata."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        raise RefusedContent("has metadata that is not valid JSON", where=where) from None
+    if not isinstance(document, dict):
+        raise RefusedContent("has metadata that is not a JSON object", where=where)
+    return ModelConfig.parse(document, where=where)
+
+
+def embedded(config: ModelConfig, export: Mapping[str, Any]) -> str:
+    """The extra file of an archive, as `describe_archive` reads it."""
+    return json.dumps({**config.document(), "vit_zoo.export": dict(export)}, sort_keys=True)
+
+
+def describe_archive(path: Path, kind: str) -> Description:
+    """The description in a TorchScript or .pt2 archive, read as a zip file: none of its code runs."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.rsplit("/", 1)[-1] == EMBEDDED]
+            if not names:
+                return Description(path, kind, None, {})
+            info = archive.getinfo(names[0])
+            if info.file_size > 4_194_304:
+                raise RefusedContent(f"has {info.file_size:,} bytes of metadata", where=path)
+            text = archive.read(info).decode()
+    except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError) as error:
+        raise RefusedContent(f"is damaged: {error}", where=path) from None
+    config = config_from(text, where=path)
+    return Description(path, kind, config, dict(json.loads(text).get("vit_zoo.export", {})))

@@ -1,0 +1,144 @@
+"""ONNX files on disk: what they say of themselves, read in one pass over the top level, and how they run."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from vit_zoo.errors import InputError, RefusedContent
+from vit_zoo.files import SafetensorsFile
+from vit_zoo.formats.artifact import Artifact, Description, config_from
+
+if TYPE_CHECKING:
+    from vit_zoo.formats.artifact import Array
+
+GRAPH, METADATA, KEY, VALUE = 7, 14, 1, 2  # field numbers of ModelProto and StringStringEntryProto
+MAX_METADATA = 4_194_304
+
+
+def describe_onnx(path: Path) -> Description:
+    """The description in an ONNX file's metadata; the graph is skipped, so that its size does not matter."""
+    entries: dict[str, str] = {}
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            for number, length in _fields(file, size):
+                if number != METADATA:
+                    file.seek(length, os.SEEK_CUR)
+                    continue
+                if length > MAX_METADATA:
+                    raise RefusedContent(f"has {length:,} bytes of metadata", where=path)
+                end = file.tell() + length
+                parts = {}
+                for part, width in _fields(file, end):
+                    parts[part] = file.read(width).decode()
+                entries[parts.get(KEY, "")] = parts.get(VALUE, "")
+    except (ValueError, UnicodeDecodeError):
+        raise RefusedContent("is not a whole ONNX file", where=path) from None
+    if "vit_zoo" not in entries:
+        return Description(path, "onnx", None, {})
+    config = config_from(entries["vit_zoo"], where=path)
+    try:
+        export = dict(json.loads(entries.get("vit_zoo.export", "{}")))
+    except (ValueError, TypeError):
+        raise RefusedContent("has metadata that is not valid JSON", where=path) from None
+    return Description(path, "onnx", config, export)
+
+
+def check_companion(about: Description) -> None:
+    """The file that holds the weights is the one that this graph was written for.
+
+    onnxruntime reads whatever lies at the offsets: with another header it would answer wrongly, without an error.
+    """
+    name = about.export.get("data")
+    if name is None:
+        return
+    if not isinstance(name, str) or Path(name).name != name:
+        raise RefusedContent(f"keeps its weights in {name!r}, outside its folder", where=about.path)
+    companion = about.path.parent / name
+    if not companion.is_file():
+        raise RefusedContent(f"needs {name}, which is not beside it", where=about.path)
+    if "header_sha256" in about.export:
+        if SafetensorsFile(companion).header_sha256 != about.export["header_sha256"]:
+            raise RefusedContent(f"was written for another {name}; export again", where=about.path)
+        return
+    with companion.open("rb") as file:
+        file.seek(max(0, companion.stat().st_size - 64))
+        if file.read().decode("ascii", "replace") != about.export.get("weights_sha256"):
+            raise RefusedContent(f"was written for another {name}; export again", where=about.path)
+
+
+class OnnxArtifact(Artifact):
+    """An ONNX file in an onnxruntime session."""
+
+    def __init__(self, path: Path, *, providers: list[str] | None, threads: int | None, optimised: bool) -> None:
+        super().__init__(describe_onnx(path))
+        check_companion(self.about)
+        import onnxruntime as ort
+
+        known = ort.get_available_providers()
+        for provider in providers or ():
+            if provider not in known:
+                raise InputError(f"no provider '{provider}'; there are {', '.join(known)}")
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        # threads of an idle session would go on spinning for a while and slow down whatever runs next
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        if not optimised:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            self.session = ort.InferenceSession(path, options, providers=providers or ["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime has an exception type for every kind of refusal
+            raise RefusedContent(f"onnxruntime refuses it: {_last_sentence(error)}", where=path) from None
+        self._input = self.session.get_inputs()[0]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(output.name for output in self.session.get_outputs())
+
+    def run(self, pixel_values: Array) -> dict[str, Array]:
+        wanted = self._input.shape[1:]
+        if pixel_values.ndim != 4 or list(pixel_values.shape[1:]) != wanted:
+            raise InputError(f"images of shape {list(pixel_values.shape)}; the file takes {['batch', *wanted]}", where=self.path)
+        return dict(zip(self.outputs, self.session.run(None, {self._input.name: pixel_values}), strict=True))
+
+
+def _fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
+    """Field number and length of each length-delimited field up to `end`; the caller reads or skips the content."""
+    while file.tell() < end:
+        tag = _varint(file)
+        match tag & 7:
+            case 0:
+                _varint(file)
+            case 2:
+                length = _varint(file)
+                if file.tell() + length > end:
+                    raise ValueError("truncated")
+                yield tag >> 3, length
+            case 1 | 5 as kind:
+                file.seek(8 if kind == 1 else 4, os.SEEK_CUR)
+            case _:
+                raise ValueError("not protobuf")
+
+
+def _varint(file: BinaryIO) -> int:
+    value = shift = 0
+    while True:
+        byte = file.read(1)
+        if not byte or shift > 63:
+            raise ValueError("truncated")
+        value |= (byte[0] & 0x7F) << shift
+        shift += 7
+        if byte[0] < 0x80:
+            return value
+
+
+def _last_sentence(error: Exception) -> str:
+    """onnxruntime's reason without its source paths."""
+    text: Any = str(error).strip().splitlines()
+    return text[-1].rsplit(" : ", 1)[-1][:300] if text else type(error).__name__

@@ -1,0 +1,100 @@
+"""TorchScript and .pt2: torch's own exported programs, with a free batch size.
+
+Both hold code that loading runs, so they are opened only by the process that wrote them (docs/decisions).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from vit_zoo import forward
+from vit_zoo.errors import InputError, RefusedContent
+from vit_zoo.files import Staged, sha256_of
+from vit_zoo.formats.artifact import EMBEDDED, Artifact, Description, embedded
+from vit_zoo.torch_ops import EVAL
+
+if TYPE_CHECKING:
+    from vit_zoo.formats.artifact import Array
+    from vit_zoo.model import ViT
+
+MAX_BATCH = 65_536  # the upper end of the batch axis that a .pt2 file declares
+_written: set[str] = set()  # SHA-256 of what this process wrote
+
+
+class Program(nn.Module):
+    """What is exported: image in, the named outputs out, a single one bare."""
+
+    def __init__(self, model: ViT, outputs: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model, self.outputs = model, outputs
+
+    def forward(self, pixel_values: Tensor) -> Tensor | tuple[Tensor, ...]:
+        found = forward.vit(self.model, pixel_values, self.model.spec, EVAL, self.outputs)
+        values = tuple(found[name] for name in self.outputs)
+        return values[0] if len(values) == 1 else values
+
+
+def write_torchscript(model: ViT, outputs: tuple[str, ...], staged: Staged, export: Mapping[str, Any]) -> None:
+    """Trace the model at batch 2; the result runs at any batch, without einops and without this package."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch 2.13 deprecates all of TorchScript
+        traced = torch.jit.trace(Program(model, outputs).eval(), (_example(model),), check_trace=False)
+        buffer = io.BytesIO()  # torch.jit.save aborts the process on a full disk
+        torch.jit.save(traced, buffer, _extra_files={EMBEDDED: embedded(model.config, export).encode()})
+    _write(staged, buffer)
+
+
+def write_pt2(model: ViT, outputs: tuple[str, ...], staged: Staged, export: Mapping[str, Any]) -> None:
+    """Export the program with batch 1 to MAX_BATCH; an example of batch 1 would fix the batch."""
+    batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
+    program = torch.export.export(
+        Program(model, outputs).eval(), (_example(model),), dynamic_shapes={"pixel_values": {0: batch}}, strict=False
+    )
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={EMBEDDED: embedded(model.config, export)})
+    _write(staged, buffer)
+
+
+class ProgramArtifact(Artifact):
+    """A TorchScript or .pt2 file that this process wrote."""
+
+    def __init__(self, path: Path, about: Description) -> None:
+        super().__init__(about)
+        if sha256_of(path) not in _written:
+            raise RefusedContent(
+                f"{about.format} files hold code, which is not run", where=path, hint="they are verified when exported; use ONNX"
+            )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            self._run = torch.jit.load(path) if about.format == "torchscript" else torch.export.load(path).module()
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(self.about.export["outputs"])
+
+    def run(self, pixel_values: Array) -> dict[str, Array]:
+        with torch.inference_mode():
+            try:
+                found = self._run(torch.from_numpy(pixel_values))
+            except Exception as error:  # a guard of the program, or its own runtime error
+                raise InputError(f"refuses images of shape {list(pixel_values.shape)}: {error}", where=self.path) from None
+        values = found if isinstance(found, tuple) else (found,)
+        return {name: value.numpy() for name, value in zip(self.outputs, values, strict=True)}
+
+
+def _example(model: ViT) -> Tensor:
+    return torch.zeros(2, model.spec.channels, *model.spec.image_size, dtype=next(model.parameters()).dtype)
+
+
+def _write(staged: Staged, buffer: io.BytesIO) -> None:
+    content = buffer.getbuffer()
+    _written.add(hashlib.sha256(content).hexdigest())
+    staged.write(lambda file: file.write(content) and None)
