@@ -8,9 +8,10 @@ b batch · t tokens (class, registers, patches) · d dim · n heads · e head wi
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
+from vit_zoo.errors import InputError
 from vit_zoo.vit_spec import ViTSpec
 
 CLASS = (0, 1)  # the rows of the class token
@@ -21,6 +22,15 @@ def output_names(spec: ViTSpec) -> list[str]:
     names = ["logits"] if spec.num_classes else []
     names += ["pooler_output"] if spec.pool != "none" else []
     return [*names, "last_hidden_state", *(f"{kind}.{i}" for kind in ("block", "attn") for i in range(spec.depth))]
+
+
+def checked_outputs(spec: ViTSpec, outputs: Iterable[str]) -> tuple[str, ...]:
+    """The outputs asked for, once each, or the model's own. Raises InputError for one that it does not have."""
+    known = output_names(spec)
+    for name in outputs:
+        if name not in known:
+            raise InputError(f"no output '{name}'; there are {', '.join(n for n in known if '.' not in n)}, block.N, attn.N")
+    return tuple(dict.fromkeys(outputs)) or (spec.output,)
 
 
 def patch_embedding(m: Any, image: Any, spec: ViTSpec, op: Any) -> Any:

@@ -203,7 +203,7 @@ class ViT(Part):
         spec = config.spec
         super().__init__(spec)
         self.config = config
-        self._filled: dict[str, tuple[int, int]] = {}
+        self._random: dict[str, tuple[int, int]] = {}
         if spec.class_token:
             self.cls_token = nn.Parameter(torch.empty(1, 1, spec.dim))
         if spec.registers:
@@ -251,7 +251,7 @@ class ViT(Part):
         """A fresh, randomly initialised classifier for `num_classes` (0: none) in place of the present one."""
         spec = self.spec.replace(num_classes=num_classes)
         config = self.config.replace(spec=spec, labels=None if labels is None else tuple(labels))
-        like = self.patch_embed.proj.weight
+        like, random = self.patch_embed.proj.weight, self.is_random()
         if hasattr(self, "head"):
             del self.head
         if num_classes:
@@ -259,10 +259,19 @@ class ViT(Part):
             for name, p in self.head.named_parameters():
                 _fill(f"head.{name}", p, None)
         self._set_spec(config)
+        if random:
+            self.mark_random()
+
+    def mark_random(self) -> None:
+        """Remember that the parameters are, as they stand, random."""
+        self._random = self._state()
 
     def is_random(self) -> bool:
-        """Whether every parameter still is what `initialise` made it: nothing loaded, no optimizer step."""
-        return bool(self._filled) and self._filled == {n: (id(p), p._version) for n, p in self.named_parameters()}
+        """Whether every parameter still is what it was when it was marked random: nothing loaded, no optimizer step."""
+        return bool(self._random) and self._random == self._state()
+
+    def _state(self) -> dict[str, tuple[int, int]]:
+        return {name: (id(p), p._version) for name, p in self.named_parameters()}
 
     def _set_spec(self, config: ModelConfig) -> None:
         self.config = config
@@ -284,9 +293,9 @@ def initialise(model: ViT, seed: int | None = None) -> None:
         generator = torch.Generator(device=next(model.parameters()).device).manual_seed(seed)
     for name, p in model.named_parameters():
         _fill(name, p, generator)
-    model._filled = {n: (id(p), p._version) for n, p in model.named_parameters()}
     if seed is not None:
         model.config = model.config.replace(random_seed=seed)
+    model.mark_random()
 
 
 @torch.no_grad()

@@ -72,15 +72,15 @@ class TorchOps:
 
     def qkv(self, m: nn.Module, x: Tensor, heads: int, rows: tuple[int, int] | None) -> tuple[Tensor, Tensor, Tensor]:
         if rows is None:
-            q, k, v = rearrange(self.linear(m, x), "b t (s n e) -> s b n t e", s=3, n=heads)
+            q, k, v = rearrange(self.linear(m, x), "b t (s n e) -> s b n t e", s=3, n=heads).unbind(0)
             return q, k, v
         inner = m.weight.shape[0] // 3  # type: ignore[union-attr, operator]
         q = self.heads(self._part(m, self.rows(x, *rows), slice(None, inner)), heads)
-        k, v = rearrange(self._part(m, x, slice(inner, None)), "b t (s n e) -> s b n t e", s=2, n=heads)
+        k, v = rearrange(self._part(m, x, slice(inner, None)), "b t (s n e) -> s b n t e", s=2, n=heads).unbind(0)
         return q, k, v
 
     def kv(self, m: nn.Module, x: Tensor, heads: int) -> tuple[Tensor, Tensor]:
-        k, v = rearrange(self.linear(m, x), "b t (s n e) -> s b n t e", s=2, n=heads)
+        k, v = rearrange(self.linear(m, x), "b t (s n e) -> s b n t e", s=2, n=heads).unbind(0)
         return k, v
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:

@@ -1,6 +1,6 @@
 """The only room that opens untrusted files, and the only one that renames."""
 
-from vit_zoo.files.atomic import Staged, write_text
+from vit_zoo.files.atomic import Staged, staging_folder, write_text
 from vit_zoo.files.images import read_image
 from vit_zoo.files.pickles import read_torch
 from vit_zoo.files.safetensors import SafetensorsFile, write_safetensors
@@ -18,6 +18,7 @@ __all__ = [
     "read_torch",
     "sha256_of",
     "sniff",
+    "staging_folder",
     "write_safetensors",
     "write_text",
 ]

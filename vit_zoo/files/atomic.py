@@ -22,22 +22,22 @@ STALE = re.compile(r"\..*\.vitzoo-(\d+)-[0-9a-f]{8}\.tmp")
 
 
 class Staged:
-    """A file in the making, under a temporary name in the target's folder.
+    """A file in the making, under a temporary name in the target's folder, or its own name in a staging folder.
 
     Leaving the block without `commit` or `reject` removes it. Raises CannotWrite for a folder or a link in the way,
     a missing or read-only folder, and too little space for `need` bytes.
     """
 
-    def __init__(self, target: str | os.PathLike[str], *, need: int = 0) -> None:
+    def __init__(self, target: str | os.PathLike[str], *, need: int = 0, folder: Path | None = None) -> None:
         self.target = Path(target)
-        folder = self.target.parent
         check_target(self.target)
         with writing(self.target):
-            free = shutil.disk_usage(folder).free
+            free = shutil.disk_usage(self.target.parent).free
             if need > free:
-                raise CannotWrite(f"needs {need:,} bytes, {free:,} are free", where=folder)
-            _clear_stale(folder)
-            self.path = folder / f".{self.target.name}.vitzoo-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+                raise CannotWrite(f"needs {need:,} bytes, {free:,} are free", where=self.target.parent)
+            if folder is None:
+                _clear_stale(self.target.parent)
+            self.path = _temporary(self.target) if folder is None else folder / self.target.name
             self.path.touch(exist_ok=False)  # claims the name, with the umask's mode
 
     def write(self, fill: Callable[[BinaryIO], None]) -> None:
@@ -67,6 +67,20 @@ class Staged:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def staging_folder(target: Path) -> Iterator[Path]:
+    """A folder beside the target for files that refer to each other by their final names; gone afterwards."""
+    check_target(target)
+    with writing(target):
+        _clear_stale(target.parent)
+        folder = _temporary(target)
+        folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_target(target: Path) -> None:
@@ -111,12 +125,19 @@ def writing(target: Path) -> Iterator[None]:
         raise CannotWrite(cause, where=target) from None
 
 
+def _temporary(target: Path) -> Path:
+    return target.parent / f".{target.name}.vitzoo-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+
+
 def _clear_stale(folder: Path) -> None:
     for entry in os.scandir(folder):
         match = STALE.fullmatch(entry.name)
         if match and not _alive(int(match[1])):
-            with contextlib.suppress(FileNotFoundError):  # a neighbour may clear it at the same time
-                os.unlink(entry.path)
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                with contextlib.suppress(FileNotFoundError):  # a neighbour may clear it at the same time
+                    os.unlink(entry.path)
 
 
 def _alive(pid: int) -> bool:

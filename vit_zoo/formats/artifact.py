@@ -58,6 +58,11 @@ class Artifact(ABC):
         """The outputs by name for normalised images, float32 [batch, channels, height, width]."""
 
 
+def report_path(artifact: Path) -> Path:
+    """Where the verdict on a file is kept."""
+    return artifact.with_name(artifact.name + ".parity.json")
+
+
 def config_from(text: str, *, where: Path) -> ModelConfig:
     """The config in an artifact's metadata."""
     try:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vit_zoo.errors import InputError, RefusedContent
-from vit_zoo.files import SafetensorsFile
+from vit_zoo.files import DTYPES, SafetensorsFile, Stored
+from vit_zoo.files.stored import Span
 from vit_zoo.formats.artifact import Artifact, Description, config_from
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
 
-GRAPH, METADATA, KEY, VALUE = 7, 14, 1, 2  # field numbers of ModelProto and StringStringEntryProto
+GRAPH, METADATA = 7, 14  # field numbers of ModelProto
+KEY, VALUE = 1, 2  # of StringStringEntryProto
+INITIALIZER, RAW_DATA = 5, 9  # of GraphProto, of TensorProto
 MAX_METADATA = 4_194_304
 
 
@@ -69,6 +74,95 @@ def check_companion(about: Description) -> None:
         file.seek(max(0, companion.stat().st_size - 64))
         if file.read().decode("ascii", "replace") != about.export.get("weights_sha256"):
             raise RefusedContent(f"was written for another {name}; export again", where=about.path)
+
+
+def weights_in(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Stored]:
+    """The weights that a file of ours holds or refers to, under the names and shapes of the state dict.
+
+    Raises RefusedContent if one is missing: then the file is not what its metadata says.
+    """
+    parts: dict[str, list[tuple[int, Stored]]] = {}
+    for name, stored in _initializers(path):
+        key, _, rows = name.partition("[")
+        parts.setdefault(key, []).append((int(rows.partition(":")[0] or 0) if rows else 0, stored))
+    found = {}
+    for key, shape in shapes.items():
+        if key not in parts:
+            raise RefusedContent(f"holds no weight {key!r}", where=path)
+        pieces = [stored for _, stored in sorted(parts[key], key=lambda part: part[0])]
+        if sum(piece.nbytes for piece in pieces) != math.prod(shape) * DTYPES[pieces[0].dtype][0]:
+            raise RefusedContent(f"holds {key!r} in another size than its metadata says", where=path)
+        found[key] = Stored(pieces[0].dtype, shape, partial(_whole, pieces, shape))
+    return found
+
+
+def _whole(pieces: list[Stored], shape: tuple[int, ...]) -> Array:
+    import numpy as np
+
+    return np.concatenate([piece.array().reshape(-1) for piece in pieces]).reshape(shape)
+
+
+def _initializers(path: Path) -> Iterator[tuple[str, Stored]]:
+    """Name and place of each initializer, read without the weights."""
+    from onnx import TensorProto
+
+    types = {TensorProto.FLOAT: "F32", TensorProto.FLOAT16: "F16", TensorProto.BFLOAT16: "BF16", TensorProto.DOUBLE: "F64"}
+    with path.open("rb") as file:
+        for number, length in _fields(file, os.fstat(file.fileno()).st_size):
+            if number != GRAPH:
+                file.seek(length, os.SEEK_CUR)
+                continue
+            end = file.tell() + length
+            for part, width in _fields(file, end):
+                if part != INITIALIZER:
+                    file.seek(width, os.SEEK_CUR)
+                    continue
+                tensor, span = _tensor(file, file.tell() + width, path)
+                if tensor.data_type in types:
+                    dtype, shape = types[tensor.data_type], tuple(tensor.dims)
+                    yield tensor.name, Stored(dtype, shape, partial(_read, span, dtype, shape), span)
+
+
+def _tensor(file: BinaryIO, end: int, path: Path) -> tuple[Any, Span]:
+    """A TensorProto without its bytes, and where those are."""
+    from onnx import TensorProto
+
+    begin, span, kept = file.tell(), None, b""
+    for part, width in _fields(file, end):
+        at = file.tell()
+        if part == RAW_DATA:
+            file.seek(begin)
+            kept += file.read(at - begin - len(_encoded(part, width)))
+            span, begin = Span(path, at, width), at + width
+            file.seek(begin)
+        else:
+            file.seek(width, os.SEEK_CUR)
+    file.seek(begin)
+    kept += file.read(end - begin)
+    tensor = TensorProto.FromString(kept)
+    if tensor.external_data:
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        span = Span(path.parent / place["location"], int(place["offset"]), int(place["length"]))
+    return tensor, span or Span(path, end, 0)
+
+
+def _encoded(number: int, length: int) -> bytes:
+    """The head of a length-delimited field, as long as it was."""
+    out = b""
+    for value in (number << 3 | 2, length):
+        while value > 0x7F:
+            out += bytes([value & 0x7F | 0x80])
+            value >>= 7
+        out += bytes([value])
+    return out
+
+
+def _read(span: Span, dtype: str, shape: tuple[int, ...]) -> Array:
+    import numpy as np
+
+    if not span.length:
+        return np.zeros(shape, DTYPES[dtype][1])
+    return np.memmap(span.file, DTYPES[dtype][1], "c", span.start, shape)
 
 
 class OnnxArtifact(Artifact):

@@ -72,9 +72,9 @@ class ProgramArtifact(Artifact):
             raise RefusedContent(
                 f"{about.format} files hold code, which is not run", where=path, hint="they are verified when exported; use ONNX"
             )
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), path.open("rb") as file:
             warnings.filterwarnings("ignore", category=DeprecationWarning)
-            self._run = torch.jit.load(path) if about.format == "torchscript" else torch.export.load(path).module()
+            self._run = torch.jit.load(file) if about.format == "torchscript" else torch.export.load(file).module()
 
     @property
     def outputs(self) -> tuple[str, ...]:

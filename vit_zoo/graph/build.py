@@ -35,11 +35,7 @@ def build(spec: ViTSpec, tensors: Mapping[str, Stored], *, opset: int, outputs: 
     """
     if opset not in OPSETS:
         raise InputError(f"opset {opset}; ViTs are written at opset {OPSETS[0]} to {OPSETS[-1]}")
-    names = tuple(dict.fromkeys(outputs)) or (spec.output,)
-    known = forward.output_names(spec)
-    for name in names:
-        if name not in known:
-            raise InputError(f"no output '{name}'; there are {', '.join(n for n in known if '.' not in n)}, block.N, attn.N")
+    names = forward.checked_outputs(spec, outputs)
     image = Value(INPUT, (BATCH, spec.channels, *spec.image_size))
     op = OnnxOps(tensors, opset, image=image)
     found = forward.vit(Scope(), image, spec, op, names)

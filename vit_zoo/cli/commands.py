@@ -1,0 +1,302 @@
+"""The verbs. Heavy imports stay inside them: `vitzoo list` costs little more than click."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vit_zoo import __version__
+from vit_zoo.cli.voice import Voice, pairs, speaking, table
+from vit_zoo.errors import CannotWrite, CheckFailed, InputError
+
+MODEL = "MODEL is a registry name, a config file, a folder, or a checkpoint file."
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "-V", "--version", prog_name="vitzoo")
+def vitzoo() -> None:
+    """A Vision Transformer zoo and export toolkit.
+
+    \b
+    vitzoo create vit_b16 && cd vit_b16 && vitzoo export --onnx
+    """
+
+
+def facts(command: Any) -> Any:
+    """--set FIELD=VALUE, any number of times, as a mapping."""
+    return click.option(
+        "--set", "facts", multiple=True, metavar="FIELD=VALUE", callback=_facts,
+        help="A field of the spec: an override, or a fact that a checkpoint cannot tell. Repeatable.",
+    )(command)  # fmt: skip
+
+
+def _facts(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for item in values:
+        name, equals, text = item.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"'{item}' is not FIELD=VALUE")
+        if name in found:
+            raise click.BadParameter(f"'{name}' is set twice")
+        found[name] = _value(text)
+    return found
+
+
+def _value(text: str) -> Any:
+    """A number, true, false, `224,384` as a pair, or else a word."""
+    import tomllib
+
+    for form in (text, f"[{text}]"):
+        try:
+            return tomllib.loads(f"value = {form}")["value"]
+        except tomllib.TOMLDecodeError:
+            continue
+    return text
+
+
+@vitzoo.command(name="list")
+@click.argument("patterns", nargs=-1, metavar="[GLOB]...")
+@click.option("-l", "--long", is_flag=True, help="With sizes: image, patch, parameters, GMACs.")
+@speaking
+def list_(patterns: tuple[str, ...], long: bool, voice: Voice) -> None:
+    """List the names of the registry.
+
+    \b
+    vitzoo list 'vit_b*' --long
+    """
+    from vit_zoo.registry import list_models, variants
+
+    names = list_models(list(patterns) or "*")
+    rows = [variants()[name] for name in names]
+    document = [{"name": v.name, "family": v.family, **v.row, **v.fields} if long else v.name for v in rows]
+
+    def text() -> str:
+        if not long:
+            return "\n".join(names)
+        cells = [
+            (v.name, str(v.fields["image_size"]), str(v.fields["patch_size"]), f"{v.row['params']:,}", f"{v.row['gmacs']:.3f}")
+            if {"params", "gmacs"} <= set(v.row)
+            else (v.name, str(v.fields.get("image_size", "")), str(v.fields.get("patch_size", "")), "", "")
+            for v in rows
+        ]
+        return table([("name", "image", "patch", "parameters", "GMACs"), *cells])
+
+    voice.result(document, text)
+
+
+@vitzoo.command()
+@click.argument("what", metavar="NAME|FILE|FOLDER")
+@facts
+@speaking
+def show(what: str, facts: dict[str, Any], voice: Voice) -> None:
+    """Show what a name, a config, a checkpoint or an exported file is. Nothing in a file is run.
+
+    \b
+    vitzoo show vit_b16
+    vitzoo show model.onnx
+    """
+    from vit_zoo.cli.showing import shown
+
+    document, text = shown(what, facts)
+    voice.result(document, lambda: text)
+
+
+@vitzoo.command()
+@click.argument("name", metavar="NAME|CONFIG")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="The folder to write; ./NAME by default.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the random weights.")
+@click.option("--dry-run", is_flag=True, help="Write nothing; show what would be.")
+@click.option("--force", is_flag=True, help="Replace a model that is there.")
+@facts
+@speaking
+def create(name: str, out: Path | None, seed: int, dry_run: bool, force: bool, facts: dict[str, Any], voice: Voice) -> None:
+    """Write a model with seeded random weights: config.json and model.safetensors.
+
+    \b
+    vitzoo create vit_b16 --set num_classes=10
+    """
+    from vit_zoo.sources import find_source
+
+    source = find_source(name, **facts)
+    if source.tensors is not None:
+        raise InputError("has weights already; a name or a config is wanted", where=name)
+    config = source.config
+    folder = out if out is not None else Path(config.name)
+    about = {"folder": str(folder), "name": config.name, "parameters": config.spec.params, "random_seed": seed}
+    if not dry_run:
+        if not force and folder.is_dir() and any(folder.iterdir()):
+            raise CannotWrite("is not empty", where=folder, hint="--force replaces the model in it, -o names another folder")
+        if not folder.resolve().parent.is_dir():
+            raise InputError("no such folder", where=folder.parent)
+        from vit_zoo.line import save
+        from vit_zoo.line import create as create_model
+
+        voice.progress(f"making {config.spec.params:,} random parameters")
+        save(create_model(name, seed=seed, **facts), folder)
+    verb = "would write" if dry_run else "wrote"
+    lines = f"{verb} {folder}/: {config.name}, {config.spec.params:,} parameters, RANDOM WEIGHTS (seed {seed})"
+    voice.result(about, lambda: f"{lines}\n{_summary(config)}" if dry_run else lines)
+
+
+def _summary(config: Any) -> str:
+    spec = config.spec
+    return pairs({
+        "image": f"{spec.image_size[0]}x{spec.image_size[1]}, {spec.channels} channels",
+        "patch": f"{spec.patch_size[0]}x{spec.patch_size[1]}, {spec.tokens} tokens",
+        "size": f"{spec.dim} wide, {spec.depth} deep, {spec.heads} heads of {spec.dim_head}, MLP {spec.mlp_dim}",
+        "cost": f"{spec.macs / 1e9:.3f} GMACs an image",
+        "output": f"{spec.output}, {spec.num_classes} classes" if spec.num_classes else spec.output,
+    })  # fmt: skip
+
+
+@vitzoo.command(epilog=MODEL)
+@click.argument("model", required=False)
+@click.option("--onnx", is_flag=True, help="Write NAME.onnx.")
+@click.option("--torchscript", is_flag=True, help="Write NAME.torchscript.pt.")
+@click.option("--pt2", is_flag=True, help="Write NAME.pt2 (torch.export).")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="A file, or a folder; the current one by default.")
+@click.option("--opset", type=int, default=20, show_default=True, help="Of the ONNX file, 17 to 25.")
+@click.option("--inline", "placement", flag_value="inline", help="ONNX weights in the file (the default below 2 GiB).")
+@click.option("--external", "placement", flag_value="external", help="ONNX weights in NAME.onnx_data beside it.")
+@click.option("--shared", "placement", flag_value="shared", help="ONNX weights stay in the folder's model.safetensors.")
+@click.option("--outputs", metavar="NAMES", help="Comma-separated: logits, pooler_output, last_hidden_state, block.N, attn.N.")
+@click.option("--verify", type=click.Choice(["on", "off"]), default="on", show_default=True, help="Check the file on disk.")
+@click.option("--weights", metavar="SRC", help="Weights for a registry name: a folder or a checkpoint file.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of random weights.")
+@facts
+@speaking
+def export(
+    model: str | None, onnx: bool, torchscript: bool, pt2: bool, out: Path | None, opset: int, placement: Any,
+    outputs: str | None, verify: str, weights: str | None, seed: int, facts: dict[str, Any], voice: Voice,
+) -> None:  # fmt: skip
+    """Export a model (the current folder's by default), and verify every file before it gets its name.
+
+    \b
+    vitzoo export --onnx
+    vitzoo export checkpoint.safetensors --onnx --torchscript --pt2
+    """
+    formats = [name for name, wanted in (("onnx", onnx), ("torchscript", torchscript), ("pt2", pt2)) if wanted]
+    if not formats:
+        raise InputError("name a format: --onnx, --torchscript, --pt2")
+    if "onnx" not in formats and (placement is not None or opset != 20):
+        raise InputError("--opset, --inline, --external and --shared are of --onnx")
+    _note_folder(model, voice)
+    from vit_zoo.line import export as export_model
+
+    done = export_model(
+        "." if model is None else model, formats, out=out, opset=opset, placement=placement,
+        outputs=[] if outputs is None else outputs.split(","), verify=verify == "on", weights=weights, seed=seed,
+        note=voice.progress, **facts,
+    )  # fmt: skip
+    if done[0].config.random_seed is not None:
+        voice.warn(f"RANDOM WEIGHTS (seed {done[0].config.random_seed}): --weights SRC brings trained ones")
+
+    def text() -> str:
+        lines = []
+        for item in done:
+            verdict = "not verified" if item.report is None else f"verified: {item.report.summary()}"
+            lines.append(f"{item.path} ({_size(item.path)}), {verdict}")
+        return "\n".join(lines)
+
+    documents = [
+        {"path": str(item.path), "random_seed": item.config.random_seed, "verified": item.report is not None,
+         "report": None if item.report is None else item.report.model_dump()}
+        for item in done
+    ]  # fmt: skip
+    voice.result(documents, text)
+
+
+def _note_folder(model: str | None, voice: Voice) -> None:
+    """A registry name means the architecture, also where a folder of that name is."""
+    if model is not None and Path(model, "config.json").is_file():
+        from vit_zoo.registry import variants
+
+        if model in variants():
+            voice.warn(f"'{model}' is the registry's name; for the folder write ./{model}")
+
+
+def _size(path: Path) -> str:
+    size = path.stat().st_size
+    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.0f} KiB"
+
+
+@vitzoo.command(epilog=MODEL)
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.option("--against", metavar="MODEL", help="The reference; by default the spec and weights in the file itself.")
+@facts
+@speaking
+def verify(artifact: Path, against: str | None, facts: dict[str, Any], voice: Voice) -> None:
+    """Check that an exported file computes its model; exit code 3 if it does not. Writes ARTIFACT.parity.json.
+
+    \b
+    vitzoo verify vit_b16.onnx --against ./vit_b16
+    """
+    from vit_zoo.line import verify as verify_artifact
+
+    if facts and against is None:
+        raise InputError("--set states facts of the --against model")
+    report = verify_artifact(artifact, against, **facts)
+    if not report.ok:
+        voice.result(report.model_dump(), lambda: "\n".join(report.faults))
+        raise CheckFailed(f"does not compute {report.reference}: {report.summary()}", where=artifact)
+    voice.result(report.model_dump(), lambda: f"{artifact} computes {report.reference}: {report.summary()}")
+
+
+@vitzoo.command(epilog=MODEL + " Or an exported ONNX file, which needs neither torch nor a side file.")
+@click.argument("model")
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="How many classes to name.")
+@click.option("--threads", type=click.IntRange(1), help="Of onnxruntime.")
+@speaking
+def predict(model: str, images: tuple[Path, ...], top: int, threads: int | None, voice: Voice) -> None:
+    """Classify images.
+
+    \b
+    vitzoo predict vit_digits.onnx digit.png --top 3
+    """
+    from vit_zoo.use.classify import predict as classify
+
+    found = classify(model, images, top=top, threads=threads)
+    document = [
+        {"file": p.file, "predictions": [{"label": n, "probability": x} for n, x in zip(p.labels, p.probabilities, strict=True)]}
+        for p in found
+    ]
+
+    def text() -> str:
+        rows = [
+            (p.file, "  ".join(f"{name} {100 * x:.1f} %" for name, x in zip(p.labels, p.probabilities, strict=True))) for p in found
+        ]
+        return table(rows)
+
+    voice.result(document, text)
+
+
+@vitzoo.command()
+@speaking
+def doctor(voice: Voice) -> None:
+    """Show versions, and what this installation can do.
+
+    \b
+    vitzoo doctor
+    """
+    from vit_zoo.cli.showing import checkup
+
+    found = checkup()
+    voice.result(found, lambda: pairs({name: str(value) for name, value in found.items()}))
+
+
+@vitzoo.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of a shell.
+
+    \b
+    eval "$(vitzoo completion bash)"
+    """
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(vitzoo, {}, "vitzoo", "_VITZOO_COMPLETE").source())

@@ -1,0 +1,163 @@
+"""What a user names when a command wants a model: a registry name, a config, a folder, a checkpoint, a live module."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
+
+from vit_zoo import registry
+from vit_zoo.errors import HubError, InputError, RefusedContent
+from vit_zoo.files import SafetensorsFile, Stored, read_json, read_torch, sniff
+from vit_zoo.model_config import ModelConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ModelLike = Union[str, "os.PathLike[str]", "nn.Module"]
+ARTIFACTS = ("onnx", "torchscript", "pt2")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model on paper: its config and its tensors under our names, not read yet; no tensors: an architecture."""
+
+    config: ModelConfig
+    tensors: Mapping[str, Stored] | None
+    path: Path | None = None
+    dialect: str | None = None
+    origin: Mapping[str, str] = field(default_factory=dict)  # of each field of the spec
+    digest: str | None = None  # the content hash that the file states
+
+
+def find_source(model: ModelLike, *, weights: str | os.PathLike[str] | None = None, **facts: Any) -> Source:
+    """Resolve what the user named. `facts` are fields of the spec that a checkpoint cannot tell, such as heads.
+
+    A name of the registry is the architecture, whatever lies in the current folder. Raises InputError for what does
+    not exist, RefusedContent for tensors that do not fit, HubError for weights that are not on this machine.
+    """
+    source = _of_module(model, facts) if not isinstance(model, str | os.PathLike) else _named(str(model), facts)
+    if weights is None:
+        return source
+    found = find_source(weights, **{**source.config.spec.model_dump(), **facts})
+    if found.tensors is None:
+        raise InputError("has no weights", where=weights)
+    if found.config.spec != source.config.spec:
+        wrong = [f for f in type(found.config.spec).model_fields if getattr(found.config.spec, f) != getattr(source.config.spec, f)]
+        raise RefusedContent(f"its weights are of another model: {wrong[0]} differs", where=weights)
+    config = source.config.replace(source=found.config.source, licence=found.config.licence, random_seed=found.config.random_seed)
+    return Source(config, found.tensors, found.path, found.dialect, found.origin, found.digest)
+
+
+def shipped(name: str) -> Source | None:
+    """The weights that come with a variant of the registry, if any do."""
+    folder = registry.get_variant(name).weights
+    return None if folder is None else _of_folder(folder, {})
+
+
+def _named(name: str, facts: Mapping[str, Any]) -> Source:
+    path = Path(name)
+    if name.startswith("hf-hub:"):
+        raise HubError("this version does not read from the Hub", where=name, hint="download the repository and name its folder")
+    if name in registry.variants():
+        return Source(registry.get_config(name, **facts), None)
+    if path.is_dir():
+        return _of_folder(path, facts)
+    if path.exists():
+        return _of_file(path, facts)
+    base, _, tag = name.partition(".")
+    if tag and "/" not in name and base in registry.variants():
+        raise HubError(f"the weights '{tag}' of '{base}' are not on this machine", hint="name a folder or checkpoint file")
+    if "/" in name or path.suffix in (".toml", ".json", ".safetensors", ".pt", ".pth", ".bin", ".npz", ".onnx", ".pt2"):
+        raise InputError("no such file or folder", where=name)
+    registry.get_variant(name)  # raises, with the nearest names
+    raise AssertionError(name)
+
+
+def _of_folder(folder: Path, facts: Mapping[str, Any]) -> Source:
+    file, config = folder / "model.safetensors", folder / "config.json"
+    if config.is_file():
+        document = read_json(config)
+        if "vit_zoo" in document:
+            parsed = ModelConfig.parse(document, where=config)
+            if not file.is_file():
+                raise InputError("has a config.json but no model.safetensors", where=folder)
+            return _checked(parsed, SafetensorsFile(file), facts)
+    if file.is_file():
+        return _of_file(file, facts)
+    what = "holds no model" if any(folder.iterdir()) else "is empty"
+    raise InputError(f"{what}: no config.json and model.safetensors", where=folder)
+
+
+def _of_file(path: Path, facts: Mapping[str, Any]) -> Source:
+    if path.suffix == ".toml":
+        return Source(registry.config_of(registry.read_variant(path), **facts), None)
+    kind = sniff(path)
+    if kind == "json":
+        return Source(_without_weights(ModelConfig.parse(read_json(path), where=path), facts), None)
+    if kind == "safetensors":
+        opened = SafetensorsFile(path)
+        if "vit_zoo" in opened.metadata:
+            from vit_zoo.formats.artifact import config_from
+
+            return _checked(config_from(opened.metadata["vit_zoo"], where=path), opened, facts)
+        return _read(opened.tensors, facts, path)
+    if kind == "torch":
+        return _read(read_torch(path), facts, path)
+    if kind in ARTIFACTS:
+        raise InputError(f"is an exported {kind} file; a model is wanted", where=path)
+    what = {"pickle": "a bare pickle, which runs code when loaded", "empty": "empty", "unknown": "of no known kind"}.get(kind, f"a {kind}")
+    raise RefusedContent(f"is {what}; a checkpoint is wanted", where=path)
+
+
+def _of_module(module: Any, facts: Mapping[str, Any]) -> Source:
+    """A live module: ours, or one of a library whose dialect we know."""
+    from vit_zoo.files.pickles import tensors_of
+    from vit_zoo.model import ViT
+
+    where = type(module).__name__
+    if not hasattr(module, "state_dict"):
+        raise InputError(f"a model is a name, a path or a torch module, not {where}")
+    tensors = tensors_of(module.state_dict(), where=where)
+    if isinstance(module, ViT):
+        if facts:
+            raise InputError(f"states its own {next(iter(facts))}", where=where)
+        random = module.config.random_seed if module.is_random() else None
+        return Source(module.config.replace(random_seed=random), tensors, dialect="timm")
+    from vit_zoo.weights.detect import detect
+
+    dialect = detect(tensors, where=where)
+    told = dialect.facts_of(module) if dialect.facts_of else {}
+    return _read(tensors, {**told, **facts}, where)
+
+
+def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path | str) -> Source:
+    from vit_zoo.weights.detect import read
+
+    reading = read(tensors, facts, where=where)
+    path = where if isinstance(where, Path) else None
+    stem = "".join(c if c.isalnum() or c in "_.-" else "_" for c in (path.stem if path else "model")).lstrip("_.-")
+    origin = path.name if path else where
+    config = ModelConfig(name=stem[:96] or "model", spec=reading.spec, source=f"{origin} ({reading.dialect.name})")
+    return Source(config, reading.tensors, path, reading.dialect.name, reading.origin)
+
+
+def _checked(config: ModelConfig, opened: SafetensorsFile, facts: Mapping[str, Any]) -> Source:
+    """Our own file: it says what it is, and its header must agree."""
+    from vit_zoo.weights.rules import check_tensors
+
+    for name, value in facts.items():
+        if config.spec.replace(**{name: value}) != config.spec:
+            raise InputError(f"its config says {name} = {getattr(config.spec, name)}, not {value}", where=opened.path)
+    wanted = config.spec.shapes()
+    check_tensors(opened.tensors, wanted, where=opened.path)
+    tensors = {name: opened.tensors[name] for name in wanted}
+    origin = dict.fromkeys(type(config.spec).model_fields, "its own config")
+    return Source(config, tensors, opened.path, "vitzoo", origin, opened.metadata.get("vit_zoo.sha256"))
+
+
+def _without_weights(config: ModelConfig, facts: Mapping[str, Any]) -> ModelConfig:
+    spec = config.spec.replace(**facts) if facts else config.spec
+    return config.replace(spec=spec, random_seed=None, source=None, licence=None)

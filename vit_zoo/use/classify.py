@@ -1,0 +1,97 @@
+"""Which class an image belongs to, by an artifact alone (no torch, no side file) or by a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vit_zoo.errors import InputError
+from vit_zoo.files import read_image, sniff
+from vit_zoo.formats import SUFFIX, open_artifact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+
+    from vit_zoo.model_config import ModelConfig
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The likeliest classes of one image, best first, with their probabilities."""
+
+    file: str
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+def predict(
+    model: Any, images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, top: int = 5, threads: int | None = None
+) -> list[Prediction]:
+    """Classify image files with an exported file, or with anything that `load` takes.
+
+    Raises InputError if the model has no classes or says nothing of its preprocessing, RefusedContent for a file that
+    is not an image.
+    """
+    if top < 1:
+        raise InputError(f"top must be at least 1, got {top}")
+    files = [Path(images)] if isinstance(images, str | os.PathLike) else [Path(image) for image in images]
+    if not files:
+        raise InputError("no images")
+    config, logits = _classifier(model, threads)
+    if not config.spec.num_classes:
+        raise InputError("has no classes: it gives features", where=config.name)
+    if config.preprocess is None:
+        raise InputError("does not say how images are prepared", where=config.name)
+    labels = config.labels or tuple(f"class {i}" for i in range(config.spec.num_classes))
+    found = []
+    for start in range(0, len(files), BATCH):
+        part = files[start : start + BATCH]
+        for file, row in zip(part, logits(_stack([config.preprocess(read_image(file)) for file in part])), strict=True):
+            best = _softmax(row)
+            order = (-best).argsort(kind="stable")[:top]
+            found.append(Prediction(str(file), tuple(labels[i] for i in order), tuple(float(best[i]) for i in order)))
+    return found
+
+
+def _classifier(model: Any, threads: int | None) -> tuple[ModelConfig, Callable[[Array], Array]]:
+    if isinstance(model, str | os.PathLike) and Path(model).is_file() and sniff(Path(model)) in SUFFIX:
+        artifact = open_artifact(model, threads=threads)
+        if "logits" not in artifact.outputs:
+            raise InputError(f"gives {', '.join(artifact.outputs)}, no logits", where=model)
+        return artifact.config, lambda images: artifact.run(images)["logits"]
+    if threads is not None:
+        raise InputError("threads are onnxruntime's; torch has its own setting")
+    import torch
+
+    from vit_zoo.line import load
+
+    live = load(model).eval()
+
+    def logits(images: Array) -> Array:
+        with torch.inference_mode():
+            found = live(torch.from_numpy(images).to(next(live.parameters()).dtype))
+        return found.float().numpy()  # type: ignore[no-any-return]
+
+    return live.config, logits
+
+
+def _stack(images: list[Array]) -> Array:
+    import numpy as np
+
+    return np.stack(images)
+
+
+def _softmax(row: Array) -> Array:
+    import numpy as np
+
+    powers = np.exp(row.astype(np.float64) - row.max())
+    return powers / powers.sum()  # type: ignore[no-any-return]
