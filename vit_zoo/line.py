@@ -199,7 +199,7 @@ def _export_onnx(
     assert source.tensors is not None
     graph = build(source.config.spec, source.tensors, opset=opset, outputs=outputs)
     placement = placement or ("inline" if inline_size(graph) <= PROTO_LIMIT else "external")
-    details: dict[str, Any] = {**_details(verified), "opset": opset, "outputs": list(graph.outputs), "weights": placement}
+    details: dict[str, Any] = {**_details(verified), "opset": opset, "outputs": list(graph.outputs), "placement": placement}
     size = sum(tensor.nbytes for tensor in source.tensors.values())
     with ExitStack() as stack:
         if placement == "external":
