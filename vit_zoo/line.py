@@ -29,7 +29,9 @@ Placement = Literal["inline", "external", "shared"]
 Note = Callable[[str], None]  # what a person should hear while it happens
 
 
-def create(name: str | os.PathLike[str], *, seed: int = 0, device: Any = None, dtype: torch.dtype | None = None, **overrides: Any) -> ViT:
+def create(
+    name: str | os.PathLike[str], *, seed: int = 0, device: Any = None, dtype: torch.dtype | None = None, **overrides: Any
+) -> ViT:
     """A model of a registry name or a config file with seeded random weights; `overrides` replace fields of the spec.
 
     Raises InputError for a name or field that does not exist, or sizes that do not fit together.
@@ -146,7 +148,9 @@ def export(
     return written
 
 
-def verify(artifact: str | os.PathLike[str], against: ModelLike | None = None, *, write_report: bool = True, **facts: Any) -> ParityReport:
+def verify(
+    artifact: str | os.PathLike[str], against: ModelLike | None = None, *, write_report: bool = True, **facts: Any
+) -> ParityReport:
     """Check an artifact against a model: `against`, or the spec and the weights that the file itself holds.
 
     Writes `FILE.parity.json` beside it. Does not raise for a file that fails: the report says so.
@@ -261,7 +265,9 @@ def _finish(staged: Staged, config: ModelConfig, report: ParityReport | None, da
     return Export(target, config, report)
 
 
-def _target(source: Source, format_: str, formats: Sequence[str], out: str | os.PathLike[str] | None, placement: str | None) -> Path:
+def _target(
+    source: Source, format_: str, formats: Sequence[str], out: str | os.PathLike[str] | None, placement: str | None
+) -> Path:
     """Where a format goes: NAME.onnx in the current folder; shared weights, beside their file as model.onnx."""
     shared = format_ == "onnx" and placement == "shared"
     name = ("model" if shared else source.config.name) + SUFFIX[format_]

@@ -52,7 +52,9 @@ class ModelConfig(BaseModel):
         schema = fields.pop("schema", None)
         if schema != SCHEMA:
             newer = isinstance(schema, int) and schema > SCHEMA
-            raise InputError(f"schema {schema!r}; this version reads {SCHEMA}", where=where, hint="upgrade vitzoo" if newer else None)
+            raise InputError(
+                f"schema {schema!r}; this version reads {SCHEMA}", where=where, hint="upgrade vitzoo" if newer else None
+            )
         if isinstance(fields.get("spec"), dict):
             fields["spec"] = ViTSpec.parse(fields["spec"], where=where)
         try:

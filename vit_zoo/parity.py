@@ -10,7 +10,7 @@ import math
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -73,7 +73,9 @@ class ParityReport(BaseModel):
         if self.faults:
             return self.faults[0]
         worst = max(self.comparisons, key=lambda c: math.inf if c.relative is None else c.relative)
-        what = f"{worst.output} at batch {worst.batch}, image '{worst.worst_input}', optimiser {'on' if worst.optimised else 'off'}"
+        what = (
+            f"{worst.output} at batch {worst.batch}, image '{worst.worst_input}', optimiser {'on' if worst.optimised else 'off'}"
+        )
         size = "not finite" if worst.relative is None else f"{worst.relative:.1e} relative"
         return f"largest difference {size} (torch's own float32: {worst.floor:.1e}): {what}"
 
@@ -128,7 +130,8 @@ def check_parity(path: Path, model: ViT, *, reference: str, companion: Path | No
         faults=tuple(faults),
         tolerance={"relative": RELATIVE, "floor_factor": FLOOR_FACTOR, "floor_slack": FLOOR_SLACK},
         machine={"system": platform.system(), "machine": platform.machine()},
-        versions={name: version(name) for name in ("torch", "numpy", "onnx", "onnxruntime")} | {"python": platform.python_version()},
+        versions={name: version(name) for name in ("torch", "numpy", "onnx", "onnxruntime")}
+        | {"python": platform.python_version()},
     )
 
 

@@ -56,7 +56,7 @@ class Preprocess(BaseModel):
         else:
             short = min(image.size)
             # torchvision's sizes and offsets: truncated long edge, crop offsets rounded half to even
-            scaled = tuple(self.resize_to * edge // short for edge in image.size)
+            scaled = (self.resize_to * image.width // short, self.resize_to * image.height // short)
             if max(scaled) > 65536:
                 raise InputError(f"image of {image.width}x{image.height} is too narrow to resize to {self.resize_to}")
             image = image.resize(scaled, resample)

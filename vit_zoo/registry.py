@@ -146,7 +146,9 @@ def read_variants(file: Path) -> Iterator[Variant]:
         return
     unknown = set(data) - set(TABLES)
     if unknown or not all(isinstance(data.get(table, {}), dict) for table in TABLES):
-        raise InputError(f"unknown table '{min(unknown)}'" if unknown else "family, spec, size and variant are tables", where=file)
+        raise InputError(
+            f"unknown table '{min(unknown)}'" if unknown else "family, spec, size and variant are tables", where=file
+        )
     shared = dict(data.get("spec", {}))
     base = shared.pop("extends", None)
     for name, row in data["variant"].items():

@@ -45,7 +45,9 @@ def find_source(model: ModelLike, *, weights: str | os.PathLike[str] | None = No
     if found.tensors is None:
         raise InputError("has no weights", where=weights)
     if found.config.spec != source.config.spec:
-        wrong = [f for f in type(found.config.spec).model_fields if getattr(found.config.spec, f) != getattr(source.config.spec, f)]
+        wrong = [
+            f for f in type(found.config.spec).model_fields if getattr(found.config.spec, f) != getattr(source.config.spec, f)
+        ]
         raise RefusedContent(f"its weights are of another model: {wrong[0]} differs", where=weights)
     config = source.config.replace(source=found.config.source, licence=found.config.licence, random_seed=found.config.random_seed)
     return Source(config, found.tensors, found.path, found.dialect, found.origin, found.digest)
@@ -108,7 +110,9 @@ def _of_file(path: Path, facts: Mapping[str, Any]) -> Source:
         return _read(read_torch(path), facts, path)
     if kind in ARTIFACTS:
         raise InputError(f"is an exported {kind} file; a model is wanted", where=path)
-    what = {"pickle": "a bare pickle, which runs code when loaded", "empty": "empty", "unknown": "of no known kind"}.get(kind, f"a {kind}")
+    what = {"pickle": "a bare pickle, which runs code when loaded", "empty": "empty", "unknown": "of no known kind"}.get(
+        kind, f"a {kind}"
+    )
     raise RefusedContent(f"is {what}; a checkpoint is wanted", where=path)
 
 

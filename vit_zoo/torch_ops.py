@@ -25,7 +25,7 @@ class TorchOps:
 
     training = False
 
-    def run(self, function: Callable[..., Any], m: nn.Module, *args: Any) -> Any:
+    def run(self, function: Callable[..., Any], m: Any, *args: Any) -> Any:
         """A part of the forward: through the module that stands for it, so that its hooks fire."""
         return m(*args)
 
@@ -35,11 +35,11 @@ class TorchOps:
     def patches(self, image: Tensor, size: tuple[int, int]) -> Tensor:
         return rearrange(image, "b c (h p) (w q) -> b (h w) (c p q)", p=size[0], q=size[1])
 
-    def linear(self, m: nn.Module, x: Tensor) -> Tensor:
-        return m(x)  # type: ignore[no-any-return]
+    def linear(self, m: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        return m(x)
 
-    def norm(self, m: nn.Module, x: Tensor, eps: float) -> Tensor:
-        return m(x)  # type: ignore[no-any-return]
+    def norm(self, m: Callable[[Tensor], Tensor], x: Tensor, eps: float) -> Tensor:
+        return m(x)
 
     def act(self, x: Tensor, name: str) -> Tensor:
         return ACTS[name](x)
@@ -70,16 +70,16 @@ class TorchOps:
     def heads(self, x: Tensor, heads: int) -> Tensor:
         return rearrange(x, "b t (n e) -> b n t e", n=heads)
 
-    def qkv(self, m: nn.Module, x: Tensor, heads: int, rows: tuple[int, int] | None) -> tuple[Tensor, Tensor, Tensor]:
+    def qkv(self, m: Any, x: Tensor, heads: int, rows: tuple[int, int] | None) -> tuple[Tensor, Tensor, Tensor]:
         if rows is None:
             q, k, v = rearrange(self.linear(m, x), "b t (s n e) -> s b n t e", s=3, n=heads).unbind(0)
             return q, k, v
-        inner = m.weight.shape[0] // 3  # type: ignore[union-attr, operator]
+        inner = m.weight.shape[0] // 3
         q = self.heads(self._part(m, self.rows(x, *rows), slice(None, inner)), heads)
         k, v = rearrange(self._part(m, x, slice(inner, None)), "b t (s n e) -> s b n t e", s=2, n=heads).unbind(0)
         return q, k, v
 
-    def kv(self, m: nn.Module, x: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+    def kv(self, m: Any, x: Tensor, heads: int) -> tuple[Tensor, Tensor]:
         k, v = rearrange(self.linear(m, x), "b t (s n e) -> s b n t e", s=2, n=heads).unbind(0)
         return k, v
 
@@ -97,15 +97,15 @@ class TorchOps:
     def drop_path(self, x: Tensor, m: Any) -> Tensor:
         return x
 
-    def prunes(self, m: nn.Module) -> bool:
+    def prunes(self, m: Any) -> bool:
         """Whether the last block may leave out rows that nobody reads: not when a hook watches or an adapter sits in."""
         watched = any(part._forward_hooks or part._forward_pre_hooks for part in m.modules())
-        return not watched and type(m.attn.qkv).forward is nn.Linear.forward  # type: ignore[union-attr]
+        return not watched and getattr(type(m.attn.qkv), "forward", None) is nn.Linear.forward
 
-    def _part(self, m: nn.Module, x: Tensor, part: slice) -> Tensor:
+    def _part(self, m: Any, x: Tensor, part: slice) -> Tensor:
         """Some output features of a linear layer."""
-        bias = None if m.bias is None else self.weight(m.bias[part])  # type: ignore[index]
-        return F.linear(x, self.weight(m.weight[part]), bias)  # type: ignore[index]
+        bias = None if m.bias is None else self.weight(m.bias[part])
+        return F.linear(x, self.weight(m.weight[part]), bias)
 
 
 class TrainingOps(TorchOps):
@@ -121,30 +121,30 @@ class TrainingOps(TorchOps):
         if not m.drop_path:
             return x
         kept = x.new_empty(x.shape[0], 1, 1).bernoulli_(1 - m.drop_path)
-        return x * kept / (1 - m.drop_path)
+        return x.mul(kept).div(1 - m.drop_path)
 
-    def prunes(self, m: nn.Module) -> bool:
+    def prunes(self, m: Any) -> bool:
         return False
 
 
 class Float64Ops(TorchOps):
     """The same computation in double precision, one layer's weights at a time: the reference of `parity.py`."""
 
-    def run(self, function: Callable[..., Any], m: nn.Module, *args: Any) -> Any:
+    def run(self, function: Callable[..., Any], m: Any, *args: Any) -> Any:
         x, spec, *rest = args
         return function(m, x, spec, self, *rest)
 
     def weight(self, w: Tensor) -> Tensor:
         return w.double()
 
-    def linear(self, m: nn.Module, x: Tensor) -> Tensor:
-        bias = None if m.bias is None else m.bias.double()  # type: ignore[operator]
-        return F.linear(x, m.weight.double().flatten(1), bias)  # type: ignore[operator]
+    def linear(self, m: Any, x: Tensor) -> Tensor:
+        bias = None if m.bias is None else m.bias.double()
+        return F.linear(x, m.weight.double().flatten(1), bias)
 
-    def norm(self, m: nn.Module, x: Tensor, eps: float) -> Tensor:
-        return F.layer_norm(x, x.shape[-1:], m.weight.double(), m.bias.double(), eps)  # type: ignore[operator]
+    def norm(self, m: Any, x: Tensor, eps: float) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], m.weight.double(), m.bias.double(), eps)
 
-    def prunes(self, m: nn.Module) -> bool:
+    def prunes(self, m: Any) -> bool:
         return True
 
 

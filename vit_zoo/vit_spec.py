@@ -107,9 +107,15 @@ class ViTSpec(BaseModel):
         yield self.pool == "none" and self.num_classes > 0, "pool 'none' gives tokens, so num_classes must be 0"
         yield self.pool == "none" and self.final_norm == "after_pool", "final_norm 'after_pool' needs a pool"
         inner = self.heads * self.dim_head
-        yield not self.attn_out and inner != self.dim, f"attn_out = false needs heads x dim_head = dim, got {inner} and {self.dim}"
+        yield (
+            not self.attn_out and inner != self.dim,
+            f"attn_out = false needs heads x dim_head = dim, got {inner} and {self.dim}",
+        )
         yield not self.attn_out and self.proj_bias, "proj_bias needs attn_out"
-        yield self.pool == "map" and self.dim % self.heads != 0, f"pool 'map' needs heads to divide dim, got {self.heads} and {self.dim}"
+        yield (
+            self.pool == "map" and self.dim % self.heads != 0,
+            f"pool 'map' needs heads to divide dim, got {self.heads} and {self.dim}",
+        )
         yield self.tokens > MAX_TOKENS, f"{self.tokens:,} tokens; the limit is {MAX_TOKENS:,}"
 
     @property

@@ -130,8 +130,8 @@ def create(name: str, out: Path | None, seed: int, dry_run: bool, force: bool, f
             raise CannotWrite("is not empty", where=folder, hint="--force replaces the model in it, -o names another folder")
         if not folder.resolve().parent.is_dir():
             raise InputError("no such folder", where=folder.parent)
-        from vit_zoo.line import save
         from vit_zoo.line import create as create_model
+        from vit_zoo.line import save
 
         voice.progress(f"making {config.spec.params:,} random parameters")
         save(create_model(name, seed=seed, **facts), folder)
@@ -266,7 +266,8 @@ def predict(model: str, images: tuple[Path, ...], top: int, threads: int | None,
 
     def text() -> str:
         rows = [
-            (p.file, "  ".join(f"{name} {100 * x:.1f} %" for name, x in zip(p.labels, p.probabilities, strict=True))) for p in found
+            (p.file, "  ".join(f"{name} {100 * x:.1f} %" for name, x in zip(p.labels, p.probabilities, strict=True)))
+            for p in found
         ]
         return table(rows)
 

@@ -18,7 +18,7 @@ from vit_zoo.model_config import ModelConfig
 from vit_zoo.sources import find_source
 
 if TYPE_CHECKING:
-    from vit_zoo.formats import Description
+    from vit_zoo.formats.artifact import Description
 
 RUNTIME = ("click", "numpy", "pillow", "pydantic", "safetensors", "onnx", "onnxruntime")
 WITH_TORCH = ("torch", "einops", "huggingface-hub")
@@ -36,7 +36,11 @@ def shown(what: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
 
 def checkup() -> dict[str, Any]:
     """Versions, the zoo, and what is missing."""
-    found: dict[str, Any] = {"vitzoo": __version__, "python": platform.python_version(), "system": f"{sys.platform} {platform.machine()}"}
+    found: dict[str, Any] = {
+        "vitzoo": __version__,
+        "python": platform.python_version(),
+        "system": f"{sys.platform} {platform.machine()}",
+    }
     for name in (*RUNTIME, *WITH_TORCH):
         try:
             found[name] = version(name)
@@ -58,7 +62,9 @@ def _model(what: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     origin = dict(source.origin)
     if not origin:
         own = {} if variant is None else variant.fields
-        origin = {f: "the variant" if f in own or variant is None else f"extends {variant.base}" for f in type(config.spec).model_fields}
+        origin = {
+            f: "the variant" if f in own or variant is None else f"extends {variant.base}" for f in type(config.spec).model_fields
+        }
         origin.update(dict.fromkeys(facts, "stated"))
     document: dict[str, Any] = {**_common(config), "fields": origin}
     lines = _lines(config)
@@ -69,7 +75,9 @@ def _model(what: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     if source.path is not None:
         document |= {"dialect": source.dialect, "file": source.path.name, "sha256": sha256_of(source.path)}
         types = sorted({stored.dtype for stored in (source.tensors or {}).values()})
-        lines |= {"file": f"{source.path.name}, {len(source.tensors or {})} tensors of {', '.join(types)}, dialect {source.dialect}"}
+        lines |= {
+            "file": f"{source.path.name}, {len(source.tensors or {})} tensors of {', '.join(types)}, dialect {source.dialect}"
+        }
         lines |= {"sha256": document["sha256"]}
     values = config.spec.model_dump()
     fields = {name: f"{_plain(values[name]):<16} {origin[name]}" for name in values}

@@ -40,7 +40,7 @@ class Staged:
             self.path = _temporary(self.target) if folder is None else folder / self.target.name
             self.path.touch(exist_ok=False)  # claims the name, with the umask's mode
 
-    def write(self, fill: Callable[[BinaryIO], None]) -> None:
+    def write(self, fill: Callable[[BinaryIO], object]) -> None:
         """Let `fill` write the content, then sync it to the disk."""
         with writing(self.target), self.path.open("wb") as file:
             fill(file)
@@ -59,7 +59,7 @@ class Staged:
 
     def _rename(self, name: Path) -> None:
         with writing(name):
-            os.replace(self.path, name)
+            self.path.replace(name)
             sync_folder(name.parent)
 
     def __enter__(self) -> Self:
@@ -100,7 +100,7 @@ def check_target(target: Path) -> None:
 def write_text(target: str | os.PathLike[str], text: str) -> None:
     """Replace a small text file atomically."""
     with Staged(target) as staged:
-        staged.write(lambda file: file.write(text.encode()) and None)
+        staged.write(lambda file: file.write(text.encode()))
         staged.commit()
 
 
@@ -136,8 +136,7 @@ def _clear_stale(folder: Path) -> None:
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path, ignore_errors=True)
             else:
-                with contextlib.suppress(FileNotFoundError):  # a neighbour may clear it at the same time
-                    os.unlink(entry.path)
+                Path(entry.path).unlink(missing_ok=True)  # a neighbour may clear it at the same time
 
 
 def _alive(pid: int) -> bool:

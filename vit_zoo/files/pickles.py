@@ -5,6 +5,7 @@ What it lets through: deflated bombs, views of one storage that claim terabytes,
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -33,8 +34,7 @@ def read_torch(path: Path) -> dict[str, Stored]:
         try:
             found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:  # the unpickler raises whatever a hostile file provokes
-            names = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", lambda _: [])
-            raise RefusedContent(_cause(error, names, path), where=path) from None
+            raise RefusedContent(_cause(error, path), where=path) from None
     return tensors_of(_unwrapped(found), where=path)
 
 
@@ -68,7 +68,7 @@ def _array(tensor: torch.Tensor) -> Array:
 
     tensor = tensor.detach().cpu()
     raw = tensor.view(torch.uint16) if tensor.dtype is torch.bfloat16 else tensor
-    return raw.numpy()  # type: ignore[no-any-return]
+    return raw.numpy()
 
 
 def _check_zip(path: Path) -> None:
@@ -86,11 +86,12 @@ def _check_zip(path: Path) -> None:
         raise RefusedContent(f"is damaged: the checksum of {damaged!r} is wrong", where=path)
 
 
-def _cause(error: Exception, unsafe: Any, path: Path) -> str:
-    try:
-        names = unsafe(path)
-    except Exception:  # it reads the same hostile file; the first error is then the one to tell
-        names = []
+def _cause(error: Exception, path: Path) -> str:
+    from torch.serialization import get_unsafe_globals_in_checkpoint
+
+    names: list[str] = []
+    with contextlib.suppress(Exception):  # it reads the same hostile file; then the first error is the one to tell
+        names = get_unsafe_globals_in_checkpoint(path)
     if names:
         return f"would run code when loaded: it refers to {', '.join(sorted(names)[:3])}"
     return f"cannot be read as a torch checkpoint ({type(error).__name__})"

@@ -124,7 +124,6 @@ def write_safetensors(staged: Staged, tensors: Mapping[str, Stored], metadata: M
     def fill(file: BinaryIO) -> None:
         file.write(len(text).to_bytes(8, "little") + text)
         for tensor in tensors.values():
-            for piece in tensor.chunks():
-                file.write(piece)
+            file.writelines(tensor.chunks())
 
     staged.write(fill)

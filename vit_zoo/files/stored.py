@@ -48,7 +48,7 @@ class Stored:
         if self.span is None:
             import numpy as np
 
-            yield memoryview(np.ascontiguousarray(self.array()).reshape(-1).view(np.uint8))[start:stop]
+            yield np.ascontiguousarray(self.array()).reshape(-1).view(np.uint8).data[start:stop]
             return
         descriptor = os.open(self.span.file, os.O_RDONLY)
         try:

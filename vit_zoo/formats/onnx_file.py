@@ -132,7 +132,7 @@ def _tensor(file: BinaryIO, end: int, path: Path) -> tuple[Any, Span]:
         at = file.tell()
         if part == RAW_DATA:
             file.seek(begin)
-            kept += file.read(at - begin - len(_encoded(part, width)))
+            kept += file.read(at - begin - _head(part, width))
             span, begin = Span(path, at, width), at + width
             file.seek(begin)
         else:
@@ -146,15 +146,9 @@ def _tensor(file: BinaryIO, end: int, path: Path) -> tuple[Any, Span]:
     return tensor, span or Span(path, end, 0)
 
 
-def _encoded(number: int, length: int) -> bytes:
-    """The head of a length-delimited field, as long as it was."""
-    out = b""
-    for value in (number << 3 | 2, length):
-        while value > 0x7F:
-            out += bytes([value & 0x7F | 0x80])
-            value >>= 7
-        out += bytes([value])
-    return out
+def _head(number: int, length: int) -> int:
+    """How many bytes the head of a length-delimited field has."""
+    return sum(max(1, -(-value.bit_length() // 7)) for value in (number << 3 | 2, length))
 
 
 def _read(span: Span, dtype: str, shape: tuple[int, ...]) -> Array:

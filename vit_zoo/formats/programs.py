@@ -46,7 +46,7 @@ def write_torchscript(model: ViT, outputs: tuple[str, ...], staged: Staged, expo
     """Trace the model at batch 2; the result runs at any batch, without einops and without this package."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch 2.13 deprecates all of TorchScript
-        traced = torch.jit.trace(Program(model, outputs).eval(), (_example(model),), check_trace=False)
+        traced = torch.jit.trace(Program(model, outputs).eval(), (_example(model),), check_trace=False)  # type: ignore[no-untyped-call]
         buffer = io.BytesIO()  # torch.jit.save aborts the process on a full disk
         torch.jit.save(traced, buffer, _extra_files={EMBEDDED: embedded(model.config, export).encode()})
     _write(staged, buffer)
@@ -74,7 +74,10 @@ class ProgramArtifact(Artifact):
             )
         with warnings.catch_warnings(), path.open("rb") as file:
             warnings.filterwarnings("ignore", category=DeprecationWarning)
-            self._run = torch.jit.load(file) if about.format == "torchscript" else torch.export.load(file).module()
+            if about.format == "torchscript":
+                self._run = torch.jit.load(file)  # type: ignore[no-untyped-call]
+            else:
+                self._run = torch.export.load(file).module()
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -97,4 +100,4 @@ def _example(model: ViT) -> Tensor:
 def _write(staged: Staged, buffer: io.BytesIO) -> None:
     content = buffer.getbuffer()
     _written.add(hashlib.sha256(content).hexdigest())
-    staged.write(lambda file: file.write(content) and None)
+    staged.write(lambda file: file.write(content))

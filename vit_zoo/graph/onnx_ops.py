@@ -90,8 +90,7 @@ class OnnxOps:
         return Value(self._weight(m.path), shape)
 
     def patches(self, image: Value, size: tuple[int, int]) -> Value:
-        (_, c, H, W), (p, q) = image.shape, size
-        assert isinstance(c, int) and isinstance(H, int) and isinstance(W, int)
+        (c, H, W), (p, q) = map(int, image.shape[1:]), size
         h, w = H // p, W // q
         x = self._node("Reshape", image.name, self._ints(-1, c, h, p, w, q))
         x = self._node("Transpose", x, perm=[0, 2, 4, 1, 3, 5])
@@ -182,7 +181,7 @@ class OnnxOps:
         return Heads(k, heads), Heads(v, heads)
 
     def attend(self, q: Heads, k: Heads, v: Heads, dropout: float) -> Value:
-        t, inner = q.x.shape[1], v.x.shape[2]
+        t, inner = int(q.x.shape[1]), int(v.x.shape[2])
         if self.opset >= 23:
             query = self._full(q.x)
             query = query if query.shape[0] == BATCH else self._expand(query)

@@ -24,7 +24,8 @@ GRAPH, METADATA, INITIALIZER, RAW_DATA = 7, 14, 5, 9  # field numbers of ModelPr
 
 def inline_size(graph: Graph) -> int:
     """How large the file gets with the weights inside, in bytes, to within its metadata."""
-    return sum(w.stop - w.start for w in graph.weights.values()) + graph.proto.ByteSize() + 256 * len(graph.weights)
+    around: int = graph.proto.ByteSize() + 256 * len(graph.weights)
+    return sum(w.stop - w.start for w in graph.weights.values()) + around
 
 
 def write_inline(graph: Graph, staged: Staged, metadata: Mapping[str, str]) -> None:
@@ -45,8 +46,7 @@ def write_inline(graph: Graph, staged: Staged, metadata: Mapping[str, str]) -> N
         for name, pieces in _pieces(graph, digest):
             size = graph.weights[name].stop - graph.weights[name].start
             file.write(_tag(INITIALIZER, lengths[name]) + heads[name] + _tag(RAW_DATA, size))
-            for piece in pieces:
-                file.write(piece)
+            file.writelines(pieces)
         file.write(_metadata(metadata, digest.hexdigest()))
 
     staged.write(fill)
@@ -61,8 +61,7 @@ def write_external(graph: Graph, staged: Staged, data: Staged, metadata: Mapping
         for name, pieces in _pieces(graph, digest):
             file.write(b"\0" * (-file.tell() % 64))
             offsets[name] = file.tell()
-            for piece in pieces:
-                file.write(piece)
+            file.writelines(pieces)
         file.write(digest.hexdigest().encode())
 
     data.write(fill)
@@ -96,7 +95,7 @@ def _write_references(
         body.initializer.append(tensor)
     text = body.SerializeToString(deterministic=True)
     whole = _frame(graph.proto) + _tag(GRAPH, len(text)) + text + _metadata(metadata, sha256)
-    staged.write(lambda file: file.write(whole) and None)
+    staged.write(lambda file: file.write(whole))
 
 
 def _pieces(graph: Graph, digest: Any) -> Iterator[tuple[str, Iterator[bytes | memoryview]]]:

@@ -170,7 +170,7 @@ def _cut(whole: Stored, rows: slice, pattern: str | None, sizes: Sizes) -> Array
 def _rearranged(array: Array, pattern: str, sizes: Sizes) -> Array:
     from einops import rearrange
 
-    named = set(re.findall(r"[a-z]+", pattern.split("->")[0]))
+    named = set(re.findall(r"[a-z]+", pattern.split("->", maxsplit=1)[0]))
     return rearrange(array, pattern, **{axis: size for axis, size in sizes.items() if axis in named})
 
 

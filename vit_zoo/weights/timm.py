@@ -21,7 +21,12 @@ LAYERS = (
 
 def facts_of(module: Any) -> dict[str, Any]:
     """What timm's live module tells: heads, image size, eps, activation and pooling."""
-    acts = {("GELU", "none"): "gelu", ("GELU", "tanh"): "gelu_tanh", ("GELUTanh", ""): "gelu_tanh", ("QuickGELU", ""): "quick_gelu"}
+    acts = {
+        ("GELU", "none"): "gelu",
+        ("GELU", "tanh"): "gelu_tanh",
+        ("GELUTanh", ""): "gelu_tanh",
+        ("QuickGELU", ""): "quick_gelu",
+    }
     block = module.blocks[0]
     act = (type(block.mlp.act).__name__, getattr(block.mlp.act, "approximate", ""))
     pools = {"token": "cls", "avg": "mean", "map": "map", "": "none"}

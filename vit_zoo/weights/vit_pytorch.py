@@ -30,7 +30,11 @@ def facts_of(module: Any) -> dict[str, Any]:
     """What the live module tells: heads, pooling and the patch."""
     attention = module.transformer.layers[0][0]
     patch = module.patch_size
-    facts = {"heads": attention.heads, "patch_size": patch, "channels": module.to_patch_embedding[1].weight.numel() // math.prod(patch)}
+    facts = {
+        "heads": attention.heads,
+        "patch_size": patch,
+        "channels": module.to_patch_embedding[1].weight.numel() // math.prod(patch),
+    }
     return {**facts, "pool": "none" if module.mlp_head is None else module.pool, "norm_eps": attention.norm.eps}
 
 

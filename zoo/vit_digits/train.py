@@ -1,0 +1,276 @@
+"""How the shipped `vit_digits` was trained: scikit-learn's 1,797 digits, a few CPU minutes, and one look at the held-out images.
+
+    python zoo/vit_digits/train.py --select   # compare CANDIDATES on a part of the training images, note the best
+    python zoo/vit_digits/train.py            # train with it on all of them, score the held-out ones, write everything
+    python zoo/vit_digits/train.py --data     # write the images alone
+
+The same versions on the same machine give the same bytes again. A fresh folder for `--folder` needs a copy of recipe.json,
+or a selection of its own.
+
+b batch · h w pixels
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+
+import vit_zoo
+from vit_zoo import ViT
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+NAME = "vit_digits"
+SPLIT_SEED, MODEL_SEED, TRAINING_SEED = 0, 0, 0
+HELD_OUT = 360  # images, a fifth of all; the other 1,437 train
+VALIDATION = 0.2  # of the training images, for the selection alone
+SOURCE = (
+    "trained by zoo/vit_digits/train.py on scikit-learn's digits, from the UCI data set Optical Recognition of Handwritten "
+    "Digits (E. Alpaydin and C. Kaynak, 1998, doi.org/10.24432/C50P49, CC BY 4.0)"
+)
+PACKAGES = ("vitzoo", "torch", "numpy", "scikit-learn", "pillow")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """AdamW, a linear warm-up and half a cosine, over images that are moved a little each time they are seen."""
+
+    epochs: int = 120
+    warmup_epochs: int = 5
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.05  # of weight matrices
+    clip_norm: float = 1.0
+    label_smoothing: float = 0.05
+    rotation: float = 9.0  # degrees; this and the next three either way, uniformly
+    scale: float = 0.07
+    shear: float = 0.06
+    shift: float = 0.5  # pixels
+
+
+CANDIDATES = {
+    "known": Recipe(),
+    "slower": Recipe(learning_rate=1e-3),
+    "stronger": Recipe(rotation=12.0, scale=0.1, shear=0.1, shift=0.75),
+}
+# what a reader should know before trusting the held-out figure
+REMARK = (
+    "Candidate 'known' comes from earlier experiments that had looked at this held-out split, which makes its accuracy mildly "
+    "optimistic; the choice among the candidates here used training images only. The split is random, so that the 13 writers of "
+    "these images are on both sides."
+)
+
+
+@dataclass(frozen=True)
+class Digits:
+    """All images as 8-bit pixels, b h w, with their labels, and which of them train; indices are load_digits' and ascend."""
+
+    pixels: Array
+    labels: Array
+    training: Array
+    held_out: Array
+
+
+def read_digits() -> Digits:
+    """The data as its PNGs hold it: 0..16 becomes 0..255."""
+    images, labels = load_digits(return_X_y=True)
+    pixels = np.round(images * 255 / 16).astype(np.uint8).reshape(-1, 8, 8)
+    training, held_out = split(np.arange(len(labels)), labels, HELD_OUT)
+    return Digits(pixels, labels, training, held_out)
+
+
+def split(indices: Array, labels: Array, size: float) -> tuple[Array, Array]:
+    """Two parts in which every class has its share, the second of `size` images or of that fraction."""
+    first, second = train_test_split(indices, test_size=size, stratify=labels[indices], random_state=SPLIT_SEED)
+    return np.sort(first), np.sort(second)
+
+
+def write_images(digits: Digits, folder: Path) -> list[Path]:
+    """Every held-out image as INDEX_LABEL.png, and the first one of each label as a sample; returns the former's paths."""
+    for name in ("held_out", "samples"):
+        (folder / name).mkdir(exist_ok=True)
+    for label in range(10):
+        first = next(i for i in digits.held_out if digits.labels[i] == label)
+        write_png(digits.pixels[first], folder / "samples" / f"digit_{label}.png")
+    files = [folder / "held_out" / f"{i:04}_{digits.labels[i]}.png" for i in digits.held_out]
+    for i, file in zip(digits.held_out, files, strict=True):
+        write_png(digits.pixels[i], file)
+    return files
+
+
+def write_png(pixels: Array, file: Path) -> None:
+    Image.fromarray(pixels).save(file, compress_level=0)  # stored, so that the bytes are the same with every zlib
+
+
+def normalised(grey: Tensor, model: ViT) -> Tensor:
+    """Grey values 0..1, b 1 h w, as the model's three equal channels."""
+    preprocess = model.config.preprocess
+    assert preprocess is not None
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (preprocess.mean, preprocess.std))
+    return (grey - mean) / std
+
+
+def moved(grey: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """Each image, b 1 h w, under its own small affine map; what comes in from outside is background, 0."""
+    turn, zoom, slant, *offset = torch.rand(5, len(grey), generator=generator) * 2 - 1
+    angle, factor, shear = turn * math.radians(recipe.rotation), 1 + zoom * recipe.scale, slant * recipe.shear
+    cos, sin = factor * angle.cos(), factor * angle.sin()
+    dx, dy = (part * recipe.shift * 2 / grey.shape[-1] for part in offset)  # the image spans -1..1
+    top, bottom = torch.stack([cos, shear * cos - sin, dx], dim=1), torch.stack([sin, shear * sin + cos, dy], dim=1)
+    grid = F.affine_grid(torch.stack([top, bottom], dim=1), list(grey.shape), align_corners=False)
+    return F.grid_sample(grey, grid, align_corners=False)
+
+
+def optimizer_of(model: ViT, recipe: Recipe) -> torch.optim.AdamW:
+    """Decays weight matrices; biases, norms, the class token and the positions are left alone."""
+    matrices = {name: p for name, p in model.named_parameters() if name.endswith("weight") and p.ndim > 1}
+    others = [p for name, p in model.named_parameters() if name not in matrices]
+    groups = [{"params": list(matrices.values()), "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas)
+
+
+def rate(step: int, steps: int, warmup: int) -> float:
+    """The learning rate of a step as a share of the recipe's."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+
+
+def train(grey: Tensor, labels: Tensor, recipe: Recipe) -> ViT:
+    """The registry's model, fitted to images b 1 h w of 0..1; all chance comes from the seeds above."""
+    model = vit_zoo.create(NAME, seed=MODEL_SEED).train()
+    generator = torch.Generator().manual_seed(TRAINING_SEED)
+    optimizer = optimizer_of(model, recipe)
+    epoch_steps = math.ceil(len(grey) / recipe.batch_size)
+    steps, warmup = recipe.epochs * epoch_steps, recipe.warmup_epochs * epoch_steps
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps, warmup))
+    for _ in range(recipe.epochs):
+        for batch in torch.randperm(len(grey), generator=generator).split(recipe.batch_size):
+            logits = model(normalised(moved(grey[batch], recipe, generator), model))
+            loss = F.cross_entropy(logits, labels[batch], label_smoothing=recipe.label_smoothing)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+            optimizer.step()
+            schedule.step()
+    return model.eval()
+
+
+def tensors(digits: Digits, indices: Array) -> tuple[Tensor, Tensor]:
+    """Images b 1 h w of 0..1, and labels b."""
+    grey = torch.from_numpy(digits.pixels[indices]).unsqueeze(1).float() / 255
+    return grey, torch.from_numpy(digits.labels[indices]).long()
+
+
+def select(digits: Digits, folder: Path) -> None:
+    """Train every candidate on four fifths of the training images; the best on the last fifth is noted in recipe.json.
+
+    Most correct images win; between equals, the lower cross-entropy.
+    """
+    fitted, validation = split(digits.training, digits.labels, VALIDATION)
+    grey, labels = tensors(digits, validation)
+    results, of = {}, len(labels)
+    for name, recipe in CANDIDATES.items():
+        start = time.process_time()
+        model = train(*tensors(digits, fitted), recipe)
+        with torch.inference_mode():
+            logits = model(normalised(grey, model))
+        correct, loss = int((logits.argmax(1) == labels).sum()), float(F.cross_entropy(logits, labels))
+        results[name] = {"correct": correct, "of": of, "accuracy": round(correct / of, 6), "loss": round(loss, 6)}
+        print(f"{name}: {correct} of {of}, loss {loss:.4f}, {time.process_time() - start:.0f} CPU s")
+    chosen = min(results, key=lambda name: (-results[name]["correct"], results[name]["loss"]))
+    record = {
+        "chosen": chosen,
+        "recipe": asdict(CANDIDATES[chosen]),
+        "seeds": {"split": SPLIT_SEED, "model": MODEL_SEED, "training": TRAINING_SEED},
+        "candidates": {name: {"validation": results[name], "recipe": asdict(CANDIDATES[name])} for name in CANDIDATES},
+        "remark": REMARK,
+        "split": {
+            "images": len(digits.labels),
+            "training": len(digits.training),
+            "of_those_validation": validation.tolist(),
+            "held_out": digits.held_out.tolist(),
+        },
+    }
+    (folder / "recipe.json").write_text(layout(record) + "\n", encoding="utf-8")
+    print(f"chosen: {chosen}")
+
+
+def make(digits: Digits, folder: Path) -> None:
+    """Train with the chosen recipe on every training image, save, and score the held-out PNGs as a user would."""
+    note = folder / "recipe.json"
+    if not note.is_file():
+        raise SystemExit(f"{note}: no such file; --select makes it")
+    record = json.loads(note.read_text(encoding="utf-8"))
+    recipe = CANDIDATES[record["chosen"]]
+    if layout(asdict(recipe)) != layout(record["recipe"]):
+        raise SystemExit(f"{note}: its recipe '{record['chosen']}' is not this script's; --select makes it anew")
+    start = time.process_time()
+    model = train(*tensors(digits, digits.training), recipe)
+    if model.is_random():
+        raise SystemExit("training left every weight as it was")
+    model.config = model.config.replace(labels=tuple("0123456789"), source=SOURCE, licence="Apache-2.0")
+    vit_zoo.save(model, folder)
+    print(f"trained in {time.process_time() - start:.0f} CPU s")
+    files = write_images(digits, folder)
+    record["held_out"] = score(folder, files)
+    record["versions"] = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    note.write_text(layout(record) + "\n", encoding="utf-8")
+    print(f"held-out: {record['held_out']['correct']} of {len(files)} correct")
+
+
+def score(folder: Path, files: list[Path]) -> dict[str, Any]:
+    """What the saved model makes of images whose names end in their label, and which ones it gets wrong."""
+    answers = [found.labels[0] for found in vit_zoo.predict(folder, files, top=1)]
+    wrong = {file.name: answer for file, answer in zip(files, answers, strict=True) if file.stem[-1] != answer}
+    correct = len(files) - len(wrong)
+    return {"correct": correct, "of": len(files), "accuracy": round(correct / len(files), 6), "wrong": wrong}
+
+
+def layout(value: Any, indent: str = "") -> str:
+    """JSON with a line for every entry of a table, and a single one for a list however long."""
+    if not isinstance(value, dict) or not value:
+        return json.dumps(value)
+    entries = [f"{indent}  {json.dumps(key)}: {layout(entry, indent + '  ')}" for key, entry in value.items()]
+    return "{\n" + ",\n".join(entries) + f"\n{indent}}}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=f"Train {NAME}, the model that ships with its weights.")
+    step = parser.add_mutually_exclusive_group()
+    step.add_argument("--select", action="store_true", help="choose the recipe on training images, and train nothing else")
+    step.add_argument("--data", action="store_true", help="write the held-out images and the samples, and train nothing")
+    parser.add_argument(
+        "--folder", type=Path, default=Path(__file__).resolve().parent, help="of all files; this script's by default"
+    )
+    told = parser.parse_args()
+    torch.set_num_threads(1)  # the order of a sum depends on the number of threads
+    torch.use_deterministic_algorithms(mode=True)
+    told.folder.mkdir(exist_ok=True)
+    digits = read_digits()
+    if told.select:
+        select(digits, told.folder)
+    elif told.data:
+        write_images(digits, told.folder)
+    else:
+        make(digits, told.folder)
+
+
+if __name__ == "__main__":
+    main()
