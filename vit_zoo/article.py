@@ -5,31 +5,10 @@ Each norms its input first, as there. Dosovitskiy et al., 2021; vit-pytorch 1.26
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
-from vit_zoo.errors import InputError
 from vit_zoo.model import MLP, Block, LayerNorm, SelfAttention, _fill
-from vit_zoo.vit_spec import ViTSpec
-
-
-def article_spec(*, num_classes: int, pool: str, heads: int, dim_head: int, dim: int, **sizes: Any) -> ViTSpec:
-    """The spec of vit-pytorch's ViT: norms around the patch projection, no qkv bias, eps 1e-5, exact GELU."""
-    if pool not in ("cls", "mean"):
-        raise InputError(f"pool {pool!r}: either 'cls' (class token) or 'mean' (mean of the patches)")
-    single = heads == 1 and dim_head == dim
-    return ViTSpec.parse(
-        {
-            "num_classes": num_classes, "heads": heads, "dim_head": dim_head, "dim": dim, **sizes,
-            "class_token": pool == "cls", "registers": 0, "pos": "learned", "pos_covers": "all",
-            "patch_bias": True, "patch_norms": True, "pre_norm": False,
-            "norm_eps": 1e-5, "act": "gelu", "qkv_bias": False, "attn_out": not single, "proj_bias": not single,
-            "mlp_bias": True, "layer_scale": False,
-            "final_norm": "before_pool", "pool": pool if num_classes else "none", "pool_tokens": "all",
-            "head_bias": True, "drop_path": 0.0,
-        }
-    )  # fmt: skip
+from vit_zoo.vit_spec import ViTSpec, article_spec
 
 
 def _spec(dim: int, heads: int, dim_head: int, mlp_dim: int, dropout: float, depth: int = 1) -> ViTSpec:

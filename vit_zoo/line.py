@@ -66,6 +66,9 @@ def load(
     if check == "full":
         _check_content(found)
     model = _filled(found)
+    if not isinstance(source, str | os.PathLike):  # the other module keeps its own memory
+        for p in model.parameters():
+            p.data = p.data.clone()
     if num_classes is not None and num_classes != model.spec.num_classes:
         model.set_head(num_classes)
     return model.to(device=device, dtype=dtype) if device is not None or dtype is not None else model
@@ -170,7 +173,7 @@ def verify(
         source = _with_weights(source, str(against)) if source.tensors is None else source
         reference = _reference(source)
     data = opened.about.export.get("data")
-    report = check_parity(path, _filled(source), reference=reference, companion=None if data is None else path.parent / str(data))
+    report = check_parity(path, _Live(source)(), reference=reference, companion=None if data is None else path.parent / str(data))
     if write_report:
         write_text(report_path(path), report.dumps())
     return report
@@ -182,7 +185,7 @@ def read_config(model: ModelLike, **facts: Any) -> ModelConfig:
 
 
 class _Live:
-    """The torch model of a source, made when a step first needs it."""
+    """The torch model of a source in float32, as which every artifact computes, made when a step first needs it."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -190,7 +193,7 @@ class _Live:
 
     def __call__(self) -> ViT:
         if self._model is None:
-            self._model = _filled(self.source)
+            self._model = _filled(self.source).float()
         return self._model
 
 

@@ -16,7 +16,7 @@ from vit_zoo import forward
 from vit_zoo.errors import InputError
 from vit_zoo.model_config import ModelConfig
 from vit_zoo.torch_ops import EVAL, TRAIN, TorchOps
-from vit_zoo.vit_spec import ViTSpec
+from vit_zoo.vit_spec import ViTSpec, article_spec
 
 Pair = int | Sequence[int]
 
@@ -172,8 +172,6 @@ class ViT(Part):
         dropout: float = 0.0,
         emb_dropout: float = 0.0,
     ) -> None:
-        from vit_zoo.article import article_spec
-
         spec = article_spec(
             image_size=image_size, patch_size=patch_size, num_classes=num_classes, dim=dim, depth=depth, heads=heads,
             mlp_dim=mlp_dim, pool=pool, channels=channels, dim_head=dim_head, dropout=dropout, emb_dropout=emb_dropout,

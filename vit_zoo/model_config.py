@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from vit_zoo.errors import InputError
 from vit_zoo.preprocess import Preprocess
-from vit_zoo.vit_spec import ViTSpec
+from vit_zoo.vit_spec import ViTSpec, faults_of
 
 SCHEMA = 1
 
@@ -57,19 +57,27 @@ class ModelConfig(BaseModel):
             )
         if isinstance(fields.get("spec"), dict):
             fields["spec"] = ViTSpec.parse(fields["spec"], where=where)
+        return cls.checked(fields, where=where)
+
+    @classmethod
+    def checked(cls, fields: Mapping[str, Any], *, where: object) -> Self:
+        """The config that `fields` state; every fault of them in one `InputError`, naming `where` they came from."""
         try:
             return cls(**fields)
         except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
-            raise InputError(faults, where=where) from None
+            raise InputError("; ".join(faults_of(error, list(cls.model_fields))), where=where) from None
 
     def document(self) -> dict[str, Any]:
         """The JSON form, as `parse` reads it."""
-        return {"vit_zoo": {"schema": SCHEMA, **self.model_dump(mode="json", exclude_none=True)}}
+        fields = self.model_dump(mode="json", exclude_none=True)
+        if self.preprocess is not None:
+            fields["preprocess"] = self.preprocess.model_dump(mode="json")  # null is one of its values
+        return {"vit_zoo": {"schema": SCHEMA, **fields}}
 
     def dumps(self) -> str:
         return json.dumps(self.document(), indent=2, ensure_ascii=False) + "\n"
 
     def replace(self, **fields: Any) -> Self:
-        """A copy with other values, validated."""
-        return type(self)(**{**{name: getattr(self, name) for name in type(self).model_fields}, **fields})
+        """A copy with other values, validated. Raises InputError for values that contradict each other."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return self.checked({**values, **fields}, where=self.name)

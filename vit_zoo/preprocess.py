@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from vit_zoo.errors import InputError
 from vit_zoo.vit_spec import Size
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-Mean = Annotated[tuple[float, ...], Field(min_length=1, max_length=3)]
+Mean = Annotated[
+    tuple[float, ...],
+    Field(min_length=1, max_length=3),
+    BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
+]
 
 
 class Preprocess(BaseModel):
@@ -26,7 +30,7 @@ class Preprocess(BaseModel):
     One mean is a grey image, three are RGB.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     size: Size
     resize_to: Annotated[int, Field(ge=1, le=16384)] | None

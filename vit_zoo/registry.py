@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from vit_zoo.vit_spec import ViTSpec
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,95}")
-ROW = ("size", "params", "gmacs", "weights")  # what a row says beside fields of the spec
+ROW = {"size": str, "params": int, "gmacs": int | float, "weights": str}  # what a row says beside fields of the spec
 TABLES = ("family", "spec", "preprocess", "size", "variant")
 MAX_FILE = 262_144  # bytes; the largest of ours has 4 kB
+KEY = r"""(?:[\w-]++|"[^"\n]*"|'[^'\n]*')"""
+DOTTED = re.compile(rf"(?<![\w-])(?:{KEY}[ \t]*+\.[ \t]*+){{9}}")  # a key of 20,000 parts keeps tomllib busy for 8 s
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def zoo_folder() -> Path:
 def variants() -> dict[str, Variant]:
     """Every variant by name: ours, then those of the folder named by VITZOO_PATH, then the registered ones."""
     if not _zoo:
+        found: dict[str, Variant] = {}  # all or nothing: an error must not leave a part of the zoo behind
         folders = [zoo_folder()]
         if os.environ.get("VITZOO_PATH"):
             folders.append(Path(os.environ["VITZOO_PATH"]))
@@ -66,7 +69,8 @@ def variants() -> dict[str, Variant]:
                 raise InputError("no such folder", where=folder, hint="VITZOO_PATH names it")
             for file in sorted(folder.glob("*.toml")):
                 for variant in read_variants(file):
-                    _add(_zoo, variant)
+                    _add(found, variant)
+        _zoo.update(found)
     return {**_zoo, **_registered}
 
 
@@ -80,7 +84,7 @@ def list_models(pattern: str | list[str] = "*") -> list[str]:
     for wanted in [pattern] if isinstance(pattern, str) else pattern:
         matches = fnmatch.filter(names, wanted)
         if not matches:
-            raise InputError(f"no variant matches '{wanted}'", hint="see `vitzoo list`")
+            raise InputError(f"no variant matches '{wanted[:96]}'", hint="see `vitzoo list`")
         found.update(matches)
     return [name for name in names if name in found]
 
@@ -106,8 +110,10 @@ def config_of(variant: Variant, **overrides: Any) -> ModelConfig:
     from vit_zoo.vit_spec import ViTSpec
 
     blamed = variant.name if overrides or variant.file == Path() else variant.file
-    spec = ViTSpec.parse({**_fields(variant, ()), **overrides}, where=blamed)
-    return ModelConfig(name=variant.name, spec=spec, preprocess=_preprocess(variant, spec))
+    fields = _fields(variant, ())
+    spec = ViTSpec.parse({**fields, **overrides}, where=blamed)
+    preprocess = _preprocess(variant, spec, stated=fields.get("channels") == spec.channels)
+    return ModelConfig.checked({"name": variant.name, "spec": spec, "preprocess": preprocess}, where=blamed)
 
 
 def get_spec(name_or_path: str | os.PathLike[str], **overrides: Any) -> ViTSpec:
@@ -131,7 +137,9 @@ def register(path_or_spec: str | os.PathLike[str] | ViTSpec, *, name: str | None
     known = variants()
     for variant in new:
         if variant.name in known:
-            raise InputError(f"the name '{variant.name}' is taken, by {known[variant.name].file}", where=path_or_spec)
+            owner = known[variant.name]
+            taken = f"the name '{variant.name}' is taken" + (f", by {owner.file}" if owner.file != Path() else "")
+            raise InputError(taken, where=None if variant.file == Path() else variant.file)
         config_of(variant)
     for variant in new:
         _add(_registered, variant)
@@ -150,16 +158,21 @@ def read_variants(file: Path) -> Iterator[Variant]:
             f"unknown table '{min(unknown)}'" if unknown else "family, spec, size and variant are tables", where=file
         )
     shared = dict(data.get("spec", {}))
-    base = shared.pop("extends", None)
+    base = _base(shared.pop("extends", None), file)
+    family = data.get("family", {}).get("name", file.stem)
+    if not isinstance(family, str):
+        raise InputError("family.name must be text", where=file)
     for name, row in data["variant"].items():
         if not isinstance(row, dict):
             raise InputError(f"variant '{name}' must be a table", where=file)
-        sizes = data.get("size", {}).get(row.get("size"), {} if "size" not in row else None)
-        if sizes is None:
+        for key, kind in ROW.items():
+            if key in row and not (isinstance(row[key], kind) and not isinstance(row[key], bool)):
+                raise InputError(f"variant '{name}': {key} = {row[key]!r} is of the wrong type", where=file)
+        sizes = data.get("size", {}).get(row["size"]) if "size" in row else {}
+        if not isinstance(sizes, dict):
             raise InputError(f"variant '{name}' names a size '{row['size']}' that the file does not have", where=file)
         own = {key: value for key, value in row.items() if key not in ROW}
         beside = {key: value for key, value in row.items() if key in ROW}
-        family = data.get("family", {}).get("name", file.stem)
         yield Variant(_checked(name, file), family, file, base, {**shared, **sizes, **own}, data.get("preprocess"), beside)
 
 
@@ -175,7 +188,7 @@ def _single(file: Path, data: dict[str, Any]) -> Variant:
     """A user's variant: fields of the spec at top level, most of them inherited by `extends`."""
     fields = dict(data)
     name = _checked(fields.pop("name", file.stem), file)
-    base, preprocess = fields.pop("extends", None), fields.pop("preprocess", None)
+    base, preprocess = _base(fields.pop("extends", None), file), fields.pop("preprocess", None)
     if preprocess is not None and not isinstance(preprocess, dict):
         raise InputError("preprocess must be a table", where=file)
     return Variant(name, "user", file, base, fields, preprocess)
@@ -194,12 +207,21 @@ def _fields(variant: Variant, seen: tuple[str, ...]) -> dict[str, Any]:
     return {**_fields(base, (*seen, variant.base)), **variant.fields}
 
 
-def _preprocess(variant: Variant, spec: ViTSpec) -> Any:
-    """The variant's own preprocessing or that of what it extends, at this spec's size; None where channels differ."""
-    stated = variant.preprocess
-    if stated is None and variant.base is not None:
-        stated = get_variant(variant.base).preprocess
-    if stated is None or (variant.preprocess is None and len(stated.get("mean", ())) != spec.channels):
+def _base(name: Any, file: Path) -> str | None:
+    if name is not None and not isinstance(name, str):
+        raise InputError(f"extends = {name!r}: the name of a variant is wanted", where=file)
+    return name
+
+
+def _preprocess(variant: Variant, spec: ViTSpec, *, stated: bool) -> Any:
+    """The variant's own preprocessing or that of what it extends, at this spec's size.
+
+    None where channels differ, unless the variant states both.
+    """
+    table = variant.preprocess
+    if table is None and variant.base is not None:
+        table = get_variant(variant.base).preprocess
+    if table is None:
         return None
     from pydantic import ValidationError
 
@@ -207,35 +229,42 @@ def _preprocess(variant: Variant, spec: ViTSpec) -> Any:
 
     height, width = spec.image_size
     # a table maps image sizes to the shorter edge before the crop; sizes that it does not name are squashed
-    edges = stated.get("resize_to")
+    edges = table.get("resize_to")
     edge = edges.get(str(height)) if isinstance(edges, dict) else edges
     edge = edge if height == width else None
     try:
-        return Preprocess.model_validate({**stated, "size": spec.image_size, "resize_to": edge})
+        found = Preprocess.model_validate({**table, "size": spec.image_size, "resize_to": edge})
     except ValidationError as error:
         faults = "; ".join(f"preprocess.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
         raise InputError(faults, where=variant.file) from None
+    fits = len(found.mean) == spec.channels
+    return found if fits or (stated and variant.preprocess is not None) else None
 
 
 def _toml(file: Path) -> dict[str, Any]:
     try:
+        if not file.is_file():
+            raise InputError("is not a regular file" if file.exists() else "no such file", where=file)
         size = file.stat().st_size
         if size > MAX_FILE:
             raise InputError(f"has {size:,} bytes; a zoo file has at most {MAX_FILE:,}", where=file)
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+        text = file.read_text(encoding="utf-8")
+        if DOTTED.search(text):
+            raise InputError("not valid for a zoo file: a key has more than 8 dots", where=file)
+        return tomllib.loads(text)
+    except InputError:
+        raise
+    except RecursionError:
+        raise InputError("not valid TOML: nested too deeply", where=file) from None
+    except ValueError as error:  # TOML, UTF-8, integers of thousands of digits
         raise InputError(f"not valid TOML: {error}", where=file) from None
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"not valid TOML: {type(error).__name__}", where=file) from None
-    except FileNotFoundError:
-        raise InputError("no such file", where=file) from None
     except OSError as error:
         raise InputError(error.strerror or str(error), where=file) from None
 
 
 def _checked(name: Any, file: Path) -> str:
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise InputError(f"{name!r} is not a name: lower-case letters, digits and underscores, at most 96", where=file)
+        raise InputError(f"{str(name)[:96]!r} is not a name: lower-case letters, digits and underscores, at most 96", where=file)
     return name
 
 

@@ -82,7 +82,7 @@ class ViTSpec(BaseModel):
         try:
             return cls(**fields)
         except ValidationError as error:
-            raise InputError("; ".join(_faults(error, list(cls.model_fields))), where=where) from None
+            raise InputError("; ".join(faults_of(error, list(cls.model_fields))), where=where) from None
 
     def replace(self, **fields: Any) -> Self:
         """A copy with other values, validated."""
@@ -213,13 +213,32 @@ class ViTSpec(BaseModel):
         return out
 
 
+def article_spec(*, num_classes: int, pool: str, heads: int, dim_head: int, dim: int, **sizes: Any) -> ViTSpec:
+    """The spec of vit-pytorch's ViT: norms around the patch projection, no qkv bias, eps 1e-5, exact GELU."""
+    if pool not in ("cls", "mean"):
+        raise InputError(f"pool {pool!r}: either 'cls' (class token) or 'mean' (mean of the patches)")
+    single = heads == 1 and dim_head == dim
+    return ViTSpec.parse(
+        {
+            "num_classes": num_classes, "heads": heads, "dim_head": dim_head, "dim": dim, **sizes,
+            "class_token": pool == "cls", "registers": 0, "pos": "learned", "pos_covers": "all",
+            "patch_bias": True, "patch_norms": True, "pre_norm": False,
+            "norm_eps": 1e-5, "act": "gelu", "qkv_bias": False, "attn_out": not single, "proj_bias": not single,
+            "mlp_bias": True, "layer_scale": False,
+            "final_norm": "before_pool", "pool": pool if num_classes else "none", "pool_tokens": "all",
+            "head_bias": True, "drop_path": 0.0,
+        }
+    )  # fmt: skip
+
+
 def did_you_mean(name: str, known: list[str]) -> str:
     """`; nearest: a, b` for a name that is close to known ones, else nothing."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     return f"; nearest: {', '.join(near)}" if near else ""
 
 
-def _faults(error: ValidationError, known: list[str]) -> Iterator[str]:
+def faults_of(error: ValidationError, known: list[str]) -> Iterator[str]:
+    """Each fault that pydantic found, in a few words."""
     for fault in error.errors(include_url=False):
         field = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":

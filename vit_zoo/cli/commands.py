@@ -41,6 +41,13 @@ def _facts(context: click.Context, parameter: click.Parameter, values: tuple[str
         if name in found:
             raise click.BadParameter(f"'{name}' is set twice")
         found[name] = _value(text)
+    if found:
+        from vit_zoo.vit_spec import ViTSpec, did_you_mean
+
+        fields = list(ViTSpec.model_fields)
+        for name in found:
+            if name not in fields:
+                raise click.BadParameter(f"unknown field '{name[:96]}'{did_you_mean(name, fields)}")
     return found
 
 
@@ -50,8 +57,10 @@ def _value(text: str) -> Any:
 
     for form in (text, f"[{text}]"):
         try:
-            return tomllib.loads(f"value = {form}")["value"]
-        except tomllib.TOMLDecodeError:
+            match tomllib.loads(f"value = {form}"):
+                case {"value": int() | float() | str() | [_, *_] as value, **more} if not more:
+                    return value
+        except (ValueError, RecursionError):  # of TOML, and integers of thousands of digits
             continue
     return text
 
@@ -128,6 +137,8 @@ def create(name: str, out: Path | None, seed: int, dry_run: bool, force: bool, f
     if not dry_run:
         if not force and folder.is_dir() and any(folder.iterdir()):
             raise CannotWrite("is not empty", where=folder, hint="--force replaces the model in it, -o names another folder")
+        if folder.exists() and not folder.is_dir():
+            raise CannotWrite("is not a folder", where=folder)
         if not folder.resolve().parent.is_dir():
             raise InputError("no such folder", where=folder.parent)
         from vit_zoo.line import create as create_model
@@ -239,8 +250,10 @@ def verify(artifact: Path, against: str | None, facts: dict[str, Any], voice: Vo
         raise InputError("--set states facts of the --against model")
     report = verify_artifact(artifact, against, **facts)
     if not report.ok:
-        voice.result(report.model_dump(), lambda: "\n".join(report.faults))
-        raise CheckFailed(f"does not compute {report.reference}: {report.summary()}", where=artifact)
+        if not voice.json:  # where one document is wanted, it is the error's
+            voice.result(None, lambda: "\n".join(report.faults))
+        hint = f"see {artifact.name}.parity.json"
+        raise CheckFailed(f"does not compute {report.reference}: {report.summary()}", where=artifact, hint=hint)
     voice.result(report.model_dump(), lambda: f"{artifact} computes {report.reference}: {report.summary()}")
 
 
@@ -248,7 +261,7 @@ def verify(artifact: Path, against: str | None, facts: dict[str, Any], voice: Vo
 @click.argument("model")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="How many classes to name.")
-@click.option("--threads", type=click.IntRange(1), help="Of onnxruntime.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Of onnxruntime.")
 @speaking
 def predict(model: str, images: tuple[Path, ...], top: int, threads: int | None, voice: Voice) -> None:
     """Classify images.

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import json
 import os
 import signal
 import sys
+import traceback
 from typing import Any, NoReturn
 
 import click
 
-from vit_zoo.errors import VitzooError
+from vit_zoo.errors import CannotWrite, InputError, MissingDependency, RefusedContent, VitzooError
+
+
+MAX_LINE = 1000  # characters of an error: a fault may quote a whole file
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+NOT_FOUND = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class Terminated(BaseException):
@@ -21,6 +30,8 @@ def main() -> NoReturn:
     from vit_zoo.cli.commands import vitzoo
 
     signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names and labels may hold what the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:]
     sys.exit(_run(vitzoo, arguments))
 
@@ -31,15 +42,12 @@ def _run(command: click.Command, arguments: list[str]) -> int:
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except VitzooError as error:
-        if "--debug" in arguments:
-            raise
-        return _report(arguments, error.code, error.kind, str(error), error.message, error.hint)
+        return _report(arguments, error)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return 2
     except click.ClickException as error:
-        text = " ".join(error.format_message().split())
-        return _report(arguments, 2, "UsageError", text, text, _help(error))
+        return _report(arguments, InputError(" ".join(error.format_message().split()), hint=_help(error)), kind="UsageError")
     except (KeyboardInterrupt, click.Abort):
         click.echo("vitzoo: interrupted", err=True)
         return 130
@@ -47,29 +55,49 @@ def _run(command: click.Command, arguments: list[str]) -> int:
         click.echo("vitzoo: terminated", err=True)
         return 143
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
-        return 0
+        return _unheard()
+    except SystemExit:  # click's answer to a shell that asks for completions, and to a reader of stdout that is gone
+        if "_VITZOO_COMPLETE" in os.environ:
+            raise
+        return _unheard()
+    except OSError as error:  # what no room below expects: a name too long, a folder closed to us, stdout on a full disk
+        text = error.strerror or str(error)
+        text = text if error.filename is None else f"{os.fsdecode(error.filename)}: {text}"
+        if error.errno in NO_SPACE:
+            _unheard()
+            return _report(arguments, CannotWrite(text))
+        return _report(arguments, InputError(text) if error.errno in NOT_FOUND else RefusedContent(text))
     except MemoryError:
-        return _report(arguments, 8, "MemoryError", "not enough memory", "not enough memory", None)
-    except ModuleNotFoundError as error:
-        if "--debug" in arguments or error.name is None or error.name.startswith("vit_zoo"):
-            raise
-        text = f"this needs {error.name}, which is not installed (pip install vitzoo)"
-        return _report(arguments, 4, "MissingDependency", text, f"this needs {error.name}", "pip install vitzoo")
+        return _report(arguments, CannotWrite("not enough memory"), kind="MemoryError")
     except Exception as error:
-        if "--debug" in arguments:
-            raise
-        text = f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]} (a bug: --debug shows where)"
-        return _report(arguments, 1, "Bug", text, str(error), None)
+        if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("vit_zoo"):
+            text = f"this needs {error.name}, which is not installed"
+            return _report(arguments, MissingDependency(text, hint="pip install vitzoo"))
+        if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):  # torch's MemoryError
+            return _report(arguments, CannotWrite("not enough memory"), kind="MemoryError")
+        text = f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        return _report(arguments, VitzooError(text, hint="a bug: --debug shows where"), kind="Bug")
 
 
-def _report(arguments: list[str], code: int, kind: str, line: str, message: str, hint: str | None) -> int:
-    click.echo(f"vitzoo: error: {line}", err=True)
+def _report(arguments: list[str], error: VitzooError, *, kind: str | None = None) -> int:
+    if "--debug" in arguments:
+        traceback.print_exc()
+    line = str(error)
+    click.echo(f"vitzoo: error: {line if len(line) <= MAX_LINE else line[:MAX_LINE] + '...'}", err=True)
     if "--json" in arguments:
-        import json
+        message = error.message if error.where is None else f"{error.where}: {error.message}"
+        document = {"code": error.code, "kind": kind or error.kind, "message": message, "hint": error.hint}
+        try:
+            click.echo(json.dumps(document))
+        except OSError:
+            _unheard()
+    return error.code
 
-        click.echo(json.dumps({"code": code, "kind": kind, "message": message, "hint": hint}))
-    return code
+
+def _unheard() -> int:
+    """Nobody reads stdout: let the interpreter's last flush go nowhere, or it complains at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _help(error: click.ClickException) -> str | None:

@@ -27,7 +27,7 @@ class Voice:
         if self.json:
             click.echo(json.dumps(document, indent=2, ensure_ascii=False))
         elif not self.quiet:
-            click.echo(text())
+            click.echo("".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text()))  # labels are anyone's text
 
     def progress(self, line: str) -> None:
         """What is being done, for a person who waits."""

@@ -136,13 +136,14 @@ def _clear_stale(folder: Path) -> None:
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path, ignore_errors=True)
             else:
-                Path(entry.path).unlink(missing_ok=True)  # a neighbour may clear it at the same time
+                with contextlib.suppress(OSError):  # a neighbour may clear it at the same time, or it is another user's
+                    Path(entry.path).unlink()
 
 
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vit_zoo.errors import InputError, RefusedContent
+from vit_zoo.files.sniff import sniff
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,10 +22,9 @@ def read_image(path: Path) -> Image:
 
     Raises InputError if there is none, RefusedContent for damaged, animated, float and oversized ones.
     """
-    import numpy as np
     from PIL import Image, ImageOps
 
-    if path.is_dir():
+    if sniff(path) == "folder":
         raise InputError("is a folder, not an image", where=path)
     try:
         with warnings.catch_warnings():
@@ -33,16 +33,23 @@ def read_image(path: Path) -> Image:
                 if max(image.size) > MAX_SIDE or image.width * image.height > MAX_PIXELS:
                     limit = f"{MAX_PIXELS:,} pixels, {MAX_SIDE:,} a side"
                     raise RefusedContent(f"has {image.width}x{image.height} pixels; the limit is {limit}", where=path)
-                if getattr(image, "n_frames", 1) > 1:
+                if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a phone's photo with a second view
                     raise RefusedContent("is an animation; give a single image", where=path)
                 image.load()
-                upright = ImageOps.exif_transpose(image)
-    except FileNotFoundError:
-        raise InputError("no such file", where=path) from None
+                return _opaque(ImageOps.exif_transpose(image), path)
     except (RefusedContent, MemoryError):
         raise
+    except Image.DecompressionBombError:
+        raise RefusedContent(f"has too many pixels; the limit is {MAX_PIXELS:,}", where=path) from None
     except Exception as error:  # decoders raise anything on damaged input
         raise RefusedContent(f"cannot be read as an image ({type(error).__name__})", where=path) from None
+
+
+def _opaque(upright: Image, path: Path) -> Image:
+    """Eight bits a channel, grey or RGB, on white."""
+    import numpy as np
+    from PIL import Image
+
     if upright.mode == "F":
         raise RefusedContent("holds floating-point pixels, whose range nobody states", where=path)
     if upright.mode.startswith("I"):

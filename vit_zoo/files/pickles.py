@@ -56,6 +56,8 @@ def stored(name: str, tensor: torch.Tensor, *, where: object) -> Stored:
     import torch
 
     types = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64"}
+    if tensor.layout is not torch.strided:
+        raise RefusedContent(f"{name!r} is not a dense tensor", where=where)
     if tensor.dtype not in types:
         raise RefusedContent(f"{name!r} has type {tensor.dtype}; weights are floating-point", where=where)
     if tensor.device.type != "meta" and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
@@ -80,7 +82,9 @@ def _check_zip(path: Path) -> None:
                 raise RefusedContent("holds compressed members, which torch never writes", where=path)
             # torch can be told not to compute CRCs; then all of them are 0 and say nothing
             damaged = archive.testzip() if any(m.CRC for m in members) else None
-    except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
+    except RefusedContent:
+        raise
+    except Exception as error:  # zipfile raises more than it documents: RuntimeError, struct.error, ...
         raise RefusedContent(f"is not a whole zip archive: {error}", where=path) from None
     if damaged is not None:
         raise RefusedContent(f"is damaged: the checksum of {damaged!r} is wrong", where=path)

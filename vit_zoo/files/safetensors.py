@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import mmap
+import os
 from collections.abc import Mapping
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vit_zoo.errors import RefusedContent
 from vit_zoo.files.atomic import Staged
+from vit_zoo.files.sniff import reading, sniff
 from vit_zoo.files.stored import DTYPES, Span, Stored
 
 if TYPE_CHECKING:
@@ -34,8 +36,11 @@ class SafetensorsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        size = path.stat().st_size
-        with path.open("rb") as file:
+        kind = sniff(path)
+        if kind not in ("safetensors", "unknown"):
+            raise RefusedContent(f"is no safetensors file but {kind}", where=path)
+        with reading(path), path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > size - 8:
                 raise RefusedContent("is truncated: its header ends beyond the file", where=path)
@@ -75,15 +80,15 @@ class SafetensorsFile:
     def _stored(self, name: str, entry: Any) -> Stored:
         match entry:
             case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(start), int(stop)], **rest} if not rest:
-                pass
+                numbers = [start, stop, *shape]
             case _:
                 raise RefusedContent(f"has a malformed entry for {name!r}", where=self.path)
         if dtype not in DTYPES:
             raise RefusedContent(f"{name!r} has type {dtype}; weights are {', '.join(DTYPES)}", where=self.path)
-        if not all(type(side) is int and 0 <= side < 2**40 for side in shape):
-            raise RefusedContent(f"{name!r} has an impossible shape", where=self.path)
+        if not all(type(number) is int and 0 <= number < 2**48 for number in numbers):
+            raise RefusedContent(f"{name!r} has an impossible shape or place", where=self.path)
         width, numpy_type = DTYPES[dtype]
-        if start < 0 or stop - start != math.prod(shape) * width:
+        if stop - start != math.prod(shape) * width:
             raise RefusedContent(f"{name!r} has {stop - start:,} bytes for shape {shape} of {dtype}", where=self.path)
         span = Span(self.path, self.data_start + start, stop - start)
         return Stored(dtype, tuple(shape), partial(self._array, span, tuple(shape), numpy_type), span)

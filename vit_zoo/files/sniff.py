@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
+import stat
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vit_zoo.errors import InputError, RefusedContent
+from vit_zoo.errors import InputError, RefusedContent, VitzooError
 
 MAX_JSON = 4_194_304  # bytes; a config with 21,843 labels has about 1 MB
 
@@ -31,15 +35,11 @@ def sniff(path: Path) -> str:
 
     Raises InputError if there is no such file, RefusedContent if it cannot be read.
     """
-    if path.is_dir():
-        return "folder"
-    try:
+    with reading(path):
+        if path.is_dir():
+            return "folder"
         with path.open("rb") as file:
             head = file.read(64)
-    except FileNotFoundError:
-        raise InputError("no such file or folder", where=path) from None
-    except OSError as error:
-        raise RefusedContent(f"cannot be read: {error.strerror}", where=path) from None
     if not head:
         return "empty"
     for magic, kind in MAGIC:
@@ -62,6 +62,22 @@ def sniff(path: Path) -> str:
     return "unknown"
 
 
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals into one error that names the file; a pipe or device would never end."""
+    try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise RefusedContent("is not a regular file", where=path)
+        yield
+    except OSError as error:
+        if isinstance(error, VitzooError):
+            raise
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
+            raise InputError("no such file or folder", where=path) from None
+        raise RefusedContent(f"cannot be read: {error.strerror}", where=path) from None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; duplicate keys, NaN and anything over 4 MB are refused."""
 
@@ -74,17 +90,16 @@ def read_json(path: Path) -> dict[str, Any]:
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is not JSON")
 
+    with reading(path):
+        size = path.stat().st_size
+        if size > MAX_JSON:
+            raise InputError(f"has {size:,} bytes; the limit is {MAX_JSON:,}", where=path)
+        content = path.read_bytes()
     try:
-        if path.stat().st_size > MAX_JSON:
-            raise InputError(f"has {path.stat().st_size:,} bytes; the limit is {MAX_JSON:,}", where=path)
-        document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique, parse_constant=refuse)
-    except FileNotFoundError:
-        raise InputError("no such file", where=path) from None
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=path) from None
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
+        document = json.loads(content.decode(), object_pairs_hook=unique, parse_constant=refuse)
+    except RecursionError:
+        raise InputError("not valid JSON: nested too deeply", where=path) from None
+    except ValueError as error:  # JSON, UTF-8, integers of thousands of digits
         raise InputError(f"not valid JSON: {error}", where=path) from None
     if not isinstance(document, dict):
         raise InputError("must hold a JSON object", where=path)
@@ -93,7 +108,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -101,7 +116,7 @@ def _zip_kind(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError):
+    except Exception:  # zipfile raises more than it documents: struct.error, NotImplementedError, ...
         return "damaged zip"
     if any(name.endswith((".npy",)) for name in names):
         return "npz"

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vit_zoo.errors import RefusedContent
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -56,7 +58,7 @@ class Stored:
             while at < end:
                 piece = os.pread(descriptor, min(CHUNK, end - at), at)
                 if not piece:
-                    raise OSError(f"{self.span.file} became shorter while it was read")
+                    raise RefusedContent("became shorter while it was read", where=self.span.file)
                 yield piece
                 at += len(piece)
         finally:

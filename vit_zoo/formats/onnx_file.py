@@ -48,7 +48,7 @@ def describe_onnx(path: Path) -> Description:
     config = config_from(entries["vit_zoo"], where=path)
     try:
         export = dict(json.loads(entries.get("vit_zoo.export", "{}")))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise RefusedContent("has metadata that is not valid JSON", where=path) from None
     return Description(path, "onnx", config, export)
 
@@ -82,18 +82,31 @@ def weights_in(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, S
     Raises RefusedContent if one is missing: then the file is not what its metadata says.
     """
     parts: dict[str, list[tuple[int, Stored]]] = {}
-    for name, stored in _initializers(path):
-        key, _, rows = name.partition("[")
-        parts.setdefault(key, []).append((int(rows.partition(":")[0] or 0) if rows else 0, stored))
+    try:
+        for name, stored in _initializers(path):
+            key, _, rows = name.partition("[")
+            parts.setdefault(key, []).append((int(rows.partition(":")[0] or 0) if rows else 0, stored))
+    except RefusedContent:
+        raise
+    except Exception:  # protobuf's errors, and ours on numbers that are none
+        raise RefusedContent("is not a whole ONNX file", where=path) from None
     found = {}
     for key, shape in shapes.items():
         if key not in parts:
             raise RefusedContent(f"holds no weight {key!r}", where=path)
         pieces = [stored for _, stored in sorted(parts[key], key=lambda part: part[0])]
+        if not all(_lies_in_file(piece) for piece in pieces):
+            raise RefusedContent(f"does not hold the bytes of {key!r}", where=path)
         if sum(piece.nbytes for piece in pieces) != math.prod(shape) * DTYPES[pieces[0].dtype][0]:
             raise RefusedContent(f"holds {key!r} in another size than its metadata says", where=path)
         found[key] = Stored(pieces[0].dtype, shape, partial(_whole, pieces, shape))
     return found
+
+
+def _lies_in_file(piece: Stored) -> bool:
+    span = piece.span
+    assert span is not None
+    return span.length == piece.nbytes and 0 <= span.start <= span.file.stat().st_size - span.length
 
 
 def _whole(pieces: list[Stored], shape: tuple[int, ...]) -> Array:
@@ -142,7 +155,10 @@ def _tensor(file: BinaryIO, end: int, path: Path) -> tuple[Any, Span]:
     tensor = TensorProto.FromString(kept)
     if tensor.external_data:
         place = {entry.key: entry.value for entry in tensor.external_data}
-        span = Span(path.parent / place["location"], int(place["offset"]), int(place["length"]))
+        name = place["location"]
+        if Path(name).name != name:
+            raise RefusedContent(f"keeps its weights in {name!r}, outside its folder", where=path)
+        span = Span(path.parent / name, int(place["offset"]), int(place["length"]))
     return tensor, span or Span(path, end, 0)
 
 
@@ -183,7 +199,10 @@ class OnnxArtifact(Artifact):
             self.session = ort.InferenceSession(path, options, providers=providers or ["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has an exception type for every kind of refusal
             raise RefusedContent(f"onnxruntime refuses it: {_last_sentence(error)}", where=path) from None
-        self._input = self.session.get_inputs()[0]
+        inputs = self.session.get_inputs()
+        if len(inputs) != 1:
+            raise RefusedContent(f"takes {len(inputs)} inputs; images are one", where=path)
+        self._input = inputs[0]
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -193,7 +212,11 @@ class OnnxArtifact(Artifact):
         wanted = self._input.shape[1:]
         if pixel_values.ndim != 4 or list(pixel_values.shape[1:]) != wanted:
             raise InputError(f"images of shape {list(pixel_values.shape)}; the file takes {['batch', *wanted]}", where=self.path)
-        return dict(zip(self.outputs, self.session.run(None, {self._input.name: pixel_values}), strict=True))
+        try:
+            found = self.session.run(None, {self._input.name: pixel_values})
+        except Exception as error:  # as above
+            raise RefusedContent(f"onnxruntime fails on it: {_last_sentence(error)}", where=self.path) from None
+        return dict(zip(self.outputs, found, strict=True))
 
 
 def _fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:

@@ -1,0 +1,69 @@
+"""What writing an ONNX file costs: `vitzoo export` against timm with torch.onnx.export, as whole processes.
+
+Both begin with nothing imported and end with ViT-B/16 in a file; ours also hashes the weights and syncs the file to the
+disk, torch's does not. Files waiting to be written are synced before every process, untimed, so that none pays for another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from measure import VITZOO, Claim, Report, imported, interleaved, parser, ratios, row, run
+
+
+def main() -> int:
+    options = parser(__doc__, rounds=5)
+    options.add_argument(
+        "--shared-rounds", type=int, default=15, help="how often the export of shared weights runs (default: %(default)s)"
+    )
+    options.add_argument("--child", metavar="FILE", help=argparse.SUPPRESS)
+    chosen = options.parse_args()
+    if chosen.child is not None:
+        _timm(Path(chosen.child))
+        return 0
+    report = Report("ONNX export of ViT-B/16", chosen.rounds)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        run([VITZOO, "create", "vit_b16"], folder=folder)
+        checkpoint = folder / "vit_b16" / "model.safetensors"
+        size = checkpoint.stat().st_size
+        ours = ["export", str(checkpoint), "--onnx", "--verify", "off", "--out", str(folder / "ours.onnx")]
+        shared = ["export", str(checkpoint.parent), "--onnx", "--shared", "--verify", "off"]
+        torch_loaded = "torch" in imported(["-m", "vit_zoo.cli", *ours])
+        commands = {"vitzoo export": [VITZOO, *ours], "timm": [sys.executable, __file__, "--child", str(folder / "timm.onnx")]}
+        found = interleaved(commands, chosen.rounds, before=os.sync)
+        light = interleaved({"vitzoo export --shared": [VITZOO, *shared]}, chosen.shared_rounds, before=os.sync)
+    found |= light
+    walls = {name: [one.wall for one in runs] for name, runs in found.items()}
+    peaks = {name: max(one.peak for one in runs) for name, runs in found.items()}
+    report.rows = [row(name, runs) for name, runs in found.items()]
+    for kind, value in zip(("ratio of medians", "median of ratios"), ratios(walls["timm"], walls["vitzoo export"]), strict=True):
+        report.claims.append(Claim(name=f"timm / vitzoo export, wall, {kind}", value=value, line=15, side="at least", unit="x"))
+    report.claims += [
+        Claim(name="vitzoo export, peak memory / weights", value=peaks["vitzoo export"] / size, line=1.3, unit="x"),
+        Claim(name="vitzoo export, torch imported", value=int(torch_loaded), line=0),
+        Claim(name="vitzoo export --shared, best wall", value=min(walls["vitzoo export --shared"]), line=0.4, unit=" s"),
+        Claim(name="vitzoo export --shared, peak memory", value=peaks["vitzoo export --shared"] / 1e6, line=80, unit=" MB"),
+    ]
+    return report.finish(chosen.json)
+
+
+def _timm(target: Path) -> None:
+    """timm's model, random weights, traced by torch's exporter with a free batch size."""
+    from peers import import_timm
+
+    timm = import_timm()
+    import torch
+
+    model = timm.create_model("vit_base_patch16_224", pretrained=False).eval()
+    image = torch.zeros(2, 3, 224, 224)
+    shapes = {"x": {0: torch.export.Dim("batch", min=1, max=1024)}}
+    torch.onnx.export(model, (image,), target, dynamo=True, dynamic_shapes=shapes, verbose=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""What every test shares: noised weights, small specs, a folder of its own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+SMALL = {
+    "image_size": (32, 48),
+    "patch_size": (8, 16),
+    "dim": 48,
+    "depth": 3,
+    "heads": 3,
+    "dim_head": 16,
+    "mlp_dim": 96,
+    "num_classes": 11,
+}
+
+
+@torch.no_grad()
+def noise(model: nn.Module, seed: int = 1) -> nn.Module:
+    """Replace every parameter: with fresh ones, zero biases and unit norms make any mapping agree."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, p in model.named_parameters():
+        unit = p.ndim == 1 and name.endswith("weight")  # norms
+        p.copy_(float(unit) + torch.randn(p.shape, generator=generator) * (0.1 if unit else 0.05))
+    return model.eval()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers():
+    torch.manual_seed(0)

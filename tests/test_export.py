@@ -1,0 +1,259 @@
+"""Does every exported file compute its model, say what it is, and get its name only after it was checked?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import peers
+import pytest
+import torch
+from conftest import SMALL, noise
+from onnx import numpy_helper
+
+import vit_zoo
+from vit_zoo import formats
+from vit_zoo.errors import CheckFailed, RefusedContent
+from vit_zoo.files import SafetensorsFile
+from vit_zoo.files.pickles import tensors_of
+from vit_zoo.formats import programs
+from vit_zoo.graph import build, write
+from vit_zoo.model import ViT
+from vit_zoo.registry import get_config
+
+FORMATS = {"onnx": "small.onnx", "torchscript": "small.torchscript.pt", "pt2": "small.pt2"}
+
+
+@pytest.fixture
+def small(folder):
+    """A folder with a small noised model, and the current one."""
+    model = noise(vit_zoo.create("vit_b16", **SMALL))
+    model.config = model.config.replace(name="small", labels=tuple("abcdefghijk"), source="a test", licence="CC0-1.0")
+    vit_zoo.save(model, "model")
+    return model
+
+
+def run(path, batch):
+    artifact = vit_zoo.open(path)
+    images = torch.randn(batch, 3, 32, 48)
+    return images, artifact.run(images.numpy())
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_file_computes_its_model_at_any_batch(format_, small):
+    (done,) = vit_zoo.export("model", format_)
+    assert done.path.name == FORMATS[format_]
+    assert done.report.ok
+    for batch in (1, 2, 3, 5):
+        images, found = run(done.path, batch)
+        with torch.inference_mode():
+            np.testing.assert_allclose(found["logits"], small(images), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_file_says_what_it_is(format_, small):
+    (done,) = vit_zoo.export("model", format_)
+    about = formats.describe(done.path)
+    assert about.config == small.config.replace(random_seed=None)
+    assert about.format == format_
+    assert about.export["outputs"] == ["logits"]
+    assert about.export["version"] == vit_zoo.__version__
+    assert about.export["weights_sha256"] == SafetensorsFile(Path("model/model.safetensors")).metadata["vit_zoo.sha256"]
+    report = json.loads(done.path.with_name(done.path.name + ".parity.json").read_text())
+    assert report["ok"]
+    assert report["file"] == done.path.name
+    assert report["sha256"] == hashlib.sha256(done.path.read_bytes()).hexdigest()
+    assert {"torch", "onnxruntime", "python"} <= set(report["versions"])
+    assert not [path for path in done.path.parent.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("placement", ["inline", "external", "shared"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_placements_and_types(placement, dtype, small):
+    half = vit_zoo.load("model", dtype=dtype)
+    vit_zoo.save(half, "half")
+    (done,) = vit_zoo.export("half", placement=placement)
+    onnx.checker.check_model(done.path, full_check=True)
+    images, found = run(done.path, 3)
+    with torch.inference_mode():
+        wanted = half.float()(images)
+    np.testing.assert_allclose(found["logits"], wanted, rtol=0, atol=1e-5)
+    whole = sum(p.numel() for p in half.parameters()) * dtype.itemsize
+    size = done.path.stat().st_size
+    assert (size > whole) == (placement == "inline")
+    assert vit_zoo.verify(done.path).ok  # against the weights that it holds or refers to
+    assert vit_zoo.verify(done.path, "half").ok
+    other = noise(vit_zoo.create("vit_b16", **SMALL), seed=2)
+    assert not vit_zoo.verify(done.path, other).ok
+
+
+def test_shared_weights_are_the_folders_own(small):
+    (done,) = vit_zoo.export("model", placement="shared")
+    assert done.path.as_posix() == "model/model.onnx"
+    assert done.path.stat().st_size < 60_000
+    before = hashlib.sha256(Path("model/model.safetensors").read_bytes()).hexdigest()
+    # another header under the same offsets would give wrong numbers without an error
+    vit_zoo.save(small.float(), "model")
+    assert hashlib.sha256(Path("model/model.safetensors").read_bytes()).hexdigest() == before
+    vit_zoo.open(done.path)
+    small.config = small.config.replace(name="renamed")
+    vit_zoo.save(small, "model")
+    with pytest.raises(RefusedContent, match=r"was written for another model\.safetensors"):
+        vit_zoo.open(done.path)
+
+
+def test_a_stale_companion_is_noticed(small):
+    vit_zoo.export("model", placement="external", out="a.onnx")
+    vit_zoo.export(noise(vit_zoo.create("vit_b16", **SMALL), seed=3), placement="external", out="b.onnx")
+    shutil.copy("b.onnx_data", "a.onnx_data")
+    with pytest.raises(RefusedContent, match=r"was written for another a\.onnx_data"):
+        vit_zoo.open("a.onnx")
+
+
+def test_large_graphs_have_their_data_beside_them():
+    """Beyond protobuf's 2 GiB nothing is left to choose; the arithmetic is tested where it decides."""
+    model = ViT.empty(get_config("vit_h14"))
+    graph = build.build(model.spec, tensors_of(model.state_dict(), where=""), opset=20)
+    assert write.inline_size(graph) > write.PROTO_LIMIT
+
+
+def test_a_wrong_file_is_rejected(small, monkeypatch):
+    """A writer that gets one number wrong: exit 3, set aside, the old file and its report untouched."""
+    vit_zoo.export("model")
+    before = [Path(name).read_bytes() for name in ("small.onnx", "small.onnx.parity.json")]
+    honest = write._pieces
+
+    def dishonest(graph, digest):
+        for name, pieces in honest(graph, digest):
+            if name == "blocks.1.mlp.fc1.bias":
+                pieces = [b"".join(map(bytes, pieces))]  # noqa: PLW2901
+                pieces[0] = np.float32(np.frombuffer(pieces[0], "<f4") * 1.01).tobytes()
+            yield name, pieces
+
+    monkeypatch.setattr(write, "_pieces", dishonest)
+    with pytest.raises(CheckFailed, match=r"does not compute the model.*set aside as small.onnx.rejected"):
+        vit_zoo.export("model")
+    assert before == [Path(name).read_bytes() for name in ("small.onnx", "small.onnx.parity.json")]
+    assert not json.loads(Path("small.onnx.rejected.parity.json").read_text())["ok"]
+
+
+def planted(path, change):
+    """The file with a change to its parsed model, saved under another name."""
+    model = onnx.load(path)
+    change(model)
+    onnx.save(model, "planted.onnx")
+    return "planted.onnx"
+
+
+def weight(model, name):
+    return next(tensor for tensor in model.graph.initializer if tensor.name == name)
+
+
+def scaled(name, factor):
+    def change(model):
+        tensor = weight(model, name)
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(factor), name))
+
+    return change
+
+
+def attribute(op, name, value):
+    def change(model):
+        node = next(node for node in model.graph.node if node.op_type == op)
+        field = next(a for a in node.attribute if a.name == name)
+        field.CopyFrom(onnx.helper.make_attribute(name, value))
+
+    return change
+
+
+def baked_batch(model):
+    """Every shape that leaves the batch open now fixes it: the file runs at batch 1 alone."""
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.int64 and values.ndim == 1 and len(values) > 2 and values[0] == -1:
+            tensor.CopyFrom(numpy_helper.from_array(np.concatenate([[1], values[1:]]), tensor.name))
+
+
+def not_finite(model):
+    tensor = weight(model, "norm.weight")
+    values = numpy_helper.to_array(tensor).copy()
+    values[0] = np.nan
+    tensor.CopyFrom(numpy_helper.from_array(values, "norm.weight"))
+
+
+FAULTS = {
+    "one per cent on a matrix": scaled("blocks.0.mlp.fc2.weight", 1.01),
+    "a bias": scaled("blocks.2.attn.qkv.bias[0:48]", 0.0),
+    "GELU": attribute("Gelu", "approximate", "tanh"),
+    "eps": attribute("LayerNormalization", "epsilon", 1e-4),
+    "softmax axis": attribute("Softmax", "axis", -2),
+    "positions": scaled("pos_embed", 0.99),
+    "not a number": not_finite,
+    "baked batch": baked_batch,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_found(fault, small):
+    (done,) = vit_zoo.export("model")
+    assert vit_zoo.verify(planted(done.path, lambda model: None), "model").ok  # the round trip through onnx is not the fault
+    report = vit_zoo.verify(planted(done.path, FAULTS[fault]), "model")
+    assert not report.ok
+    assert report.faults
+
+
+def test_other_programs_files_are_not_run(small):
+    """TorchScript and .pt2 hold code: only what this process wrote is opened."""
+    for format_, name in FORMATS.items():
+        if format_ == "onnx":
+            continue
+        vit_zoo.export("model", format_)
+        vit_zoo.open(name)
+        digest = hashlib.sha256(Path(name).read_bytes()).hexdigest()
+        programs._written.remove(digest)
+        with pytest.raises(RefusedContent, match="hold code, which is not run"):
+            vit_zoo.open(name)
+        assert formats.describe(name).config.name == "small"
+
+
+def test_unverified_files_say_so(small):
+    (done,) = vit_zoo.export("model", verify=False)
+    assert done.report is None
+    assert formats.describe(done.path).export["verify"] == "off"
+    assert not (done.path.parent / "small.onnx.parity.json").exists()
+
+
+def test_the_same_model_gives_the_same_bytes(small, tmp_path):
+    first = vit_zoo.export("model", verify=False)[0].path.read_bytes()
+    shutil.copytree("model", "elsewhere")
+    assert vit_zoo.export("elsewhere", out="again.onnx", verify=False)[0].path.read_bytes() == first
+    for private in (str(tmp_path), "elsewhere"):
+        assert private.encode() not in first
+
+
+def test_a_peers_module_exports(folder):
+    for peer in (noise(peers.timm_vit(reg_tokens=2)), noise(peers.torchvision_vit())):
+        (done,) = vit_zoo.export(peer, out="peer.onnx")
+        assert done.report.ok
+        images = torch.randn(2, 3, *done.config.spec.image_size)
+        with torch.inference_mode():
+            wanted = peer(images)
+        found = ort.InferenceSession("peer.onnx").run(None, {"pixel_values": images.numpy()})[0]
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+
+
+def test_named_outputs(small):
+    names = ("logits", "pooler_output", "last_hidden_state", "block.1", "attn.2")
+    for format_ in FORMATS:
+        (done,) = vit_zoo.export("model", format_, outputs=names)
+        assert done.report.ok
+        images, found = run(done.path, 3)
+        assert tuple(found) == names
+        with torch.inference_mode():
+            for name, wanted in small.features(images, *names).items():
+                np.testing.assert_allclose(found[name], wanted, rtol=0, atol=2e-5)

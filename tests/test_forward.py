@@ -1,0 +1,299 @@
+"""Does every option of the spec compute what the field's own implementations compute, in torch and in ONNX?"""
+
+from __future__ import annotations
+
+import typing
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import peers
+import pytest
+import torch
+from conftest import SMALL, noise
+
+import vit_zoo
+from vit_zoo import forward
+from vit_zoo.files import Staged
+from vit_zoo.files.pickles import tensors_of
+from vit_zoo.graph.build import build
+from vit_zoo.graph.write import write_inline
+from vit_zoo.vit_spec import ViTSpec
+
+OPSETS = (17, 20, 23)
+TOLERANCE = 1e-5  # relative to the largest value; measured: at most 1.5e-6, a tanh for an exact GELU 5e-5 or more
+
+
+def relative(found, wanted) -> float:
+    found, wanted = np.asarray(found), np.asarray(wanted)
+    assert found.shape == wanted.shape
+    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
+
+
+# every peer: how it is built, and what `load` has to be told because neither its tensors nor the module say so
+PEERS = {
+    "class token": (peers.timm_vit, {}),
+    "no class token, mean of patches, norm after it": (lambda: peers.timm_vit(class_token=False, global_pool="avg"), {}),
+    "class token, mean of patches": (lambda: peers.timm_vit(global_pool="avg"), {}),
+    "mean of all tokens": (lambda: peers.timm_vit(global_pool="avg", pool_include_prefix=True, reg_tokens=2), {}),
+    "mean, norm before it": (lambda: peers.timm_vit(global_pool="avg", fc_norm=False), {}),
+    "attention pooling": (lambda: peers.timm_vit(global_pool="map", class_token=False), {}),
+    "attention pooling, prefix": (lambda: peers.timm_vit(global_pool="map", reg_tokens=1), {}),
+    "registers in the table": (lambda: peers.timm_vit(reg_tokens=4), {}),
+    "registers outside the table": (lambda: peers.timm_vit(reg_tokens=4, no_embed_class=True), {}),
+    "no positions": (lambda: peers.timm_vit(pos_embed="none"), {}),
+    "no final norm": (lambda: peers.timm_vit(final_norm=False), {}),
+    "tokens": (lambda: peers.timm_vit(global_pool="", num_classes=0), {}),
+    "pooled features": (lambda: peers.timm_vit(num_classes=0), {}),
+    "LayerScale": (lambda: peers.timm_vit(init_values=0.1), {}),
+    "pre-norm, quick GELU": (lambda: peers.timm_vit(pre_norm=True, act_layer="quick_gelu", norm_eps=1e-5), {}),
+    "tanh GELU": (lambda: peers.timm_vit(act_layer="gelu_tanh"), {}),
+    "no qkv bias": (lambda: peers.timm_vit(qkv_bias=False), {}),
+    "no projection biases": (lambda: peers.timm_vit(proj_bias=False), {}),
+    "no MLP biases": (lambda: peers.timm_without_biases("mlp.fc1", "mlp.fc2"), {}),
+    "no head bias": (lambda: peers.timm_without_biases("head"), {}),
+    "one channel, square": (lambda: peers.timm_vit(in_chans=1, img_size=32, patch_size=16), {}),
+    "six channels": (lambda: peers.timm_vit(in_chans=6), {}),
+    "vit-pytorch, cls": (peers.article_vit, {"image_size": (32, 48)}),
+    "vit-pytorch, mean": (lambda: peers.article_vit(pool="mean"), {"image_size": (32, 48)}),
+    "vit-pytorch, one head as wide as the model": (lambda: peers.article_vit(heads=1, dim_head=48), {"image_size": (32, 48)}),
+    "vit-pytorch, one narrow head": (lambda: peers.article_vit(heads=1, dim_head=24), {"image_size": (32, 48)}),
+    "vit-pytorch, wide heads": (lambda: peers.article_vit(dim_head=40), {"image_size": (32, 48)}),
+    "vit-pytorch, tokens": (lambda: peers.article_vit(num_classes=0), {"image_size": (32, 48)}),
+    "torchvision": (peers.torchvision_vit, {}),
+}
+
+
+def onnx_outputs(model, images, opset, folder, outputs=()):
+    """What onnxruntime makes of the graph, after onnx's full check of the file."""
+    graph = build(model.spec, tensors_of(model.state_dict(), where="model"), opset=opset, outputs=outputs)
+    with Staged(folder / "model.onnx") as staged:
+        write_inline(graph, staged, {"vit_zoo.export": "{}"})
+        staged.commit()
+    onnx.checker.check_model(folder / "model.onnx", full_check=True)
+    session = ort.InferenceSession(folder / "model.onnx")
+    return dict(zip(graph.outputs, session.run(None, {"pixel_values": images.numpy()}), strict=True))
+
+
+@pytest.mark.parametrize("case", PEERS)
+def test_against_peer(case, tmp_path):
+    make, facts = PEERS[case]
+    peer = noise(make())
+    ours = vit_zoo.load(peer, **facts).eval()
+    images = torch.randn(3, ours.spec.channels, *ours.spec.image_size)
+    with torch.inference_mode():
+        wanted, found = peer(images), ours(images)
+    assert relative(found, wanted) < TOLERANCE
+    for opset in OPSETS:
+        exported = onnx_outputs(ours, images, opset, tmp_path)
+        assert relative(exported[ours.spec.output], wanted) < TOLERANCE
+
+
+def dinov2_with_registers():
+    """transformers' DINOv2 with registers, whose positions cover class token and patches; and ours, filled alike."""
+    config = peers.transformers.Dinov2WithRegistersConfig(
+        hidden_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=3,
+        mlp_ratio=2,
+        image_size=32,
+        patch_size=8,
+        num_register_tokens=4,
+    )
+    peer = noise(peers.transformers.Dinov2WithRegistersModel(config))
+    fields = {
+        **SMALL,
+        "image_size": 32,
+        "patch_size": 8,
+        "num_classes": 0,
+        "registers": 4,
+        "pos_covers": "class",
+        "layer_scale": True,
+    }
+    ours = vit_zoo.create("vit_b16", **fields).eval()
+    theirs = dict(peer.named_parameters())
+    e = "embeddings."
+    names = {
+        "cls_token": e + "cls_token", "reg_token": e + "register_tokens", "pos_embed": e + "position_embeddings",
+        "patch_embed.proj.weight": e + "patch_embeddings.projection.weight",
+        "patch_embed.proj.bias": e + "patch_embeddings.projection.bias",
+        "norm.weight": "layernorm.weight", "norm.bias": "layernorm.bias",
+    }  # fmt: skip
+    layer = next(name.partition("0.norm1")[0] for name in theirs if name.endswith("0.norm1.weight"))
+    state = {ours_: theirs[name] for ours_, name in names.items()}
+    for i in range(3):
+        block = {name.removeprefix(f"{layer}{i}."): p for name, p in theirs.items() if name.startswith(f"{layer}{i}.")}
+        for kind in ("weight", "bias"):
+            attention = {
+                name.split(".")[-2]: p for name, p in block.items() if name.startswith("attention") and name.endswith(kind)
+            }
+            parts = [attention[next(n for n in attention if n.startswith(letter))] for letter in ("q", "k", "v")]
+            out = attention[next(n for n in attention if n in ("dense", "o_proj"))]
+            state[f"blocks.{i}.attn.qkv.{kind}"] = torch.cat(parts)
+            state[f"blocks.{i}.attn.proj.{kind}"] = out
+            for name in ("norm1", "norm2", "mlp.fc1", "mlp.fc2"):
+                state[f"blocks.{i}.{name}.{kind}"] = block[f"{name}.{kind}"]
+        for n in (1, 2):
+            state[f"blocks.{i}.ls{n}.gamma"] = block[f"layer_scale{n}.lambda1"]
+    ours.load_state_dict(state)
+    return peer, ours
+
+
+def test_positions_of_class_and_patches_against_transformers(tmp_path):
+    peer, ours = dinov2_with_registers()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        wanted, found = peer(images), ours.features(images, "last_hidden_state", "pooler_output")
+    assert relative(found["last_hidden_state"], wanted.last_hidden_state) < TOLERANCE
+    assert relative(found["pooler_output"], wanted.pooler_output) < TOLERANCE
+    for opset in OPSETS:
+        exported = onnx_outputs(ours, images, opset, tmp_path, ("last_hidden_state",))
+        assert relative(exported["last_hidden_state"], wanted.last_hidden_state) < TOLERANCE
+
+
+def test_every_field_and_value_has_a_case():
+    """A new field, or a new value of one, fails here until a peer's case runs it through both back ends."""
+    specs = [vit_zoo.load(make(), **facts).spec for make, facts in PEERS.values()] + [dinov2_with_registers()[1].spec]
+    training = {"dropout", "emb_dropout", "drop_path"}  # tests/test_training.py: they are nothing in eval mode
+    for name, field in ViTSpec.model_fields.items():
+        if name in training:
+            continue
+        seen = {getattr(spec, name) for spec in specs}
+        if typing.get_origin(field.annotation) is typing.Literal:
+            assert seen == set(typing.get_args(field.annotation)), name
+        elif field.annotation is bool:
+            assert seen == {True, False}, name
+        elif name not in ("dim", "depth", "mlp_dim"):  # sizes alone; the registry's names vary them
+            assert len(seen) > 1, name
+
+
+ALL_OUTPUTS = {
+    "class token": {},
+    "mean": {"class_token": False, "pool": "mean", "pool_tokens": "patches", "final_norm": "after_pool"},
+    "map": {"registers": 2, "pool": "map", "pool_tokens": "patches"},
+}
+
+
+@pytest.mark.parametrize("case", ALL_OUTPUTS)
+@pytest.mark.parametrize("opset", [*OPSETS, 25])
+def test_every_output(case, opset, tmp_path):
+    model = noise(vit_zoo.create("vit_b16", **SMALL, **ALL_OUTPUTS[case]))
+    images = torch.randn(3, 3, 32, 48)
+    names = tuple(forward.output_names(model.spec))
+    with torch.inference_mode():
+        wanted = model.features(images, *names)
+    exported = onnx_outputs(model, images, opset, tmp_path, names)
+    for name in names:
+        assert relative(exported[name], wanted[name]) < TOLERANCE, name
+    inner = onnx_outputs(model, images, opset, tmp_path, ("block.1",))  # the blocks behind it are not in the file
+    assert relative(inner["block.1"], wanted["block.1"]) < TOLERANCE
+    assert (tmp_path / "model.onnx").stat().st_size < sum(t.nbytes for t in tensors_of(model.state_dict(), where="").values())
+
+
+def test_features_against_timm():
+    peer = noise(peers.timm_vit(reg_tokens=2))
+    ours = vit_zoo.load(peer).eval()
+    images = torch.randn(2, 3, 32, 48)
+    with torch.inference_mode():
+        _, blocks = peer.forward_intermediates(images, indices=[1], output_fmt="NLC", return_prefix_tokens=True)
+        tokens = peer.forward_features(images)
+        found = ours.features(images, "class_token", "patch_tokens", "block.1", "last_hidden_state", "attn.0")
+    assert relative(found["last_hidden_state"], tokens) < TOLERANCE
+    assert relative(found["class_token"], tokens[:, 0]) < TOLERANCE
+    assert relative(found["patch_tokens"], tokens[:, 3:]) < TOLERANCE
+    assert relative(found["block.1"][:, 3:], blocks[0][0]) < TOLERANCE
+    weights = found["attn.0"]
+    assert weights.shape == (2, 3, 15, 15)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3, 15))
+
+
+def test_attention_maps_against_transformers():
+    config = peers.transformers.ViTConfig(
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=96,
+        image_size=32,
+        patch_size=8,
+        attn_implementation="eager",
+    )
+    peer = noise(peers.transformers.ViTModel(config, add_pooling_layer=False))
+    ours = vit_zoo.create(
+        "vit_b16", **{**SMALL, "image_size": 32, "patch_size": 8, "depth": 2, "num_classes": 0}, norm_eps=1e-12
+    ).eval()
+    images = torch.randn(2, 3, 32, 32)
+    theirs = dict(peer.named_parameters())
+    with torch.no_grad():
+        for name, p in ours.named_parameters():
+            p.copy_(_hf_vit(name, theirs))
+    with torch.inference_mode():
+        wanted = peer(images, output_attentions=True).attentions
+        found = ours.features(images, "attn.0", "attn.1")
+    for i in range(2):
+        assert relative(found[f"attn.{i}"], wanted[i]) < TOLERANCE
+
+
+def _hf_vit(name, theirs):
+    """The tensor of transformers' ViT that stands for ours; its modules were renamed in 5.x."""
+    plain = {
+        "cls_token": "embeddings.cls_token", "pos_embed": "embeddings.position_embeddings",
+        "patch_embed.proj.weight": "embeddings.patch_embeddings.projection.weight",
+        "patch_embed.proj.bias": "embeddings.patch_embeddings.projection.bias",
+        "norm.weight": "layernorm.weight", "norm.bias": "layernorm.bias",
+    }  # fmt: skip
+    if name in plain:
+        return theirs[plain[name]]
+    _, i, part, *rest = name.split(".")
+    layer = f"layers.{i}."
+    match part, rest:
+        case "norm1", [kind]:
+            return theirs[f"{layer}layernorm_before.{kind}"]
+        case "norm2", [kind]:
+            return theirs[f"{layer}layernorm_after.{kind}"]
+        case "attn", ["qkv", kind]:
+            return torch.cat([theirs[f"{layer}attention.{letter}_proj.{kind}"] for letter in "qkv"])
+        case "attn", ["proj", kind]:
+            return theirs[f"{layer}attention.o_proj.{kind}"]
+        case "mlp", [layer_name, kind]:
+            return theirs[f"{layer}mlp.{layer_name}.{kind}"]
+    raise AssertionError(name)
+
+
+def test_pruning_changes_nothing_and_yields_to_hooks():
+    model = noise(vit_zoo.create("vit_b16", **SMALL))
+    images = torch.randn(2, 3, 32, 48)
+    seen = []
+    with torch.inference_mode():
+        pruned = model(images)
+        handle = model.blocks[-1].register_forward_hook(lambda module, args, out: seen.append(out))
+        whole = model(images)
+        handle.remove()
+    assert seen[0].shape == (2, 13, 48)  # whoever watches the last block sees every token
+    assert relative(pruned, whole) < 1e-6
+    calls = []
+    model.blocks[-1].mlp.register_forward_pre_hook(lambda module, args: calls.append(args[0].shape))
+    with torch.inference_mode():
+        model(images)
+    assert calls == [(2, 13, 48)]
+
+
+def test_a_fault_is_seen(tmp_path):
+    """The comparison above can fail: eps, GELU form, and one weight in a thousand."""
+    peer = noise(peers.timm_vit())
+    images = torch.randn(3, 3, 32, 48)
+    with torch.inference_mode():
+        wanted = peer(images)
+    for facts in ({"act": "gelu_tanh"}, {"norm_eps": 1e-3}, {"heads": 6}):
+        wrong = vit_zoo.load(peer, **facts).eval()
+        assert relative(onnx_outputs(wrong, images, 20, tmp_path)["logits"], wanted) > TOLERANCE
+    model = vit_zoo.load(peer).eval()
+    with torch.no_grad():
+        model.blocks[1].mlp.fc2.weight[0, 0] += 0.05
+        assert relative(onnx_outputs(model, images, 20, tmp_path)["logits"], wanted) > TOLERANCE
+
+
+def test_an_unused_weight_is_an_error():
+    model = vit_zoo.create("vit_b16", **SMALL)
+    tensors = tensors_of({**model.state_dict(), "spare": torch.zeros(3)}, where="model")
+    with pytest.raises(RuntimeError, match="spare"):
+        build(model.spec, tensors, opset=20)

@@ -1,0 +1,88 @@
+"""Do imports point one way, does nothing heavy happen at import, and do names mean one thing?"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+import vit_zoo
+from vit_zoo.cli.commands import vitzoo
+
+PACKAGE = Path(vit_zoo.__file__).parent
+
+# each room may import from the rooms above it
+ROOMS = (
+    "errors", "vit_spec", "files", "preprocess", "model_config", "registry", "forward", "torch_ops", "model", "article", "graph",
+    "weights", "formats", "parity", "sources", "line", "use", "cli",
+)  # fmt: skip
+MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def imported(tree):
+    """What a module imports when it runs, in functions too; not what only the type checker reads."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        else:
+            yield from imported(node)
+
+
+def room(path):
+    return path.parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_imports_point_one_way(path):
+    assert room(path) in ROOMS, "a new room needs its place in the order"
+    above = ROOMS[: ROOMS.index(room(path)) + 1]
+    for name in imported(ast.parse((PACKAGE / path).read_text())):
+        package, *rest = name.split(".")
+        if package == "vit_zoo" and rest != ["__version__"]:
+            used = rest[0] if rest[0] in ROOMS else None
+            assert used in above, f"{path} imports {name}"
+
+
+def test_the_forward_knows_no_back_end():
+    text = (PACKAGE / "forward.py").read_text()
+    assert {name.partition(".")[0] for name in imported(ast.parse(text))} == {"__future__", "collections", "typing", "vit_zoo"}
+    assert len(text.splitlines()) <= 200
+
+
+def test_no_module_has_the_name_of_a_public_function():
+    modules = {path.stem for path in MODULES} | {room(path) for path in MODULES}
+    functions = {name for name in vit_zoo.__all__ if name.islower()}
+    assert functions
+    assert not modules & functions
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    heavy = "{'torch', 'onnx', 'onnxruntime', 'numpy', 'einops', 'pydantic', 'PIL', 'huggingface_hub', 'safetensors'}"
+    code = f"import sys, vit_zoo, vit_zoo.cli.commands; print(sorted({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_every_public_name_is_there():
+    for name in vit_zoo.__all__:
+        assert getattr(vit_zoo, name).__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = vit_zoo.nothing
+
+
+@pytest.mark.parametrize("verb", sorted(vitzoo.commands))
+def test_every_verb_shows_an_example(verb):
+    command = vitzoo.commands[verb]
+    text = command.get_help(click.Context(command, info_name=verb))
+    assert f"vitzoo {verb}" in text
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
