@@ -77,6 +77,25 @@ class Claim:
         return f"{self.name}: {self.value:.3g}{self.unit}, goal {self.side} {self.line:g}{self.unit}: {verdict}"
 
 
+def this_machine() -> dict[str, Any]:
+    """Where the figures come from."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu": _cpu(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "load_before": _load(),
+        "versions": {"python": platform.python_version(), **versions},
+    }
+
+
 @dataclass
 class Report:
     """What a benchmark found: a table for a person, and the same for a machine."""
@@ -85,17 +104,18 @@ class Report:
     rounds: int
     rows: list[dict[str, Any]] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
-    machine: dict[str, Any] = field(default_factory=lambda: machine())
+    machine: dict[str, Any] = field(default_factory=this_machine)
 
     def finish(self, target: str | None) -> int:
         """Print it, write the JSON (`-`: a line on stdout); the exit code says whether every goal is met."""
-        self.machine["load_after"] = _load()
+        self.machine |= {"load_after": _load(), "peak_floor_mib": round(own_peak() / MIB, 1)}
         print(f"{self.title}, {self.rounds} rounds")
         print(_table(self.rows))
         for claim in self.claims:
             print(claim)
         m = self.machine
         print(f"machine: {m['cpus']} CPUs, {m['cpu']}, {m['memory_gib']} GiB, load {m['load_before']} to {m['load_after']}")
+        print(f"a process of this machine counts a peak of at least {m['peak_floor_mib']} MiB, that of the one which measures")
         print("versions: " + ", ".join(f"{name} {version}" for name, version in m["versions"].items()))
         if target is not None:
             claims = [{**asdict(claim), "met": claim.met} for claim in self.claims]
@@ -169,25 +189,6 @@ def environment() -> dict[str, str]:
     unwanted = ("PYTHONDONTWRITEBYTECODE", "PYTHONPROFILEIMPORTTIME", "VITZOO_PATH")
     kept = {name: value for name, value in os.environ.items() if name not in unwanted}
     return {**kept, "HF_HUB_OFFLINE": "1"}
-
-
-def machine() -> dict[str, Any]:
-    """Where the figures come from."""
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "cpu": _cpu(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "load_before": _load(),
-        "versions": {"python": platform.python_version(), **versions},
-    }
 
 
 def row(name: str, runs: Iterable[Run]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from vit_zoo.model import ViT
-    from vit_zoo.parity import ParityReport
+    from vit_zoo.parity import ParityReport, Reference
 
 Placement = Literal["inline", "external", "shared"]
 Note = Callable[[str], None]  # what a person should hear while it happens
@@ -159,21 +160,20 @@ def verify(
     Writes `FILE.parity.json` beside it. Does not raise for a file that fails: the report says so.
     """
     from vit_zoo.formats.onnx_file import weights_in
-    from vit_zoo.parity import check_parity
+    from vit_zoo.parity import Reference, check_parity
 
     path = Path(artifact)
     opened = open_artifact(path)
-    if against is None:
-        tensors = weights_in(path, opened.config.spec.shapes()) if opened.about.format == "onnx" else None
-        if tensors is None:
-            raise InputError("name the model to verify it against", where=path)
-        reference, source = "its own weights", Source(opened.config, tensors)
-    else:
+    if against is not None:
         source = find_source(against, **facts)
-        source = _with_weights(source, str(against)) if source.tensors is None else source
-        reference = _reference(source)
+        reference = _Live(_with_weights(source, str(against)) if source.tensors is None else source).reference
+    elif opened.about.format == "onnx":
+        own = Source(opened.config, weights_in(path, opened.config.spec.shapes()))
+        reference = Reference(_filled(own), "the weights that it holds")
+    else:
+        raise InputError("name the model to verify it against", where=path)
     data = opened.about.export.get("data")
-    report = check_parity(path, _Live(source)(), reference=reference, companion=None if data is None else path.parent / str(data))
+    report = check_parity(path, reference, companion=None if data is None else path.parent / str(data))
     if write_report:
         write_text(report_path(path), report.dumps())
     return report
@@ -185,16 +185,23 @@ def read_config(model: ModelLike, **facts: Any) -> ModelConfig:
 
 
 class _Live:
-    """The torch model of a source in float32, as which every artifact computes, made when a step first needs it."""
+    """The torch model of a source in float32, as which every artifact computes, and the reference made of it.
+
+    Both are made when a step first needs them.
+    """
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self._model: ViT | None = None
 
-    def __call__(self) -> ViT:
-        if self._model is None:
-            self._model = _filled(self.source).float()
-        return self._model
+    @cached_property
+    def model(self) -> ViT:
+        return _filled(self.source).float()
+
+    @cached_property
+    def reference(self) -> Reference:
+        from vit_zoo.parity import Reference
+
+        return Reference(self.model, _named(self.source))
 
 
 def _export_onnx(
@@ -236,7 +243,7 @@ def _export_program(source: Source, target: Path, live: _Live, format_: str, out
     details = {**_details(verified), "outputs": list(names), "weights_sha256": source.digest or digest_of(source.tensors)}
     write = write_torchscript if format_ == "torchscript" else write_pt2
     with Staged(target, need=sum(tensor.nbytes for tensor in source.tensors.values())) as staged:
-        write(live(), names, staged, details)
+        write(live.model, names, staged, details)
         return _finish(staged, source.config, _verified(staged, live, verified))
 
 
@@ -245,7 +252,7 @@ def _verified(staged: Staged, live: _Live, wanted: bool, data: Staged | None = N
         return None
     from vit_zoo.parity import check_parity
 
-    return check_parity(staged.path, live(), reference=_reference(live.source), companion=None if data is None else data.path)
+    return check_parity(staged.path, live.reference, companion=None if data is None else data.path)
 
 
 def _finish(staged: Staged, config: ModelConfig, report: ParityReport | None, data: Staged | None = None) -> Export:
@@ -292,7 +299,7 @@ def _metadata(config: ModelConfig, details: Mapping[str, Any]) -> dict[str, str]
     return {"vit_zoo": json.dumps(config.document(), sort_keys=True), "vit_zoo.export": json.dumps(details, sort_keys=True)}
 
 
-def _reference(source: Source) -> str:
+def _named(source: Source) -> str:
     """How a report names its reference; no folder names, which are private."""
     if source.config.random_seed is not None:
         return f"{source.config.name}, random weights of seed {source.config.random_seed}"

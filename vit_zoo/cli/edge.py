@@ -15,7 +15,6 @@ import click
 
 from vit_zoo.errors import CannotWrite, InputError, MissingDependency, RefusedContent, VitzooError
 
-
 MAX_LINE = 1000  # characters of an error: a fault may quote a whole file
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 NOT_FOUND = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
@@ -39,7 +38,8 @@ def main() -> NoReturn:
 def _run(command: click.Command, arguments: list[str]) -> int:
     try:
         result = command.main(arguments, prog_name="vitzoo", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by who started us
+            sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except VitzooError as error:
         return _report(arguments, error)
@@ -96,7 +96,8 @@ def _report(arguments: list[str], error: VitzooError, *, kind: str | None = None
 
 def _unheard() -> int:
     """Nobody reads stdout: let the interpreter's last flush go nowhere, or it complains at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

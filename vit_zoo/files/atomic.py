@@ -85,14 +85,15 @@ def staging_folder(target: Path) -> Iterator[Path]:
 
 def check_target(target: Path) -> None:
     """Raise before any slow work if a file cannot be put there."""
-    if target.is_symlink():
-        raise CannotWrite("is a symbolic link; it is not written through", where=target)
-    if target.is_dir():
-        raise CannotWrite("is a folder", where=target)
-    if target.exists() and not target.is_file():
-        raise CannotWrite("is not a regular file", where=target)
-    if not target.parent.is_dir():
-        raise InputError("no such folder", where=target.parent)
+    with writing(target):
+        if target.is_symlink():
+            raise CannotWrite("is a symbolic link; it is not written through", where=target)
+        if target.is_dir():
+            raise CannotWrite("is a folder", where=target)
+        if target.exists() and not target.is_file():
+            raise CannotWrite("is not a regular file", where=target)
+        if not target.parent.is_dir():
+            raise InputError("no such folder", where=target.parent)
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise CannotWrite("the folder is not writable", where=target.parent)
 

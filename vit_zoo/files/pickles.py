@@ -60,7 +60,9 @@ def stored(name: str, tensor: torch.Tensor, *, where: object) -> Stored:
         raise RefusedContent(f"{name!r} is not a dense tensor", where=where)
     if tensor.dtype not in types:
         raise RefusedContent(f"{name!r} has type {tensor.dtype}; weights are floating-point", where=where)
-    if tensor.device.type != "meta" and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+    if tensor.is_meta:
+        raise RefusedContent(f"{name!r} has no values", where=where)
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise RefusedContent(f"{name!r} claims more values than the file holds", where=where)
     return Stored(types[tensor.dtype], tuple(tensor.shape), partial(_array, tensor))
 
