@@ -1,18 +1,18 @@
 """What writing an ONNX file costs: `vitzoo export` against timm with torch.onnx.export, as whole processes.
 
 Both begin with nothing imported and end with ViT-B/16 in a file; ours also hashes the weights and syncs the file to the
-disk, torch's does not. Files waiting to be written are synced before every process, untimed, so that none pays for another.
+disk, torch's does not. Before every process, untimed, old files are synced and memory is made ready, so that none pays for
+another.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 from pathlib import Path
 
-from measure import VITZOO, Claim, Report, imported, interleaved, parser, ratios, row, run
+from measure import VITZOO, Claim, Report, imported, interleaved, parser, ratios, row, run, settle
 
 
 def main() -> int:
@@ -35,8 +35,8 @@ def main() -> int:
         shared = ["export", str(checkpoint.parent), "--onnx", "--shared", "--verify", "off"]
         torch_loaded = "torch" in imported(["-m", "vit_zoo.cli", *ours])
         commands = {"vitzoo export": [VITZOO, *ours], "timm": [sys.executable, __file__, "--child", str(folder / "timm.onnx")]}
-        found = interleaved(commands, chosen.rounds, before=os.sync)
-        light = interleaved({"vitzoo export --shared": [VITZOO, *shared]}, chosen.shared_rounds, before=os.sync)
+        found = interleaved(commands, chosen.rounds, before=settle)
+        light = interleaved({"vitzoo export --shared": [VITZOO, *shared]}, chosen.shared_rounds, before=settle)
     found |= light
     walls = {name: [one.wall for one in runs] for name, runs in found.items()}
     peaks = {name: max(one.peak for one in runs) for name, runs in found.items()}

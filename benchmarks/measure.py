@@ -172,6 +172,15 @@ def interleaved(
     return found
 
 
+def settle() -> None:
+    """Before a process that writes much: nothing is left to be written, and 1 GiB of memory is at hand.
+
+    A virtual machine may give free memory back to its host, and the next process would pay to get it again.
+    """
+    os.sync()
+    subprocess.run([sys.executable, "-c", "b'x' * 2**30"], check=True)
+
+
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float]:
     """Ours over theirs: the ratio of medians, and the median of each round's ratio, which a busy neighbour hurts less."""
     return median(ours) / median(theirs), median(a / b for a, b in zip(ours, theirs, strict=True))

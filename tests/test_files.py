@@ -1,4 +1,4 @@
-"""The room that opens untrusted files and writes ours: hostile ones are refused, nothing in them runs, nothing of ours is lost."""
+"""The room that opens untrusted files and writes ours: hostile ones refused, nothing in them runs, nothing of ours is lost."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ Modules are made empty and filled once, by a seed (`initialise`) or by a checkpo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self
 
@@ -285,7 +286,10 @@ class ViT(Part):
 
 
 def initialise(model: ViT, seed: int | None = None) -> None:
-    """Random weights, each filled once: linear layers, tokens and positions N(0, 0.02), norms 1, biases 0 (DeiT's)."""
+    """Random weights, each filled once, as the original's: linear layers uniform (Glorot and Bengio, 2010), biases 0.
+
+    Tokens and positions are N(0, 0.02), norms 1. Unlike the original's, the head is not zero: then every check would pass.
+    """
     generator = None
     if seed is not None:
         generator = torch.Generator(device=next(model.parameters()).device).manual_seed(seed)
@@ -304,5 +308,9 @@ def _fill(name: str, p: Tensor, generator: torch.Generator | None) -> None:
         p.zero_()
     elif p.ndim == 1:
         p.fill_(1)
+    elif name.endswith("weight"):
+        fused = {"qkv.weight": 3, "kv.weight": 2}.get(".".join(name.split(".")[-2:]), 1)
+        bound = math.sqrt(6 / (p[0].numel() + p.shape[0] // fused))
+        p.uniform_(-bound, bound, generator=generator)
     else:
         p.normal_(0, 0.02, generator=generator)

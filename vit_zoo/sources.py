@@ -42,6 +42,8 @@ def find_source(model: ModelLike, *, weights: str | os.PathLike[str] | None = No
     if weights is None:
         return source
     found = find_source(weights, **{**source.config.spec.model_dump(), **facts})
+    if found.tensors is None and str(weights) in registry.variants():
+        found = shipped(str(weights)) or found
     if found.tensors is None:
         raise InputError("has no weights", where=weights)
     if found.config.spec != source.config.spec:

@@ -83,7 +83,9 @@ def _report(arguments: list[str], error: VitzooError, *, kind: str | None = None
     if "--debug" in arguments:
         traceback.print_exc()
     line = str(error)
-    click.echo(f"vitzoo: error: {line if len(line) <= MAX_LINE else line[:MAX_LINE] + '...'}", err=True)
+    if len(line) > MAX_LINE:  # the cause stands at the end
+        line = f"{line[: MAX_LINE // 2]}...{line[-MAX_LINE // 2 :]}"
+    click.echo(f"vitzoo: error: {line}", err=True)
     if "--json" in arguments:
         message = error.message if error.where is None else f"{error.where}: {error.message}"
         document = {"code": error.code, "kind": kind or error.kind, "message": message, "hint": error.hint}

@@ -38,7 +38,8 @@ class SafetensorsFile:
         self.path = path
         kind = sniff(path)
         if kind not in ("safetensors", "unknown"):
-            raise RefusedContent(f"is no safetensors file but {kind}", where=path)
+            hint = "`git lfs pull` brings the file" if kind == "git-lfs pointer" else None
+            raise RefusedContent(f"is of kind '{kind}', not a safetensors file", where=path, hint=hint)
         with reading(path), path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")

@@ -42,6 +42,9 @@ def sniff(path: Path) -> str:
             head = file.read(64)
     if not head:
         return "empty"
+    # first, for its length may begin with any byte, a pickle's included
+    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
+        return "safetensors"
     for magic, kind in MAGIC:
         if head.startswith(magic):
             return kind
@@ -49,8 +52,6 @@ def sniff(path: Path) -> str:
         return _zip_kind(path)
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "image"
-    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
-        return "safetensors"
     text = head.lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "HTML page"

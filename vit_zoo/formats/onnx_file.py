@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -251,5 +252,6 @@ def _varint(file: BinaryIO) -> int:
 
 def _last_sentence(error: Exception) -> str:
     """onnxruntime's reason without its source paths."""
-    text: Any = str(error).strip().splitlines()
-    return text[-1].rsplit(" : ", 1)[-1][:300] if text else type(error).__name__
+    lines = str(error).strip().splitlines()
+    text = re.sub(r"/\S+\.(h|cc):\d+ .*?\) ", "", lines[-1] if lines else type(error).__name__)
+    return re.split(r" : |failed:|, Error ", text)[-1][:300]

@@ -10,7 +10,7 @@ from typing import Any
 from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files import Stored
 from vit_zoo.vit_spec import ViTSpec, did_you_mean
-from vit_zoo.weights.rules import Dialect, Shapes, check_tensors, to_ours
+from vit_zoo.weights.rules import Dialect, Shapes, check_needs, check_tensors, to_ours
 from vit_zoo.weights.timm import TIMM
 from vit_zoo.weights.torchvision import TORCHVISION
 from vit_zoo.weights.vit_pytorch import VIT_PYTORCH
@@ -48,6 +48,7 @@ def read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], *, where: obje
         raise InputError(f"unknown fact '{strange[0]}'{did_you_mean(strange[0], list(ViTSpec.model_fields))}", where=where)
     dialect = detect(tensors, where=where)
     ours = to_ours(dialect, tensors, facts, where=where)
+    check_needs(dialect, ours, facts, where=where)
     shapes = {name: tensor.shape for name, tensor in ours.items()}
     ours = {name: tensor for name, tensor in ours.items() if 0 not in tensor.shape}  # vit-pytorch's absent class token
     found = _from_shapes({n: s for n, s in shapes.items() if n in ours}, facts, where=where)

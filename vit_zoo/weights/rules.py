@@ -41,6 +41,20 @@ def layer(ours: str, theirs: str) -> tuple[Rule, Rule]:
 
 
 @dataclass(frozen=True)
+class Need:
+    """A tensor of ours that files of a source always have: its absence is damage, not a variant.
+
+    Unless the user or the live module states the field that says so, or another tensor is there that replaces it;
+    `beside` limits the need to files that have that one.
+    """
+
+    tensor: str
+    field: str
+    instead: str | None = None
+    beside: str | None = None
+
+
+@dataclass(frozen=True)
 class Dialect:
     """A way to store a Vision Transformer: its names, what they mean, and what its files leave unsaid."""
 
@@ -50,6 +64,7 @@ class Dialect:
     conventions: Mapping[str, Any]  # fields of the spec that hold for every file of this source
     sizes: Callable[[Shapes, Mapping[str, Any]], Sizes]  # the sizes in the patterns, from shapes and the user's facts
     renames: tuple[tuple[str, str], ...] = ()  # older spellings, as regular expressions
+    needs: tuple[Need, ...] = ()
     unwanted: tuple[str, ...] = ()  # known and left out, as regular expressions
     facts_of: Callable[[Any], dict[str, Any]] | None = None  # what a live module tells beside its tensors
 
@@ -81,6 +96,19 @@ def to_ours(dialect: Dialect, tensors: Mapping[str, Stored], facts: Mapping[str,
     if unknown:
         raise RefusedContent(f"{_some(unknown)} not part of a plain {dialect.name} ViT", where=where)
     return ours
+
+
+def check_needs(dialect: Dialect, ours: Iterable[str], facts: Mapping[str, Any], *, where: object) -> None:
+    """Raise RefusedContent for a tensor that this source's files never lack."""
+    found = set(ours)
+    for need in dialect.needs:
+        excused = need.field in facts or need.instead in found or (need.beside is not None and need.beside not in found)
+        if need.tensor not in found and not excused:
+            theirs = next(
+                rule_.theirs[0] for rule_ in dialect.rules if rule_.ours in (need.tensor, need.tensor.replace(".0.", ".{i}."))
+            )
+            name, hint = theirs.replace("{i}", "0"), f"if that is right, state {need.field}"
+            raise RefusedContent(f"has no tensor {name!r}, which every {dialect.name} ViT has", where=where, hint=hint)
 
 
 def to_theirs(dialect: Dialect, ours: Mapping[str, Stored], sizes: Sizes) -> dict[str, Stored]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from vit_zoo.errors import NotRepresentable
-from vit_zoo.weights.rules import Dialect, Rule, layer
+from vit_zoo.weights.rules import Dialect, Need, Rule, layer
 
 SINGLE = ("cls_token", "reg_token", "pos_embed", "attn_pool.latent", "blocks.{i}.ls1.gamma", "blocks.{i}.ls2.gamma")
 LAYERS = (
@@ -20,7 +20,7 @@ LAYERS = (
 
 
 def facts_of(module: Any) -> dict[str, Any]:
-    """What timm's live module tells: heads, image size, eps, activation and pooling."""
+    """What timm's live module tells: heads, image size, eps, activation, pooling, and what it leaves out on purpose."""
     acts = {
         ("GELU", "none"): "gelu",
         ("GELU", "tanh"): "gelu_tanh",
@@ -39,6 +39,9 @@ def facts_of(module: Any) -> dict[str, Any]:
         "norm_eps": block.norm1.eps,
         "act": acts[act],
         "pool": pool,
+        "pos": "none" if module.pos_embed is None else "learned",
+        "patch_bias": module.patch_embed.proj.bias is not None,
+        "head_bias": getattr(module.head, "bias", True) is not None,
         "pool_tokens": "patches" if pool in ("mean", "map") and not module.pool_include_prefix else "all",
     }
 
@@ -49,5 +52,10 @@ TIMM = Dialect(
     rules=(*(Rule(name, (name,)) for name in SINGLE), *(r for name in LAYERS for r in layer(name, name))),
     conventions={"norm_eps": 1e-6, "act": "gelu"},
     sizes=lambda shapes, facts: {},
+    needs=(
+        Need("pos_embed", "pos"),
+        Need("patch_embed.proj.bias", "patch_bias", instead="norm_pre.weight"),
+        Need("head.bias", "head_bias", beside="head.weight"),
+    ),
     facts_of=facts_of,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vit_zoo.weights.rules import Dialect, layer, rule
+from vit_zoo.weights.rules import Dialect, Need, layer, rule
 
 BLOCK = "encoder.layers.encoder_layer_{i}"
 
@@ -36,5 +36,13 @@ TORCHVISION = Dialect(
     renames=((r"\.mlp\.linear_1\.", ".mlp.0."), (r"\.mlp\.linear_2\.", ".mlp.3.")),
     conventions={"norm_eps": 1e-6, "act": "gelu"},
     sizes=lambda shapes, facts: {},
+    needs=(
+        Need("cls_token", "class_token"),
+        Need("pos_embed", "pos"),
+        Need("patch_embed.proj.bias", "patch_bias"),
+        Need("blocks.0.attn.qkv.bias", "qkv_bias"),
+        Need("blocks.0.attn.proj.bias", "proj_bias"),
+        Need("head.bias", "head_bias", beside="head.weight"),
+    ),
     facts_of=facts_of,
 )

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vit_zoo.errors import InputError
-from vit_zoo.weights.rules import Dialect, Shapes, layer, rule
+from vit_zoo.weights.rules import Dialect, Need, Shapes, layer, rule
 
 ATTENTION, FEED_FORWARD = "transformer.layers.{i}.0", "transformer.layers.{i}.1"
 
@@ -60,5 +60,12 @@ VIT_PYTORCH = Dialect(
     ),
     conventions={"norm_eps": 1e-5, "act": "gelu"},
     sizes=sizes,
+    needs=(
+        Need("cls_token", "class_token"),  # empty, but there, where the patches are averaged
+        Need("pos_embed", "pos"),
+        Need("patch_embed.proj.bias", "patch_bias"),
+        Need("blocks.0.attn.proj.bias", "proj_bias", beside="blocks.0.attn.proj.weight"),
+        Need("head.bias", "head_bias", beside="head.weight"),
+    ),
     facts_of=facts_of,
 )

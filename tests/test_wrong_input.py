@@ -1,0 +1,516 @@
+"""What a person may type or feed by mistake: the right exit code, one line on stderr, and every file as it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+import vit_zoo
+from vit_zoo.cli.commands import vitzoo
+from vit_zoo.cli.edge import _run
+
+COMMAND = [sys.executable, "-m", "vit_zoo.cli"]
+TINY = """
+name = "tiny"
+extends = "vit_ti16"
+image_size = 16
+patch_size = 8
+dim = 16
+depth = 1
+heads = 2
+dim_head = 8
+mlp_dim = 32
+num_classes = 3
+"""
+LONG = "a" * 5000
+
+
+def changed(config: dict, part: str, **fields: object) -> str:
+    """The config with some fields of a part of it replaced, as text."""
+    inner = {**config["vit_zoo"], part: {**config["vit_zoo"][part], **fields}} if part else {**config["vit_zoo"], **fields}
+    return json.dumps({"vit_zoo": inner})
+
+
+def damaged(change) -> bytes:
+    """The exported file after a change to its protobuf."""
+    model = onnx.load("tiny.onnx")
+    change(model)
+    return model.SerializeToString()
+
+
+def say(key: str, value: str):
+    def change(model: onnx.ModelProto) -> None:
+        next(entry for entry in model.metadata_props if entry.key == key).value = value
+
+    return change
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a model, its artifacts, and files of every wrong kind."""
+    folder = tmp_path_factory.mktemp("place")
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        _fill()
+    finally:
+        os.chdir(here)
+    return folder
+
+
+def _fill() -> None:
+    files = {
+        "tiny.toml": TINY, "text": "x", "nothing.onnx": "", "page.onnx": "<!DOCTYPE html>", "zeros": "\0" * 99,
+        "broken.json": "{",
+        "list.json": "[1]", "other.json": '{"architectures": ["ViT"]}', "newer.json": '{"vit_zoo": {"schema": 2}}',
+        "bare.json": '{"vit_zoo": {"schema": 1}}', "pointer.safetensors": "version https://git-lfs.github.com/spec/v1\n",
+        "unclosed.toml": "depth = [", "unknown.toml": "extends = 'vit_ti16'\ndepht = 3",
+        "wide.toml": "extends = 'vit_b16'\ndim = 1_000_000",
+        "pickle.pth": b"\x80\x04N.", "page.png": "<html>", "torn.pth": b"PK\x03\x04torn",
+    }  # fmt: skip
+    for name, content in files.items():
+        Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    for name in ("empty", "loose", "weightless", "pointer", "misfit", "newer"):
+        Path(name).mkdir()
+    vit_zoo.save(vit_zoo.create("tiny.toml"), "tiny")
+    vit_zoo.export("tiny", ["onnx", "torchscript"], verify=False)
+    with zipfile.ZipFile("tiny.torchscript.pt", "a") as archive:
+        archive.comment = b"of another process"
+    config, weights = json.loads(Path("tiny/config.json").read_text()), Path("tiny/model.safetensors").read_bytes()
+    Path("loose/readme").write_text("x")
+    Path("weightless/config.json").write_text(json.dumps(config))
+    Path("pointer/config.json").write_text(json.dumps(config))
+    Path("pointer/model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    Path("misfit/config.json").write_text(changed(config, "spec", dim=32))
+    Path("misfit/model.safetensors").write_bytes(weights)
+    Path("newer/config.json").write_text(changed(config, "", schema=2))
+    Path("newer/model.safetensors").write_bytes(weights)
+    Path("cut.safetensors").write_bytes(weights[:-1])
+    Path("labels.json").write_text(changed(config, "", labels=["one"]))
+    Path("cut.onnx").write_bytes(Path("tiny.onnx").read_bytes()[:-40])
+    Path("opset.onnx").write_bytes(damaged(lambda model: setattr(model.opset_import[0], "version", 99)))
+    Path("domain.onnx").write_bytes(damaged(lambda model: setattr(model.graph.node[0], "domain", "evil")))
+    Path("foreign.onnx").write_bytes(damaged(lambda model: model.metadata_props.__delitem__(slice(None))))
+    Path("nonsense.onnx").write_bytes(damaged(say("vit_zoo", "{")))
+    Path("deep.onnx").write_bytes(damaged(say("vit_zoo.export", '{"a":' + "[" * 100_000)))
+    Path("outside.onnx").write_bytes(damaged(say("vit_zoo.export", '{"data": "../model.safetensors"}')))
+    Path("lonely.onnx").write_bytes(damaged(say("vit_zoo.export", '{"data": "gone.safetensors"}')))
+    Path("wider.onnx").write_bytes(damaged(say("vit_zoo", changed(config, "spec", dim=32))))
+    Path("unprepared.onnx").write_bytes(damaged(say("vit_zoo", changed(config, "", preprocess=None))))
+    Path("features.onnx").write_bytes(damaged(say("vit_zoo", changed(config, "spec", num_classes=0))))
+    vit_zoo.save(vit_zoo.create("tiny.toml", seed=1), "another")
+    Path("link.onnx").symlink_to("tiny.onnx")
+    os.mkfifo("pipe")
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save("image.png")
+    Path("half.png").write_bytes(Path("image.png").read_bytes()[:40])
+
+
+# arguments, exit code, a part of the message
+WRONG = [
+    # the command line itself
+    (["--nope"], 2, "No such option '--nope'"),
+    (["lsit"], 2, "Did you mean 'list'?"),
+    (["list", "--nope"], 2, "see `vitzoo list --help`"),
+    (["list", "-q", "-v"], 2, "contradict"),
+    (["show"], 2, "Missing argument"),
+    (["create"], 2, "Missing argument"),
+    (["verify"], 2, "Missing argument"),
+    (["predict"], 2, "Missing argument"),
+    (["predict", "tiny.onnx"], 2, "Missing argument 'IMAGES"),
+    (["completion"], 2, "Choose from: bash, zsh, fish"),
+    (["completion", "powershell"], 2, "is not one of 'bash', 'zsh', 'fish'"),
+    (["doctor", "me"], 2, "unexpected extra argument (me)"),
+    # names
+    (["list", "nope*"], 2, "no variant matches 'nope*'"),
+    (["list", ""], 2, "no variant matches ''"),
+    (["list", "["], 2, "no variant matches '['"),
+    (["list", "vit_b16", "nope"], 2, "no variant matches 'nope'"),
+    (["list", LONG], 2, "no variant matches 'aaaa"),
+    (["show", "vit_b18"], 2, "no variant 'vit_b18'; nearest: "),
+    (["show", "../../x"], 2, "../../x: no such file or folder"),
+    (["show", "/no/such"], 2, "no such file or folder"),
+    (["show", "text/x"], 2, "no such file or folder"),
+    (["show", "no.safetensors"], 2, "no such file or folder"),
+    (["show", LONG], 2, "aaaa"),
+    (["show", "a\nb"], 2, "no variant 'a\\nb'"),
+    (["show", "\x1b[31mred"], 2, "no variant '\\x1b[31mred'"),
+    (["show", "\udcff"], 2, "no variant '\\udcff'"),
+    (["show", "vit_b16.some_tag"], 5, "the weights 'some_tag' of 'vit_b16' are not on this machine"),
+    (["show", "hf-hub:org/name"], 5, "does not read from the Hub"),
+    # files and folders that are no model
+    (["show", "."], 2, "holds no model"),
+    (["show", "empty"], 2, "is empty"),
+    (["show", "loose"], 2, "holds no model"),
+    (["show", "weightless"], 2, "has a config.json but no model.safetensors"),
+    (["show", "pointer"], 7, "git lfs pull"),
+    (["show", "misfit"], 7, "'cls_token' has [1, 1, 16], needs [1, 1, 32]"),
+    (["show", "newer"], 2, "upgrade vitzoo"),
+    (["show", "pipe"], 7, "is not a regular file"),
+    (["show", "/dev/zero"], 7, "is not a regular file"),
+    (["show", "text"], 7, "text: is of no known kind"),
+    (["show", "zeros"], 7, "zeros: is of no known kind"),
+    (["show", "image.png"], 7, "is a image"),
+    (["show", "nothing.onnx"], 7, "nothing.onnx: is empty"),
+    (["show", "page.onnx"], 7, "HTML page"),
+    (["show", "pointer.safetensors"], 7, "git-lfs pointer"),
+    (["show", "cut.safetensors"], 7, "is truncated"),
+    (["show", "pickle.pth"], 7, "bare pickle, which runs code"),
+    (["show", "torn.pth"], 7, "damaged zip"),
+    (["show", "broken.json"], 2, "broken.json: not valid JSON"),
+    (["show", "list.json"], 7, "list.json"),
+    (["show", "other.json"], 2, "not a config that this package wrote"),
+    (["show", "newer.json"], 2, "upgrade vitzoo"),
+    (["show", "bare.json"], 2, "field 'name' is missing; field 'spec' is missing"),
+    (["show", "labels.json"], 2, "1 labels for 3 classes"),
+    (["show", "unclosed.toml"], 2, "unclosed.toml: not valid TOML"),
+    (["show", "unknown.toml"], 2, "unknown field 'depht'; nearest: depth"),
+    (["show", "wide.toml"], 2, "parameters; the limit is 10,000,000,000"),
+    (["show", "nonsense.onnx"], 7, "metadata that is not valid JSON"),
+    (["show", "deep.onnx"], 7, "metadata that is not valid JSON"),
+    (["show", "cut.onnx"], 7, "is not a whole ONNX file"),
+    (["show", "tiny.onnx", "--set", "dim=32"], 2, "an exported file states its own facts"),
+    # facts
+    (["show", "vit_b16", "--set", "depth"], 2, "'depth' is not FIELD=VALUE"),
+    (["show", "vit_b16", "--set", "=3"], 2, "'=3' is not FIELD=VALUE"),
+    (["show", "vit_b16", "--set", "depth=3", "--set", "depth=4"], 2, "'depth' is set twice"),
+    (["show", "vit_b16", "--set", "depht=3"], 2, "unknown field 'depht'; nearest: depth"),
+    *((["export", "tiny", "--onnx", "--set", f"{name}=x"], 2, f"unknown field '{name}'")
+      for name in ("model", "weights", "name", "to", "seed", "out", "variant", "where", "self", "device")),
+    (["show", "vit_b16", "--set", "depth=three"], 2, "depth = 'three': input should be a valid integer"),
+    (["show", "vit_b16", "--set", "depth="], 2, "depth = ''"),
+    (["show", "vit_b16", "--set", "depth=0"], 2, "depth = 0: input should be greater than or equal to 1"),
+    (["show", "vit_b16", "--set", "depth=1.5"], 2, "depth = 1.5"),
+    (["show", "vit_b16", "--set", "depth=true"], 2, "depth = True"),
+    (["show", "vit_b16", "--set", "depth=1979-05-27"], 2, "depth = "),
+    (["show", "vit_b16", "--set", "depth=3\nheads=4"], 2, "depth = '3\\nheads=4'"),
+    (["show", "vit_b16", "--set", f"depth={'[' * 5000}"], 2, "depth = '[[["),
+    (["show", "vit_b16", "--set", f"depth={'9' * 5000}"], 2, "depth = '999"),
+    (["show", "vit_b16", "--set", "pool=clss"], 2, "pool = 'clss': input should be 'cls', 'mean', 'map' or 'none'"),
+    (["show", "vit_b16", "--set", "image_size=225"], 2, "patch_size 16x16 does not divide image_size 225x225"),
+    (["show", "vit_b16", "--set", "image_size=8,8,8"], 2, "image_size"),
+    (["show", "tiny", "--set", "channels=1"], 2, "its config says channels = 3, not 1"),
+    (["show", "tiny/config.json", "--set", "image_size=32"], 2, "preprocess.size (16, 16) is not image_size (32, 32)"),
+    # create
+    (["create", "nope"], 2, "no variant 'nope'"),
+    (["create", "tiny"], 2, "has weights already"),
+    (["create", "tiny/model.safetensors"], 2, "has weights already"),
+    (["create", "tiny.toml"], 8, "tiny: is not empty (--force"),
+    (["create", "tiny.toml", "-o", "text"], 8, "text: is not a folder"),
+    (["create", "tiny.toml", "-o", "text", "--force"], 8, "text: is not a folder"),
+    (["create", "tiny.toml", "-o", "pipe"], 8, "pipe: is not a folder"),
+    (["create", "tiny.toml", "-o", "no/such/folder"], 2, "no/such: no such folder"),
+    (["create", "tiny.toml", "-o", "text/x"], 2, "text: no such folder"),
+    (["create", "tiny.toml", "-o", LONG], 2, "File name too long"),
+    (["create", "tiny.toml", "--seed", "-1"], 2, "-1 is not in the range"),
+    (["create", "tiny.toml", "--seed", str(2**63)], 2, "is not in the range"),
+    (["create", "tiny.toml", "--set", "heads=0"], 2, "heads = 0"),
+    # export
+    (["export", "tiny"], 2, "name a format: --onnx"),
+    (["export", "--onnx"], 2, "holds no model"),
+    (["export", "nope", "--onnx"], 2, "no variant 'nope'"),
+    (["export", "empty", "--onnx"], 2, "is empty"),
+    (["export", "tiny.onnx", "--onnx"], 2, "is an exported onnx file; a model is wanted"),
+    (["export", "misfit", "--onnx"], 7, "tensors do not fit the model"),
+    (["export", "tiny", "--torchscript", "--opset", "18"], 2, "are of --onnx"),
+    (["export", "tiny", "--pt2", "--external"], 2, "are of --onnx"),
+    (["export", "tiny", "--onnx", "--opset", "16"], 2, "opset 16; ViTs are written at opset 17 to 25"),
+    (["export", "tiny", "--onnx", "--opset", "26"], 2, "opset 26"),
+    (["export", "tiny", "--onnx", "--opset", "x"], 2, "'x' is not a valid integer"),
+    (["export", "tiny", "--onnx", "--outputs", "logit"], 2, "no output 'logit'; there are logits"),
+    (["export", "tiny", "--onnx", "--outputs", ""], 2, "no output ''"),
+    (["export", "tiny", "--onnx", "--outputs", "block.1"], 2, "no output 'block.1'"),
+    (["export", "tiny", "--onnx", "--verify", "maybe"], 2, "'maybe' is not one of 'on', 'off'"),
+    (["export", "tiny", "--onnx", "-o", "no/such.onnx"], 2, "no: no such folder"),
+    (["export", "tiny", "--onnx", "-o", "link.onnx"], 8, "is a symbolic link"),
+    (["export", "tiny", "--onnx", "-o", "pipe"], 8, "is not a regular file"),
+    (["export", "tiny", "--onnx", "-o", LONG], 2, "File name too long"),
+    (["export", "tiny", "--onnx", "-o", "a" * 250], 8, "File name too long"),
+    (["export", "tiny", "--onnx", "--pt2", "-o", "one.onnx"], 2, "several formats go into a folder"),
+    (["export", "tiny.toml", "--onnx", "--shared"], 2, "shared weights need"),
+    (["export", "vit_ti16", "--onnx", "--weights", "nope"], 2, "no variant 'nope'"),
+    (["export", "vit_ti16", "--onnx", "--weights", "vit_b16"], 2, "vit_b16: has no weights"),
+    (["export", "vit_ti16", "--onnx", "--weights", "tiny"], 2, "its config says image_size = (16, 16)"),
+    # verify
+    (["verify", "no.onnx"], 2, "no.onnx: no such file or folder"),
+    (["verify", LONG], 2, "no such file or folder"),
+    (["verify", "empty"], 7, "a folder"),
+    (["verify", "pipe"], 7, "is not a regular file"),
+    (["verify", "text"], 7, "something unknown"),
+    (["verify", "nothing.onnx"], 7, "an empty file"),
+    (["verify", "page.onnx"], 7, "HTML page"),
+    (["verify", "tiny/model.safetensors"], 7, "safetensors"),
+    (["verify", "tiny.torchscript.pt"], 7, "hold code, which is not run"),
+    (["verify", "cut.onnx"], 7, "is not a whole ONNX file"),
+    (["verify", "opset.onnx"], 7, "Opset 99 is under development"),
+    (["verify", "domain.onnx"], 7, "No opset import for domain 'evil'"),
+    (["verify", "foreign.onnx"], 7, "does not say what it is"),
+    (["verify", "outside.onnx"], 7, "outside its folder"),
+    (["verify", "lonely.onnx"], 7, "needs gone.safetensors, which is not beside it"),
+    (["verify", "wider.onnx"], 7, "holds 'cls_token' in another size"),
+    (["verify", "tiny.onnx", "--set", "heads=2"], 2, "--set states facts of the --against model"),
+    (["verify", "tiny.onnx", "--against", "nope"], 2, "no variant 'nope'"),
+    (["verify", "tiny.onnx", "--against", "empty"], 2, "is empty"),
+    (["verify", "tiny.onnx", "--against", "vit_ti16"], 5, "no weights of it are on this machine"),
+    # predict
+    (["predict", "tiny.onnx", "no.png"], 2, "no.png: no such file"),
+    (["predict", "tiny.onnx", "image.png", "no.png"], 2, "no.png: no such file"),
+    (["predict", "tiny.onnx", "empty"], 2, "is a folder, not an image"),
+    (["predict", "tiny.onnx", "pipe"], 7, "is not a regular file"),
+    (["predict", "tiny.onnx", "page.png"], 7, "page.png: cannot be read as an image"),
+    (["predict", "tiny.onnx", "half.png"], 7, "half.png: cannot be read as an image"),
+    (["predict", "tiny.onnx", LONG], 2, "no such file"),
+    (["predict", "nope", "image.png"], 2, "no variant 'nope'"),
+    (["predict", "vit_ti16", "image.png"], 5, "`vitzoo create vit_ti16` makes a folder"),
+    (["predict", "tiny", "image.png", "--threads", "2"], 2, "threads are onnxruntime's"),
+    (["predict", "tiny.onnx", "image.png", "--threads", "0"], 2, "is not in the range"),
+    (["predict", "tiny.onnx", "image.png", "--threads", "99999999999"], 2, "is not in the range"),
+    (["predict", "tiny.onnx", "image.png", "--top", "0"], 2, "is not in the range"),
+    (["predict", "tiny.torchscript.pt", "image.png"], 7, "hold code, which is not run"),
+    (["predict", "foreign.onnx", "image.png"], 7, "does not say what it is"),
+    (["predict", "features.onnx", "image.png"], 2, "has no classes"),
+    (["predict", "unprepared.onnx", "image.png"], 2, "does not say how images are prepared"),
+]  # fmt: skip
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "fragment"), WRONG, ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else None
+)
+def test_wrong_input(arguments, code, fragment, place, monkeypatch, capfd):
+    monkeypatch.chdir(place)
+    before = contents(place)
+    assert _run(vitzoo, arguments) == code
+    out, err = capfd.readouterr()
+    line, rest = err[:-1], err[-1:]
+    assert line.startswith("vitzoo: error: ")
+    assert fragment in line
+    assert line.isprintable()  # so it is one line
+    assert rest == "\n"
+    assert len(line) < 1100
+    assert out == ""
+    assert contents(place) == before
+    if arguments[0] in vitzoo.commands and arguments[0] != "completion":
+        assert _run(vitzoo, [*arguments, "--json"]) == code
+        out, err = capfd.readouterr()
+        document = json.loads(out)
+        assert err == f"{line}\n"
+        assert list(document) == ["code", "kind", "message", "hint"]
+        assert document["code"] == code
+        assert contents(place) == before
+
+
+def test_every_verb_is_in_the_table():
+    assert {arguments[0] for arguments, _, _ in WRONG} >= set(vitzoo.commands)
+
+
+def test_no_arguments_at_all_show_the_help(capfd):
+    assert _run(vitzoo, []) == 2
+    assert "Usage: vitzoo" in capfd.readouterr().err
+
+
+def test_debug_shows_the_traceback_and_keeps_the_code(capfd):
+    assert _run(vitzoo, ["show", "vit_b18", "--debug"]) == 2
+    err = capfd.readouterr().err
+    assert err.startswith("Traceback (most recent call last)")
+    assert err.splitlines()[-1].startswith("vitzoo: error: no variant 'vit_b18'")
+
+
+def test_a_file_that_does_not_compute_its_reference(place, monkeypatch, capfd):
+    monkeypatch.chdir(place)
+    before = contents(place)
+    assert _run(vitzoo, ["verify", "tiny.onnx", "--against", "another"]) == 3
+    out, err = capfd.readouterr()
+    assert err.startswith("vitzoo: error: tiny.onnx: does not compute tiny, random weights of seed 1: logits at batch 1")
+    assert err.count("\n") == 1
+    assert "allowed" in out
+    assert _run(vitzoo, ["verify", "tiny.onnx", "--against", "another", "--json"]) == 3
+    document = json.loads(capfd.readouterr().out)
+    assert (document["code"], document["kind"], document["hint"]) == (3, "CheckFailed", "see tiny.onnx.parity.json")
+    report = Path("tiny.onnx.parity.json")
+    assert json.loads(report.read_text())["ok"] is False
+    report.unlink()
+    assert contents(place) == before
+
+
+def test_weights_that_are_not_finite_are_set_aside(place, folder, capfd):
+    Path("old.onnx").write_text("old")
+    weights = (place / "tiny/model.safetensors").read_bytes()
+    Path("model.safetensors").write_bytes(weights[:-8] + np.full(2, np.nan, np.float32).tobytes())
+    Path("config.json").write_bytes((place / "tiny/config.json").read_bytes())
+    assert _run(vitzoo, ["export", "--onnx", "-o", "old.onnx"]) == 3
+    assert "not finite (set aside as old.onnx.rejected)" in capfd.readouterr().err
+    assert Path("old.onnx").read_text() == "old"
+    made = {"old.onnx.rejected", "old.onnx.rejected.parity.json"}
+    assert set(contents(Path())) == {"config.json", "model.safetensors", "old.onnx", *made}
+
+
+@pytest.mark.parametrize("part", [0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999])
+def test_an_onnx_file_cut_anywhere_is_refused(part, place, folder, capfd):
+    whole = (place / "tiny.onnx").read_bytes()
+    Path("cut.onnx").write_bytes(whole[: int(part * len(whole))])
+    for verb in (["show"], ["verify"]):
+        assert _run(vitzoo, [*verb, "cut.onnx"]) == 7
+        assert "cut.onnx: is not a whole ONNX file" in capfd.readouterr().err
+    assert list(contents(Path())) == ["cut.onnx"]
+
+
+def shared(place: Path, **changes: str | None) -> None:
+    """An exported file whose weights lie in a second one, with a change to where it says they are."""
+    for name in ("config.json", "model.safetensors"):
+        Path(name).write_bytes((place / "tiny" / name).read_bytes())
+    vit_zoo.export(".", "onnx", placement="shared", verify=False)
+    model = onnx.load("model.onnx", load_external_data=False)
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.external_data)
+    for entry in list(tensor.external_data):
+        if changes.get(entry.key, "") is None:
+            tensor.external_data.remove(entry)
+        elif entry.key in changes:
+            entry.value = changes[entry.key]
+    Path("model.onnx").write_bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"location": "../secret"}, {"location": "/dev/zero"}, {"location": "gone"}, {"location": None}, {"offset": "-8"},
+     {"offset": "9" * 15}, {"offset": "x"}, {"length": "4"}, {"length": "9" * 15}, {"length": None}],
+    ids=str,
+)  # fmt: skip
+def test_places_of_weights_that_are_wrong_are_refused(changes, place, folder, capfd):
+    (folder.parent / "secret").write_bytes(bytes(100_000))
+    shared(place, **changes)
+    before = contents(folder)
+    assert _run(vitzoo, ["verify", "model.onnx"]) == 7
+    err = capfd.readouterr().err
+    assert err.startswith("vitzoo: error: model.onnx: ")
+    assert err.count("\n") == 1
+    assert contents(folder) == before
+
+
+def test_another_weights_file_under_the_same_name_is_refused(place, folder, capfd):
+    shared(place)
+    assert _run(vitzoo, ["verify", "model.onnx", "-q"]) == 0
+    for other, fragment in (
+        ("another/model.safetensors", "was written for another model.safetensors; export again"),
+        ("cut.safetensors", "model.safetensors: is truncated"),
+        ("pointer/model.safetensors", "git lfs pull"),
+    ):
+        Path("model.safetensors").write_bytes((place / other).read_bytes())
+        for arguments in (["verify", "model.onnx"], ["predict", "model.onnx", str(place / "image.png")]):
+            assert _run(vitzoo, arguments) == 7
+            assert fragment in capfd.readouterr().err
+
+
+def test_labels_cannot_move_the_cursor(place, folder, capfd):
+    config = json.loads((place / "tiny/config.json").read_text())
+    Path("model.onnx").write_bytes((place / "tiny.onnx").read_bytes())
+    model = onnx.load("model.onnx")
+    say("vit_zoo", changed(config, "", labels=["\x1b[2J", "\x1b[2J\x07", "\x9b2J"]))(model)
+    Path("model.onnx").write_bytes(model.SerializeToString())
+    for arguments in (["predict", "model.onnx", str(place / "image.png"), "--top", "3"], ["show", "model.onnx"]):
+        assert _run(vitzoo, arguments) == 0
+        out = capfd.readouterr().out
+        assert "\\x1b[2J" in out
+        assert out.replace("\n", "").isprintable()
+
+
+# --- processes: streams that close, signals ---
+
+
+def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], stderr=subprocess.PIPE, text=True, timeout=60, check=False, **options)
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["list", "--json"], ["show", "vit_b16"], ["show", "nope", "--json"], ["--help"]])
+def test_a_reader_that_is_gone_is_no_error(arguments):
+    read, write = os.pipe()
+    os.close(read)
+    done = run(*arguments, stdout=write)
+    os.close(write)
+    assert done.returncode == (2 if "nope" in arguments else 0)
+    assert done.stderr.count("\n") == ("nope" in arguments)
+
+
+def test_a_shell_pipe_may_close_early():
+    line = f"set -o pipefail; {' '.join(COMMAND)} list --long --json | head -1"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[\n", "")
+
+
+def test_stdout_on_a_full_disk_is_an_error():
+    with Path("/dev/full").open("w") as full:
+        done = run("list", stdout=full)
+    assert (done.returncode, done.stderr) == (8, "vitzoo: error: No space left on device\n")
+
+
+def test_stdout_and_stderr_may_be_closed():
+    line = " ".join(COMMAND)
+    for streams, code in ((">&-", 0), (">&- 2>&-", 0)):
+        assert subprocess.run(["bash", "-c", f"{line} list {streams}"], timeout=60, check=False).returncode == code
+
+
+def test_names_that_the_terminal_cannot_show(place, tmp_path):
+    name = os.fsencode(tmp_path) + b"/\xff\xc3\xa9.png"
+    Path(os.fsdecode(name)).write_bytes((place / "image.png").read_bytes())
+    for flags in ([], ["--json"]):
+        done = run(
+            "predict", str(place / "tiny.onnx"), os.fsdecode(name), *flags,
+            stdout=subprocess.PIPE, env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "/\\udcff" in done.stdout
+
+
+@pytest.mark.parametrize(("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")])
+def test_a_signal_during_an_export_leaves_the_old_file_alone(number, code, word, folder):
+    Path("vit_ti16.onnx").write_text("old")
+    with subprocess.Popen([*COMMAND, "export", "vit_ti16", "--onnx", "-v"], stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if "writing vit_ti16.onnx" in line:
+                break
+        process.send_signal(number)
+        rest = process.stderr.read()
+        assert process.wait(60) == code
+    assert rest.strip() == f"vitzoo: {word}"
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {"vit_ti16.onnx": "old"}
+
+
+def test_a_full_disk_during_create_and_export(place, tmp_path):
+    """A file size limit of 16 kB stands for the disk."""
+    import resource
+
+    (tmp_path / "tiny.onnx").write_text("old")
+    for arguments in (["create", str(place / "tiny.toml"), "-o", "."], ["export", str(place / "tiny"), "--onnx"]):
+        done = run(
+            *arguments, "--force" if arguments[0] == "create" else "-q", cwd=tmp_path,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, 16_384)),
+        )  # fmt: skip
+        assert done.returncode == 8
+        assert done.stderr.count("\n") == 1
+        assert "File too large" in done.stderr
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"tiny.onnx": "old"}
+
+
+def test_archives_of_programs_with_damaged_metadata(place, folder, capfd):
+    def write(content: bytes) -> None:
+        with zipfile.ZipFile(place / "tiny.torchscript.pt") as source, zipfile.ZipFile("model.pt", "w") as archive:
+            for name in source.namelist():
+                archive.writestr(name, content if name.endswith("vit_zoo.json") else source.read(name))
+
+    for content in (b"{", b"[]", b"\xff", b"{" + b" " * 5_000_000 + b"}"):
+        write(content)
+        for verb in ("show", "verify"):
+            assert _run(vitzoo, [verb, "model.pt"]) == 7
+            assert capfd.readouterr().err.startswith("vitzoo: error: model.pt: ")
