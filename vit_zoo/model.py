@@ -246,28 +246,33 @@ class ViT(Part):
                 found[name] = x[:, 0] if name == "class_token" else x
         return {name: found[name] for name in wanted}
 
-    def set_head(self, num_classes: int, labels: Sequence[str] | None = None) -> None:
-        """A fresh, randomly initialised classifier for `num_classes` (0: none) in place of the present one."""
+    def set_head(self, num_classes: int, labels: Sequence[str] | None = None, *, seed: int = 0) -> None:
+        """A fresh classifier for `num_classes` (0: none), with the random weights of `seed`, in place of the present one.
+
+        Until it is trained, the model counts as random.
+        """
         spec = self.spec.replace(num_classes=num_classes)
         config = self.config.replace(spec=spec, labels=None if labels is None else tuple(labels))
         like, random = self.patch_embed.proj.weight, self.is_random()
+        if num_classes and not random:
+            config = config.replace(random_seed=seed)
         if hasattr(self, "head"):
             del self.head
         if num_classes:
             self.head = Linear(spec.dim, num_classes, bias=spec.head_bias).to(like)
+            generator = torch.Generator(device=like.device).manual_seed(seed)
             for name, p in self.head.named_parameters():
-                _fill(f"head.{name}", p, None)
+                _fill(f"head.{name}", p, generator)
         self._set_spec(config)
-        if random:
-            self.mark_random()
+        self.mark_random("" if random else "head.")
 
-    def mark_random(self) -> None:
-        """Remember that the parameters are, as they stand, random."""
-        self._random = self._state()
+    def mark_random(self, prefix: str = "") -> None:
+        """Remember that the parameters whose names begin so are, as they stand, random."""
+        self._random = {name: state for name, state in self._state().items() if name.startswith(prefix)}
 
     def is_random(self) -> bool:
-        """Whether every parameter still is what it was when it was marked random: nothing loaded, no optimizer step."""
-        return bool(self._random) and self._random == self._state()
+        """Whether what was marked random still is as it was: nothing loaded over it, no optimizer step."""
+        return bool(self._random) and self._random.items() <= self._state().items()
 
     def _state(self) -> dict[str, tuple[int, int]]:
         return {name: (id(p), p._version) for name, p in self.named_parameters()}

@@ -167,20 +167,20 @@ def _summary(config: Any) -> str:
 @click.option("--onnx", is_flag=True, help="Write NAME.onnx.")
 @click.option("--torchscript", is_flag=True, help="Write NAME.torchscript.pt.")
 @click.option("--pt2", is_flag=True, help="Write NAME.pt2 (torch.export).")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="A file, or a folder; the current one by default.")
-@click.option("--opset", type=int, default=20, show_default=True, help="Of the ONNX file, 17 to 25.")
+@click.option("-o", "--out", type=click.Path(), help="A file, or a folder; the current one by default.")
+@click.option("--opset", type=int, help="Of the ONNX file, 17 to 25; 20 by default.")
 @click.option("--inline", "placement", flag_value="inline", help="ONNX weights in the file (the default below 2 GiB).")
 @click.option("--external", "placement", flag_value="external", help="ONNX weights in NAME.onnx_data beside it.")
 @click.option("--shared", "placement", flag_value="shared", help="ONNX weights stay in the folder's model.safetensors.")
 @click.option("--outputs", metavar="NAMES", help="Comma-separated: logits, pooler_output, last_hidden_state, block.N, attn.N.")
 @click.option("--verify", type=click.Choice(["on", "off"]), default="on", show_default=True, help="Check the file on disk.")
 @click.option("--weights", metavar="SRC", help="Weights for a registry name: a folder or a checkpoint file.")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of random weights.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Of a registry name's random weights; 0 by default.")
 @facts
 @speaking
 def export(
-    model: str | None, onnx: bool, torchscript: bool, pt2: bool, out: Path | None, opset: int, placement: Any,
-    outputs: str | None, verify: str, weights: str | None, seed: int, facts: dict[str, Any], voice: Voice,
+    model: str | None, onnx: bool, torchscript: bool, pt2: bool, out: str | None, opset: int | None, placement: Any,
+    outputs: str | None, verify: str, weights: str | None, seed: int | None, facts: dict[str, Any], voice: Voice,
 ) -> None:  # fmt: skip
     """Export a model (the current folder's by default), and verify every file before it gets its name.
 
@@ -191,8 +191,6 @@ def export(
     formats = [name for name, wanted in (("onnx", onnx), ("torchscript", torchscript), ("pt2", pt2)) if wanted]
     if not formats:
         raise InputError("name a format: --onnx, --torchscript, --pt2")
-    if "onnx" not in formats and (placement is not None or opset != 20):
-        raise InputError("--opset, --inline, --external and --shared are of --onnx")
     _note_folder(model, voice)
     from vit_zoo.line import export as export_model
 
@@ -202,7 +200,7 @@ def export(
         note=voice.progress, **facts,
     )  # fmt: skip
     if done[0].config.random_seed is not None:
-        voice.warn(f"RANDOM WEIGHTS (seed {done[0].config.random_seed}): --weights SRC brings trained ones")
+        _warn_random(done[0].config, voice)
 
     def text() -> str:
         lines = []
@@ -217,6 +215,10 @@ def export(
         for item in done
     ]  # fmt: skip
     voice.result(documents, text)
+
+
+def _warn_random(config: Any, voice: Voice) -> None:
+    voice.warn(f"RANDOM WEIGHTS (seed {config.random_seed}): --weights SRC of `vitzoo export` brings trained ones")
 
 
 def _note_folder(model: str | None, voice: Voice) -> None:
@@ -269,9 +271,12 @@ def predict(model: str, images: tuple[Path, ...], top: int, threads: int | None,
     \b
     vitzoo predict vit_digits.onnx digit.png --top 3
     """
-    from vit_zoo.use.classify import predict as classify
+    from vit_zoo.use.classify import classify
 
-    found = classify(model, images, top=top, threads=threads)
+    _note_folder(model, voice)
+    config, found = classify(model, images, top=top, threads=threads)
+    if config.random_seed is not None:
+        _warn_random(config, voice)
     document = [
         {"file": p.file, "predictions": [{"label": n, "probability": x} for n, x in zip(p.labels, p.probabilities, strict=True)]}
         for p in found

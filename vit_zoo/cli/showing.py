@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Description
 
 RUNTIME = ("click", "numpy", "pillow", "pydantic", "safetensors", "onnx", "onnxruntime")
-WITH_TORCH = ("torch", "einops", "huggingface-hub")
+WITH_TORCH = ("torch", "einops")
 
 
 def shown(what: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
@@ -86,6 +86,7 @@ def _model(what: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
 
 def _artifact(about: Description) -> tuple[dict[str, Any], str]:
     from vit_zoo.formats.artifact import report_path
+    from vit_zoo.formats.onnx_file import check_companion
 
     document: dict[str, Any] = {"format": about.format, "file": about.path.name, "sha256": sha256_of(about.path)}
     lines = {"file": f"{about.path.name}, {about.format}", "sha256": document["sha256"]}
@@ -95,6 +96,8 @@ def _artifact(about: Description) -> tuple[dict[str, Any], str]:
     document |= {**_common(about.config), "export": dict(about.export)}
     lines |= _lines(about.config)
     lines |= {name: _plain(value) for name, value in about.export.items()}
+    if about.format == "onnx":
+        check_companion(about)
     if report_path(about.path).is_file():
         lines["parity"] = _verdict(about.path, document)
     return document, pairs(lines)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo import forward
-from vit_zoo.errors import InputError
+from vit_zoo.errors import CheckFailed, InputError
 from vit_zoo.files import Stored
 from vit_zoo.graph.onnx_ops import BATCH, OPSETS, Node, OnnxOps, Scope, Value, Weight
 from vit_zoo.vit_spec import ViTSpec
@@ -31,7 +31,7 @@ class Graph:
 def build(spec: ViTSpec, tensors: Mapping[str, Stored], *, opset: int, outputs: Sequence[str] = ()) -> Graph:
     """The graph of a model: input `pixel_values` [batch, channels, height, width] float32, `outputs` by name.
 
-    Raises InputError for an opset or output that does not exist, RuntimeError if a weight stays unused.
+    Raises InputError for an opset or output that does not exist, CheckFailed if a weight stays unused.
     """
     if opset not in OPSETS:
         raise InputError(f"opset {opset}; ViTs are written at opset {OPSETS[0]} to {OPSETS[-1]}")
@@ -53,7 +53,7 @@ def _check_accounting(op: OnnxOps, spec: ViTSpec, outputs: tuple[str, ...]) -> N
     spare = forward.unread(spec, outputs)
     for key, stored in op.tensors.items():
         if used[key] != stored.nbytes and not (used[key] == 0 and key.startswith(spare)):
-            raise RuntimeError(f"the graph uses {used[key]} of the {stored.nbytes} bytes of {key}")
+            raise CheckFailed(f"the graph uses {used[key]:,} of the {stored.nbytes:,} bytes of {key!r}")
 
 
 def _named(op: OnnxOps, results: dict[str, Value]) -> dict[str, Value]:

@@ -125,7 +125,8 @@ class OnnxOps:
 
     def add(self, x: Value, y: Value) -> Value:
         if x.flat != y.flat:
-            x, y = self._full(x), self._full(y)
+            both = self._flat if x.shape[0] == y.shape[0] else self._full  # a table of positions has batch 1
+            x, y = both(x), both(y)
         return self._like(x, "Add", x.name, y.name)
 
     def mul(self, x: Value, m: Scope) -> Value:

@@ -41,25 +41,33 @@ def predict(
     Raises InputError if the model has no classes or says nothing of its preprocessing, RefusedContent for a file that
     is not an image.
     """
+    files = [images] if isinstance(images, str | os.PathLike) else list(images)
+    return classify(model, files, top=top, threads=threads)[1]
+
+
+def classify(
+    model: Any, images: Sequence[str | os.PathLike[str]], *, top: int, threads: int | None
+) -> tuple[ModelConfig, list[Prediction]]:
+    """The predictions, and what the model says of itself."""
     if top < 1:
         raise InputError(f"top must be at least 1, got {top}")
-    files = [Path(images)] if isinstance(images, str | os.PathLike) else [Path(image) for image in images]
-    if not files:
+    if not images:
         raise InputError("no images")
     config, logits = _classifier(model, threads)
     if not config.spec.num_classes:
         raise InputError("has no classes: it gives features", where=config.name)
     if config.preprocess is None:
-        raise InputError("does not say how images are prepared", where=config.name)
+        hint = "a variant of the zoo says it: export NAME --weights FILE, and use that file"
+        raise InputError("does not say how images are prepared", where=config.name, hint=hint)
     labels = config.labels or tuple(f"class {i}" for i in range(config.spec.num_classes))
     found = []
-    for start in range(0, len(files), BATCH):
-        part = files[start : start + BATCH]
-        for file, row in zip(part, logits(_stack([config.preprocess(read_image(file)) for file in part])), strict=True):
+    for start in range(0, len(images), BATCH):
+        files = [Path(image) for image in images[start : start + BATCH]]
+        for file, row in zip(files, logits(_stack([config.preprocess(read_image(file)) for file in files])), strict=True):
             best = _softmax(row)
             order = (-best).argsort(kind="stable")[:top]
             found.append(Prediction(str(file), tuple(labels[i] for i in order), tuple(float(best[i]) for i in order)))
-    return found
+    return config, found
 
 
 def _classifier(model: Any, threads: int | None) -> tuple[ModelConfig, Callable[[Array], Array]]:

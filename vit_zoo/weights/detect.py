@@ -11,11 +11,11 @@ from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files import Stored
 from vit_zoo.vit_spec import ViTSpec, did_you_mean
 from vit_zoo.weights.rules import Dialect, Shapes, check_needs, check_tensors, to_ours
-from vit_zoo.weights.timm import TIMM
+from vit_zoo.weights.timm import TIMM, VITZOO
 from vit_zoo.weights.torchvision import TORCHVISION
 from vit_zoo.weights.vit_pytorch import VIT_PYTORCH
 
-DIALECTS = (TIMM, TORCHVISION, VIT_PYTORCH)
+DIALECTS = (VITZOO, TIMM, TORCHVISION, VIT_PYTORCH)
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,9 @@ def read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], *, where: obje
     shapes = {name: tensor.shape for name, tensor in ours.items()}
     ours = {name: tensor for name, tensor in ours.items() if 0 not in tensor.shape}  # vit-pytorch's absent class token
     found = _from_shapes({n: s for n, s in shapes.items() if n in ours}, facts, where=where)
-    origin = {**dict.fromkeys(found, "shapes"), **dict.fromkeys(dialect.conventions, f"convention of {dialect.name}")}
+    assumed = f"convention of {dialect.name}"
+    origin = {**dict.fromkeys(found, "shapes"), **dict.fromkeys(("pool", "pool_tokens", *dialect.conventions), assumed)}
+    origin.update(dict.fromkeys(("dropout", "emb_dropout", "drop_path"), "not stored: training only"))
     fields = {**found, **dialect.conventions}
     if "heads" not in facts:
         heads, reason = _heads(fields, where=where)
@@ -63,6 +65,10 @@ def read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], *, where: obje
         prefixed = fields["class_token"] or fields["registers"]
         fields["pool_tokens"] = "patches" if facts["pool"] in ("mean", "map") and prefixed else "all"
     origin.update(dict.fromkeys(facts, "stated"))
+    unknown = [name for name in ("norm_eps", "act") if name not in fields]
+    if unknown:
+        hint = f"state it: {unknown[0]}={'1e-5' if unknown[0] == 'norm_eps' else 'gelu'}, say"
+        raise InputError(f"the file does not tell {unknown[0]}", where=where, hint=hint)
     inner = fields.pop("inner")
     if inner % fields["heads"] != 0:
         raise InputError(f"{fields['heads']} heads do not divide an attention of {inner}", where=where)

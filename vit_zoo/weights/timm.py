@@ -46,10 +46,26 @@ def facts_of(module: Any) -> dict[str, Any]:
     }
 
 
+RULES = (*(Rule(name, (name,)) for name in SINGLE), *(r for name in LAYERS for r in layer(name, name)))
+
+# Norms around the patch projection are vit-pytorch's, stored under our names: no library fixes their eps and GELU.
+VITZOO = Dialect(
+    name="vitzoo",
+    telltale=("patch_embed.pre_norm.weight", "blocks.0.attn.qkv.weight"),
+    rules=RULES,
+    conventions={},
+    sizes=lambda shapes, facts: {},
+    needs=(
+        Need("pos_embed", "pos"),
+        Need("patch_embed.proj.bias", "patch_bias"),
+        Need("head.bias", "head_bias", beside="head.weight"),
+    ),
+)
+
 TIMM = Dialect(
     name="timm",
     telltale=("patch_embed.proj.weight", "blocks.0.attn.qkv.weight"),
-    rules=(*(Rule(name, (name,)) for name in SINGLE), *(r for name in LAYERS for r in layer(name, name))),
+    rules=RULES,
     conventions={"norm_eps": 1e-6, "act": "gelu"},
     sizes=lambda shapes, facts: {},
     needs=(
