@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -86,18 +86,27 @@ def save(model: ViT, folder: str | os.PathLike[str]) -> Path:
     assert source.tensors is not None
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise CannotWrite("is not a folder", where=folder)
+    made = not folder.exists()
     with writing(folder):
         folder.mkdir(exist_ok=True)
-    tensors = {name: source.tensors[name] for name in source.config.spec.shapes()}
-    document = json.dumps(source.config.document(), sort_keys=True)
+    try:
+        _write_model(source.config, {name: source.tensors[name] for name in source.config.spec.shapes()}, folder)
+    except BaseException:
+        if made:
+            with suppress(OSError):  # something else may lie in it by now
+                folder.rmdir()
+        raise
+    return folder
+
+
+def _write_model(config: ModelConfig, tensors: Mapping[str, Stored], folder: Path) -> None:
+    document = json.dumps(config.document(), sort_keys=True)
     metadata = {"format": "pt", "vit_zoo": document, "vit_zoo.sha256": digest_of(tensors)}
-    target = folder / "model.safetensors"
-    with Staged(target, need=sum(tensor.nbytes for tensor in tensors.values())) as staged:
+    with Staged(folder / "model.safetensors", need=sum(tensor.nbytes for tensor in tensors.values())) as staged:
         write_safetensors(staged, tensors, metadata)
         _read_back(staged.path, tensors)
         staged.commit()
-    write_text(folder / "config.json", source.config.dumps())
-    return folder
+    write_text(folder / "config.json", config.dumps())
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from torch import nn
 
 ModelLike = Union[str, "os.PathLike[str]", "nn.Module"]
-ARTIFACTS = ("onnx", "torchscript", "pt2")
+# how an error names what a checkpoint is not
+KINDS = {
+    "onnx": "an exported ONNX file",
+    "torchscript": "a TorchScript program, which can run code",
+    "pt2": "an exported program",
+    "pickle": "a bare pickle, which runs code when loaded",
+    "empty": "empty",
+    "unknown": "of no known kind",
+    "image": "an image",
+    "HTML page": "an HTML page",
+}
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,8 @@ def shipped(name: str) -> Source | None:
 
 
 def _named(name: str, facts: Mapping[str, Any]) -> Source:
+    if not name:
+        raise InputError("an empty name")
     path = Path(name)
     if name.startswith("hf-hub:"):
         raise HubError("this version does not read from the Hub", where=name, hint="download the repository and name its folder")
@@ -110,12 +122,7 @@ def _of_file(path: Path, facts: Mapping[str, Any]) -> Source:
         return _read(opened.tensors, facts, path)
     if kind == "torch":
         return _read(read_torch(path), facts, path)
-    if kind in ARTIFACTS:
-        raise InputError(f"is an exported {kind} file; a model is wanted", where=path)
-    what = {"pickle": "a bare pickle, which runs code when loaded", "empty": "empty", "unknown": "of no known kind"}.get(
-        kind, f"a {kind}"
-    )
-    raise RefusedContent(f"is {what}; a checkpoint is wanted", where=path)
+    raise RefusedContent(f"is {KINDS.get(kind, f'a file of kind {kind}')}; a checkpoint is wanted", where=path)
 
 
 def _of_module(module: Any, facts: Mapping[str, Any]) -> Source:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import RefusedContent
+from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.model_config import ModelConfig
 
 if TYPE_CHECKING:
@@ -71,7 +71,10 @@ def config_from(text: str, *, where: Path) -> ModelConfig:
         raise RefusedContent("has metadata that is not valid JSON", where=where) from None
     if not isinstance(document, dict):
         raise RefusedContent("has metadata that is not a JSON object", where=where)
-    return ModelConfig.parse(document, where=where)
+    try:
+        return ModelConfig.parse(document, where=where)
+    except InputError as error:  # what a file says of itself is its content
+        raise RefusedContent(error.message, where=where, hint=error.hint) from None
 
 
 def embedded(config: ModelConfig, export: Mapping[str, Any]) -> str:
@@ -90,7 +93,11 @@ def describe_archive(path: Path, kind: str) -> Description:
             if info.file_size > 4_194_304:
                 raise RefusedContent(f"has {info.file_size:,} bytes of metadata", where=path)
             text = archive.read(info).decode()
-    except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError) as error:
+    except RefusedContent:
+        raise
+    except Exception as error:  # zipfile raises more than it documents
         raise RefusedContent(f"is damaged: {error}", where=path) from None
-    config = config_from(text, where=path)
-    return Description(path, kind, config, dict(json.loads(text).get("vit_zoo.export", {})))
+    config, export = config_from(text, where=path), json.loads(text).get("vit_zoo.export")
+    if not isinstance(export, dict):
+        raise RefusedContent("has metadata that does not say how it was exported", where=path)
+    return Description(path, kind, config, export)

@@ -72,9 +72,12 @@ def write_external(graph: Graph, staged: Staged, data: Staged, metadata: Mapping
 def write_shared(graph: Graph, staged: Staged, metadata: Mapping[str, str], weights_sha256: str | None) -> None:
     """No weights at all: offsets into the safetensors file in the same folder. Its bytes are not read."""
     places = {}
+    home = staged.target.resolve().parent
+    files = {stored.span.file for stored in graph.tensors.values() if stored.span is not None}
+    beside = {file for file in files if file.resolve().parent == home}
     for name, weight in graph.weights.items():
         span = graph.tensors[weight.key].span
-        if span is None or span.file.resolve().parent != staged.target.resolve().parent:
+        if span is None or span.file not in beside:
             raise NotRepresentable("shared weights are those of a safetensors file in the same folder", where=staged.target)
         places[name] = (span.file.name, span.start + weight.start)
     _write_references(graph, staged, places, metadata, weights_sha256)

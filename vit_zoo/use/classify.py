@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import InputError
+from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files import read_image, sniff
 from vit_zoo.formats import SUFFIX, open_artifact
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vit_zoo.model_config import ModelConfig
+    from vit_zoo.preprocess import Preprocess
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -63,8 +64,8 @@ def classify(
     found = []
     for start in range(0, len(images), BATCH):
         files = [Path(image) for image in images[start : start + BATCH]]
-        for file, row in zip(files, logits(_stack([config.preprocess(read_image(file)) for file in files])), strict=True):
-            best = _softmax(row)
+        for file, row in zip(files, logits(_stack([_prepared(config.preprocess, file) for file in files])), strict=True):
+            best = _softmax(row, len(labels), model if isinstance(model, str | os.PathLike) else config.name)
             order = (-best).argsort(kind="stable")[:top]
             found.append(Prediction(str(file), tuple(labels[i] for i in order), tuple(float(best[i]) for i in order)))
     return config, found
@@ -98,8 +99,19 @@ def _stack(images: list[Array]) -> Array:
     return np.stack(images)
 
 
-def _softmax(row: Array) -> Array:
+def _prepared(preprocess: Preprocess, file: Path) -> Array:
+    try:
+        return preprocess(read_image(file))
+    except InputError as error:
+        raise error if error.where else InputError(error.message, where=file, hint=error.hint) from None
+
+
+def _softmax(row: Array, classes: int, where: object) -> Array:
     import numpy as np
 
+    if row.shape != (classes,):
+        raise RefusedContent(f"gives logits of shape {list(row.shape)} for {classes} classes", where=where)
+    if not np.isfinite(row).all():
+        raise RefusedContent("gives values that are not finite", where=where)
     powers = np.exp(row.astype(np.float64) - row.max())
     return powers / powers.sum()  # type: ignore[no-any-return]
