@@ -33,8 +33,15 @@ TIMM = {
     "num_classes": 11,
 }
 ARTICLE = {
-    "image_size": (32, 48), "patch_size": (8, 16), "num_classes": 11, "dim": 48, "depth": 3, "heads": 3, "dim_head": 16, "mlp_dim": 96,
-}  # fmt: skip
+    "image_size": (32, 48),
+    "patch_size": (8, 16),
+    "num_classes": 11,
+    "dim": 48,
+    "depth": 3,
+    "heads": 3,
+    "dim_head": 16,
+    "mlp_dim": 96,
+}
 
 
 def timm_vit(*, norm_eps: float | None = None, **options):

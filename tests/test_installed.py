@@ -47,7 +47,9 @@ def torch_free(wheel, tmp_path_factory):
     venv.create(folder / "env", with_pip=True)
     python = folder / "env" / "bin" / "python"
     output(python, "-m", "pip", "install", "-q", "--no-deps", wheel, cwd=folder)
-    output(python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", "-r", ROOT / "requirements-runtime.txt", cwd=folder)
+    output(
+        python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", "-r", ROOT / "requirements-runtime.txt", cwd=folder
+    )
     return python
 
 
