@@ -1,0 +1,132 @@
+"""How a file is exported: staged, verified on disk, and only then named; or set aside."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from vit_zoo import __version__
+from vit_zoo.errors import CheckFailed, InputError
+from vit_zoo.files import SafetensorsFile, Staged, digest_of, staging_folder, write_text
+from vit_zoo.files.atomic import writing
+from vit_zoo.formats import SUFFIX
+from vit_zoo.formats.artifact import report_path
+from vit_zoo.live import Live
+from vit_zoo.model_config import ModelConfig
+from vit_zoo.sources import Source
+
+if TYPE_CHECKING:
+    from vit_zoo.parity import ParityReport
+
+Placement = Literal["inline", "external", "shared"]
+
+
+@dataclass(frozen=True)
+class Export:
+    """What `export` wrote: the artifact, and the report on it (None when it was not verified)."""
+
+    path: Path
+    config: ModelConfig
+    report: ParityReport | None
+
+
+def target_of(
+    source: Source, format_: str, formats: Sequence[str], out: str | os.PathLike[str] | None, placement: str | None
+) -> Path:
+    """Where a format goes: NAME.onnx in the current folder; shared weights, beside their file as model.onnx."""
+    shared = format_ == "onnx" and placement == "shared"
+    name = ("model" if shared else source.config.name) + SUFFIX[format_]
+    if out is None:
+        return source.path.parent / name if shared and source.path is not None else Path(name)
+    path = Path(out)
+    if path.is_dir():
+        return path / name
+    if os.fspath(out).endswith(os.sep):
+        raise InputError("no such folder", where=out)
+    if len(formats) > 1:
+        raise InputError("several formats go into a folder, and this is none", where=path)
+    return path
+
+
+def write_onnx_file(
+    source: Source, target: Path, live: Live, opset: int, placement: Placement | None, outputs: Sequence[str], verified: bool
+) -> Export:
+    from vit_zoo.graph.build import build
+    from vit_zoo.graph.write import PROTO_LIMIT, inline_size, write_external, write_inline, write_shared
+
+    assert source.tensors is not None
+    graph = build(source.config.spec, source.tensors, opset=opset, outputs=outputs)
+    placement = placement or ("inline" if inline_size(graph) <= PROTO_LIMIT else "external")
+    details: dict[str, Any] = {**_details(verified), "opset": opset, "outputs": list(graph.outputs), "placement": placement}
+    size = sum(tensor.nbytes for tensor in source.tensors.values())
+    with ExitStack() as stack:
+        if placement == "external":
+            folder = stack.enter_context(staging_folder(target))
+            staged = stack.enter_context(Staged(target, folder=folder))
+            data = stack.enter_context(Staged(target.with_name(target.name + "_data"), need=size, folder=folder))
+            details["data"] = data.target.name
+            write_external(graph, staged, data, _metadata(source.config, details))
+            return _finish(staged, source.config, _verified(staged, live, verified, data), data)
+        staged = stack.enter_context(Staged(target, need=size if placement == "inline" else 0))
+        if placement == "inline":
+            write_inline(graph, staged, _metadata(source.config, details))
+        else:
+            assert source.path is not None
+            details["data"] = source.path.name
+            details["header_sha256"] = SafetensorsFile(source.path).header_sha256
+            write_shared(graph, staged, _metadata(source.config, details), source.digest)
+        return _finish(staged, source.config, _verified(staged, live, verified))
+
+
+def write_program(source: Source, target: Path, live: Live, format_: str, outputs: Sequence[str], verified: bool) -> Export:
+    from vit_zoo import forward
+    from vit_zoo.formats.programs import write_pt2, write_torchscript
+
+    assert source.tensors is not None
+    names = forward.checked_outputs(source.config.spec, outputs)
+    details = {**_details(verified), "outputs": list(names), "weights_sha256": source.digest or digest_of(source.tensors)}
+    write = write_torchscript if format_ == "torchscript" else write_pt2
+    with Staged(target, need=sum(tensor.nbytes for tensor in source.tensors.values())) as staged:
+        write(live.model, names, staged, details)
+        return _finish(staged, source.config, _verified(staged, live, verified))
+
+
+def _verified(staged: Staged, live: Live, wanted: bool, data: Staged | None = None) -> ParityReport | None:
+    if not wanted:
+        return None
+    from vit_zoo.parity import check_parity
+
+    return check_parity(staged.path, live.reference, companion=None if data is None else data.path)
+
+
+def _finish(staged: Staged, config: ModelConfig, report: ParityReport | None, data: Staged | None = None) -> Export:
+    """Name the file, or set it aside; the report goes beside it, and no old one outlives its file."""
+    target = staged.target
+    if report is not None and not report.ok:
+        aside = staged.reject()
+        if data is not None:
+            data.reject()
+        write_text(report_path(aside), report.model_copy(update={"file": aside.name}).dumps())
+        raise CheckFailed(f"does not compute the model: {report.summary()}", where=target, hint=f"set aside as {aside.name}")
+    with writing(target):
+        report_path(target).unlink(missing_ok=True)
+    if data is not None:
+        data.commit()
+    staged.commit()
+    if report is not None:
+        report = report.model_copy(update={"file": target.name})
+        write_text(report_path(target), report.dumps())
+    return Export(target, config, report)
+
+
+def _details(verified: bool) -> dict[str, Any]:
+    return {"version": __version__, "verify": "see the .parity.json beside this file" if verified else "off"}
+
+
+def _metadata(config: ModelConfig, details: Mapping[str, Any]) -> dict[str, str]:
+    return {"vit_zoo": json.dumps(config.document(), sort_keys=True), "vit_zoo.export": json.dumps(details, sort_keys=True)}

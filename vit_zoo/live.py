@@ -1,0 +1,133 @@
+"""From a source to a torch model, and from tensors to a folder: filled once, read back after writing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vit_zoo import registry
+from vit_zoo.errors import CannotWrite, HubError, RefusedContent
+from vit_zoo.files import Staged, Stored, digest_of, write_safetensors, write_text
+from vit_zoo.model_config import ModelConfig
+from vit_zoo.sources import Source, find_source, shipped
+
+if TYPE_CHECKING:
+    import torch
+
+    from vit_zoo.model import ViT
+    from vit_zoo.parity import Reference
+
+
+def random_model(config: ModelConfig, seed: int, *, device: Any = None, dtype: torch.dtype | None = None) -> ViT:
+    from vit_zoo.model import ViT, initialise
+
+    model = ViT.empty(config)
+    if dtype is not None:
+        model.to(dtype)
+    model.to_empty(device=device or "cpu")
+    initialise(model, seed)
+    return model
+
+
+def filled(source: Source) -> ViT:
+    """The torch model over the source's tensors, which stay where they are until they are used."""
+    import torch
+
+    from vit_zoo.model import ViT
+
+    assert source.tensors is not None
+    model = ViT.empty(source.config)
+    state = {}
+    for name, stored in source.tensors.items():
+        array = stored.array()
+        tensor = torch.from_numpy(array)
+        state[name] = tensor.view(torch.bfloat16) if stored.dtype == "BF16" else tensor
+    model.load_state_dict(state, assign=True)
+    if source.config.random_seed is not None:
+        model.mark_random()
+    return model
+
+
+def check_content(source: Source) -> None:
+    """Read every value: finite, and of the hash that the file states."""
+    import numpy as np
+
+    assert source.tensors is not None
+    for name, stored in source.tensors.items():
+        values = stored.array()
+        if stored.dtype == "BF16":
+            values = (values.astype(np.uint32) << 16).view(np.float32)
+        bad = values.size - int(np.isfinite(values).sum())
+        if bad:
+            raise RefusedContent(f"{name!r} holds {bad:,} values that are not finite", where=source.path)
+    if source.digest is not None and digest_of(source.tensors) != source.digest:
+        raise RefusedContent("its weights are not those that were written: the content hash differs", where=source.path)
+
+
+def with_some_weights(source: Source, name: str, seed: int | None) -> Source:
+    """An architecture as a source with weights: those that ship with the name, else random ones, which are stamped."""
+    if seed is None and name in registry.variants():
+        ready = shipped(name)
+        if ready is not None and ready.config.spec == source.config.spec:
+            return ready
+    return find_source(random_model(source.config, seed or 0))
+
+
+def with_own_weights(source: Source, name: str) -> Source:
+    if name in registry.variants():
+        ready = shipped(name)
+        if ready is not None and ready.config.spec == source.config.spec:
+            return ready
+    hint = f"`vitzoo create {name}` makes a folder with random ones; name a folder or a checkpoint file"
+    raise HubError("no weights of it are on this machine", where=name, hint=hint)
+
+
+def name_of(source: Source) -> str:
+    """How a report names its reference; no folder names, which are private."""
+    if source.config.random_seed is not None:
+        return f"{source.config.name}, random weights of seed {source.config.random_seed}"
+    return source.path.name if source.path is not None else source.config.name
+
+
+class Live:
+    """The torch model of a source in float32, as which every artifact computes, and the reference made of it.
+
+    Both are made when a step first needs them.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    @cached_property
+    def model(self) -> ViT:
+        return filled(self.source).float()
+
+    @cached_property
+    def reference(self) -> Reference:
+        from vit_zoo.parity import Reference
+
+        return Reference(self.model, name_of(self.source))
+
+
+def write_model(config: ModelConfig, tensors: Mapping[str, Stored], folder: Path) -> None:
+    document = json.dumps(config.document(), sort_keys=True)
+    metadata = {"format": "pt", "vit_zoo": document, "vit_zoo.sha256": digest_of(tensors)}
+    with Staged(folder / "model.safetensors", need=sum(tensor.nbytes for tensor in tensors.values())) as staged:
+        write_safetensors(staged, tensors, metadata)
+        _read_back(staged.path, tensors)
+        staged.commit()
+    write_text(folder / "config.json", config.dumps())
+
+
+def _read_back(path: Path, tensors: Mapping[str, Stored]) -> None:
+    """What was written is a file that the safetensors library reads, with every tensor in its place."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as file:
+        for name, stored in tensors.items():
+            part = file.get_slice(name)
+            if tuple(part.get_shape()) != stored.shape or part.get_dtype() != stored.dtype:
+                raise CannotWrite(f"{name!r} came out wrong", where=path)
