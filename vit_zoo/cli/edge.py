@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import platform
 import signal
 import sys
 import traceback
@@ -26,6 +27,9 @@ class Terminated(BaseException):
 
 def main() -> NoReturn:
     """Run `vitzoo` with the process's arguments and exit with its code."""
+    if platform.machine() in ("x86_64", "AMD64"):
+        # numpy's BLAS starts a thread per core when it is imported, 50 ms that nothing here needs; torch has another BLAS
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from vit_zoo.cli.commands import vitzoo
 
     signal.signal(signal.SIGTERM, _terminate)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vit_zoo.errors import NotRepresentable
-from vit_zoo.files import Staged
+from vit_zoo.files import Staged, Stored
 from vit_zoo.files.stored import describe
 from vit_zoo.graph.build import Graph
 
@@ -101,25 +102,30 @@ def _write_references(
     staged.write(lambda file: file.write(whole))
 
 
-def _pieces(graph: Graph, digest: Any) -> Iterator[tuple[str, Iterator[bytes | memoryview]]]:
-    """Each initializer with its bytes, in the order and under the hash of `digest_of`."""
+def _pieces(graph: Graph, digest: Any) -> Iterator[tuple[str, Iterator[memoryview]]]:
+    """Each initializer with its bytes, in the order and under the hash of `digest_of`.
+
+    A piece is hashed in a second thread while the caller writes it.
+    """
     parts: dict[str, list[str]] = {key: [] for key in sorted(graph.tensors)}
     for name, weight in graph.weights.items():
         parts[weight.key].append(name)
-    for key, names in parts.items():
-        stored = graph.tensors[key]
-        digest.update(describe(key, stored))
 
-        def hashed(start: int, stop: int, stored: Any = stored) -> Iterator[bytes | memoryview]:
-            for piece in stored.chunks(start, stop):
-                digest.update(piece)
-                yield piece
+    def hashed(stored: Stored, start: int, stop: int) -> Iterator[memoryview]:
+        for piece in stored.chunks(start, stop):
+            done = pool.submit(digest.update, piece)
+            yield piece
+            done.result()
 
-        for name in sorted(names, key=lambda name: graph.weights[name].start):
-            yield name, hashed(graph.weights[name].start, graph.weights[name].stop)
-        if not names:
-            for _ in hashed(0, stored.nbytes):
-                pass
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        for key, names in parts.items():
+            stored = graph.tensors[key]
+            digest.update(describe(key, stored))
+            for name in sorted(names, key=lambda name: graph.weights[name].start):
+                yield name, hashed(stored, graph.weights[name].start, graph.weights[name].stop)
+            if not names:
+                for _ in hashed(stored, 0, stored.nbytes):
+                    pass
 
 
 def _tensor(graph: Graph, name: str) -> onnx.TensorProto:
