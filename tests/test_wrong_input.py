@@ -137,6 +137,7 @@ WRONG = [
     (["list", "vit_b16", "nope"], 2, "no variant matches 'nope'"),
     (["list", LONG], 2, "no variant matches 'aaaa"),
     (["show", "vit_b18"], 2, "no variant 'vit_b18'; nearest: "),
+    (["show", ""], 2, "an empty name"),
     (["show", "../../x"], 2, "../../x: no such file or folder"),
     (["show", "/no/such"], 2, "no such file or folder"),
     (["show", "text/x"], 2, "no such file or folder"),
@@ -504,13 +505,23 @@ def test_a_full_disk_during_create_and_export(place, tmp_path):
         assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"tiny.onnx": "old"}
 
 
+def test_a_folder_that_could_not_be_filled_is_not_left(tmp_path):
+    import resource
+
+    command = [sys.executable, "-m", "vit_zoo.cli", "create", "vit_digits"]
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, 16_384))  # noqa: E731
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, preexec_fn=limit)
+    assert done.returncode == 8
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_archives_of_programs_with_damaged_metadata(place, folder, capfd):
     def write(content: bytes) -> None:
         with zipfile.ZipFile(place / "tiny.torchscript.pt") as source, zipfile.ZipFile("model.pt", "w") as archive:
             for name in source.namelist():
                 archive.writestr(name, content if name.endswith("vit_zoo.json") else source.read(name))
 
-    for content in (b"{", b"[]", b"\xff", b"{" + b" " * 5_000_000 + b"}"):
+    for content in (b"{", b"[]", b"{}", b'{"vit_zoo": 3}', b"\xff", b"{" + b" " * 5_000_000 + b"}"):
         write(content)
         for verb in ("show", "verify"):
             assert _run(vitzoo, [verb, "model.pt"]) == 7
