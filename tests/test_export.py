@@ -83,6 +83,7 @@ def test_placements_and_types(placement, dtype, small):
     whole = sum(p.numel() for p in half.parameters()) * dtype.itemsize
     size = done.path.stat().st_size
     assert (size > whole) == (placement == "inline")
+    assert (done.data is not None and done.data.stat().st_size > whole) == (placement == "external")
     assert vit_zoo.verify(done.path).ok  # against the weights that it holds or refers to
     assert vit_zoo.verify(done.path, "half").ok
     other = noise(vit_zoo.create("vit_b16", **SMALL), seed=2)

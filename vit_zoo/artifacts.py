@@ -28,11 +28,12 @@ Placement = Literal["inline", "external", "shared"]
 
 @dataclass(frozen=True)
 class Export:
-    """What `export` wrote: the artifact, and the report on it (None when it was not verified)."""
+    """What `export` wrote: the artifact, the report on it (None when it was not verified), the `.onnx_data` beside it."""
 
     path: Path
     config: ModelConfig
     report: ParityReport | None
+    data: Path | None = None
 
 
 def target_of(
@@ -121,7 +122,7 @@ def _finish(staged: Staged, config: ModelConfig, report: ParityReport | None, da
     if report is not None:
         report = report.model_copy(update={"file": target.name})
         write_text(report_path(target), report.dumps())
-    return Export(target, config, report)
+    return Export(target, config, report, None if data is None else data.target)
 
 
 def _details(verified: bool) -> dict[str, Any]:

@@ -206,11 +206,12 @@ def export(
         lines = []
         for item in done:
             verdict = "not verified" if item.report is None else f"verified: {item.report.summary()}"
-            lines.append(f"{item.path} ({_size(item.path)}), {verdict}")
+            beside = "" if item.data is None else f" and {item.data.name} ({_size(item.data)})"
+            lines.append(f"{item.path} ({_size(item.path)}){beside}, {verdict}")
         return "\n".join(lines)
 
     documents = [
-        {"path": str(item.path), "random_seed": item.config.random_seed, "verified": item.report is not None,
+        {"path": str(item.path), "data": None if item.data is None else str(item.data), "random_seed": item.config.random_seed, "verified": item.report is not None,
          "report": None if item.report is None else item.report.model_dump()}
         for item in done
     ]  # fmt: skip
