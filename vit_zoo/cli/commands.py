@@ -211,10 +211,15 @@ def export(
         return "\n".join(lines)
 
     documents = [
-        {"path": str(item.path), "data": None if item.data is None else str(item.data), "random_seed": item.config.random_seed, "verified": item.report is not None,
-         "report": None if item.report is None else item.report.model_dump()}
+        {
+            "path": str(item.path),
+            "data": None if item.data is None else str(item.data),
+            "random_seed": item.config.random_seed,
+            "verified": item.report is not None,
+            "report": None if item.report is None else item.report.model_dump(),
+        }
         for item in done
-    ]  # fmt: skip
+    ]
     voice.result(documents, text)
 
 
