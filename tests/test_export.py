@@ -15,10 +15,11 @@ import pytest
 import torch
 from conftest import SMALL, noise
 from onnx import numpy_helper
+from safetensors.torch import save_file
 
 import vit_zoo
 from vit_zoo import formats
-from vit_zoo.errors import CheckFailed, NotRepresentable, RefusedContent
+from vit_zoo.errors import CheckFailed, InputError, NotRepresentable, RefusedContent
 from vit_zoo.files import SafetensorsFile, Staged, Stored
 from vit_zoo.formats import programs
 from vit_zoo.graph import build, write
@@ -258,3 +259,24 @@ def test_named_outputs(small):
         with torch.inference_mode():
             for name, wanted in small.features(images, *names).items():
                 np.testing.assert_allclose(found[name], wanted, rtol=0, atol=2e-5)
+
+
+def test_a_file_of_inner_outputs_verifies_alone(small):
+    """What lies behind its last output is not in it, and not missed."""
+    for outputs in (("pooler_output",), ("block.1",), ("attn.0", "block.0")):
+        (done,) = vit_zoo.export("model", outputs=outputs)
+        Path("small.onnx.parity.json").unlink()
+        report = vit_zoo.verify(done.path)
+        assert report.ok
+        assert {c.output for c in report.comparisons} == set(outputs)
+
+
+def test_shared_weights_need_a_file_that_holds_them_as_they_are(folder):
+    torch.save(noise(peers.timm_vit()).state_dict(), "timm.pt")
+    save_file(noise(peers.article_vit()).state_dict(), "article.safetensors")
+    facts = {"heads": 3, "image_size": (32, 48), "patch_size": (8, 16)}
+    for name in ("timm.pt", "article.safetensors"):
+        with pytest.raises(InputError, match="shared weights need a safetensors file"):
+            vit_zoo.export(name, placement="shared", **facts)
+    with pytest.raises(InputError, match="opset 0"):
+        vit_zoo.export("timm.pt", opset=0, heads=3, image_size=(32, 48))

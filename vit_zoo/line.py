@@ -14,6 +14,7 @@ from vit_zoo.files import write_text
 from vit_zoo.files.atomic import check_target, writing
 from vit_zoo.formats import SUFFIX, open_artifact
 from vit_zoo.formats.artifact import report_path
+from vit_zoo.forward import unread
 from vit_zoo.live import Live, check_content, filled, random_model, with_own_weights, with_some_weights, write_model
 from vit_zoo.sources import ModelLike, Source, find_source
 
@@ -58,9 +59,7 @@ def load(
     """
     if check not in ("header", "full"):
         raise InputError(f"check {check!r}: either 'header' or 'full'")
-    found = find_source(source, **facts)
-    if found.tensors is None:
-        found = with_own_weights(found, str(source))
+    found = with_own_weights(find_source(source, **facts), str(source))
     if check == "full":
         check_content(found)
     model = filled(found)
@@ -127,8 +126,9 @@ def export(
         source = with_some_weights(source, str(model), seed)
     elif seed is not None:
         raise InputError(f"{source.config.name} has its own weights: a seed is of random ones")
-    if placement == "shared" and ("onnx" not in formats or source.path is None or source.dialect not in ("vitzoo", "timm")):
-        raise InputError("shared weights need an ONNX export of a folder that holds model.safetensors")
+    assert source.tensors is not None
+    if placement == "shared" and any(stored.span is None for stored in source.tensors.values()):
+        raise InputError("shared weights need a safetensors file whose tensors fit as they are")
     targets = {format_: target_of(source, format_, formats, out, placement) for format_ in formats}
     for target in targets.values():
         check_target(target)
@@ -137,15 +137,13 @@ def export(
     for format_, target in targets.items():
         note(f"writing {target}{', then checking it' if verify else ''}")
         if format_ == "onnx":
-            written.append(write_onnx_file(source, target, live, opset or OPSET, placement, outputs, verify))
+            written.append(write_onnx_file(source, target, live, OPSET if opset is None else opset, placement, outputs, verify))
         else:
             written.append(write_program(source, target, live, format_, outputs, verify))
     return written
 
 
-def verify(
-    artifact: str | os.PathLike[str], against: ModelLike | None = None, *, write_report: bool = True, **facts: Any
-) -> ParityReport:
+def verify(artifact: str | os.PathLike[str], against: ModelLike | None = None, **facts: Any) -> ParityReport:
     """Check an artifact against a model: `against`, or the spec and the weights that the file itself holds.
 
     Writes `FILE.parity.json` beside it; but the verdict that these very bytes got when they were exported stays, unless
@@ -157,17 +155,17 @@ def verify(
     path = Path(artifact)
     opened = open_artifact(path)
     if against is not None:
-        source = find_source(against, **facts)
-        reference = Live(with_own_weights(source, str(against)) if source.tensors is None else source).reference
+        reference = Live(with_own_weights(find_source(against, **facts), str(against))).reference
     elif opened.about.format == "onnx":
-        own = Source(opened.config, weights_in(path, opened.config.spec.shapes()))
-        reference = Reference(filled(own), "the weights that it holds")
+        spec = opened.config.spec
+        held = weights_in(path, spec.shapes(), unread(spec, opened.outputs))
+        reference = Reference(filled(Source(opened.config, held)), "the weights that it holds")
     else:
         raise InputError("name the model to verify it against", where=path)
     data = opened.about.export.get("data")
     report = check_parity(path, reference, companion=None if data is None else path.parent / str(data))
-    known = read_report(path) if write_report else None
+    known = read_report(path)
     settled = known is not None and known.ok and known.sha256 == report.sha256 and (report.ok or against is not None)
-    if write_report and not settled:
+    if not settled:
         write_text(report_path(path), report.dumps())
     return report

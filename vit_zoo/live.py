@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo import registry
 from vit_zoo.errors import CannotWrite, HubError, RefusedContent
 from vit_zoo.files import Staged, Stored, digest_of, write_safetensors, write_text
 from vit_zoo.model_config import ModelConfig
@@ -69,20 +68,17 @@ def check_content(source: Source) -> None:
 
 def with_some_weights(source: Source, name: str, seed: int | None) -> Source:
     """An architecture as a source with weights: those that ship with the name, else random ones, which are stamped."""
-    if seed is None and name in registry.variants():
-        ready = shipped(name)
-        if ready is not None and ready.config.spec == source.config.spec:
-            return ready
-    return find_source(random_model(source.config, seed or 0))
+    ready = shipped(name, source.config.spec) if seed is None else None
+    return ready or find_source(random_model(source.config, seed or 0))
 
 
 def with_own_weights(source: Source, name: str) -> Source:
-    if name in registry.variants():
-        ready = shipped(name)
-        if ready is not None and ready.config.spec == source.config.spec:
-            return ready
-    hint = f"`vitzoo create {name}` makes a folder with random ones; name a folder or a checkpoint file"
-    raise HubError("no weights of it are on this machine", where=name, hint=hint)
+    """The source, or the weights that ship with its name; raises HubError where there are none."""
+    ready = source if source.tensors is not None else shipped(name, source.config.spec)
+    if ready is None:
+        hint = f"`vitzoo create {name}` makes a folder with random ones; name a folder or a checkpoint file"
+        raise HubError("no weights of it are on this machine", where=name, hint=hint)
+    return ready
 
 
 def name_of(source: Source) -> str:

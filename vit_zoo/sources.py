@@ -12,6 +12,7 @@ from vit_zoo import registry
 from vit_zoo.errors import HubError, InputError, RefusedContent
 from vit_zoo.files import SafetensorsFile, Stored, read_json, read_torch, sniff
 from vit_zoo.model_config import ModelConfig
+from vit_zoo.vit_spec import ViTSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,8 +53,8 @@ def find_source(model: ModelLike, *, weights: str | os.PathLike[str] | None = No
     if weights is None:
         return source
     found = find_source(weights, **{**source.config.spec.model_dump(), **facts})
-    if found.tensors is None and str(weights) in registry.variants():
-        found = shipped(str(weights)) or found
+    if found.tensors is None:
+        found = shipped(str(weights), found.config.spec) or found
     if found.tensors is None:
         raise InputError("has no weights", where=weights)
     if found.config.spec != source.config.spec:
@@ -65,10 +66,13 @@ def find_source(model: ModelLike, *, weights: str | os.PathLike[str] | None = No
     return Source(config, found.tensors, found.path, found.dialect, found.origin, found.digest)
 
 
-def shipped(name: str) -> Source | None:
-    """The weights that come with a variant of the registry, if any do."""
-    folder = registry.get_variant(name).weights
-    return None if folder is None else _of_folder(folder, {})
+def shipped(name: str, spec: ViTSpec) -> Source | None:
+    """The weights that come with a name of the registry, if some do and they are for this very spec."""
+    variant = registry.variants().get(name)
+    if variant is None or variant.weights is None:
+        return None
+    found = _of_folder(variant.weights, {})
+    return found if found.config.spec == spec else None
 
 
 def _named(name: str, facts: Mapping[str, Any]) -> Source:

@@ -119,7 +119,7 @@ def _zip_kind(path: Path) -> str:
             names = archive.namelist()
     except Exception:  # zipfile raises more than it documents: struct.error, NotImplementedError, ...
         return "damaged zip"
-    if any(name.endswith((".npy",)) for name in names):
+    if any(name.endswith(".npy") for name in names):
         return "npz"
     last = {name.rsplit("/", 1)[-1] for name in names}
     if "archive_format" in last:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # safetensors' names for the types that weights may have: bytes of one value, numpy's type (bfloat16 as raw halves)
 DTYPES = {"F32": (4, "<f4"), "F16": (2, "<f2"), "BF16": (2, "<u2"), "F64": (8, "<f8")}
+ONNX_TYPES = {"F32": 1, "F16": 10, "BF16": 16, "F64": 11}  # onnx.TensorProto.DataType
 CHUNK = 1 << 20  # bytes
 
 

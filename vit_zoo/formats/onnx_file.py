@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files import DTYPES, SafetensorsFile, Stored
-from vit_zoo.files.stored import Span
+from vit_zoo.files.stored import ONNX_TYPES, Span
+from vit_zoo.files.wire import GRAPH, INITIALIZER, KEY, METADATA, RAW_DATA, VALUE, fields, tag
 from vit_zoo.formats.artifact import Artifact, Description, config_from
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
 
-GRAPH, METADATA = 7, 14  # field numbers of ModelProto
-KEY, VALUE = 1, 2  # of StringStringEntryProto
-INITIALIZER, RAW_DATA = 5, 9  # of GraphProto, of TensorProto
 MAX_METADATA = 4_194_304
 
 
@@ -31,7 +29,7 @@ def describe_onnx(path: Path) -> Description:
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            for number, length in _fields(file, size):
+            for number, length in fields(file, size):
                 if number != METADATA:
                     file.seek(length, os.SEEK_CUR)
                     continue
@@ -39,7 +37,7 @@ def describe_onnx(path: Path) -> Description:
                     raise RefusedContent(f"has {length:,} bytes of metadata", where=path)
                 end = file.tell() + length
                 parts = {}
-                for part, width in _fields(file, end):
+                for part, width in fields(file, end):
                     parts[part] = file.read(width).decode()
                 entries[parts.get(KEY, "")] = parts.get(VALUE, "")
     except (ValueError, UnicodeDecodeError):
@@ -77,9 +75,10 @@ def check_companion(about: Description) -> None:
             raise RefusedContent(f"was written for another {name}; export again", where=about.path)
 
 
-def weights_in(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Stored]:
+def weights_in(path: Path, shapes: Mapping[str, tuple[int, ...]], unread: tuple[str, ...]) -> dict[str, Stored]:
     """The weights that a file of ours holds or refers to, under the names and shapes of the state dict.
 
+    Those that begin with `unread`, behind the last output, need not be in it: zeros stand for them.
     Raises RefusedContent if one is missing: then the file is not what its metadata says.
     """
     parts: dict[str, list[tuple[int, Stored]]] = {}
@@ -93,6 +92,9 @@ def weights_in(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, S
         raise RefusedContent("is not a whole ONNX file", where=path) from None
     found = {}
     for key, shape in shapes.items():
+        if key not in parts and key.startswith(unread):
+            found[key] = Stored("F32", shape, partial(_zeros, shape))
+            continue
         if key not in parts:
             raise RefusedContent(f"holds no weight {key!r}", where=path)
         pieces = [stored for _, stored in sorted(parts[key], key=lambda part: part[0])]
@@ -116,18 +118,22 @@ def _whole(pieces: list[Stored], shape: tuple[int, ...]) -> Array:
     return np.concatenate([piece.array().reshape(-1) for piece in pieces]).reshape(shape)
 
 
+def _zeros(shape: tuple[int, ...]) -> Array:
+    import numpy as np
+
+    return np.zeros(shape, "<f4")
+
+
 def _initializers(path: Path) -> Iterator[tuple[str, Stored]]:
     """Name and place of each initializer, read without the weights."""
-    from onnx import TensorProto
-
-    types = {TensorProto.FLOAT: "F32", TensorProto.FLOAT16: "F16", TensorProto.BFLOAT16: "BF16", TensorProto.DOUBLE: "F64"}
+    types = {code: dtype for dtype, code in ONNX_TYPES.items()}
     with path.open("rb") as file:
-        for number, length in _fields(file, os.fstat(file.fileno()).st_size):
+        for number, length in fields(file, os.fstat(file.fileno()).st_size):
             if number != GRAPH:
                 file.seek(length, os.SEEK_CUR)
                 continue
             end = file.tell() + length
-            for part, width in _fields(file, end):
+            for part, width in fields(file, end):
                 if part != INITIALIZER:
                     file.seek(width, os.SEEK_CUR)
                     continue
@@ -142,11 +148,11 @@ def _tensor(file: BinaryIO, end: int, path: Path) -> tuple[Any, Span]:
     from onnx import TensorProto
 
     begin, span, kept = file.tell(), None, b""
-    for part, width in _fields(file, end):
+    for part, width in fields(file, end):
         at = file.tell()
         if part == RAW_DATA:
             file.seek(begin)
-            kept += file.read(at - begin - _head(part, width))
+            kept += file.read(at - begin - len(tag(part, width)))
             span, begin = Span(path, at, width), at + width
             file.seek(begin)
         else:
@@ -161,11 +167,6 @@ def _tensor(file: BinaryIO, end: int, path: Path) -> tuple[Any, Span]:
             raise RefusedContent(f"keeps its weights in {name!r}, outside its folder", where=path)
         span = Span(path.parent / name, int(place["offset"]), int(place["length"]))
     return tensor, span or Span(path, end, 0)
-
-
-def _head(number: int, length: int) -> int:
-    """How many bytes the head of a length-delimited field has."""
-    return sum(max(1, -(-value.bit_length() // 7)) for value in (number << 3 | 2, length))
 
 
 def _read(span: Span, dtype: str, shape: tuple[int, ...]) -> Array:
@@ -218,36 +219,6 @@ class OnnxArtifact(Artifact):
         except Exception as error:  # as above
             raise RefusedContent(f"onnxruntime fails on it: {_last_sentence(error)}", where=self.path) from None
         return dict(zip(self.outputs, found, strict=True))
-
-
-def _fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
-    """Field number and length of each length-delimited field up to `end`; the caller reads or skips the content."""
-    while file.tell() < end:
-        tag = _varint(file)
-        match tag & 7:
-            case 0:
-                _varint(file)
-            case 2:
-                length = _varint(file)
-                if file.tell() + length > end:
-                    raise ValueError("truncated")
-                yield tag >> 3, length
-            case 1 | 5 as kind:
-                file.seek(8 if kind == 1 else 4, os.SEEK_CUR)
-            case _:
-                raise ValueError("not protobuf")
-
-
-def _varint(file: BinaryIO) -> int:
-    value = shift = 0
-    while True:
-        byte = file.read(1)
-        if not byte or shift > 63:
-            raise ValueError("truncated")
-        value |= (byte[0] & 0x7F) << shift
-        shift += 7
-        if byte[0] < 0x80:
-            return value
 
 
 def _last_sentence(error: Exception) -> str:

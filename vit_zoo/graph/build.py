@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vit_zoo import forward
 from vit_zoo.errors import CheckFailed, InputError
 from vit_zoo.files import Stored
+from vit_zoo.files.stored import ONNX_TYPES
 from vit_zoo.graph.onnx_ops import BATCH, OPSETS, Node, OnnxOps, Scope, Value, Weight
 from vit_zoo.vit_spec import ViTSpec
 
@@ -84,7 +85,6 @@ def _proto(op: OnnxOps, image: Value, results: dict[str, Value], opset: int) -> 
     def info(value: Value) -> Any:
         return helper.make_tensor_value_info(value.name, TensorProto.FLOAT, list(value.shape))
 
-    types = {"F32": TensorProto.FLOAT, "F16": TensorProto.FLOAT16, "BF16": TensorProto.BFLOAT16, "F64": TensorProto.DOUBLE}
     nodes = [helper.make_node(n.op, n.inputs, n.outputs, n.name, **n.attributes) for n in op.nodes]
     constants = [
         helper.make_tensor(name, TensorProto.INT64 if kind == "i" else TensorProto.FLOAT, [len(values)] if vector else [], values)
@@ -98,7 +98,7 @@ def _proto(op: OnnxOps, image: Value, results: dict[str, Value], opset: int) -> 
     skeleton = type(model)()
     skeleton.CopyFrom(model)
     skeleton.graph.input.extend(
-        helper.make_tensor_value_info(name, types[op.tensors[w.key].dtype], w.shape) for name, w in op.weights.items()
+        helper.make_tensor_value_info(name, ONNX_TYPES[op.tensors[w.key].dtype], w.shape) for name, w in op.weights.items()
     )
     checker.check_model(skeleton, full_check=True)
     return model

@@ -59,10 +59,6 @@ class Weight:
     start: int  # bytes within the stored tensor
     stop: int
 
-    @property
-    def name(self) -> str:
-        return self.key
-
 
 @dataclass
 class OnnxOps:

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vit_zoo.errors import NotRepresentable
 from vit_zoo.files import Staged, Stored
-from vit_zoo.files.stored import describe
+from vit_zoo.files.stored import ONNX_TYPES, describe
+from vit_zoo.files.wire import GRAPH, INITIALIZER, METADATA, RAW_DATA, tag
 from vit_zoo.graph.build import Graph
 
 if TYPE_CHECKING:
     import onnx
 
 PROTO_LIMIT = 2**31 - 1  # bytes of one protobuf message
-GRAPH, METADATA, INITIALIZER, RAW_DATA = 7, 14, 5, 9  # field numbers of ModelProto, GraphProto and TensorProto
 
 
 def inline_size(graph: Graph) -> int:
@@ -40,13 +40,13 @@ def write_inline(graph: Graph, staged: Staged, metadata: Mapping[str, str]) -> N
         lengths = {}
         for name, weight in graph.weights.items():
             size = weight.stop - weight.start
-            lengths[name] = len(heads[name]) + len(_tag(RAW_DATA, size)) + size
+            lengths[name] = len(heads[name]) + len(tag(RAW_DATA, size)) + size
         body = graph.proto.graph.SerializeToString(deterministic=True)
-        total = len(body) + sum(len(_tag(INITIALIZER, length)) + length for length in lengths.values())
-        file.write(_frame(graph.proto) + _tag(GRAPH, total) + body)
+        total = len(body) + sum(len(tag(INITIALIZER, length)) + length for length in lengths.values())
+        file.write(_frame(graph.proto) + tag(GRAPH, total) + body)
         for name, pieces in _pieces(graph, digest):
             size = graph.weights[name].stop - graph.weights[name].start
-            file.write(_tag(INITIALIZER, lengths[name]) + heads[name] + _tag(RAW_DATA, size))
+            file.write(tag(INITIALIZER, lengths[name]) + heads[name] + tag(RAW_DATA, size))
             file.writelines(pieces)
         file.write(_metadata(metadata, digest.hexdigest()))
 
@@ -98,7 +98,7 @@ def _write_references(
             entry.key, entry.value = key, value
         body.initializer.append(tensor)
     text = body.SerializeToString(deterministic=True)
-    whole = _frame(graph.proto) + _tag(GRAPH, len(text)) + text + _metadata(metadata, sha256)
+    whole = _frame(graph.proto) + tag(GRAPH, len(text)) + text + _metadata(metadata, sha256)
     staged.write(lambda file: file.write(whole))
 
 
@@ -132,8 +132,7 @@ def _tensor(graph: Graph, name: str) -> onnx.TensorProto:
     from onnx import TensorProto
 
     weight = graph.weights[name]
-    types = {"F32": TensorProto.FLOAT, "F16": TensorProto.FLOAT16, "BF16": TensorProto.BFLOAT16, "F64": TensorProto.DOUBLE}
-    return TensorProto(name=name, dims=weight.shape, data_type=types[graph.tensors[weight.key].dtype])
+    return TensorProto(name=name, dims=weight.shape, data_type=ONNX_TYPES[graph.tensors[weight.key].dtype])
 
 
 def _frame(proto: onnx.ModelProto) -> bytes:
@@ -154,19 +153,5 @@ def _metadata(metadata: Mapping[str, str], weights_sha256: str | None) -> bytes:
     out = b""
     for key, value in sorted(entries.items()):
         entry = StringStringEntryProto(key=key, value=value).SerializeToString(deterministic=True)
-        out += _tag(METADATA, len(entry)) + entry
+        out += tag(METADATA, len(entry)) + entry
     return out
-
-
-def _tag(number: int, length: int) -> bytes:
-    """The head of a length-delimited protobuf field."""
-    return _varint(number << 3 | 2) + _varint(length)
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

@@ -1,0 +1,57 @@
+"""Protobuf's wire format, as far as an ONNX file needs it: its top levels are read and written without the weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import BinaryIO
+
+# field numbers of ModelProto, GraphProto, TensorProto and StringStringEntryProto
+GRAPH, METADATA = 7, 14
+INITIALIZER = 5
+RAW_DATA = 9
+KEY, VALUE = 1, 2
+
+
+def tag(number: int, length: int) -> bytes:
+    """The head of a length-delimited protobuf field."""
+    return varint(number << 3 | 2) + varint(length)
+
+
+def varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
+    """Field number and length of each length-delimited field up to `end`; the caller reads or skips the content."""
+    while file.tell() < end:
+        tag = read_varint(file)
+        match tag & 7:
+            case 0:
+                read_varint(file)
+            case 2:
+                length = read_varint(file)
+                if file.tell() + length > end:
+                    raise ValueError("truncated")
+                yield tag >> 3, length
+            case 1 | 5 as kind:
+                file.seek(8 if kind == 1 else 4, os.SEEK_CUR)
+            case _:
+                raise ValueError("not protobuf")
+
+
+def read_varint(file: BinaryIO) -> int:
+    value = shift = 0
+    while True:
+        byte = file.read(1)
+        if not byte or shift > 63:
+            raise ValueError("truncated")
+        value |= (byte[0] & 0x7F) << shift
+        shift += 7
+        if byte[0] < 0x80:
+            return value
