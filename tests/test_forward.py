@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 import typing
 
 import numpy as np
@@ -62,7 +63,68 @@ PEERS = {
     "vit-pytorch, wide heads": (lambda: peers.article_vit(dim_head=40), {"image_size": (32, 48)}),
     "vit-pytorch, tokens": (lambda: peers.article_vit(num_classes=0), {"image_size": (32, 48)}),
     "torchvision": (peers.torchvision_vit, {}),
+    "distillation token": (peers.timm_distilled, {}),
+    "distillation token, pooled features": (lambda: peers.timm_distilled(num_classes=0), {}),
+    "SwiGLU": (lambda: peers.timm_vit(mlp_layer=peers.SwiGLUPacked, act_layer="silu", mlp_ratio=4), {}),
+    "a gate of GELU, no biases": (lambda: peers.timm_vit(mlp_layer=peers.SwiGLUPacked, proj_bias=False), {}),
+    "SiLU": (lambda: peers.timm_vit(act_layer="silu"), {}),
+    "qk-norm": (lambda: peers.timm_vit(qk_norm=True), {}),
+    "rotation": (peers.timm_eva, {}),
+    "rotation, no qkv bias": (lambda: peers.timm_eva(qkv_bias=False, global_pool="avg"), {}),
+    "rotation, SwiGLU, tokens": (lambda: peers.timm_eva(swiglu_mlp=True, swiglu_align_to=8, global_pool="", num_classes=0), {}),
+    "rotation, qk-norm": (lambda: peers.timm_eva(qk_norm=True), {}),
+    "fixed positions": (peers.simple_vit, {}),
+    "fixed positions, one row": (lambda: peers.simple_vit(image_size=(8, 48)), {}),
+    "fixed positions, registers": (lambda: peers.simple_vit(registers=3), {}),
+    "representation": (lambda: peers.torchvision_vit(representation_size=20), {}),
 }
+
+# where only transformers has it: model, config and its options, how it is called, our fields, and our outputs by its own
+MASK = {"noise": torch.arange(16.0).expand(2, -1)}  # ViTMAE shuffles by this; none is masked
+GATED = {"intermediate_size": 96, "num_register_tokens": 2, "use_gated_mlp": True, "hidden_act": "silu"}
+TRANSFORMERS = {
+    "positions of class and patches": (
+        ("Dinov2WithRegistersModel", "Dinov2WithRegistersConfig", {"mlp_ratio": 2, "num_register_tokens": 4}, {}),
+        {"num_classes": 0, "registers": 4, "pos_covers": "class", "layer_scale": True},
+        {"last_hidden_state": "last_hidden_state", "pooler_output": "pooler_output"},
+    ),
+    "class token and mean": (
+        ("Dinov2ForImageClassification", "Dinov2Config", {"mlp_ratio": 2, "num_labels": 11}, {}),
+        {"layer_scale": True, "pool": "cls+mean", "pool_tokens": "patches"},
+        {"logits": "logits"},
+    ),
+    "class token and mean, registers": (
+        ("Dinov2WithRegistersForImageClassification", "Dinov2WithRegistersConfig", {"mlp_ratio": 2, "num_labels": 11}, {}),
+        {"registers": 4, "pos_covers": "class", "layer_scale": True, "pool": "cls+mean", "pool_tokens": "patches"},
+        {"logits": "logits"},
+    ),
+    "fixed positions, MAE's": (
+        ("ViTMAEModel", "ViTMAEConfig", {"intermediate_size": 96, "mask_ratio": 0.0}, MASK),
+        {"num_classes": 0, "norm_eps": 1e-12, "pos": "sincos_mae", "pos_covers": "patches"},
+        {"last_hidden_state": "last_hidden_state"},
+    ),
+    "representation without a head": (
+        ("ViTModel", "ViTConfig", {"intermediate_size": 96}, {}),
+        {"num_classes": 0, "norm_eps": 1e-12, "representation": 48},
+        {"last_hidden_state": "last_hidden_state", "pooler_output": "pooler_output"},
+    ),
+    "rotation": (
+        ("DINOv3ViTModel", "DINOv3ViTConfig", {"intermediate_size": 96, "num_register_tokens": 4}, {}),
+        {
+            "num_classes": 0, "norm_eps": 1e-5, "registers": 4, "pos": "rope", "pos_covers": "patches", "qkv_bias": "qv",
+            "layer_scale": True,
+        },
+        {"last_hidden_state": "last_hidden_state", "pooler_output": "pooler_output"},
+    ),
+    "rotation, SwiGLU": (
+        ("DINOv3ViTModel", "DINOv3ViTConfig", GATED, {}),
+        {
+            "num_classes": 0, "norm_eps": 1e-5, "pos": "rope", "pos_covers": "patches", "qkv_bias": "qv", "layer_scale": True,
+            "mlp": "swiglu", "act": "silu", "registers": 2,
+        },
+        {"last_hidden_state": "last_hidden_state", "pooler_output": "pooler_output"},
+    ),
+}  # fmt: skip
 
 
 def onnx_outputs(model, images, opset, folder, outputs=()):
@@ -90,80 +152,57 @@ def test_against_peer(case, tmp_path):
         assert relative(exported[ours.spec.output], wanted) < TOLERANCE
 
 
-def dinov2_with_registers():
-    """transformers' DINOv2 with registers, whose positions cover class token and patches; and ours, filled alike."""
-    config = peers.transformers.Dinov2WithRegistersConfig(
-        hidden_size=48,
-        num_hidden_layers=3,
-        num_attention_heads=3,
-        mlp_ratio=2,
-        image_size=32,
-        patch_size=8,
-        num_register_tokens=4,
-    )
-    peer = noise(peers.transformers.Dinov2WithRegistersModel(config))
-    fields = {
-        **SMALL,
-        "image_size": 32,
-        "patch_size": 8,
-        "num_classes": 0,
-        "registers": 4,
-        "pos_covers": "class",
-        "layer_scale": True,
-    }
-    ours = vit_zoo.create("vit_b16", **fields).eval()
-    theirs = dict(peer.named_parameters())
-    e = "embeddings."
-    names = {
-        "cls_token": e + "cls_token", "reg_token": e + "register_tokens", "pos_embed": e + "position_embeddings",
-        "patch_embed.proj.weight": e + "patch_embeddings.projection.weight",
-        "patch_embed.proj.bias": e + "patch_embeddings.projection.bias",
-        "norm.weight": "layernorm.weight", "norm.bias": "layernorm.bias",
-    }  # fmt: skip
-    layer = next(name.partition("0.norm1")[0] for name in theirs if name.endswith("0.norm1.weight"))
-    state = {ours_: theirs[name] for ours_, name in names.items()}
-    for i in range(3):
-        block = {name.removeprefix(f"{layer}{i}."): p for name, p in theirs.items() if name.startswith(f"{layer}{i}.")}
-        for kind in ("weight", "bias"):
-            attention = {
-                name.split(".")[-2]: p for name, p in block.items() if name.startswith("attention") and name.endswith(kind)
-            }
-            parts = [attention[next(n for n in attention if n.startswith(letter))] for letter in ("q", "k", "v")]
-            out = attention[next(n for n in attention if n in ("dense", "o_proj"))]
-            state[f"blocks.{i}.attn.qkv.{kind}"] = torch.cat(parts)
-            state[f"blocks.{i}.attn.proj.{kind}"] = out
-            for name in ("norm1", "norm2", "mlp.fc1", "mlp.fc2"):
-                state[f"blocks.{i}.{name}.{kind}"] = block[f"{name}.{kind}"]
-        for n in (1, 2):
-            state[f"blocks.{i}.ls{n}.gamma"] = block[f"layer_scale{n}.lambda1"]
+def from_transformers(case):
+    """The peer, ours filled alike, and the words that the peer's call needs beside images."""
+    (model, config, options, words), fields, _ = TRANSFORMERS[case]
+    peer = peers.transformers_vit(model, config, **options)
+    table = peers.mae_table(peer) if fields.get("pos") == "sincos_mae" else None
+    noise(peer, scale=0.15)
+    ours = vit_zoo.create("vit_b16", **{**SMALL, "image_size": 32, "patch_size": 8, **fields}).eval()
+    state = peers.transformers_state(peer)
+    if table is not None:  # a parameter there, which nobody trains
+        state.pop("pos_embed").data.copy_(table)
     ours.load_state_dict(state)
-    return peer, ours
+    return peer, ours, words
 
 
-def test_positions_of_class_and_patches_against_transformers(tmp_path):
-    peer, ours = dinov2_with_registers()
+@pytest.mark.parametrize("case", TRANSFORMERS)
+def test_against_transformers(case, tmp_path):
+    peer, ours, words = from_transformers(case)
     images = torch.randn(2, 3, 32, 32)
+    outputs = TRANSFORMERS[case][2]
     with torch.inference_mode():
-        wanted, found = peer(images), ours.features(images, "last_hidden_state", "pooler_output")
-    assert relative(found["last_hidden_state"], wanted.last_hidden_state) < TOLERANCE
-    assert relative(found["pooler_output"], wanted.pooler_output) < TOLERANCE
+        wanted, found = peer(images, **words), ours.features(images, *outputs)
+    for name, theirs in outputs.items():
+        assert relative(found[name], getattr(wanted, theirs)) < TOLERANCE, name
     for opset in OPSETS:
-        exported = onnx_outputs(ours, images, opset, tmp_path, ("last_hidden_state",))
-        assert relative(exported["last_hidden_state"], wanted.last_hidden_state) < TOLERANCE
+        exported = onnx_outputs(ours, images, opset, tmp_path, tuple(outputs))
+        for name, theirs in outputs.items():
+            assert relative(exported[name], getattr(wanted, theirs)) < TOLERANCE, name
+
+
+def values_of(annotation):
+    """The values that a field's type lists, if it lists any."""
+    if annotation is bool:
+        return {True, False}
+    if typing.get_origin(annotation) is typing.Literal:
+        return set(typing.get_args(annotation))
+    if isinstance(annotation, types.UnionType):
+        return set().union(*map(values_of, typing.get_args(annotation)))
+    return set()
 
 
 def test_every_field_and_value_has_a_case():
     """A new field, or a new value of one, fails here until a peer's case runs it through both back ends."""
-    specs = [vit_zoo.load(make(), **facts).spec for make, facts in PEERS.values()] + [dinov2_with_registers()[1].spec]
+    specs = [vit_zoo.load(make(), **facts).spec for make, facts in PEERS.values()]
+    specs += [from_transformers(case)[1].spec for case in TRANSFORMERS]
     training = {"dropout", "emb_dropout", "drop_path"}  # tests/test_training.py: they are nothing in eval mode
     for name, field in ViTSpec.model_fields.items():
         if name in training:
             continue
         seen = {getattr(spec, name) for spec in specs}
-        if typing.get_origin(field.annotation) is typing.Literal:
-            assert seen == set(typing.get_args(field.annotation)), name
-        elif field.annotation is bool:
-            assert seen == {True, False}, name
+        if values_of(field.annotation):
+            assert seen == values_of(field.annotation), name
         elif name not in ("dim", "depth", "mlp_dim"):  # sizes alone; the registry's names vary them
             assert len(seen) > 1, name
 
@@ -172,6 +211,10 @@ ALL_OUTPUTS = {
     "class token": {},
     "mean": {"class_token": False, "pool": "mean", "pool_tokens": "patches", "final_norm": "after_pool"},
     "map": {"registers": 2, "pool": "map", "pool_tokens": "patches"},
+    "two heads": {"dist_token": True, "qk_norm": True},
+    "class token and mean": {"pool": "cls+mean", "pool_tokens": "patches", "representation": 20},
+    "rotation": {"pos": "rope", "pos_covers": "patches", "registers": 2, "qkv_bias": "qv", "mlp": "swiglu", "act": "silu"},
+    "fixed positions": {"pos": "sincos_moco", "pos_covers": "patches"},
 }
 
 
@@ -209,55 +252,18 @@ def test_features_against_timm():
 
 
 def test_attention_maps_against_transformers():
-    config = peers.transformers.ViTConfig(
-        hidden_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=3,
-        intermediate_size=96,
-        image_size=32,
-        patch_size=8,
-        attn_implementation="eager",
+    peer = noise(
+        peers.transformers_vit("ViTModel", "ViTConfig", num_hidden_layers=2, intermediate_size=96, attn_implementation="eager")
     )
-    peer = noise(peers.transformers.ViTModel(config, add_pooling_layer=False))
-    ours = vit_zoo.create(
-        "vit_b16", **{**SMALL, "image_size": 32, "patch_size": 8, "depth": 2, "num_classes": 0}, norm_eps=1e-12
-    ).eval()
+    fields = {**SMALL, "image_size": 32, "patch_size": 8, "depth": 2, "num_classes": 0, "norm_eps": 1e-12, "representation": 48}
+    ours = vit_zoo.create("vit_b16", **fields).eval()
+    ours.load_state_dict(peers.transformers_state(peer))
     images = torch.randn(2, 3, 32, 32)
-    theirs = dict(peer.named_parameters())
-    with torch.no_grad():
-        for name, p in ours.named_parameters():
-            p.copy_(_hf_vit(name, theirs))
     with torch.inference_mode():
         wanted = peer(images, output_attentions=True).attentions
         found = ours.features(images, "attn.0", "attn.1")
     for i in range(2):
         assert relative(found[f"attn.{i}"], wanted[i]) < TOLERANCE
-
-
-def _hf_vit(name, theirs):
-    """The tensor of transformers' ViT that stands for ours; its modules were renamed in 5.x."""
-    plain = {
-        "cls_token": "embeddings.cls_token", "pos_embed": "embeddings.position_embeddings",
-        "patch_embed.proj.weight": "embeddings.patch_embeddings.projection.weight",
-        "patch_embed.proj.bias": "embeddings.patch_embeddings.projection.bias",
-        "norm.weight": "layernorm.weight", "norm.bias": "layernorm.bias",
-    }  # fmt: skip
-    if name in plain:
-        return theirs[plain[name]]
-    _, i, part, *rest = name.split(".")
-    layer = f"layers.{i}."
-    match part, rest:
-        case "norm1", [kind]:
-            return theirs[f"{layer}layernorm_before.{kind}"]
-        case "norm2", [kind]:
-            return theirs[f"{layer}layernorm_after.{kind}"]
-        case "attn", ["qkv", kind]:
-            return torch.cat([theirs[f"{layer}attention.{letter}_proj.{kind}"] for letter in "qkv"])
-        case "attn", ["proj", kind]:
-            return theirs[f"{layer}attention.o_proj.{kind}"]
-        case "mlp", [layer_name, kind]:
-            return theirs[f"{layer}mlp.{layer_name}.{kind}"]
-    raise AssertionError(name)
 
 
 def test_pruning_changes_nothing_and_yields_to_hooks():

@@ -47,7 +47,7 @@ WRONG_FILES = {
     "text for a number": ("extends = 'vit_ti16'\ndepth = '3'", "depth = '3': input should be a valid integer"),
     "a fraction for a number": ("extends = 'vit_ti16'\ndepth = 3.0", "depth = 3.0: input should be a valid integer"),
     "true for a number": ("extends = 'vit_ti16'\ndepth = true", "depth = True: input should be a valid integer"),
-    "a number for true": ("extends = 'vit_ti16'\nqkv_bias = 1", "qkv_bias = 1: input should be a valid boolean"),
+    "a number for true": ("extends = 'vit_ti16'\npatch_bias = 1", "patch_bias = 1: input should be a valid boolean"),
     "text for a fraction": ("extends = 'vit_ti16'\nnorm_eps = '1e-6'", "norm_eps = '1e-6'"),
     "not a number": ("extends = 'vit_ti16'\nnorm_eps = nan", "norm_eps = nan"),
     "zero": ("extends = 'vit_ti16'\ndim = 0", "dim = 0: input should be greater than or equal to 1"),
@@ -60,7 +60,7 @@ WRONG_FILES = {
     "2**63": ("extends = 'vit_ti16'\ndim = 9223372036854775808", "less than or equal to 1000000"),
     "preprocessing that is text": ("extends = 'vit_ti16'\npreprocess = 'imagenet'", "preprocess must be a table"),
     "an unknown field of preprocessing": (
-        "extends = 'vit_ti16'\n[preprocess]\ninterpolation = 'bicubic'\nmean = [0.5]\nstd = [0.5]\ncrop = 1", "preprocess.crop"
+        "extends = 'vit_ti16'\n[preprocess]\ninterpolation = 'bicubic'\nmean = [0.5]\nstd = [0.5]\nzoom = 1", "preprocess.zoom"
     ),
     "a mean that is a number": (
         "extends = 'vit_ti16'\n[preprocess]\ninterpolation = 'bicubic'\nmean = 0.5\nstd = [0.5]", "preprocess.mean"
@@ -82,7 +82,7 @@ WRONG_FILES = {
 
 @pytest.fixture(autouse=True)
 def _nothing_registered(monkeypatch):
-    monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.setattr(registry, "_registered", registry.Registered())
 
 
 @pytest.mark.parametrize("case", WRONG_FILES)
@@ -101,7 +101,7 @@ def test_wrong_files_are_refused_at_once_in_one_line(case, tmp_path):
     if case != "two variants where one is wanted":
         with pytest.raises(InputError):
             registry.register(file)
-    assert not registry._registered
+    assert not registry._registered.variants
 
 
 NAMES = (
@@ -155,7 +155,7 @@ def zoo(tmp_path, monkeypatch):
     folder = tmp_path / "zoo"
     folder.mkdir()
     monkeypatch.setenv("VITZOO_PATH", str(folder))
-    monkeypatch.setattr(registry, "_zoo", {})
+    monkeypatch.setattr(registry, "_zoo", None)
     return folder
 
 
@@ -220,6 +220,200 @@ def test_a_name_that_is_taken_is_not_registered(zoo, tmp_path):
     assert registry.register(spec, name="fresh") == ["fresh"]
     with pytest.raises(InputError, match="the name 'fresh' is taken"):
         registry.register(spec, name="fresh")
+
+
+# a name, and a part of what is said of it
+UNKNOWN = {
+    "vit_b18": "no variant 'vit_b18'; nearest: vit_b8, vit_b16, vit_b16_384 (patch size 18 does not divide image size 224",
+    "vit_s14_336_gap_400": "(it says 336 and 400)",
+    "vit_s14_reg4_reg2": "(it says reg4 and reg2)",
+    "vit_s14_gap_map": "(it says gap and map)",
+    "vit_s14_384": "patch size 14 does not divide image size 384; nearest: 378 or 392",
+    "vit_s500": "patch size 500 does not divide image size 224; nearest: 500",
+    "vit_xl16": "(family vit has the sizes mu, ti, s, m, b, l, so400m, h, g, bigg, e)",
+    "dinov2_g14": "(family dinov2 has the sizes s, b, l, giant)",
+    "clip_b16_reg4": "(family clip has no form _reg: it has no such suffix)",
+    "dinov2_s14_gap": "(family dinov2 has no form _gap: it has _reg)",
+    "vit_s14_reg0": "no variant 'vit_s14_reg0'",
+    "vit_s014": "no variant 'vit_s014'",
+    "vit_s14_": "no variant 'vit_s14_'",
+    "VIT_S14": "no variant 'VIT_S14'",
+    "vit_s14_gap_gap": "(it says gap and gap)",
+    "vit_s999999999999": "no variant 'vit_s999999999999'",
+    "vit_base_patch16_225": "nearest: vit_base_patch16_224",
+    "google/vit-base-patch16": "nearest: google/vit-base-patch16",
+    "small": "'small' is ambiguous: Google's and timm's is 384 wide and 12 deep, MMPretrain's",
+    "giant": "(one of vit_g14, openclip_g14, dinov2_giant14, siglip_gopt16_256)",
+    "vit_small": "'vit_small' is ambiguous",
+    "vit-giant": "'vit-giant' is ambiguous",
+    "vit_b16.augreg_in1": "nearest: augreg_in1k, augreg_in21k, augreg_in21k_ft_in1k (see `vitzoo show vit_b16`)",
+    "vit_base_patch16_224.augreg_in1": "no tag 'augreg_in1' of 'vit_b16'",
+    "vit_b16.": "no tag '' of 'vit_b16'",
+    "vit_mu16.best": "no tag 'best' of 'vit_mu16' (it has no published weights that we know of)",
+    "small.augreg": "'small' is ambiguous",
+    ".augreg_in21k": "no variant '.augreg_in21k'",
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_names_of_the_right_form_that_nobody_has(name):
+    with pytest.raises(InputError) as found:
+        registry.get_spec(name)
+    assert UNKNOWN[name] in str(found.value)
+
+
+CONDITIONS = {
+    "": "where: it ends at character 1, a field is wanted",
+    "params<": "it ends at character 8, a number, 'text', true or false is wanted",
+    "params<30M an patch_size==16": "got 'an' at character 12, 'and', 'or' or the end is wanted",
+    "parms<30M": "unknown field 'parms' at character 1; nearest: params",
+    "30M<params": "got '30M' at character 1, a field is wanted",
+    "act==gelu": "got 'gelu' at character 6, a number, 'text', true or false is wanted",
+    "(params<30M": "it ends at character 12, ')' is wanted",
+    "params<30M)": "got ')' at character 11",
+    "params<30MB": "cannot read '30MB' at character 8",
+    "params=30": "cannot read '=30' at character 7",
+    "params<30M; import os": "cannot read '; import os' at character 11",
+    "__import__('os')": "unknown field '__import__' at character 1",
+    "act<3": "'act' is 'quick_gelu', which 3 cannot be compared with by <",
+    "params": "'params' is not true or false but ",
+    "act=='geluu'": "no variant has act=='geluu'",
+    "(" * 60 + "class_token": "nested more than 50 deep",
+    "not " * 60 + "class_token": "nested more than 50 deep",
+    "params<" + "9" * 2000: "2,007 characters; at most 1,000",
+    "params<1e999": "cannot read",
+}
+
+
+@pytest.mark.parametrize("where", CONDITIONS)
+def test_conditions_that_cannot_be_read(where):
+    start = time.monotonic()
+    with pytest.raises(InputError) as found:
+        registry.list_models(where=where)
+    assert CONDITIONS[where] in str(found.value)
+    assert len(str(found.value)) < 300
+    assert time.monotonic() - start < 2
+
+
+def test_a_field_to_sort_by_that_is_not_there():
+    with pytest.raises(InputError, match="unknown field 'parms'; nearest: params"):
+        registry.sort_names(["vit_b16"], "-parms")
+
+
+MANY_FAULTS = """
+[family]
+nmae = "x"
+[spec]
+extends = "vit_b16"
+depht = 3
+[preprocess]
+interpolation = "best"
+mean = [0.5]
+std = [0.5]
+[size]
+b1 = {}
+b = { pool = "clss", dim = 3.5 }
+[variant]
+Mine = { size = "bb", patch_size = 0, form = ["gap"] }
+other = 3
+"""
+FAULTS = (
+    "unknown field 'family.nmae'; nearest: name",
+    "unknown field 'spec.depht'; nearest: depth",
+    "preprocess.interpolation = 'best': input should be 'bilinear' or 'bicubic'",
+    "size.b1",
+    "size.b.pool = 'clss'",
+    "size.b.dim = '3.5': input should be a valid integer",
+    "variant.Mine",
+    "variant.Mine.patch_size = '0'",
+    "variant.other = '3'",
+    "variant.Mine: no size 'bb'; nearest: b",
+    "variant.Mine: no suffix 'gap'",
+)
+
+
+def test_every_fault_of_a_file_at_once(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(MANY_FAULTS)
+    for refuse in (lambda: registry.check_file(file), lambda: registry.register(file), lambda: registry.use_folder(tmp_path)):
+        with pytest.raises(InputError) as found:
+            refuse()
+        text = str(found.value)
+        assert text.startswith(f"{file}: ")
+        assert [fault for fault in FAULTS if fault not in text] == []
+    assert registry._extra == []
+
+
+def test_every_row_of_a_file_that_contradicts_itself(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        "[spec]\nextends = 'vit_b16'\n[variant]\none = { patch_size = 15 }\ntwo = {}\nthree = { class_token = false }"
+    )
+    with pytest.raises(InputError) as found:
+        registry.register(file)
+    assert "one: patch_size 15x15 does not divide image_size 224x224; three: pool 'cls' needs class_token" in str(found.value)
+
+
+def test_a_family_that_is_there_twice(zoo, tmp_path):
+    file = tmp_path / "vit.toml"
+    file.write_text("[spec]\nextends = 'vit_ti16'\n[variant]\nmine = {}\n")
+    with pytest.raises(InputError, match="the family 'vit' is also in"):
+        registry.register(file)
+    (zoo / "vit.toml").write_text(f"[variant]\nmine = {{ {ROW} }}\n")
+    registry._zoo = None
+    twice_the_same_error(registry.list_models, "the family 'vit' is also in")
+
+
+def test_a_parametric_name_is_taken(zoo, tmp_path):
+    with pytest.raises(InputError, match="the name 'vit_b16_512' is taken"):
+        registry.register(registry.get_spec("vit_ti16"), name="vit_b16_512")
+
+
+WRONG_DATA = {
+    "aliases/mine.toml": ("[[group]]\nnames = { a = 'vit_b16' }", "an alias file has 'library' and groups"),
+    "aliases/list.toml": ("library = 'mine'\n[[group]]\nnames = ['a']", "an alias file has 'library' and groups"),
+    "aliases/unclear.toml": ("[[ambiguous]]\nnames = ['a']", "an alias file has 'library' and groups"),
+    "aliases/twice.toml": ("library = 'mine'\n[[group]]\nnames = { 'ViT-B/16' = 'vit_b16' }", "'ViT-B/16' is there twice"),
+    "aliases/broken.toml": ("library = ", "not valid TOML"),
+}
+
+
+@pytest.mark.parametrize("file", WRONG_DATA)
+def test_aliases_that_are_wrong(file, zoo):
+    content, fragment = WRONG_DATA[file]
+    (zoo / "aliases").mkdir()
+    (zoo / file).write_text(content)
+    assert "vit_b16" in registry.list_models()  # listing reads none of it
+    assert registry.get_spec("vit_b16").dim == 768
+    twice_the_same_error(lambda: registry.get_spec("ViT-L/16"), fragment)
+
+
+def test_a_users_aliases_and_tags(zoo):
+    """Beside a user's zoo files, as beside ours."""
+    for name in ("aliases", "tags"):
+        (zoo / name).mkdir()
+    (zoo / "leaf.toml").write_text("[spec]\nextends = 'vit_ti16'\n[variant]\nleaf_a = { depth = 2 }\n")
+    (zoo / "aliases" / "mine.toml").write_text(
+        "library = 'mine'\n[[group]]\ndiffers = { act = 'silu' }\n[group.names]\n'leaf/a' = 'leaf_a'\n"
+    )
+    tag = "repo = 'me/leaf', file = 'model.safetensors', dialect = 'timm', revision = 'unpinned', licence = 'mit'"
+    more = "num_classes = 3, pixels = 'half', interpolation = 'bicubic'"
+    (zoo / "tags" / "leaf.toml").write_text(
+        f"[pixels]\nhalf = {{ mean = [0.5], std = [0.5] }}\n[leaf_a]\nbest = {{ {tag}, {more} }}\n"
+    )
+    assert registry.find("leaf/a").alias.sentence == "'leaf/a' of mine is leaf_a, but there act = silu"
+    assert registry.find("leaf_a.best").tag.address == "me/leaf/model.safetensors"
+    (zoo / "tags" / "leaf.toml").write_text("[leaf_a]\nbest = { repo = 'me/leaf' }\n")
+    registry._read_tags.cache_clear()
+    with pytest.raises(InputError, match=r"leaf\.toml: a tag is not whole: 'interpolation'"):
+        registry.tags("leaf_a")
+
+
+def test_a_label_set_that_is_not_there():
+    with pytest.raises(InputError, match="no label set 'imagenet2k'; there are imagenet1k"):
+        registry.label_set("imagenet2k")
+    with pytest.raises(InputError, match="no names for the label set 'imagenet21k'"):
+        registry.label_names("imagenet21k")
 
 
 @pytest.mark.parametrize(

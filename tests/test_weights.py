@@ -16,22 +16,30 @@ from vit_zoo.sources import find_source
 from vit_zoo.weights.detect import DIALECTS, detect, read
 from vit_zoo.weights.rules import shape_after, to_theirs
 
-# how each peer is made, and what its file does not tell
+# the dialect of each peer, how it is made, and what its file does not tell
+UNTOLD = {"heads": 3, "image_size": (32, 48)}
 PEERS = {
-    "timm": (lambda: peers.timm_vit(reg_tokens=2, global_pool="map"), {"heads": 3, "image_size": (32, 48)}),
-    "torchvision": (peers.torchvision_vit, {"heads": 3}),
-    "vit-pytorch": (lambda: peers.article_vit(patch_size=8), {"heads": 3, "image_size": (32, 48)}),
+    "timm": ("timm", lambda: peers.timm_vit(reg_tokens=2, global_pool="map"), UNTOLD),
+    "timm, distilled": ("timm", peers.timm_distilled, UNTOLD),
+    "timm, SwiGLU": ("timm", lambda: peers.timm_vit(mlp_layer=peers.SwiGLUPacked, act_layer="silu"), UNTOLD),
+    "timm, qk-norm": ("timm", lambda: peers.timm_vit(qk_norm=True), {"image_size": (32, 48)}),
+    "timm's DINOv3": ("timm-eva", peers.timm_eva, UNTOLD),
+    "timm's DINOv3, SwiGLU": ("timm-eva-swiglu", lambda: peers.timm_eva(swiglu_mlp=True, swiglu_align_to=8), UNTOLD),
+    "torchvision": ("torchvision", peers.torchvision_vit, {"heads": 3}),
+    "torchvision, representation": ("torchvision", lambda: peers.torchvision_vit(representation_size=20), {"heads": 3}),
+    "vit-pytorch": ("vit-pytorch", lambda: peers.article_vit(patch_size=8), UNTOLD),
+    "vit-pytorch's SimpleViT": ("vit-pytorch-simple", lambda: peers.simple_vit(patch_size=8), UNTOLD),
 }
 
 
 def test_every_dialect_has_a_peer():
-    assert set(PEERS) | {"vitzoo"} == {dialect.name for dialect in DIALECTS}
+    assert {dialect for dialect, _, _ in PEERS.values()} | {"vitzoo"} == {dialect.name for dialect in DIALECTS}
 
 
 @pytest.mark.parametrize("name", PEERS)
 @pytest.mark.parametrize("kind", ["safetensors", "torch", "wrapped"])
 def test_a_file_of_each_dialect(name, kind, folder):
-    make, facts = PEERS[name]
+    dialect, make, facts = PEERS[name]
     peer = noise(make())
     state = peer.state_dict()
     match kind:
@@ -46,15 +54,16 @@ def test_a_file_of_each_dialect(name, kind, folder):
     with torch.inference_mode():
         torch.testing.assert_close(ours(images), peer(images), rtol=0, atol=1e-5)
     source = find_source("weights.bin", **facts)
-    assert source.dialect == name
-    assert source.origin["heads"] == "stated"
+    assert source.dialect == dialect
+    assert source.origin["heads"] == ("stated" if "heads" in facts else "shapes")
     assert source.origin["depth"] == "shapes"
-    assert source.origin["act"] == f"convention of {name}"
+    assert source.origin["norm_eps"] == f"convention of {dialect}"
+    assert source.origin["act"] == ("what SwiGLU means" if "SwiGLU" in name else f"convention of {dialect}")
 
 
 @pytest.mark.parametrize("name", PEERS)
 def test_tables_are_their_own_inverse(name):
-    make, facts = PEERS[name]
+    _, make, facts = PEERS[name]
     state = noise(make()).state_dict()
     theirs = tensors_of(state, where="peer")
     reading = read(theirs, facts, where="peer")
@@ -69,7 +78,7 @@ def test_tables_are_their_own_inverse(name):
 @pytest.mark.parametrize("name", PEERS)
 def test_every_tensor_is_accounted_for(name):
     """Leave out, rename or reshape any one tensor: it is refused, by name where it has one."""
-    make, facts = PEERS[name]
+    _, make, facts = PEERS[name]
     state = noise(make()).state_dict()
     for key in state:
         rest = {k: t for k, t in state.items() if k != key}

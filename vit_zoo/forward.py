@@ -1,9 +1,11 @@
 """The Vision Transformer (Dosovitskiy et al., 2021), written once for every back end.
 
-`m` holds parameters under timm's names (a torch module, or a scope of weight names), `op` spells the operations
-(`torch_ops.py`, `graph/onnx_ops.py`), `spec` says which of them this family uses. Nothing here knows what a tensor is.
+`m` holds parameters under timm's names (a torch module, or a scope of weight names) and the tables of `positions.py`,
+`op` spells the operations (`torch_ops.py`, `graph/onnx_ops.py`), `spec` says which of them this family uses. Nothing here
+knows what a tensor is.
 
-b batch · t tokens (class, registers, patches) · d dim · n heads · e head width · k classes · c channels · p q patch
+b batch · t tokens (class, distillation, registers, patches) · d dim · n heads · e head width · k classes · c channels ·
+p q patch
 """
 
 from __future__ import annotations
@@ -14,7 +16,13 @@ from typing import Any
 from vit_zoo.errors import InputError
 from vit_zoo.vit_spec import ViTSpec
 
-CLASS = (0, 1)  # the rows of the class token
+Rows = tuple[int, int] | None  # those that ask; None: all
+Maps = list[Any] | None  # where attention weights are collected
+
+
+def read_rows(spec: ViTSpec) -> tuple[int, int]:
+    """The rows that pool 'cls' looks at: the class token, and the distillation token where there is one."""
+    return 0, 1 + int(spec.dist_token)
 
 
 def output_names(spec: ViTSpec) -> list[str]:
@@ -43,9 +51,10 @@ def patch_embedding(m: Any, image: Any, spec: ViTSpec, op: Any) -> Any:
 
 
 def tokens(m: Any, image: Any, spec: ViTSpec, op: Any) -> Any:
-    """Class token, registers and patches, with their positions: b t d."""
+    """Class and distillation token, registers and patches, with their positions: b t d."""
     x = op.run(patch_embedding, m.patch_embed, image, spec)
     first = [m.cls_token] if spec.class_token else []
+    first += [m.dist_token] if spec.dist_token else []
     registers = [m.reg_token] if spec.registers else []
     if spec.pos_covers == "all":
         x = op.prepend([*first, *registers], x)
@@ -53,17 +62,27 @@ def tokens(m: Any, image: Any, spec: ViTSpec, op: Any) -> Any:
         x = op.prepend(first, x)
     if spec.pos == "learned":
         x = op.add(x, op.weight(m.pos_embed))
+    elif spec.pos.startswith("sincos"):
+        x = op.add(x, op.table(m.pos_embed, x))
     if spec.pos_covers == "class" and registers:  # DINOv2 with registers: they come in after the positions
-        x = op.concat([op.rows(x, *CLASS), op.prepend(registers, op.rows(x, 1, None))])
+        x = op.concat([op.rows(x, 0, 1), op.prepend(registers, op.rows(x, 1, None))])
     elif spec.pos_covers == "patches":
         x = op.prepend([*first, *registers], x)
     x = op.dropout(x, spec.emb_dropout)
     return op.norm(m.norm_pre, x, spec.norm_eps) if spec.pre_norm else x
 
 
-def attention(m: Any, x: Any, spec: ViTSpec, op: Any, rows: tuple[int, int] | None, maps: list[Any] | None) -> Any:
-    """Multi-head self-attention; only `rows` ask, all tokens answer. `maps` collects the attention weights."""
-    q, k, v = op.qkv(m.qkv, x, spec.heads, rows)  # b n t e
+def attention(m: Any, x: Any, spec: ViTSpec, op: Any, rows: Rows, maps: Maps, rope: Any) -> Any:
+    """Multi-head self-attention; only `rows` ask, all tokens answer. `maps` collects the attention weights.
+
+    `rope`, cosines and sines, turns the queries and keys of patches by their place; `rows` are never patches.
+    """
+    biases = (m.q_bias, m.v_bias) if spec.qkv_bias == "qv" else None
+    q, k, v = op.qkv(m.qkv, x, spec.heads, rows, biases)  # b n t e
+    if spec.qk_norm:
+        q, k = op.norm(m.q_norm, q, spec.norm_eps), op.norm(m.k_norm, k, spec.norm_eps)
+    if spec.pos == "rope":
+        q, k = q if rows else op.rotate(q, *rope), op.rotate(k, *rope)
     if maps is not None:
         maps.append(op.attention_weights(q, k))  # b n t t
     x = op.attend(q, k, v, spec.dropout)  # b t (n e)
@@ -71,17 +90,22 @@ def attention(m: Any, x: Any, spec: ViTSpec, op: Any, rows: tuple[int, int] | No
 
 
 def mlp(m: Any, x: Any, spec: ViTSpec, op: Any) -> Any:
-    x = op.dropout(op.act(op.linear(m.fc1, x), spec.act), spec.dropout)
-    return op.dropout(op.linear(m.fc2, x), spec.dropout)
+    x = op.linear(m.fc1, x)
+    if spec.mlp == "swiglu":
+        gate, x = op.halves(x)
+        x = op.mul(op.act(gate, spec.act), x)
+    else:
+        x = op.act(x, spec.act)
+    return op.dropout(op.linear(m.fc2, op.dropout(x, spec.dropout)), spec.dropout)
 
 
-def block(m: Any, x: Any, spec: ViTSpec, op: Any, rows: tuple[int, int] | None, maps: list[Any] | None) -> Any:
+def block(m: Any, x: Any, spec: ViTSpec, op: Any, rows: Rows, maps: Maps, rope: Any) -> Any:
     """Pre-norm encoder block (equations 2 and 3) on all tokens, or its result for `rows` alone."""
-    y = op.run(attention, m.attn, op.norm(m.norm1, x, spec.norm_eps), spec, rows, maps)
+    y = op.run(attention, m.attn, op.norm(m.norm1, x, spec.norm_eps), spec, rows, maps, rope)
     x = x if rows is None else op.rows(x, *rows)
-    x = op.add(x, op.drop_path(op.mul(y, m.ls1.gamma) if spec.layer_scale else y, m))
+    x = op.add(x, op.drop_path(op.mul(y, op.weight(m.ls1.gamma)) if spec.layer_scale else y, m))
     y = op.run(mlp, m.mlp, op.norm(m.norm2, x, spec.norm_eps), spec)
-    return op.add(x, op.drop_path(op.mul(y, m.ls2.gamma) if spec.layer_scale else y, m))
+    return op.add(x, op.drop_path(op.mul(y, op.weight(m.ls2.gamma)) if spec.layer_scale else y, m))
 
 
 def attention_pool(m: Any, x: Any, spec: ViTSpec, op: Any) -> Any:
@@ -93,15 +117,19 @@ def attention_pool(m: Any, x: Any, spec: ViTSpec, op: Any) -> Any:
     return op.add(x, op.linear(m.mlp.fc2, op.act(y, spec.act)))
 
 
-def pool(m: Any, x: Any, spec: ViTSpec, op: Any) -> Any:
-    """One vector for the image: b d."""
-    if spec.pool == "cls":
-        x = op.squeeze(op.rows(x, *CLASS))
-    else:
+def pool(m: Any, x: Any, spec: ViTSpec, op: Any) -> list[Any]:
+    """What each head sees of the image: b d, as often as there are heads."""
+    found = [op.squeeze(op.rows(x, i, i + 1)) for i in range(*read_rows(spec))] if "cls" in spec.pool else []
+    if spec.pool != "cls":
         if spec.pool_tokens == "patches" and spec.prefix_tokens:
             x = op.rows(x, spec.prefix_tokens, None)
-        x = op.mean(x) if spec.pool == "mean" else op.squeeze(op.run(attention_pool, m.attn_pool, x, spec))
-    return op.norm(m.fc_norm, x, spec.norm_eps) if spec.final_norm == "after_pool" else x
+        x = op.squeeze(op.run(attention_pool, m.attn_pool, x, spec)) if spec.pool == "map" else op.mean(x)
+        found = [op.join([*found, x])]
+    if spec.final_norm == "after_pool":
+        found = [op.norm(m.fc_norm, x, spec.norm_eps) for x in found]
+    if spec.representation:
+        found = [op.tanh(op.linear(m.pre_logits, x)) for x in found]
+    return found
 
 
 def blocks_read(spec: ViTSpec, outputs: Collection[str]) -> int:
@@ -112,9 +140,9 @@ def blocks_read(spec: ViTSpec, outputs: Collection[str]) -> int:
 
 def unread(spec: ViTSpec, outputs: Collection[str]) -> tuple[str, ...]:
     """Prefixes of the weights behind the last of these outputs: the only ones that may stay unused."""
-    parts = [] if "logits" in outputs else ["head."]
+    parts = [] if "logits" in outputs else ["head.", "head_dist."]
     if not {"logits", "pooler_output"} & set(outputs):
-        parts += ["attn_pool.", "fc_norm."]
+        parts += ["attn_pool.", "fc_norm.", "pre_logits."]
     if not {"logits", "pooler_output", "last_hidden_state"} & set(outputs):
         parts += ["norm."]
     return (*parts, *(f"blocks.{i}." for i in range(blocks_read(spec, outputs), spec.depth)))
@@ -123,17 +151,19 @@ def unread(spec: ViTSpec, outputs: Collection[str]) -> tuple[str, ...]:
 def vit(m: Any, image: Any, spec: ViTSpec, op: Any, outputs: Collection[str]) -> dict[str, Any]:
     """The named outputs for a normalised image, b c H W.
 
-    `logits` b k · `pooler_output` b d, what the head sees · `last_hidden_state` b t d, after the final norm where that
-    comes before pooling · `block.N` b t d, after block N, no norm · `attn.N` b n t t, the weights after softmax.
+    `logits` b k · `pooler_output` b d, what the head sees (two heads: the mean) · `last_hidden_state` b t d, after the
+    final norm where that comes before pooling · `block.N` b t d, after block N, no norm · `attn.N` b n t t, the weights
+    after softmax.
     """
     last = spec.depth - 1
     every_row = {"last_hidden_state", f"block.{last}", f"attn.{last}"} & set(outputs)
     found: dict[str, Any] = {}
     x = tokens(m, image, spec, op)
+    rope = (op.table(m.rope_cos, x), op.table(m.rope_sin, x)) if spec.pos == "rope" else None
     for i in range(blocks_read(spec, outputs)):
         alone = i == last and spec.pool == "cls" and not every_row and op.prunes(m.blocks[i])
         maps: list[Any] | None = [] if f"attn.{i}" in outputs else None
-        x = op.run(block, m.blocks[i], x, spec, CLASS if alone else None, maps)
+        x = op.run(block, m.blocks[i], x, spec, read_rows(spec) if alone else None, maps, rope)
         if f"block.{i}" in outputs:
             found[f"block.{i}"] = x
         if maps:
@@ -143,7 +173,10 @@ def vit(m: Any, image: Any, spec: ViTSpec, op: Any, outputs: Collection[str]) ->
     if "last_hidden_state" in outputs:
         found["last_hidden_state"] = x
     if {"logits", "pooler_output"} & set(outputs):
-        found["pooler_output"] = x = pool(m, x, spec, op)
+        pooled = pool(m, x, spec, op)
+        if "pooler_output" in outputs:
+            found["pooler_output"] = op.average(pooled)
         if "logits" in outputs:
-            found["logits"] = op.linear(m.head, x)
+            heads = [m.head, m.head_dist] if spec.dist_token else [m.head]
+            found["logits"] = op.average([op.linear(head, x) for head, x in zip(heads, pooled, strict=True)])
     return {name: found[name] for name in outputs}

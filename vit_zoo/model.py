@@ -13,13 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vit_zoo import forward
+from vit_zoo import forward, positions
 from vit_zoo.errors import InputError
 from vit_zoo.model_config import ModelConfig
 from vit_zoo.torch_ops import EVAL, TRAIN, TorchOps
 from vit_zoo.vit_spec import ViTSpec, article_spec
 
 Pair = int | Sequence[int]
+HEADS = ("head", "head_dist")
 
 
 class Linear(nn.Linear):
@@ -79,7 +80,13 @@ class SelfAttention(Part):
     def __init__(self, spec: ViTSpec) -> None:
         super().__init__(spec)
         inner = spec.heads * spec.dim_head
-        self.qkv = Linear(spec.dim, 3 * inner, bias=spec.qkv_bias)
+        if spec.qkv_bias == "qv":
+            self.q_bias = nn.Parameter(torch.empty(inner))
+            self.v_bias = nn.Parameter(torch.empty(inner))
+        self.qkv = Linear(spec.dim, 3 * inner, bias=spec.qkv_bias is True)
+        if spec.qk_norm:
+            self.q_norm = LayerNorm(spec.dim_head, spec.norm_eps)
+            self.k_norm = LayerNorm(spec.dim_head, spec.norm_eps)
         if spec.attn_out:
             self.proj = Linear(inner, spec.dim, bias=spec.proj_bias)
 
@@ -89,14 +96,15 @@ class SelfAttention(Part):
         spec: ViTSpec | None = None,
         rows: tuple[int, int] | None = None,
         maps: list[Any] | None = None,
+        rope: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        return forward.attention(self, x, spec or self.spec, self.op, rows, maps)  # type: ignore[no-any-return]
+        return forward.attention(self, x, spec or self.spec, self.op, rows, maps, rope)  # type: ignore[no-any-return]
 
 
 class MLP(Part):
     def __init__(self, spec: ViTSpec, bias: bool) -> None:
         super().__init__(spec)
-        self.fc1 = Linear(spec.dim, spec.mlp_dim, bias=bias)
+        self.fc1 = Linear(spec.dim, (2 if spec.mlp == "swiglu" else 1) * spec.mlp_dim, bias=bias)
         self.fc2 = Linear(spec.mlp_dim, spec.dim, bias=bias)
 
     def forward(self, x: Tensor, spec: ViTSpec | None = None) -> Tensor:
@@ -130,8 +138,9 @@ class Block(Part):
         spec: ViTSpec | None = None,
         rows: tuple[int, int] | None = None,
         maps: list[Any] | None = None,
+        rope: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        return forward.block(self, x, spec or self.spec, self.op, rows, maps)  # type: ignore[no-any-return]
+        return forward.block(self, x, spec or self.spec, self.op, rows, maps, rope)  # type: ignore[no-any-return]
 
 
 class AttentionPool(Part):
@@ -205,11 +214,15 @@ class ViT(Part):
         self._random: dict[str, tuple[int, int]] = {}
         if spec.class_token:
             self.cls_token = nn.Parameter(torch.empty(1, 1, spec.dim))
+        if spec.dist_token:
+            self.dist_token = nn.Parameter(torch.empty(1, 1, spec.dim))
         if spec.registers:
             self.reg_token = nn.Parameter(torch.empty(1, spec.registers, spec.dim))
         if spec.pos == "learned":
             self.pos_embed = nn.Parameter(torch.empty(spec.shapes()["pos_embed"]))
         self.patch_embed = PatchEmbedding(spec)
+        fill_tables(self)
+        self.register_load_state_dict_post_hook(fill_tables)  # type: ignore[no-untyped-call]
         if spec.pre_norm:
             self.norm_pre = LayerNorm(spec.dim, spec.norm_eps)
         self.blocks = nn.ModuleList(Block(spec, i) for i in range(spec.depth))
@@ -219,8 +232,10 @@ class ViT(Part):
             self.attn_pool = AttentionPool(spec)
         if spec.final_norm == "after_pool":
             self.fc_norm = LayerNorm(spec.dim, spec.norm_eps)
+        if spec.representation:
+            self.pre_logits = Linear(spec.pooled_dim, spec.representation)
         if spec.num_classes:
-            self.head = Linear(spec.dim, spec.num_classes, bias=spec.head_bias)
+            self._make_heads(spec)
 
     def forward(self, image: Tensor) -> Tensor:
         return self._outputs(image, (self.spec.output,))[self.spec.output]
@@ -256,19 +271,19 @@ class ViT(Part):
         like, random = self.patch_embed.proj.weight, self.is_random()
         if num_classes and not random:
             config = config.replace(random_seed=seed)
-        if hasattr(self, "head"):
-            del self.head
+        for name in [name for name, _ in self.named_children() if name in HEADS]:
+            delattr(self, name)
         if num_classes:
-            self.head = Linear(spec.dim, num_classes, bias=spec.head_bias).to(like)
             generator = torch.Generator(device=like.device).manual_seed(seed)
-            for name, p in self.head.named_parameters():
-                _fill(f"head.{name}", p, generator)
+            for name, head in self._make_heads(spec).items():
+                for kind, p in head.to(like).named_parameters():
+                    _fill(f"{name}.{kind}", p, generator)
         self._set_spec(config)
-        self.mark_random("" if random else "head.")
+        self.mark_random(("",) if random else tuple(f"{name}." for name in HEADS))
 
-    def mark_random(self, prefix: str = "") -> None:
+    def mark_random(self, prefixes: tuple[str, ...] = ("",)) -> None:
         """Remember that the parameters whose names begin so are, as they stand, random."""
-        self._random = {name: state for name, state in self._state().items() if name.startswith(prefix)}
+        self._random = {name: state for name, state in self._state().items() if name.startswith(prefixes)}
 
     def is_random(self) -> bool:
         """Whether what was marked random still is as it was: nothing loaded over it, no optimizer step."""
@@ -276,6 +291,12 @@ class ViT(Part):
 
     def _state(self) -> dict[str, tuple[int, int]]:
         return {name: (id(p), p._version) for name, p in self.named_parameters()}
+
+    def _make_heads(self, spec: ViTSpec) -> dict[str, nn.Module]:
+        made = {name: Linear(spec.head_width, spec.num_classes, bias=spec.head_bias) for name in HEADS[: 1 + spec.dist_token]}
+        for name, head in made.items():
+            self.add_module(name, head)
+        return dict(made)
 
     def _set_spec(self, config: ModelConfig) -> None:
         self.config = config
@@ -300,9 +321,17 @@ def initialise(model: ViT, seed: int | None = None) -> None:
         generator = torch.Generator(device=next(model.parameters()).device).manual_seed(seed)
     for name, p in model.named_parameters():
         _fill(name, p, generator)
+    fill_tables(model)
     if seed is not None:
         model.config = model.config.replace(random_seed=seed)
     model.mark_random()
+
+
+def fill_tables(model: ViT, *_: Any) -> None:
+    """Tables of positions are computed, not stored: made anew whenever the parameters are filled."""
+    like = model.patch_embed.proj.weight
+    for name, table in positions.tables(model.spec).items():
+        model.register_buffer(name, torch.from_numpy(table).to(like.detach()), persistent=False)
 
 
 @torch.no_grad()

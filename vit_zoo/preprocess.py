@@ -21,19 +21,21 @@ Mean = Annotated[
     Field(min_length=1, max_length=3),
     BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
 ]
+Side = Annotated[int, Field(ge=1, le=16384)]
+Edge = Annotated[Side | tuple[Side, Side], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
 
 
 class Preprocess(BaseModel):
     """Resize, centre crop to `size` (height, width), scale to 0..1, subtract `mean` and divide by `std` per channel.
 
-    `resize_to` is the length of the shorter edge before the crop, or None to squash the whole image to `size`.
-    One mean is a grey image, three are RGB.
+    `resize_to` is the length of the shorter edge before the crop, a (height, width) to squash the image to before the
+    crop, or None to squash it to `size`. One mean is a grey image, three are RGB.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     size: Size
-    resize_to: Annotated[int, Field(ge=1, le=16384)] | None
+    resize_to: Edge | None
     interpolation: Literal["bilinear", "bicubic"]
     mean: Mean
     std: Mean
@@ -42,7 +44,10 @@ class Preprocess(BaseModel):
     def _consistent(self) -> Self:
         if len(self.mean) != len(self.std) or len(self.mean) == 2 or min(self.std) <= 0:
             raise ValueError("mean and std need one or three values each, std above 0")
-        if self.resize_to is not None and self.resize_to < max(self.size):
+        edges = (self.resize_to, self.resize_to) if isinstance(self.resize_to, int) else self.resize_to
+        # the shorter edge has to hold the longer side of the crop, a squashed image each side its own
+        needed = (max(self.size),) * 2 if isinstance(self.resize_to, int) else self.size
+        if edges is not None and (edges[0] < needed[0] or edges[1] < needed[1]):
             raise ValueError(f"resize_to {self.resize_to} is smaller than the crop {self.size[0]}x{self.size[1]}")
         return self
 
@@ -58,15 +63,22 @@ class Preprocess(BaseModel):
         if self.resize_to is None:
             image = image.resize((width, height), resample)
         else:
-            short = min(image.size)
-            # torchvision's sizes and offsets: truncated long edge, crop offsets rounded half to even
-            scaled = (self.resize_to * image.width // short, self.resize_to * image.height // short)
+            scaled = self._scaled(image.width, image.height)
             if max(scaled) > 65536:
                 raise InputError(f"image of {image.width}x{image.height} is too narrow to resize to {self.resize_to}")
             image = image.resize(scaled, resample)
+            # torchvision's offsets, rounded half to even
             left, top = round((scaled[0] - width) / 2), round((scaled[1] - height) / 2)
             image = image.crop((left, top, left + width, top + height))
         pixels = np.asarray(image, dtype=np.float32).reshape(height, width, -1)
         scale = 1 / (255 * np.asarray(self.std, dtype=np.float64))
         shift = np.asarray(self.mean, dtype=np.float64) / np.asarray(self.std, dtype=np.float64)
         return np.ascontiguousarray((pixels * scale - shift).astype(np.float32).transpose(2, 0, 1))
+
+    def _scaled(self, width: int, height: int) -> tuple[int, int]:
+        """The (width, height) before the crop; torchvision's truncated long edge."""
+        if isinstance(self.resize_to, tuple):
+            return self.resize_to[1], self.resize_to[0]
+        assert self.resize_to is not None
+        short = min(width, height)
+        return self.resize_to * width // short, self.resize_to * height // short

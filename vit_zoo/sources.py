@@ -29,6 +29,7 @@ KINDS = {
     "image": "an image",
     "HTML page": "an HTML page",
 }
+SUFFIXES = (".toml", ".json", ".safetensors", ".pt", ".pth", ".bin", ".npz", ".onnx", ".pt2")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def find_source(model: ModelLike, *, weights: str | os.PathLike[str] | None = No
     A name of the registry is the architecture, whatever lies in the current folder. Raises InputError for what does
     not exist, RefusedContent for tensors that do not fit, HubError for weights that are not on this machine.
     """
-    source = _of_module(model, facts) if not isinstance(model, str | os.PathLike) else _named(str(model), facts)
+    source = _given(model, facts, with_weights=weights is not None)
     if weights is None:
         return source
     found = find_source(weights, **{**source.config.spec.model_dump(), **facts})
@@ -62,8 +63,15 @@ def find_source(model: ModelLike, *, weights: str | os.PathLike[str] | None = No
             f for f in type(found.config.spec).model_fields if getattr(found.config.spec, f) != getattr(source.config.spec, f)
         ]
         raise RefusedContent(f"its weights are of another model: {wrong[0]} differs", where=weights)
-    config = source.config.replace(source=found.config.source, licence=found.config.licence, random_seed=found.config.random_seed)
+    told = {"source": found.config.source, "licence": found.config.licence or source.config.licence}
+    config = source.config.replace(**told, random_seed=found.config.random_seed)
     return Source(config, found.tensors, found.path, found.dialect, found.origin, found.digest)
+
+
+def _given(model: ModelLike, facts: Mapping[str, Any], *, with_weights: bool) -> Source:
+    if isinstance(model, str | os.PathLike):
+        return _named(str(model), facts, with_weights=with_weights)
+    return _of_module(model, facts)
 
 
 def shipped(name: str, spec: ViTSpec) -> Source | None:
@@ -75,25 +83,30 @@ def shipped(name: str, spec: ViTSpec) -> Source | None:
     return found if found.config.spec == spec else None
 
 
-def _named(name: str, facts: Mapping[str, Any]) -> Source:
+def _named(name: str, facts: Mapping[str, Any], *, with_weights: bool) -> Source:
+    """A name of ours, else a path that exists, else another library's name or published weights.
+
+    Of published weights, which are not on this machine, the config is of use where others bring the weights.
+    """
     if not name:
         raise InputError("an empty name")
     path = Path(name)
     if name.startswith("hf-hub:"):
         raise HubError("this version does not read from the Hub", where=name, hint="download the repository and name its folder")
-    if name in registry.variants():
+    if registry.is_name(name):
         return Source(registry.get_config(name, **facts), None)
     if path.is_dir():
         return _of_folder(path, facts)
     if path.exists():
         return _of_file(path, facts)
-    base, _, tag = name.partition(".")
-    if tag and "/" not in name and base in registry.variants():
-        raise HubError(f"the weights '{tag}' of '{base}' are not on this machine", hint="name a folder or checkpoint file")
-    if "/" in name or path.suffix in (".toml", ".json", ".safetensors", ".pt", ".pth", ".bin", ".npz", ".onnx", ".pt2"):
+    if path.suffix in SUFFIXES or ("/" in name and not registry.is_alias(name)):
         raise InputError("no such file or folder", where=name)
-    registry.get_variant(name)  # raises, with the nearest names
-    raise AssertionError(name)
+    tag = registry.find(name).tag
+    if tag is not None and not with_weights:
+        where = f"{tag.address}, licence {tag.licence}"
+        hint = f"download it, and name the file: `vitzoo export {tag.full_name} --weights FILE`"
+        raise HubError(f"the weights '{tag.tag}' of '{tag.name}' are not on this machine: {where}", hint=hint)
+    return Source(registry.get_config(name, **facts), None)
 
 
 def _of_folder(folder: Path, facts: Mapping[str, Any]) -> Source:

@@ -17,6 +17,7 @@ ACTS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "silu": F.silu,
 }
 
 
@@ -32,6 +33,9 @@ class TorchOps:
     def weight(self, w: Tensor) -> Tensor:
         return w
 
+    def table(self, w: Tensor, x: Tensor) -> Tensor:
+        return w.to(x.dtype)
+
     def patches(self, image: Tensor, size: tuple[int, int]) -> Tensor:
         return rearrange(image, "b c (h p) (w q) -> b (h w) (c p q)", p=size[0], q=size[1])
 
@@ -44,11 +48,18 @@ class TorchOps:
     def act(self, x: Tensor, name: str) -> Tensor:
         return ACTS[name](x)
 
+    def tanh(self, x: Tensor) -> Tensor:
+        return torch.tanh(x)
+
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         return x + y
 
-    def mul(self, x: Tensor, w: Tensor) -> Tensor:
-        return x * self.weight(w)
+    def mul(self, x: Tensor, y: Tensor) -> Tensor:
+        return x * y
+
+    def halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x, y = x.chunk(2, dim=-1)
+        return x, y
 
     def concat(self, parts: Sequence[Tensor]) -> Tensor:
         return torch.cat(list(parts), dim=1)
@@ -67,21 +78,36 @@ class TorchOps:
     def mean(self, x: Tensor) -> Tensor:
         return reduce(x, "b t d -> b d", "mean")
 
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=-1)
+
+    def average(self, parts: Sequence[Tensor]) -> Tensor:
+        return parts[0] if len(parts) == 1 else sum(parts[1:], parts[0]) / len(parts)
+
     def heads(self, x: Tensor, heads: int) -> Tensor:
         return rearrange(x, "b t (n e) -> b n t e", n=heads)
 
-    def qkv(self, m: Any, x: Tensor, heads: int, rows: tuple[int, int] | None) -> tuple[Tensor, Tensor, Tensor]:
+    def qkv(
+        self, m: Any, x: Tensor, heads: int, rows: tuple[int, int] | None, biases: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         if rows is None:
-            q, k, v = rearrange(self.linear(m, x), "b t (s n e) -> s b n t e", s=3, n=heads).unbind(0)
-            return q, k, v
-        inner = m.weight.shape[0] // 3
-        q = self.heads(self._part(m, self.rows(x, *rows), slice(None, inner)), heads)
-        k, v = rearrange(self._part(m, x, slice(inner, None)), "b t (s n e) -> s b n t e", s=2, n=heads).unbind(0)
-        return q, k, v
+            q, k, v = self.linear(m, x).chunk(3, dim=-1)
+        else:
+            inner = m.weight.shape[0] // 3
+            q = self._part(m, self.rows(x, *rows), slice(None, inner))
+            k, v = self._part(m, x, slice(inner, None)).chunk(2, dim=-1)
+        if biases is not None:
+            q, v = q + self.weight(biases[0]), v + self.weight(biases[1])
+        return self.heads(q, heads), self.heads(k, heads), self.heads(v, heads)
 
     def kv(self, m: Any, x: Tensor, heads: int) -> tuple[Tensor, Tensor]:
-        k, v = rearrange(self.linear(m, x), "b t (s n e) -> s b n t e", s=2, n=heads).unbind(0)
-        return k, v
+        k, v = self.linear(m, x).chunk(2, dim=-1)
+        return self.heads(k, heads), self.heads(v, heads)
+
+    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Turn the pairs of a head's first and second half."""
+        (x, y), (cos, sin) = x.chunk(2, dim=-1), (cos.squeeze(1), sin.squeeze(1))
+        return torch.cat([x * cos - y * sin, y * cos + x * sin], dim=-1)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
         q = q.expand(k.shape[0], -1, -1, -1)  # a learned query comes with batch 1

@@ -1,6 +1,7 @@
 """What a Vision Transformer is made of, as one frozen value; sizes and costs follow from it by integer arithmetic.
 
-A field exists when `forward.py` reads it. None has a default where families differ: a guess would be a silent bug.
+A field exists when `forward.py` reads it. None has a default where families differ: a guess would be a silent bug. The few
+that have one belong to single families, and the default says that the thing is absent.
 """
 
 from __future__ import annotations
@@ -52,24 +53,28 @@ class ViTSpec(BaseModel):
     num_classes: Annotated[int, Field(ge=0, le=1_000_000)]
 
     class_token: bool
+    dist_token: bool = False  # a second token with a second head; the logits are the mean of both (DeiT, 2021)
     registers: Annotated[int, Field(ge=0, le=1000)]  # Darcet et al., 2024
-    pos: Literal["learned", "none"]
+    pos: Literal["learned", "sincos_moco", "sincos_mae", "rope", "none"]  # all but `learned`: `positions.py`
     pos_covers: Literal["all", "class", "patches"]  # which tokens have a position: all, class and patches, patches
     patch_bias: bool
     patch_norms: bool  # LayerNorm before and after the patch projection (Kumar et al., 2023)
     pre_norm: bool  # LayerNorm before the first block (CLIP)
 
     norm_eps: Annotated[float, Field(gt=0, lt=1)]
-    act: Literal["gelu", "gelu_tanh", "quick_gelu"]
-    qkv_bias: bool
+    act: Literal["gelu", "gelu_tanh", "quick_gelu", "silu"]
+    mlp: Literal["plain", "swiglu"] = "plain"  # swiglu: fc1 makes gate and value, act(gate) * value (Shazeer, 2020)
+    qkv_bias: bool | Literal["qv"]  # qv: queries and values have one, keys none (DINOv3)
+    qk_norm: bool = False  # LayerNorm on the queries and keys of a head (Dehghani et al., 2023)
     attn_out: bool  # vit-pytorch drops the output projection of a single head as wide as the model
     proj_bias: bool
     mlp_bias: bool
     layer_scale: bool  # Touvron et al., 2021
 
     final_norm: Literal["before_pool", "after_pool", "none"]
-    pool: Literal["cls", "mean", "map", "none"]  # map: attention pooling (Zhai et al., 2022)
+    pool: Literal["cls", "mean", "map", "cls+mean", "none"]  # map: attention pooling (Zhai et al., 2022)
     pool_tokens: Literal["patches", "all"]  # what mean and map look at
+    representation: Annotated[int, Field(ge=0, le=1_000_000)] = 0  # width of a tanh layer before the head, 0 for none
     head_bias: bool
 
     dropout: Rate
@@ -100,9 +105,24 @@ class ViTSpec(BaseModel):
     def _rules(self) -> Iterator[tuple[bool, str]]:
         (H, W), (p, q) = self.image_size, self.patch_size
         yield H % p != 0 or W % q != 0, f"patch_size {p}x{q} does not divide image_size {H}x{W}"
-        yield self.pool == "cls" and not self.class_token, "pool 'cls' needs class_token"
+        yield self.pool in ("cls", "cls+mean") and not self.class_token, f"pool '{self.pool}' needs class_token"
         yield self.pos_covers == "class" and not self.class_token, "pos_covers 'class' needs class_token"
-        yield self.pos == "none" and self.pos_covers != "patches", "pos 'none' covers nothing: write pos_covers 'patches'"
+        yield (
+            self.pos != "learned" and self.pos_covers != "patches",
+            f"pos '{self.pos}' says nothing of other tokens than patches: write pos_covers 'patches'",
+        )
+        yield self.pos.startswith("sincos") and (self.dim % 4 != 0 or self.dim < 8), f"pos '{self.pos}' needs dim 8, 12, 16, ..."
+        yield self.pos == "rope" and self.dim_head % 4 != 0, f"pos 'rope' needs a multiple of 4 as dim_head, got {self.dim_head}"
+        yield (
+            self.dist_token and not (self.class_token and self.pool == "cls" and self.final_norm != "after_pool"),
+            "dist_token needs class_token, pool 'cls' and a final_norm that is not 'after_pool'",
+        )
+        yield self.dist_token and self.pos_covers == "class", "dist_token needs pos_covers 'all' or 'patches'"
+        yield self.representation > 0 and self.dist_token, "representation is for one head, dist_token brings a second"
+        yield self.representation > 0 and self.pool == "none", "representation needs a pool"
+        yield self.mlp == "swiglu" and self.pool == "map", "pool 'map' has a plain mlp of the same act: it needs mlp 'plain'"
+        yield self.pool == "cls+mean" and self.pool_tokens != "patches", "pool 'cls+mean' reads pool_tokens 'patches'"
+        yield self.pool == "cls+mean" and self.final_norm == "after_pool", "final_norm 'after_pool' is not for pool 'cls+mean'"
         yield self.pool in ("cls", "none") and self.pool_tokens != "all", f"pool '{self.pool}' reads pool_tokens 'all'"
         yield self.pool == "none" and self.num_classes > 0, "pool 'none' gives tokens, so num_classes must be 0"
         yield self.pool == "none" and self.final_norm == "after_pool", "final_norm 'after_pool' needs a pool"
@@ -129,12 +149,22 @@ class ViTSpec(BaseModel):
 
     @property
     def prefix_tokens(self) -> int:
-        """Tokens in front of the patches: the class token, then the registers."""
-        return int(self.class_token) + self.registers
+        """Tokens in front of the patches: the class token, the distillation token, then the registers."""
+        return int(self.class_token) + int(self.dist_token) + self.registers
 
     @property
     def tokens(self) -> int:
         return self.prefix_tokens + self.patch_tokens
+
+    @property
+    def pooled_dim(self) -> int:
+        """The width of what pooling gives."""
+        return 2 * self.dim if self.pool == "cls+mean" else self.dim
+
+    @property
+    def head_width(self) -> int:
+        """The width of what the head sees."""
+        return self.representation or self.pooled_dim
 
     @property
     def output(self) -> str:
@@ -150,10 +180,15 @@ class ViTSpec(BaseModel):
 
     @property
     def macs(self) -> int:
-        """Multiply-adds of one image: convolution, linear layers and attention products, every token in every block."""
+        """Multiply-adds of one image: convolution, linear layers and attention products, every token in every block.
+
+        Norms, activations, softmax, rotations and other work in single elements are not counted, as nobody counts them.
+        """
         t, d, inner = self.tokens, self.dim, self.heads * self.dim_head
-        block = 3 * t * d * inner + 2 * t * t * inner + int(self.attn_out) * t * inner * d + 2 * t * d * self.mlp_dim
-        total = self.patch_tokens * self.channels * math.prod(self.patch_size) * d + self.depth * block + d * self.num_classes
+        mlp = (3 if self.mlp == "swiglu" else 2) * t * d * self.mlp_dim
+        block = 3 * t * d * inner + 2 * t * t * inner + int(self.attn_out) * t * inner * d + mlp
+        total = self.patch_tokens * self.channels * math.prod(self.patch_size) * d + self.depth * block
+        total += self.pooled_dim * self.representation + self.head_width * self.num_classes * (1 + self.dist_token)
         if self.pool == "map":
             seen = self.patch_tokens if self.pool_tokens == "patches" else t
             total += 2 * seen * d * d + 2 * seen * d + 2 * d * d + 2 * d * self.mlp_dim
@@ -171,6 +206,8 @@ class ViTSpec(BaseModel):
 
         if self.class_token:
             out["cls_token"] = (1, 1, d)
+        if self.dist_token:
+            out["dist_token"] = (1, 1, d)
         if self.registers:
             out["reg_token"] = (1, self.registers, d)
         if self.pos == "learned":
@@ -186,13 +223,18 @@ class ViTSpec(BaseModel):
         for i in range(self.depth):
             block = f"blocks.{i}"
             tensors(f"{block}.norm1", (d,))
-            tensors(f"{block}.attn.qkv", (3 * inner, d), self.qkv_bias)
+            if self.qkv_bias == "qv":
+                out[f"{block}.attn.q_bias"] = out[f"{block}.attn.v_bias"] = (inner,)
+            tensors(f"{block}.attn.qkv", (3 * inner, d), self.qkv_bias is True)
+            if self.qk_norm:
+                tensors(f"{block}.attn.q_norm", (self.dim_head,))
+                tensors(f"{block}.attn.k_norm", (self.dim_head,))
             if self.attn_out:
                 tensors(f"{block}.attn.proj", (d, inner), self.proj_bias)
             if self.layer_scale:
                 out[f"{block}.ls1.gamma"] = (d,)
             tensors(f"{block}.norm2", (d,))
-            tensors(f"{block}.mlp.fc1", (self.mlp_dim, d), self.mlp_bias)
+            tensors(f"{block}.mlp.fc1", ((2 if self.mlp == "swiglu" else 1) * self.mlp_dim, d), self.mlp_bias)
             tensors(f"{block}.mlp.fc2", (d, self.mlp_dim), self.mlp_bias)
             if self.layer_scale:
                 out[f"{block}.ls2.gamma"] = (d,)
@@ -208,8 +250,12 @@ class ViTSpec(BaseModel):
             tensors("attn_pool.mlp.fc2", (d, self.mlp_dim))
         if self.final_norm == "after_pool":
             tensors("fc_norm", (d,))
+        if self.representation:
+            tensors("pre_logits", (self.representation, self.pooled_dim))
         if self.num_classes:
-            tensors("head", (self.num_classes, d), self.head_bias)
+            tensors("head", (self.num_classes, self.head_width), self.head_bias)
+            if self.dist_token:
+                tensors("head_dist", (self.num_classes, d), self.head_bias)
         return out
 
 
@@ -221,7 +267,7 @@ def article_spec(*, num_classes: int, pool: str, heads: int, dim_head: int, dim:
     return ViTSpec.parse(
         {
             "num_classes": num_classes, "heads": heads, "dim_head": dim_head, "dim": dim, **sizes,
-            "class_token": pool == "cls", "registers": 0, "pos": "learned", "pos_covers": "all",
+            "class_token": pool == "cls", "registers": 0, "pos": "learned", "pos_covers": "all" if pool == "cls" else "patches",
             "patch_bias": True, "patch_norms": True, "pre_norm": False,
             "norm_eps": 1e-5, "act": "gelu", "qkv_bias": False, "attn_out": not single, "proj_bias": not single,
             "mlp_bias": True, "layer_scale": False,

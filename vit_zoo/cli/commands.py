@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from vit_zoo import __version__
 from vit_zoo.cli.voice import Voice, pairs, speaking, table
 from vit_zoo.errors import CannotWrite, CheckFailed, InputError
 
-MODEL = "MODEL is a registry name, a config file, a folder, or a checkpoint file."
+MODEL = "MODEL is a registry name, another library's name for one, a config file, a folder, or a checkpoint file."
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,6 +52,24 @@ def _facts(context: click.Context, parameter: click.Parameter, values: tuple[str
     return found
 
 
+def zoo(command: Any) -> Any:
+    """--zoo DIR, any number of times: users' zoo files, known while the command runs."""
+    return click.option(
+        "--zoo", multiple=True, metavar="DIR", expose_value=False, callback=_zoo, is_eager=True,
+        help="A folder of your own zoo files, beside that of VITZOO_PATH. Repeatable.",
+    )(command)  # fmt: skip
+
+
+def _zoo(context: click.Context, parameter: click.Parameter, folders: tuple[str, ...]) -> None:
+    if not folders or context.resilient_parsing:
+        return
+    from vit_zoo.registry import forget_folder, use_folder
+
+    for folder in folders:
+        use_folder(folder)
+        context.call_on_close(lambda folder=folder: forget_folder(folder))
+
+
 def _value(text: str) -> Any:
     """A number, true, false, `224,384` as a pair, or else a word."""
     import tomllib
@@ -68,44 +87,60 @@ def _value(text: str) -> Any:
 @vitzoo.command(name="list")
 @click.argument("patterns", nargs=-1, metavar="[GLOB]...")
 @click.option("-l", "--long", is_flag=True, help="With sizes: image, patch, parameters, GMACs.")
+@click.option("--where", metavar="CONDITION", help="On fields of the spec, params, gmacs, tokens, family, name.")
+@click.option("--sort", metavar="FIELD", help="By a field that --where knows; -FIELD for the largest first.")
+@zoo
 @speaking
-def list_(patterns: tuple[str, ...], long: bool, voice: Voice) -> None:
+def list_(patterns: tuple[str, ...], long: bool, where: str | None, sort: str | None, voice: Voice) -> None:
     """List the names of the registry.
 
     \b
     vitzoo list 'vit_b*' --long
+    vitzoo list --where 'params<30M and patch_size==16' --sort gmacs
     """
-    from vit_zoo.registry import list_models, variants
+    from vit_zoo.registry import list_models, row_of, sort_names, variants
 
-    names = list_models(list(patterns) or "*")
+    names = list_models(list(patterns) or "*", where=where)
+    if sort is not None:
+        names = sort_names(names, sort)
     rows = [variants()[name] for name in names]
-    document = [{"name": v.name, "family": v.family, **v.row, **v.fields} if long else v.name for v in rows]
 
     def text() -> str:
         if not long:
             return "\n".join(names)
-        cells = [
-            (v.name, str(v.fields["image_size"]), str(v.fields["patch_size"]), f"{v.row['params']:,}", f"{v.row['gmacs']:.3f}")
-            if {"params", "gmacs"} <= set(v.row)
-            else (v.name, str(v.fields.get("image_size", "")), str(v.fields.get("patch_size", "")), "", "")
-            for v in rows
-        ]
+        stated = ("image_size", "patch_size", "params", "gmacs")
+        cells = []
+        for row in rows:
+            known = {**row.fields, **row.row}
+            if not set(stated) <= set(known):  # a user's row need not say what it costs
+                known = row_of(row)
+            image, patch, params, gmacs = (known[field] for field in stated)
+            cells.append((row.name, _side(image), _side(patch), f"{params:,}", f"{gmacs:.3f}"))
         return table([("name", "image", "patch", "parameters", "GMACs"), *cells])
 
-    voice.result(document, text)
+    voice.result([row_of(row) for row in rows] if long and voice.json else names, text)
+
+
+def _side(size: Any) -> str:
+    """224, or 224x160."""
+    height, width = size if isinstance(size, list | tuple) else (size, size)
+    return str(height) if height == width else f"{height}x{width}"
 
 
 @vitzoo.command()
 @click.argument("what", metavar="NAME|FILE|FOLDER")
 @facts
+@zoo
 @speaking
 def show(what: str, facts: dict[str, Any], voice: Voice) -> None:
     """Show what a name, a config, a checkpoint or an exported file is. Nothing in a file is run.
 
     \b
     vitzoo show vit_b16
+    vitzoo show google/vit-base-patch16-224
     vitzoo show model.onnx
     """
+    _note_name(what, voice)
     from vit_zoo.cli.showing import shown
 
     document, text = shown(what, facts)
@@ -119,6 +154,7 @@ def show(what: str, facts: dict[str, Any], voice: Voice) -> None:
 @click.option("--dry-run", is_flag=True, help="Write nothing; show what would be.")
 @click.option("--force", is_flag=True, help="Replace a model that is there.")
 @facts
+@zoo
 @speaking
 def create(name: str, out: Path | None, seed: int, dry_run: bool, force: bool, facts: dict[str, Any], voice: Voice) -> None:
     """Write a model with seeded random weights: config.json and model.safetensors.
@@ -126,6 +162,7 @@ def create(name: str, out: Path | None, seed: int, dry_run: bool, force: bool, f
     \b
     vitzoo create vit_b16 --set num_classes=10
     """
+    _note_name(name, voice)
     from vit_zoo.sources import find_source
 
     source = find_source(name, **facts)
@@ -177,6 +214,7 @@ def _summary(config: Any) -> str:
 @click.option("--weights", metavar="SRC", help="Weights for a registry name: a folder or a checkpoint file.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Of a registry name's random weights; 0 by default.")
 @facts
+@zoo
 @speaking
 def export(
     model: str | None, onnx: bool, torchscript: bool, pt2: bool, out: str | None, opset: int | None, placement: Any,
@@ -191,7 +229,7 @@ def export(
     formats = [name for name, wanted in (("onnx", onnx), ("torchscript", torchscript), ("pt2", pt2)) if wanted]
     if not formats:
         raise InputError("name a format: --onnx, --torchscript, --pt2")
-    _note_folder(model, voice)
+    _note_name(model, voice)
     from vit_zoo.line import export as export_model
 
     done = export_model(
@@ -224,16 +262,29 @@ def export(
 
 
 def _warn_random(config: Any, voice: Voice) -> None:
-    voice.warn(f"RANDOM WEIGHTS (seed {config.random_seed}): --weights SRC of `vitzoo export` brings trained ones")
+    from vit_zoo.registry import is_name, tags
+
+    published = list(tags(config.name).values()) if is_name(config.name) else []
+    which = f", such as {published[0].address} (`vitzoo show {config.name}`)" if published else ""
+    voice.warn(f"RANDOM WEIGHTS (seed {config.random_seed}): --weights SRC of `vitzoo export` brings trained ones{which}")
 
 
-def _note_folder(model: str | None, voice: Voice) -> None:
-    """A registry name means the architecture, also where a folder of that name is."""
-    if model is not None and Path(model, "config.json").is_file():
-        from vit_zoo.registry import variants
+def _note_name(model: str | None, voice: Voice) -> None:
+    """What a name means, where that is not plain: a folder has it too, it is another library's, or not in canonical form."""
+    if model is None:
+        return
+    from vit_zoo import registry
 
-        if model in variants():
+    if registry.is_name(model):
+        canonical = registry.get_variant(model).name
+        if canonical != model:
+            voice.warn(f"'{model}' is {canonical}")
+        if Path(model, "config.json").is_file():
             voice.warn(f"'{model}' is the registry's name; for the folder write ./{model}")
+    elif not os.path.lexists(model) and registry.is_alias(model):
+        alias = registry.find(model).alias
+        if alias is not None:
+            voice.warn(alias.sentence)
 
 
 def _size(path: Path) -> str:
@@ -245,6 +296,7 @@ def _size(path: Path) -> str:
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--against", metavar="MODEL", help="The reference; by default the spec and weights in the file itself.")
 @facts
+@zoo
 @speaking
 def verify(artifact: Path, against: str | None, facts: dict[str, Any], voice: Voice) -> None:
     """Check that an exported file computes its model; exit code 3 if it does not. Writes ARTIFACT.parity.json.
@@ -256,6 +308,7 @@ def verify(artifact: Path, against: str | None, facts: dict[str, Any], voice: Vo
 
     if facts and against is None:
         raise InputError("--set states facts of the --against model")
+    _note_name(against, voice)
     report = verify_artifact(artifact, against, **facts)
     if not report.ok:
         if not voice.json:  # where one document is wanted, it is the error's
@@ -270,6 +323,7 @@ def verify(artifact: Path, against: str | None, facts: dict[str, Any], voice: Vo
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="How many classes to name.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Of onnxruntime.")
+@zoo
 @speaking
 def predict(model: str, images: tuple[Path, ...], top: int, threads: int | None, voice: Voice) -> None:
     """Classify images.
@@ -279,7 +333,7 @@ def predict(model: str, images: tuple[Path, ...], top: int, threads: int | None,
     """
     from vit_zoo.use.classify import classify
 
-    _note_folder(model, voice)
+    _note_name(model, voice)
     config, found = classify(model, images, top=top, threads=threads)
     if config.random_seed is not None:
         _warn_random(config, voice)

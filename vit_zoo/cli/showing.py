@@ -5,17 +5,18 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo import __version__, registry
-from vit_zoo.cli.voice import pairs
+from vit_zoo.cli.voice import pairs, table
 from vit_zoo.errors import InputError
 from vit_zoo.files import sha256_of, sniff
 from vit_zoo.formats import SUFFIX, describe
 from vit_zoo.model_config import ModelConfig
-from vit_zoo.sources import find_source
+from vit_zoo.sources import SUFFIXES, find_source
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Description
@@ -27,7 +28,7 @@ WITH_TORCH = ("torch", "einops")
 def shown(what: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """The document and the text for a name, a file or a folder."""
     path = Path(what)
-    if what not in registry.variants() and path.is_file() and path.suffix not in (".toml", ".json") and sniff(path) in SUFFIX:
+    if not registry.is_name(what) and path.is_file() and path.suffix not in (".toml", ".json") and sniff(path) in SUFFIX:
         if facts:
             raise InputError("an exported file states its own facts", where=path)
         return _artifact(describe(path))
@@ -56,22 +57,87 @@ def checkup() -> dict[str, Any]:
 
 
 def _model(what: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    named = _named(what)
+    if named is None:
+        return _file(what, facts)
+    config = registry.config_of(named.variant, named.tag, **facts)
+    origin = {**registry.origin_of(named.variant), **dict.fromkeys(facts, "stated")}
+    if named.tag is not None:
+        origin |= dict.fromkeys(("num_classes", *named.tag.spec), f"the tag {named.tag.tag}")
+    document: dict[str, Any] = {**_common(config), "fields": _origins(config, origin)}
+    lines = _lines(config)
+    tables = []
+    if named.alias is not None:
+        lines["called"] = named.alias.sentence
+        document["called"] = asdict(named.alias)
+    ready = named.variant.weights is not None
+    lines["weights"] = "shipped with this package" if ready else "none here: an architecture"
+    if named.tag is not None:
+        lines["weights"] = f"published, not here: {named.tag.address}, revision {named.tag.revision}, dialect {named.tag.dialect}"
+        lines |= {"top-1": named.tag.reported} if named.tag.reported else {}
+        document["tag"] = asdict(named.tag)
+    tables += _family_of(named, config, document, lines)
+    tables += _others(named.variant.name, document, named.tag is None)
+    return document, "\n\n".join([pairs(lines), _fields(config, document["fields"]), *tables])
+
+
+def _named(what: str) -> registry.Named | None:
+    """What a name stands for, unless it is a path; raises InputError for one that is neither."""
+    if registry.is_name(what):
+        return registry.find(what)
+    path = Path(what)
+    if not what or what.startswith("hf-hub:") or path.exists() or path.suffix in SUFFIXES:
+        return None
+    return registry.find(what) if "/" not in what or registry.is_alias(what) else None
+
+
+def _family_of(named: registry.Named, config: ModelConfig, document: dict[str, Any], lines: dict[str, str]) -> list[str]:
+    """Its family, the conventions that the spec cannot say, and the order of its classes."""
+    document["family"] = named.variant.family
+    family = registry.families().get(named.variant.family)
+    about = {} if family is None else family.about
+    document |= {key: about[key] for key in ("title", "conventions") if key in about}
+    lines["family"] = f"{named.variant.family}: {about['title']}" if "title" in about else named.variant.family
+    labels = about.get("labels") if named.tag is None else named.tag.labels
+    if labels is not None:
+        order = registry.label_set(labels)
+        if order["classes"] == config.spec.num_classes:
+            document["label_set"] = {"name": labels, **order}
+            whose = "" if named.tag is not None else " in published weights"
+            lines["classes"] = f"{labels}{whose}: {order['classes']:,}, {' '.join(order['order'].split())}"
+    return [f"conventions: {' '.join(about['conventions'].split())}"] if "conventions" in about else []
+
+
+def _others(name: str, document: dict[str, Any], published: bool) -> list[str]:
+    """What other libraries call it, and which weights of it are published."""
+    found = []
+    aliases = registry.aliases_of(name)
+    document["aliases"] = [asdict(alias) for alias in aliases]
+    if aliases:
+        rows = [(f"  {alias.alias}", alias.library, alias.difference.removeprefix(", ").removeprefix("; ")) for alias in aliases]
+        found.append(f"called elsewhere:\n{table(rows)}")
+    tags = registry.tags(name) if published else {}
+    if published:
+        document["tags"] = [asdict(tag) for tag in tags.values()]
+    if tags:
+        heads = [
+            (f"  {tag.full_name}", f"{tag.num_classes} classes" if tag.num_classes else "features", tag.licence, tag.reported)
+            for tag in tags.values()
+        ]
+        found.append(f"published weights, the default first, with their licence and ImageNet top-1 as reported:\n{table(heads)}")
+    return found
+
+
+def _file(what: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     source = find_source(what, **facts)
     config = source.config
-    variant = registry.variants().get(what)
     origin = dict(source.origin)
     if not origin:
-        own = {} if variant is None else variant.fields
-        origin = {
-            f: "the variant" if f in own or variant is None else f"extends {variant.base}" for f in type(config.spec).model_fields
-        }
-        origin.update(dict.fromkeys(facts, "stated"))
-    document: dict[str, Any] = {**_common(config), "fields": origin}
+        path = Path(what)
+        stated = registry.origin_of(registry.read_variant(path)) if path.suffix == ".toml" else {}
+        origin = {**stated, **dict.fromkeys(facts, "stated")}
+    document: dict[str, Any] = {**_common(config), "fields": _origins(config, origin)}
     lines = _lines(config)
-    if variant is not None:
-        document["family"] = variant.family
-        ready = variant.weights is not None
-        lines["weights"] = "shipped with this package" if ready else "none here: an architecture"
     if source.path is not None:
         document |= {"dialect": source.dialect, "file": source.path.name, "sha256": sha256_of(source.path)}
         types = sorted({stored.dtype for stored in (source.tensors or {}).values()})
@@ -79,9 +145,16 @@ def _model(what: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
             "file": f"{source.path.name}, {len(source.tensors or {})} tensors of {', '.join(types)}, dialect {source.dialect}"
         }
         lines |= {"sha256": document["sha256"]}
-    values = config.spec.model_dump()
-    fields = {name: f"{_plain(values[name]):<16} {origin[name]}" for name in values}
-    return document, f"{pairs(lines)}\n\n{pairs(fields)}"
+    return document, f"{pairs(lines)}\n\n{_fields(config, document['fields'])}"
+
+
+def _origins(config: ModelConfig, origin: Mapping[str, str]) -> dict[str, str]:
+    """Where each field of the spec comes from, in the spec's order."""
+    return {name: origin.get(name, "the default") for name in type(config.spec).model_fields}
+
+
+def _fields(config: ModelConfig, origin: Mapping[str, str]) -> str:
+    return pairs({name: f"{_plain(getattr(config.spec, name)):<16} {where}" for name, where in origin.items()})
 
 
 def _artifact(about: Description) -> tuple[dict[str, Any], str]:
@@ -130,13 +203,21 @@ def _lines(config: ModelConfig) -> dict[str, str]:
         lines["licence"] = config.licence
     lines["cost"] = f"{spec.params:,} parameters, {spec.macs / 1e9:.3f} GMACs an image, {spec.tokens} tokens"
     if prepared is not None:
-        edge = "squashed" if prepared.resize_to is None else f"shorter edge {prepared.resize_to}, centre crop"
+        edge = _edge(prepared.resize_to)
         size = f"{prepared.size[0]}x{prepared.size[1]}"
         lines["images"] = f"{size}, {prepared.interpolation}, {edge}, mean {_plain(prepared.mean)}, std {_plain(prepared.std)}"
     if config.labels is not None:
         more = ", ..." if len(config.labels) > 10 else ""
         lines["labels"] = f"{len(config.labels)}: {', '.join(config.labels[:10])}{more}"
     return lines
+
+
+def _edge(resize_to: int | tuple[int, int] | None) -> str:
+    if resize_to is None:
+        return "squashed"
+    if isinstance(resize_to, tuple):
+        return f"squashed to {resize_to[0]}x{resize_to[1]}, centre crop"
+    return f"shorter edge {resize_to}, centre crop"
 
 
 def _plain(value: Any) -> str:

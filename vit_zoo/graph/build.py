@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo import forward
+from vit_zoo import forward, positions
 from vit_zoo.errors import CheckFailed, InputError
 from vit_zoo.files import Stored
 from vit_zoo.files.stored import ONNX_TYPES
@@ -38,7 +38,7 @@ def build(spec: ViTSpec, tensors: Mapping[str, Stored], *, opset: int, outputs: 
         raise InputError(f"opset {opset}; ViTs are written at opset {OPSETS[0]} to {OPSETS[-1]}")
     names = forward.checked_outputs(spec, outputs)
     image = Value(INPUT, (BATCH, spec.channels, *spec.image_size))
-    op = OnnxOps(tensors, opset, image=image)
+    op = OnnxOps(tensors, opset, positions.tables(spec), image=image)
     found = forward.vit(Scope(), image, spec, op, names)
     _check_accounting(op, spec, names)
     results = {name: op._full(value) for name, value in found.items()}
@@ -80,7 +80,7 @@ def _named(op: OnnxOps, results: dict[str, Value]) -> dict[str, Value]:
 
 
 def _proto(op: OnnxOps, image: Value, results: dict[str, Value], opset: int) -> onnx.ModelProto:
-    from onnx import TensorProto, checker, helper
+    from onnx import TensorProto, checker, helper, numpy_helper
 
     def info(value: Value) -> Any:
         return helper.make_tensor_value_info(value.name, TensorProto.FLOAT, list(value.shape))
@@ -90,6 +90,7 @@ def _proto(op: OnnxOps, image: Value, results: dict[str, Value], opset: int) -> 
         helper.make_tensor(name, TensorProto.INT64 if kind == "i" else TensorProto.FLOAT, [len(values)] if vector else [], values)
         for (kind, values, vector), name in op.constants.items()
     ]
+    constants += [numpy_helper.from_array(table, name) for name, table in op.tables.items()]
     graph = helper.make_graph(nodes, "vit", [info(image)], [info(value) for value in results.values()], constants)
     opsets = [helper.make_opsetid("", opset)]
     model = helper.make_model_gen_version(graph, opset_imports=opsets, producer_name="vitzoo")

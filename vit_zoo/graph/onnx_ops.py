@@ -16,6 +16,7 @@ from vit_zoo.files import Stored
 
 OPSETS = range(17, 26)
 BATCH = "batch"
+SIGMOID = {"quick_gelu": 1.702, "silu": 1.0}  # x sigmoid(scale x)
 Shape = tuple[int | str, ...]
 
 
@@ -39,6 +40,18 @@ class Value:
     name: str
     shape: Shape
     flat: bool = False
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Queries, keys or values of `n` heads: b t (n e), or b t n e where something looked at single heads."""
+
+    x: Value
+    n: int
+
+    @property
+    def inner(self) -> int:
+        return math.prod(int(side) for side in self.x.shape[2:])
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,7 @@ class OnnxOps:
 
     tensors: Mapping[str, Stored]
     opset: int
+    tables: Mapping[str, Any] = field(default_factory=dict)  # of `positions.py`: constants of the graph, by name
     nodes: list[Node] = field(default_factory=list)
     weights: dict[str, Weight] = field(default_factory=dict)
     constants: dict[tuple[str, tuple[Any, ...], bool], str] = field(default_factory=dict)
@@ -85,6 +99,9 @@ class OnnxOps:
         shape = self.tensors[m.path].shape
         return Value(self._weight(m.path), shape)
 
+    def table(self, m: Scope, x: Value) -> Value:
+        return Value(m.path, self.tables[m.path].shape)
+
     def patches(self, image: Value, size: tuple[int, int]) -> Value:
         (c, H, W), (p, q) = map(int, image.shape[1:]), size
         h, w = H // p, W // q
@@ -97,15 +114,16 @@ class OnnxOps:
         shape = self.tensors[f"{m.path}.weight"].shape
         return self._gemm(m, x, 0, shape[0])
 
-    def norm(self, m: Scope, x: Value, eps: float) -> Value:
+    def norm(self, m: Scope, x: Value | Heads, eps: float) -> Value | Heads:
         with self._in(m.path):
-            weight, bias = self._weight(f"{m.path}.weight"), self._weight(f"{m.path}.bias")
-            return self._like(x, "LayerNormalization", x.name, weight, bias, axis=-1, epsilon=eps)
+            if isinstance(x, Heads):
+                return Heads(self._norm(m, self._apart(x), eps), x.n)
+            return self._norm(m, x, eps)
 
     def act(self, x: Value, name: str) -> Value:
-        if name == "quick_gelu":  # x sigmoid(1.702 x)
-            gate = self._node("Sigmoid", self._node("Mul", x.name, self._float(1.702)))
-            return self._like(x, "Mul", x.name, gate)
+        if name in SIGMOID:
+            scaled = x.name if SIGMOID[name] == 1 else self._node("Mul", x.name, self._float(SIGMOID[name]))
+            return self._like(x, "Mul", x.name, self._node("Sigmoid", scaled))
         if self.opset >= 20:
             return self._like(x, "Gelu", x.name, approximate="tanh" if name == "gelu_tanh" else "none")
         half = self._float(0.5)
@@ -119,14 +137,21 @@ class OnnxOps:
         gate = self._node("Add", inner, self._float(1.0))
         return self._like(x, "Mul", self._node("Mul", x.name, gate), half)
 
+    def tanh(self, x: Value) -> Value:
+        return self._like(x, "Tanh", x.name)
+
     def add(self, x: Value, y: Value) -> Value:
         if x.flat != y.flat:
             both = self._flat if x.shape[0] == y.shape[0] else self._full  # a table of positions has batch 1
             x, y = both(x), both(y)
         return self._like(x, "Add", x.name, y.name)
 
-    def mul(self, x: Value, m: Scope) -> Value:
-        return self._like(x, "Mul", x.name, self._weight(m.path))
+    def mul(self, x: Value, y: Value) -> Value:
+        return self._like(x, "Mul", x.name, y.name)
+
+    def halves(self, x: Value) -> tuple[Value, Value]:
+        x, y = self._split(x, 2)
+        return x, y
 
     def concat(self, parts: Sequence[Value]) -> Value:
         whole = [self._full(part) for part in parts]
@@ -161,32 +186,54 @@ class OnnxOps:
             name = self._node("ReduceMean", x.name, axes=[1], keepdims=0)
         return Value(name, (x.shape[0], x.shape[2]))
 
+    def join(self, parts: Sequence[Value]) -> Value:
+        if len(parts) == 1:
+            return parts[0]
+        width = sum(int(part.shape[1]) for part in parts)
+        return Value(self._node("Concat", *(part.name for part in parts), axis=-1), (parts[0].shape[0], width))
+
+    def average(self, parts: Sequence[Value]) -> Value:
+        return parts[0] if len(parts) == 1 else self._like(parts[0], "Mean", *(part.name for part in parts))
+
     def heads(self, x: Value, heads: int) -> Heads:
         return Heads(x, heads)
 
-    def qkv(self, m: Scope, x: Value, heads: int, rows: tuple[int, int] | None) -> tuple[Heads, Heads, Heads]:
+    def qkv(
+        self, m: Scope, x: Value, heads: int, rows: tuple[int, int] | None, biases: tuple[Scope, Scope] | None
+    ) -> tuple[Heads, Heads, Heads]:
         inner = self.tensors[f"{m.path}.weight"].shape[0] // 3
+        bias: list[str] = []
+        if biases is not None:  # keys have none: one vector with zeros in the middle, which onnxruntime folds
+            bias = [self._weight(biases[0].path), self._constant("f", (0.0,) * inner, vector=True), self._weight(biases[1].path)]
         if rows is None:
-            q, k, v = self._split(self.linear(m, x), 3)
+            q, k, v = self._split(self._gemm(m, x, 0, 3 * inner, bias), 3)
         else:
-            q = self._gemm(m, self.rows(x, *rows), 0, inner)
-            k, v = self._split(self._gemm(m, x, inner, 3 * inner), 2)
+            q = self._gemm(m, self.rows(x, *rows), 0, inner, bias[:1])
+            k, v = self._split(self._gemm(m, x, inner, 3 * inner, bias[1:]), 2)
         return Heads(q, heads), Heads(k, heads), Heads(v, heads)
 
     def kv(self, m: Scope, x: Value, heads: int) -> tuple[Heads, Heads]:
         k, v = self._split(self.linear(m, x), 2)
         return Heads(k, heads), Heads(v, heads)
 
+    def rotate(self, x: Heads, cos: Value, sin: Value) -> Heads:
+        """Turn the pairs of a head's first and second half; the tables are t 1 e/2."""
+        whole = self._apart(x)
+        (first, second), c, s = (part.name for part in self._split(whole, 2)), cos.name, sin.name
+        one = self._node("Sub", self._node("Mul", first, c), self._node("Mul", second, s))
+        other = self._node("Add", self._node("Mul", second, c), self._node("Mul", first, s))
+        return Heads(self._like(whole, "Concat", one, other, axis=-1), x.n)
+
     def attend(self, q: Heads, k: Heads, v: Heads, dropout: float) -> Value:
-        t, inner = int(q.x.shape[1]), int(v.x.shape[2])
+        inner = v.inner
         if self.opset >= 23:
-            query = self._full(q.x)
+            query = self._merged(q)
             query = query if query.shape[0] == BATCH else self._expand(query)
-            parts = (query.name, self._full(k.x).name, self._full(v.x).name)
-            return Value(self._node("Attention", *parts, q_num_heads=q.n, kv_num_heads=q.n), (BATCH, t, inner))
-        x = self._node("MatMul", self._softmax(q, k), self._split_heads(v, 0, 2, 1, 3))
+            parts = (query.name, self._merged(k).name, self._merged(v).name)
+            return Value(self._node("Attention", *parts, q_num_heads=q.n, kv_num_heads=q.n), (BATCH, q.x.shape[1], inner))
+        x = self._node("MatMul", self._softmax(q, k), self._transposed(v, 0, 2, 1, 3))
         x = self._node("Reshape", self._node("Transpose", x, perm=[0, 2, 1, 3]), self._ints(-1, inner))
-        return Value(x, (BATCH, t, inner), flat=True)
+        return Value(x, (BATCH, q.x.shape[1], inner), flat=True)
 
     def attention_weights(self, q: Heads, k: Heads) -> Value:
         return Value(self._softmax(q, k), (BATCH, q.n, q.x.shape[1], k.x.shape[1]))
@@ -202,29 +249,46 @@ class OnnxOps:
 
     # what they are made of
 
-    def _gemm(self, m: Scope, x: Value, start: int, stop: int) -> Value:
-        """x times some rows of a weight, all of them or a slice of a fused one."""
+    def _gemm(self, m: Scope, x: Value, start: int, stop: int, bias: Sequence[str] = ()) -> Value:
+        """x times some rows of a weight, all of them or a slice of a fused one; `bias` replaces the layer's own."""
         with self._in(m.path):
             names = [self._flat(x).name, self._weight(f"{m.path}.weight", start, stop, matrix=True)]
-            if f"{m.path}.bias" in self.tensors:
+            if bias:
+                names.append(bias[0] if len(bias) == 1 else self._node("Concat", *bias, axis=0))
+            elif f"{m.path}.bias" in self.tensors:
                 names.append(self._weight(f"{m.path}.bias", start, stop))
             return Value(self._node("Gemm", *names, transB=1), (*x.shape[:-1], stop - start), flat=len(x.shape) == 3)
 
+    def _norm(self, m: Scope, x: Value, eps: float) -> Value:
+        weight, bias = self._weight(f"{m.path}.weight"), self._weight(f"{m.path}.bias")
+        return self._like(x, "LayerNormalization", x.name, weight, bias, axis=-1, epsilon=eps)
+
     def _split(self, x: Value, parts: int) -> list[Value]:
-        width = int(x.shape[2]) // parts
+        width = int(x.shape[-1]) // parts
         names = self._new("Split", parts)
         self._emit("Split", (x.name, self._ints(*[width] * parts)), names, axis=-1)
-        return [Value(name, (*x.shape[:2], width), x.flat) for name in names]
+        return [Value(name, (*x.shape[:-1], width), x.flat) for name in names]
 
-    def _split_heads(self, h: Heads, *perm: int) -> str:
-        _, t, inner = h.x.shape
+    def _apart(self, h: Heads) -> Value:
+        """b t n e."""
+        if len(h.x.shape) == 4:
+            return h.x
+        b, t, inner = h.x.shape
         e = int(inner) // h.n
-        return self._node("Transpose", self._node("Reshape", h.x.name, self._ints(-1, int(t), h.n, e)), perm=list(perm))
+        return Value(self._node("Reshape", h.x.name, self._ints(-1, int(t), h.n, e)), (b, t, h.n, e))
+
+    def _merged(self, h: Heads) -> Value:
+        """b t (n e)."""
+        if len(h.x.shape) == 3:
+            return self._full(h.x)
+        return Value(self._node("Reshape", h.x.name, self._ints(-1, int(h.x.shape[1]), h.inner)), (*h.x.shape[:2], h.inner))
+
+    def _transposed(self, h: Heads, *perm: int) -> str:
+        return self._node("Transpose", self._apart(h).name, perm=list(perm))
 
     def _softmax(self, q: Heads, k: Heads) -> str:
-        e = int(q.x.shape[2]) // q.n
-        query = self._node("Mul", self._split_heads(q, 0, 2, 1, 3), self._float(e**-0.5))
-        return self._node("Softmax", self._node("MatMul", query, self._split_heads(k, 0, 2, 3, 1)), axis=-1)
+        query = self._node("Mul", self._transposed(q, 0, 2, 1, 3), self._float((q.inner // q.n) ** -0.5))
+        return self._node("Softmax", self._node("MatMul", query, self._transposed(k, 0, 2, 3, 1)), axis=-1)
 
     def _expand(self, x: Value) -> Value:
         """Batch 1 to the batch of the image."""
@@ -296,11 +360,3 @@ class OnnxOps:
             yield
         finally:
             self._where.pop()
-
-
-@dataclass(frozen=True)
-class Heads:
-    """A tensor whose last axis holds `n` heads, which the attention operator splits."""
-
-    x: Value
-    n: int

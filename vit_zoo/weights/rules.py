@@ -169,7 +169,9 @@ def _join(parts: list[Stored], pattern: str | None, sizes: Sizes, where: object,
         shapes = [part.shape if pattern is None else shape_after(pattern, part.shape, sizes) for part in parts]
     except ValueError as error:
         raise RefusedContent(f"{name!r} has shape {list(parts[0].shape)}: {error}", where=where) from None
-    shape = (sum(s[0] for s in shapes), *shapes[0][1:]) if len(parts) > 1 else shapes[0]
+    if len(set(shapes)) > 1:
+        raise RefusedContent(f"{name!r} and its companions have different shapes", where=where)
+    shape = (len(parts) * shapes[0][0], *shapes[0][1:]) if len(parts) > 1 else shapes[0]
     return Stored(parts[0].dtype, shape, partial(_joined, parts, pattern, sizes))
 
 
@@ -196,10 +198,12 @@ def _cut(whole: Stored, rows: slice, pattern: str | None, sizes: Sizes) -> Array
 
 
 def _rearranged(array: Array, pattern: str, sizes: Sizes) -> Array:
+    import numpy as np
     from einops import rearrange
 
     named = set(re.findall(r"[a-z]+", pattern.split("->", maxsplit=1)[0]))
-    return rearrange(array, pattern, **{axis: size for axis, size in sizes.items() if axis in named})
+    moved = rearrange(array, pattern, **{axis: size for axis, size in sizes.items() if axis in named})
+    return np.ascontiguousarray(moved)  # torch.export warns of parameters with other strides
 
 
 def _blocks(template: str, keys: Iterable[str]) -> list[str]:

@@ -10,40 +10,60 @@ from typing import Any
 from vit_zoo.errors import NotRepresentable
 from vit_zoo.weights.rules import Dialect, Need, Rule, layer
 
-SINGLE = ("cls_token", "reg_token", "pos_embed", "attn_pool.latent", "blocks.{i}.ls1.gamma", "blocks.{i}.ls2.gamma")
-LAYERS = (
-    "patch_embed.pre_norm", "patch_embed.proj", "patch_embed.post_norm", "norm_pre", "norm", "fc_norm", "head",
-    "attn_pool.q", "attn_pool.kv", "attn_pool.proj", "attn_pool.norm", "attn_pool.mlp.fc1", "attn_pool.mlp.fc2",
-    "blocks.{i}.norm1", "blocks.{i}.attn.qkv", "blocks.{i}.attn.proj", "blocks.{i}.norm2", "blocks.{i}.mlp.fc1",
-    "blocks.{i}.mlp.fc2",
+SINGLE = (
+    "cls_token", "dist_token", "reg_token", "pos_embed", "attn_pool.latent", "blocks.{i}.attn.q_bias", "blocks.{i}.attn.v_bias",
+    "blocks.{i}.ls1.gamma", "blocks.{i}.ls2.gamma",
 )  # fmt: skip
+LAYERS = (
+    "patch_embed.pre_norm", "patch_embed.proj", "patch_embed.post_norm", "norm_pre", "norm", "fc_norm", "pre_logits", "head",
+    "head_dist", "attn_pool.q", "attn_pool.kv", "attn_pool.proj", "attn_pool.norm", "attn_pool.mlp.fc1", "attn_pool.mlp.fc2",
+    "blocks.{i}.norm1", "blocks.{i}.attn.qkv", "blocks.{i}.attn.q_norm", "blocks.{i}.attn.k_norm", "blocks.{i}.attn.proj",
+    "blocks.{i}.norm2", "blocks.{i}.mlp.fc1", "blocks.{i}.mlp.fc2",
+)  # fmt: skip
+
+
+ACTS = {
+    ("GELU", "none"): "gelu",
+    ("GELU", "tanh"): "gelu_tanh",
+    ("GELUTanh", ""): "gelu_tanh",
+    ("QuickGELU", ""): "quick_gelu",
+    ("SiLU", ""): "silu",
+}
+POOLS = {"token": "cls", "avg": "mean", "map": "map", "": "none"}
 
 
 def facts_of(module: Any) -> dict[str, Any]:
     """What timm's live module tells: heads, image size, eps, activation, pooling, and what it leaves out on purpose."""
-    acts = {
-        ("GELU", "none"): "gelu",
-        ("GELU", "tanh"): "gelu_tanh",
-        ("GELUTanh", ""): "gelu_tanh",
-        ("QuickGELU", ""): "quick_gelu",
-    }
     block = module.blocks[0]
-    act = (type(block.mlp.act).__name__, getattr(block.mlp.act, "approximate", ""))
-    pools = {"token": "cls", "avg": "mean", "map": "map", "": "none"}
-    if act not in acts or module.global_pool not in pools:
-        raise NotRepresentable(f"timm model with activation {act[0]} and pooling '{module.global_pool}'")
-    pool = pools[module.global_pool]
+    if getattr(block.mlp, "gate_last", False):
+        raise NotRepresentable("timm model whose MLP has its gate last")
+    pool, pool_tokens = pool_of(module, include_prefix=module.pool_include_prefix)
     return {
         "heads": block.attn.num_heads,
         "image_size": module.patch_embed.img_size,
         "norm_eps": block.norm1.eps,
-        "act": acts[act],
+        "act": act_of(block.mlp.act),
         "pool": pool,
         "pos": "none" if module.pos_embed is None else "learned",
         "patch_bias": module.patch_embed.proj.bias is not None,
         "head_bias": getattr(module.head, "bias", True) is not None,
-        "pool_tokens": "patches" if pool in ("mean", "map") and not module.pool_include_prefix else "all",
+        "pool_tokens": pool_tokens,
     }
+
+
+def act_of(act: Any) -> str:
+    found = (type(act).__name__, getattr(act, "approximate", ""))
+    if found not in ACTS:
+        raise NotRepresentable(f"timm model with activation {found[0]}")
+    return ACTS[found]
+
+
+def pool_of(module: Any, *, include_prefix: bool) -> tuple[str, str]:
+    """Pool and pool_tokens."""
+    if module.global_pool not in POOLS:
+        raise NotRepresentable(f"timm model with pooling '{module.global_pool}'")
+    pool = POOLS[module.global_pool]
+    return pool, "patches" if pool in ("mean", "map") and not include_prefix else "all"
 
 
 RULES = (*(Rule(name, (name,)) for name in SINGLE), *(r for name in LAYERS for r in layer(name, name)))

@@ -30,6 +30,7 @@ TORCHVISION = Dialect(
         *layer("blocks.{i}.mlp.fc1", f"{BLOCK}.mlp.0"),
         *layer("blocks.{i}.mlp.fc2", f"{BLOCK}.mlp.3"),
         *layer("norm", "encoder.ln"),
+        *layer("pre_logits", "heads.pre_logits"),
         *layer("head", "heads.head"),
     ),
     # the published files have the names of a torchvision before 0.13's MLP block

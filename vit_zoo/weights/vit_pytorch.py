@@ -1,4 +1,7 @@
-"""vit-pytorch's ViT since 1.17. Source: lucidrains vit-pytorch 1.26.11, vit.py: eps 1e-5, exact GELU.
+"""vit-pytorch's ViT since 1.17, and its SimpleViT (Beyer et al., 2022), with registers or without: eps 1e-5, exact GELU.
+
+Source: lucidrains vit-pytorch 1.26.11, vit.py, simple_vit.py and simple_vit_with_register_tokens.py. The last puts its
+registers behind the patches; attention is the same in any order, and ours are in front.
 
 A patch is flattened (row, column, channel) there and (channel, row, column) here.
 """
@@ -27,16 +30,35 @@ def sizes(shapes: Shapes, facts: Mapping[str, Any]) -> dict[str, int]:
 
 
 def facts_of(module: Any) -> dict[str, Any]:
-    """What the live module tells: heads, pooling and the patch."""
+    """What the live module tells: heads, eps, pooling, the patch, and, where its positions are fixed, the image."""
     attention = module.transformer.layers[0][0]
     patch = module.patch_size
     facts = {
         "heads": attention.heads,
         "patch_size": patch,
         "channels": module.to_patch_embedding[1].weight.numel() // math.prod(patch),
+        "pool": "none" if getattr(module, "mlp_head", True) is None else module.pool,
+        "norm_eps": attention.norm.eps,
     }
-    return {**facts, "pool": "none" if module.mlp_head is None else module.pool, "norm_eps": attention.norm.eps}
+    if hasattr(module, "linear_head"):
+        firsts = (module.pos_embedding[:, 0] == 0).nonzero().flatten().tolist()  # sin x is 0 where a row of patches begins
+        columns = len(module.pos_embedding) // len(firsts)
+        facts["image_size"] = (len(firsts) * patch[0], columns * patch[1])
+    return facts
 
+
+BODY = (
+    rule("patch_embed.pre_norm.weight", "to_patch_embedding.1.weight", pattern="(p q c) -> (c p q)"),
+    rule("patch_embed.pre_norm.bias", "to_patch_embedding.1.bias", pattern="(p q c) -> (c p q)"),
+    rule("patch_embed.proj.weight", "to_patch_embedding.2.weight", pattern="d (p q c) -> d c p q"),
+    rule("patch_embed.proj.bias", "to_patch_embedding.2.bias"),
+    *layer("patch_embed.post_norm", "to_patch_embedding.3"),
+    *layer("blocks.{i}.norm1", f"{ATTENTION}.norm"),
+    rule("blocks.{i}.attn.qkv.weight", f"{ATTENTION}.to_qkv.weight"),
+    *layer("blocks.{i}.norm2", f"{FEED_FORWARD}.net.0"),
+    *layer("blocks.{i}.mlp.fc1", f"{FEED_FORWARD}.net.1"),
+    *layer("norm", "transformer.norm"),
+)
 
 VIT_PYTORCH = Dialect(
     name="vit-pytorch",
@@ -44,18 +66,9 @@ VIT_PYTORCH = Dialect(
     rules=(
         rule("cls_token", "cls_token", pattern="a d -> 1 a d"),
         rule("pos_embed", "pos_embedding", pattern="t d -> 1 t d"),
-        rule("patch_embed.pre_norm.weight", "to_patch_embedding.1.weight", pattern="(p q c) -> (c p q)"),
-        rule("patch_embed.pre_norm.bias", "to_patch_embedding.1.bias", pattern="(p q c) -> (c p q)"),
-        rule("patch_embed.proj.weight", "to_patch_embedding.2.weight", pattern="d (p q c) -> d c p q"),
-        rule("patch_embed.proj.bias", "to_patch_embedding.2.bias"),
-        *layer("patch_embed.post_norm", "to_patch_embedding.3"),
-        *layer("blocks.{i}.norm1", f"{ATTENTION}.norm"),
-        rule("blocks.{i}.attn.qkv.weight", f"{ATTENTION}.to_qkv.weight"),
+        *BODY,
         *layer("blocks.{i}.attn.proj", f"{ATTENTION}.to_out.0"),
-        *layer("blocks.{i}.norm2", f"{FEED_FORWARD}.net.0"),
-        *layer("blocks.{i}.mlp.fc1", f"{FEED_FORWARD}.net.1"),
         *layer("blocks.{i}.mlp.fc2", f"{FEED_FORWARD}.net.4"),
-        *layer("norm", "transformer.norm"),
         *layer("head", "mlp_head"),
     ),
     conventions={"norm_eps": 1e-5, "act": "gelu"},
@@ -67,5 +80,21 @@ VIT_PYTORCH = Dialect(
         Need("blocks.0.attn.proj.bias", "proj_bias", beside="blocks.0.attn.proj.weight"),
         Need("head.bias", "head_bias", beside="head.weight"),
     ),
+    facts_of=facts_of,
+)
+
+SIMPLE_VIT = Dialect(
+    name="vit-pytorch-simple",
+    telltale=("to_patch_embedding.2.weight", "transformer.layers.0.0.to_out.weight", "transformer.norm.weight"),
+    rules=(
+        rule("reg_token", "register_tokens", pattern="r d -> 1 r d"),
+        *BODY,
+        rule("blocks.{i}.attn.proj.weight", f"{ATTENTION}.to_out.weight"),
+        *layer("blocks.{i}.mlp.fc2", f"{FEED_FORWARD}.net.3"),
+        *layer("head", "linear_head"),
+    ),
+    conventions={"norm_eps": 1e-5, "act": "gelu", "pos": "sincos_moco"},
+    sizes=sizes,
+    needs=(Need("patch_embed.proj.bias", "patch_bias"), Need("head.bias", "head_bias", beside="head.weight")),
     facts_of=facts_of,
 )
