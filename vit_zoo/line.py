@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vit_zoo.artifacts import Export, Placement, target_of, write_onnx_file, write_program
-from vit_zoo.errors import CannotWrite, InputError
-from vit_zoo.files import write_text
+from vit_zoo.errors import CannotWrite, CheckFailed, InputError, OtherWeights, RefusedContent
+from vit_zoo.files import sniff, write_text
 from vit_zoo.files.atomic import check_target, writing
-from vit_zoo.formats import SUFFIX, open_artifact
+from vit_zoo.formats import SUFFIX, describe, open_artifact
 from vit_zoo.formats.artifact import report_path
 from vit_zoo.forward import unread
 from vit_zoo.live import Live, check_content, filled, random_model, with_own_weights, with_some_weights, write_model
@@ -21,8 +21,13 @@ from vit_zoo.sources import ModelLike, Source, find_source
 if TYPE_CHECKING:
     import torch
 
+    from vit_zoo.files import Stored
+    from vit_zoo.formats.artifact import Description
     from vit_zoo.model import ViT
-    from vit_zoo.parity import ParityReport
+    from vit_zoo.model_config import ModelConfig
+    from vit_zoo.parity.images import Frame
+    from vit_zoo.parity.references import Reference
+    from vit_zoo.parity.report import Effort, ParityReport
 
 OPSET = 20  # every client reads it; from 23 on attention is one operator, which older ones lack
 Note = Callable[[str], None]  # what a person should hear while it happens
@@ -102,7 +107,7 @@ def export(
     opset: int | None = None,
     placement: Placement | None = None,
     outputs: Sequence[str] = (),
-    verify: bool = True,
+    verify: bool | Effort = True,
     weights: str | os.PathLike[str] | None = None,
     seed: int | None = None,
     note: Note = lambda line: None,
@@ -112,7 +117,8 @@ def export(
 
     `out` is a file (for one format) or a folder, the current one by default. `placement` of ONNX weights: `inline` in
     the file (the default below 2 GiB), `external` in `.onnx_data` beside it, `shared` with the `model.safetensors` of the
-    folder. A registry name alone is exported with the random weights of `seed`, or those that ship with it.
+    folder. A registry name alone is exported with the random weights of `seed`, or those that ship with it. `verify` may
+    name the effort, as in `verify`.
     Raises CheckFailed when a file does not compute the model: it is then set aside as `*.rejected`.
     """
     formats = [to] if isinstance(to, str) else list(dict.fromkeys(to))
@@ -133,39 +139,139 @@ def export(
     for target in targets.values():
         check_target(target)
     live = Live(source)
+    effort: Effort | None = None if verify is False else "default" if verify is True else verify
+    _check_effort(effort)
     written = []
     for format_, target in targets.items():
         note(f"writing {target}{', then checking it' if verify else ''}")
         if format_ == "onnx":
-            written.append(write_onnx_file(source, target, live, OPSET if opset is None else opset, placement, outputs, verify))
+            written.append(write_onnx_file(source, target, live, OPSET if opset is None else opset, placement, outputs, effort))
         else:
-            written.append(write_program(source, target, live, format_, outputs, verify))
+            written.append(write_program(source, target, live, format_, outputs, effort))
     return written
 
 
-def verify(artifact: str | os.PathLike[str], against: ModelLike | None = None, **facts: Any) -> ParityReport:
-    """Check an artifact against a model: `against`, or the spec and the weights that the file itself holds.
+def verify(
+    artifact: ModelLike,
+    against: ModelLike | None = None,
+    *,
+    effort: Effort = "default",
+    fixed: Sequence[str] = (),
+    blocks: bool = False,
+    **facts: Any,
+) -> ParityReport:
+    """Check that an artifact, any tool's, computes a model; or that two checkpoints, or two artifacts, compute the same.
 
-    Writes `FILE.parity.json` beside it; but the verdict that these very bytes got when they were exported stays, unless
-    the file contradicts itself. Does not raise for a file that fails: the report says so.
+    `against` is anything that `load` takes, another artifact, or another library's live module, which then computes by
+    its own code; without it, the spec and the weights that the file itself holds. `effort`: `quick` (no float64, no
+    optimiser off), `default`, or `full` (more images and batches, every inner value). `fixed` names axes that a file
+    declares free and that are used at one size only. `blocks` measures the error behind every block. Writes
+    `FILE.parity.json` beside an artifact; but the verdict that these very bytes got against their model stays, unless a
+    greater effort confirms it or the file contradicts itself. Does not raise for a file that fails: the report says so.
     """
-    from vit_zoo.formats.onnx_file import weights_in
-    from vit_zoo.parity import Reference, check_parity, read_report
+    from vit_zoo.parity.check import check_model, check_parity
+    from vit_zoo.parity.references import ModelReference
+    from vit_zoo.parity.report import read_report
 
-    path = Path(artifact)
-    opened = open_artifact(path)
-    if against is not None:
-        reference = Live(with_own_weights(find_source(against, **facts), str(against))).reference
-    elif opened.about.format == "onnx":
-        spec = opened.config.spec
-        held = weights_in(path, spec.shapes(), unread(spec, opened.outputs))
-        reference = Reference(filled(Source(opened.config, held)), "the weights that it holds")
+    _check_effort(effort)
+    if against is not None and not _is_artifact(artifact):
+        live = Live(with_own_weights(find_source(artifact), str(artifact)))
+        return check_model(live.reference, _reference(against, facts, None), effort=effort)
+    path = Path(artifact)  # type: ignore[arg-type]
+    about, held = describe(path), None
+    if against is None:
+        held = _held(about)
+        reference: Reference = ModelReference(filled(Source(about.known_config(), held)), "the weights that it holds")
     else:
-        raise InputError("name the model to verify it against", where=path)
-    data = opened.about.export.get("data")
-    report = check_parity(path, reference, companion=None if data is None else path.parent / str(data))
+        reference = _reference(against, facts, about)
+    data = about.export.get("data")
+    companion = None if data is None else path.parent / str(data)
+    report = check_parity(path, reference, companion=companion, effort=effort, fixed=fixed, held=held, blocks=blocks)
     known = read_report(path)
     settled = known is not None and known.ok and known.sha256 == report.sha256 and (report.ok or against is not None)
-    if not settled:
+    if not settled or (known is not None and report.ok and against is not None and report.outweighs(known)):
         write_text(report_path(path), report.dumps())
     return report
+
+
+def _check_effort(effort: str | None) -> None:
+    if effort not in (None, "quick", "default", "full"):
+        raise InputError(f"effort {effort!r}: quick, default or full")
+
+
+def _held(about: Description) -> dict[str, Stored]:
+    """The weights in a file of ours. Raises CheckFailed if those beside it are not the ones that it was written for."""
+    from vit_zoo.formats.onnx_file import check_companion
+    from vit_zoo.formats.skeleton import weights_in
+
+    if about.format != "onnx":
+        open_artifact(about.path)
+        raise InputError("name the model to verify it against", where=about.path)
+    spec = about.known_config().spec
+    try:
+        check_companion(about)
+    except OtherWeights as error:
+        raise CheckFailed(error.message, where=about.path) from None
+    return weights_in(about.path, spec.shapes(), unread(spec, about.export.get("outputs", ())))
+
+
+def _reference(against: ModelLike, facts: Mapping[str, Any], about: Description | None) -> Reference:
+    """What to compare with: an artifact, another library's module by its own code, or a model of ours."""
+    from vit_zoo.model import ViT
+    from vit_zoo.parity.images import Frame
+    from vit_zoo.parity.references import ArtifactReference, ModuleReference
+
+    if _is_artifact(against):
+        artifact = open_artifact(against)  # type: ignore[arg-type]
+        if facts:
+            raise InputError("an exported file states its own facts", where=_shown(against))
+        config = artifact.about.config or (None if about is None else about.config)
+        return ArtifactReference(artifact, _frame(config, artifact.path, {}))
+    if isinstance(against, str | os.PathLike | ViT):
+        return Live(with_own_weights(find_source(against, **facts), _shown(against))).reference
+    try:
+        like = filled(find_source(against, **facts))
+    except RefusedContent:  # no dialect of ours: its own code is enough
+        frame = _frame(None, None if about is None else about.path, {**_stated(against), **facts})
+        return ModuleReference(against, type(against).__name__, frame)
+    return ModuleReference(against, type(against).__name__, Frame.of(like.spec, like.config.preprocess), like)
+
+
+def _stated(module: Any) -> dict[str, Any]:
+    """Sizes that a module of transformers states."""
+    config = getattr(module, "config", None)
+    config = getattr(config, "vision_config", config)
+    names = {"image_size": "image_size", "patch_size": "patch_size", "channels": "num_channels"}
+    return {ours: getattr(config, theirs) for ours, theirs in names.items() if getattr(config, theirs, None) is not None}
+
+
+def _frame(config: ModelConfig | None, path: Path | None, facts: Mapping[str, Any]) -> Frame:
+    """The images that a file or module takes: as its config says, as it states, as its input is declared."""
+    from vit_zoo.parity.images import Frame
+
+    if config is not None:
+        return Frame.of(config.spec, config.preprocess)
+    size, patch = facts.get("image_size"), facts.get("patch_size", 16)
+    channels = facts.get("channels", 3)
+    if size is None and path is not None and describe(path).format == "onnx":
+        from vit_zoo.formats.skeleton import input_shape
+
+        shape = input_shape(path)
+        if len(shape) == 4 and all(isinstance(length, int) for length in shape[1:]):
+            channels, *size = shape[1:]
+    if size is None:
+        raise InputError("nothing tells the size of its images", hint="state it: image_size=HEIGHT or HEIGHT,WIDTH")
+    pairs = [(value, value) if isinstance(value, int) else tuple(value) for value in (size, patch)]
+    return Frame(int(channels), pairs[0], pairs[1], None)
+
+
+def _is_artifact(model: ModelLike) -> bool:
+    from vit_zoo.registry import variants
+
+    if not isinstance(model, str | os.PathLike) or str(model) in variants():
+        return False
+    return sniff(Path(model)) in SUFFIX if Path(model).is_file() else Path(model).suffix in (".onnx", ".pt2")
+
+
+def _shown(model: ModelLike) -> str:
+    return str(model) if isinstance(model, str | os.PathLike) else type(model).__name__
