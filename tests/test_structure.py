@@ -18,7 +18,7 @@ PACKAGE = Path(vit_zoo.__file__).parent
 # each room may import from the rooms above it
 ROOMS = (
     "errors", "vit_spec", "files", "preprocess", "model_config", "registry", "forward", "torch_ops", "model", "article", "graph",
-    "weights", "formats", "parity", "sources", "live", "artifacts", "line", "use", "cli",
+    "weights", "formats", "parity", "sources", "live", "against", "artifacts", "line", "use", "cli",
 )  # fmt: skip
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

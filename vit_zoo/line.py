@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from vit_zoo.against import held_by, is_artifact, reference_of
 from vit_zoo.artifacts import Export, Placement, target_of, write_onnx_file, write_program
-from vit_zoo.errors import CannotWrite, CheckFailed, InputError, OtherWeights, RefusedContent
-from vit_zoo.files import sniff, write_text
+from vit_zoo.errors import CannotWrite, InputError
+from vit_zoo.files import write_text
 from vit_zoo.files.atomic import check_target, writing
-from vit_zoo.formats import SUFFIX, describe, open_artifact
+from vit_zoo.formats import SUFFIX, describe
 from vit_zoo.formats.artifact import report_path
-from vit_zoo.forward import unread
 from vit_zoo.live import Live, check_content, filled, random_model, with_own_weights, with_some_weights, write_model
 from vit_zoo.sources import ModelLike, Source, find_source
 
 if TYPE_CHECKING:
     import torch
 
-    from vit_zoo.files import Stored
-    from vit_zoo.formats.artifact import Description
     from vit_zoo.model import ViT
-    from vit_zoo.model_config import ModelConfig
-    from vit_zoo.parity.images import Frame
     from vit_zoo.parity.references import Reference
     from vit_zoo.parity.report import Effort, ParityReport
 
@@ -174,16 +170,16 @@ def verify(
     from vit_zoo.parity.report import read_report
 
     _check_effort(effort)
-    if against is not None and not _is_artifact(artifact):
-        live = Live(with_own_weights(find_source(artifact), str(artifact)))
-        return check_model(live.reference, _reference(against, facts, None), effort=effort)
+    if against is not None and not is_artifact(artifact):
+        live = Live(with_own_weights(find_source(artifact, **facts), str(artifact)))
+        return check_model(live.reference, reference_of(against, facts), effort=effort)
     path = Path(artifact)  # type: ignore[arg-type]
     about, held = describe(path), None
     if against is None:
-        held = _held(about)
+        held = held_by(about)
         reference: Reference = ModelReference(filled(Source(about.known_config(), held)), "the weights that it holds")
     else:
-        reference = _reference(against, facts, about)
+        reference = reference_of(against, facts, about)
     data = about.export.get("data")
     companion = None if data is None else path.parent / str(data)
     report = check_parity(path, reference, companion=companion, effort=effort, fixed=fixed, held=held, blocks=blocks)
@@ -197,81 +193,3 @@ def verify(
 def _check_effort(effort: str | None) -> None:
     if effort not in (None, "quick", "default", "full"):
         raise InputError(f"effort {effort!r}: quick, default or full")
-
-
-def _held(about: Description) -> dict[str, Stored]:
-    """The weights in a file of ours. Raises CheckFailed if those beside it are not the ones that it was written for."""
-    from vit_zoo.formats.onnx_file import check_companion
-    from vit_zoo.formats.skeleton import weights_in
-
-    if about.format != "onnx":
-        open_artifact(about.path)
-        raise InputError("name the model to verify it against", where=about.path)
-    spec = about.known_config().spec
-    try:
-        check_companion(about)
-    except OtherWeights as error:
-        raise CheckFailed(error.message, where=about.path) from None
-    return weights_in(about.path, spec.shapes(), unread(spec, about.export.get("outputs", ())))
-
-
-def _reference(against: ModelLike, facts: Mapping[str, Any], about: Description | None) -> Reference:
-    """What to compare with: an artifact, another library's module by its own code, or a model of ours."""
-    from vit_zoo.model import ViT
-    from vit_zoo.parity.images import Frame
-    from vit_zoo.parity.references import ArtifactReference, ModuleReference
-
-    if _is_artifact(against):
-        artifact = open_artifact(against)  # type: ignore[arg-type]
-        if facts:
-            raise InputError("an exported file states its own facts", where=_shown(against))
-        config = artifact.about.config or (None if about is None else about.config)
-        return ArtifactReference(artifact, _frame(config, artifact.path, {}))
-    if isinstance(against, str | os.PathLike | ViT):
-        return Live(with_own_weights(find_source(against, **facts), _shown(against))).reference
-    try:
-        like = filled(find_source(against, **facts))
-    except RefusedContent:  # no dialect of ours: its own code is enough
-        frame = _frame(None, None if about is None else about.path, {**_stated(against), **facts})
-        return ModuleReference(against, type(against).__name__, frame)
-    return ModuleReference(against, type(against).__name__, Frame.of(like.spec, like.config.preprocess), like)
-
-
-def _stated(module: Any) -> dict[str, Any]:
-    """Sizes that a module of transformers states."""
-    config = getattr(module, "config", None)
-    config = getattr(config, "vision_config", config)
-    names = {"image_size": "image_size", "patch_size": "patch_size", "channels": "num_channels"}
-    return {ours: getattr(config, theirs) for ours, theirs in names.items() if getattr(config, theirs, None) is not None}
-
-
-def _frame(config: ModelConfig | None, path: Path | None, facts: Mapping[str, Any]) -> Frame:
-    """The images that a file or module takes: as its config says, as it states, as its input is declared."""
-    from vit_zoo.parity.images import Frame
-
-    if config is not None:
-        return Frame.of(config.spec, config.preprocess)
-    size, patch = facts.get("image_size"), facts.get("patch_size", 16)
-    channels = facts.get("channels", 3)
-    if size is None and path is not None and describe(path).format == "onnx":
-        from vit_zoo.formats.skeleton import input_shape
-
-        shape = input_shape(path)
-        if len(shape) == 4 and all(isinstance(length, int) for length in shape[1:]):
-            channels, *size = shape[1:]
-    if size is None:
-        raise InputError("nothing tells the size of its images", hint="state it: image_size=HEIGHT or HEIGHT,WIDTH")
-    pairs = [(value, value) if isinstance(value, int) else tuple(value) for value in (size, patch)]
-    return Frame(int(channels), pairs[0], pairs[1], None)
-
-
-def _is_artifact(model: ModelLike) -> bool:
-    from vit_zoo.registry import variants
-
-    if not isinstance(model, str | os.PathLike) or str(model) in variants():
-        return False
-    return sniff(Path(model)) in SUFFIX if Path(model).is_file() else Path(model).suffix in (".onnx", ".pt2")
-
-
-def _shown(model: ModelLike) -> str:
-    return str(model) if isinstance(model, str | os.PathLike) else type(model).__name__

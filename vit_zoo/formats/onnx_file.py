@@ -13,6 +13,7 @@ from vit_zoo.errors import InputError, OtherWeights, RefusedContent
 from vit_zoo.files import SafetensorsFile
 from vit_zoo.files.wire import GRAPH, KEY, METADATA, VALUE, fields, tag
 from vit_zoo.formats.artifact import Artifact, Description, config_from
+from vit_zoo.formats.skeleton import length_of
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
@@ -106,6 +107,7 @@ class OnnxArtifact(Artifact):
             options.intra_op_num_threads = threads
         if not optimised:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+            options.add_session_config_entry("session.disable_prepacking", "1")  # other kernels, and 140 MiB less for ViT-B/16
         if more:
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.resolve().parent))
         try:
@@ -126,7 +128,7 @@ class OnnxArtifact(Artifact):
     @property
     def axes(self) -> tuple[int | str | None, ...]:
         """The input's axes as the file declares them: a length, or the name of one that is free."""
-        return tuple(self._input.shape)
+        return tuple(length_of(axis) for axis in self._input.shape)
 
     def run(self, pixel_values: Array) -> dict[str, Array]:
         fits = pixel_values.ndim == len(self.axes) == 4 and all(

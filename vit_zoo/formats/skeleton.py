@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vit_zoo.errors import RefusedContent
 from vit_zoo.files import DTYPES, Stored
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from vit_zoo.formats.artifact import Array
 
+SMALL = 64  # bytes of a constant that stays in the graph: a shape, a factor
 _BYTES = {code: DTYPES[dtype][0] for dtype, code in ONNX_TYPES.items()}
 
 
@@ -93,10 +94,20 @@ def skeleton(path: Path) -> Skeleton:
         raise RefusedContent("is not a whole ONNX file", where=path) from None
 
 
-def input_shape(path: Path) -> list[int | str]:
-    """The shape that the first input declares; a free axis by its name."""
-    inputs = skeleton(path).proto.graph.input
-    return [axis.dim_value or axis.dim_param for axis in inputs[0].type.tensor_type.shape.dim] if inputs else []
+def declared(path: Path) -> tuple[tuple[str, ...], tuple[int | str, ...]]:
+    """The names of a file's outputs, and the shape of its one input: lengths, and names of axes that are free."""
+    graph = skeleton(path).proto.graph
+    held = {tensor.name for tensor in graph.initializer}  # older files list their weights as inputs too
+    inputs = [value for value in graph.input if value.name not in held]
+    if len(inputs) != 1:
+        raise RefusedContent(f"takes {len(inputs)} inputs; images are one", where=path)
+    axes = tuple(length_of(axis.dim_value or axis.dim_param) for axis in inputs[0].type.tensor_type.shape.dim)
+    return tuple(value.name for value in graph.output), axes
+
+
+def length_of(axis: Any) -> Any:
+    """An axis as a file declares it: a length, which some exporters write as a name of digits, or the name of a free one."""
+    return int(axis) if isinstance(axis, str) and axis.isdecimal() else axis
 
 
 def _skeleton(path: Path) -> Skeleton:
@@ -127,19 +138,19 @@ def _skeleton(path: Path) -> Skeleton:
 
 
 def _tensor(file: BinaryIO, end: int, path: Path) -> tuple[onnx.TensorProto, Span | None]:
-    """A TensorProto without its raw bytes, and where those are; None: it holds its values in another field."""
+    """A TensorProto without its raw bytes, if they are many, and where those are; None: its values are in another field."""
     from onnx import TensorProto
 
     begin, span, kept = file.tell(), None, b""
     for part, width in fields(file, end):
         at = file.tell()
         if part == RAW_DATA:
+            span = Span(path, at, width)
+        if part == RAW_DATA and width > SMALL:
             file.seek(begin)
             kept += file.read(at - begin - len(tag(part, width)))
-            span, begin = Span(path, at, width), at + width
-            file.seek(begin)
-        else:
-            file.seek(width, os.SEEK_CUR)
+            begin = at + width
+        file.seek(at + width)
     file.seek(begin)
     kept += file.read(end - begin)
     tensor = TensorProto.FromString(kept)

@@ -38,8 +38,8 @@ class Evidence:
 
     def note(self, fault: str, place: str, operator: str | None, reason: str) -> None:
         """A fault that says where it is."""
-        parts = place.replace("/", ".").split(".")
-        block = int(parts[1]) if parts[0] == "blocks" and len(parts) > 1 and parts[1].isdecimal() else None
+        number = next((part for part in place.replace("/", ".").split(".") if part.isdecimal()), None)
+        block = None if number is None else int(number)
         self.faults.append(fault)
         self.places.append(Parting(block=block, place=place, operator=operator, after=None, reason=reason))
 
@@ -47,7 +47,8 @@ class Evidence:
 def check_structure(structure: Structure, reference: Reference, found: Evidence) -> None:
     """Epsilons and activations, where numbers are blind."""
     for what, node in differences(structure, reference):
-        found.note(f"{node}: {what}", node.split(" ")[0], node, what)
+        place = node if node.startswith("operator ") else node.split(" ")[0]
+        found.note(f"{node}: {what}", place, node, what)
 
 
 def check_config(about: Description, reference: Reference, found: Evidence) -> None:

@@ -8,7 +8,7 @@ from vit_zoo.errors import InputError, MissingDependency
 from vit_zoo.files import Staged
 from vit_zoo.parity.report import ParityReport
 
-SUFFIXES = (".png", ".svg")
+SUFFIXES = {".png": {"Software": None}, ".svg": {"Date": None}}  # and what matplotlib would write of itself and of today
 
 
 def check_picture(path: Path) -> None:
@@ -43,5 +43,5 @@ def draw(report: ParityReport, path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     with Staged(path) as staged:
-        staged.write(lambda file: figure.savefig(file, format=path.suffix[1:], metadata={}))
+        staged.write(lambda file: figure.savefig(file, format=path.suffix[1:], metadata=SUFFIXES[path.suffix]))
         staged.commit()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from vit_zoo.model import ViT
     from vit_zoo.model_config import ModelConfig
 
-Results = dict[str, Any]
+Results = tuple[dict[str, Any], dict[str, Any]]
 ACTS = {  # how other libraries' modules are called, and the form of their `approximate` argument
     ("GELU", "none"): "gelu", ("GELU", "tanh"): "gelu_tanh", ("GELUTanh", ""): "gelu_tanh", ("PytorchGELUTanh", ""): "gelu_tanh",
     ("GELUActivation", ""): "gelu", ("QuickGELU", ""): "quick_gelu", ("QuickGELUActivation", ""): "quick_gelu",
+    ("NewGELUActivation", ""): "gelu_tanh", ("FastGELUActivation", ""): "gelu_tanh",
 }  # fmt: skip
 
 
@@ -40,14 +41,9 @@ class Step:
     place: str
     wanted: Array
     floor: float
+    block: int | None  # the encoder block that it is in
+    role: str  # its place in that block
     value: str | None = None  # its name in a graph of ours
-
-    @property
-    def block(self) -> int | None:
-        """The number of the encoder block that the place is in."""
-        parts = self.place.replace("/", ".").split(".")
-        numbers = [int(part) for part in parts if part.isdecimal()]
-        return numbers[0] if numbers and parts[0] != "patch_embed" else None
 
 
 class Reference(ABC):
@@ -60,14 +56,18 @@ class Reference(ABC):
     norm_eps: frozenset[float] | None = None  # None: not known
     acts: frozenset[str] | None = None
     notes: tuple[str, ...] = ()
+    like: ViT | None = None  # it as a model of ours
 
     @abstractmethod
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The outputs of one image, without the batch: those that a file of another tool may give, the likeliest first."""
 
     @abstractmethod
-    def results(self, images: Array, outputs: Sequence[str], *, double: bool) -> tuple[Results, dict[str, float | None]]:
-        """The outputs in float64 (float32 if not `double`), and each one's floor: how far float32 is from that, relative."""
+    def results(self, images: Array, outputs: Sequence[str], *, double: bool) -> Results:
+        """The outputs in float64 (float32 if not `double`), and the floor of each image: how far float32 is from that.
+
+        Floors are relative to the image's largest value, and NaN where nobody measures them.
+        """
 
     def has(self, output: str) -> bool:
         return output in self.shapes()
@@ -82,7 +82,8 @@ class ModelReference(Reference):
 
     def __init__(self, model: ViT, name: str) -> None:
         self.stored = frozenset({{torch.float16: "F16", torch.bfloat16: "BF16"}.get(p.dtype, "F32") for p in model.parameters()})
-        self.model, self.name, self.spec, self.config = model.float().eval(), name, model.spec, model.config
+        self.model = self.like = model.float().eval()
+        self.name, self.spec, self.config = name, model.spec, model.config
         self.frame = Frame.of(self.spec, model.config.preprocess)
         self.norm_eps, self.acts = frozenset({self.spec.norm_eps}), frozenset({self.spec.act})
         if model.config.random_seed is not None:
@@ -100,23 +101,31 @@ class ModelReference(Reference):
     def has(self, output: str) -> bool:
         return output in forward.output_names(self.spec)
 
-    def results(self, images: Array, outputs: Sequence[str], *, double: bool) -> tuple[Results, dict[str, float | None]]:
+    def results(self, images: Array, outputs: Sequence[str], *, double: bool) -> Results:
         if images.shape[1:] != (self.spec.channels, *self.spec.image_size):
             raise InputError(f"the model takes {'x'.join(map(str, self.spec.image_size))} only")
         with torch.inference_mode():
-            single = _arrays(forward.vit(self.model, torch.from_numpy(images), self.spec, EVAL, outputs))
             if not double:
-                return single, dict.fromkeys(outputs)
-            wanted = _arrays(forward.vit(self.model, torch.from_numpy(images).double(), self.spec, Float64Ops(), outputs))
-        return wanted, {name: relative(single[name], wanted[name]) for name in outputs}
+                single = _arrays(forward.vit(self.model, torch.from_numpy(images), self.spec, EVAL, outputs))
+                return single, _unmeasured(outputs, images)
+            # few logits may be near by luck: the features that they are made of have the steadier floor
+            more = tuple(dict.fromkeys((*outputs, *(["pooler_output"] if "logits" in outputs else []))))
+            single = _arrays(forward.vit(self.model, torch.from_numpy(images), self.spec, EVAL, more))
+            wanted = _arrays(forward.vit(self.model, torch.from_numpy(images).double(), self.spec, Float64Ops(), more))
+        floors = {name: relative(single[name], wanted[name]) for name in more}
+        if "logits" in outputs:
+            floors["logits"] = np.maximum(floors["logits"], floors["pooler_output"])
+        return {name: wanted[name] for name in outputs}, floors
 
     def steps(self, images: Array, outputs: Sequence[str], opset: int | None) -> list[Step]:
         named = steps_of(self.spec, opset or 20, outputs, pruned=opset is not None)
-        found = []
+        found, blocks = [], {f"blocks.{i}": i for i in range(self.spec.depth)}
         values = zip(named, *(self._values(images, outputs, ops, opset) for ops in (Float64Ops, DirectOps)), strict=True)
         for (place, name, heads), wanted, single in values:
             double, single_ = (_laid_out(x, heads) for x in (wanted, single))
-            found.append(Step(place, double.astype("<f4"), relative(single_, double), None if opset is None else name))
+            block, role = _located(place, blocks)
+            floor, value = float(relative(single_, double).max()), None if opset is None else name
+            found.append(Step(place, double.astype("<f4"), floor, block, role, value))
         return found
 
     def _values(self, images: Array, outputs: Sequence[str], ops: type[TorchOps], opset: int | None) -> Iterator[Tensor]:
@@ -139,7 +148,7 @@ class ModuleReference(Reference):
 
     def __init__(self, module: nn.Module, name: str, frame: Frame, like: ViT | None = None) -> None:
         self.module, self.name, self.frame = module, name, frame
-        self.config = None if like is None else like.config
+        self.like, self.config = like, None if like is None else like.config
         dtypes = {p.dtype for p in module.parameters()}
         self.stored = frozenset({{torch.float16: "F16", torch.bfloat16: "BF16"}.get(dtype, "F32") for dtype in dtypes})
         parts = list(module.modules())
@@ -156,27 +165,34 @@ class ModuleReference(Reference):
             self._shapes = {name: value.shape[1:] for name, value in self._run(self.module, x, torch.float32).items()}
         return self._shapes
 
-    def results(self, images: Array, outputs: Sequence[str], *, double: bool) -> tuple[Results, dict[str, float | None]]:
+    def results(self, images: Array, outputs: Sequence[str], *, double: bool) -> Results:
         single = self._run(self.module, images, next(self.module.parameters()).dtype)
         if not double:
-            return {name: single[name] for name in outputs}, dict.fromkeys(outputs)
+            return {name: single[name] for name in outputs}, _unmeasured(outputs, images)
         wanted = self._run(self._in_double(), images, torch.float64)
         return {name: wanted[name] for name in outputs}, {name: relative(single[name], wanted[name]) for name in outputs}
 
     def steps(self, images: Array, outputs: Sequence[str], opset: int | None) -> list[Step]:
-        wanted, single = self._trace(self._in_double(), images, torch.float64), self._trace(self.module, images, torch.float32)
-        return [
-            Step(place, value.astype("<f4"), relative(single[place], value)) for place, value in wanted.items() if place in single
-        ]
+        dtype, blocks = next(self.module.parameters()).dtype, _blocks(self.module)
+        single = self._trace(self.module, images, dtype, lambda place, value: value.astype("<f4"))
+
+        def step(place: str, value: Array) -> Step | None:
+            if place not in single:
+                return None
+            floor = float(relative(single.pop(place), value).max())
+            return Step(place, value.astype("<f4"), floor, *_located(place, blocks))
+
+        return list(filter(None, self._trace(self._in_double(), images, torch.float64, step).values()))
 
     def _in_double(self) -> nn.Module:
         if self._double is None:
             self._double = copy.deepcopy(self.module).double()
         return self._double
 
-    def _trace(self, module: nn.Module, images: Array, dtype: torch.dtype) -> dict[str, Array]:
-        """What goes into each module and comes out, in the order of the forward."""
-        found: dict[str, Array] = {}
+    def _trace(self, module: nn.Module, images: Array, dtype: torch.dtype, kept: Callable[[str, Array], Any]) -> dict[str, Any]:
+        """What is `kept` of what goes into each module and comes out, in the order of the forward, repetitions left out."""
+        found: dict[str, Any] = {}
+        last = np.zeros(0)
 
         def watch(path: str) -> list[Any]:
             def before(m: nn.Module, args: tuple[Any, ...]) -> None:
@@ -189,8 +205,12 @@ class ModuleReference(Reference):
             return [part.register_forward_pre_hook(before), part.register_forward_hook(after)]
 
         def keep(place: str, value: Any) -> None:
-            if isinstance(value, Tensor) and value.ndim >= 2 and place not in found:
-                found[place] = value.detach().double().numpy()
+            nonlocal last
+            if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim < 2 or place in found:
+                return
+            array = value.to(torch.float64, copy=True).numpy()  # the module may go on to change it in place
+            if not np.array_equal(array, last):
+                found[place], last = kept(place, array), array
 
         hooks = [hook for path, _ in module.named_modules() if path for hook in watch(path)]
         try:
@@ -215,25 +235,59 @@ class ArtifactReference(Reference):
     def __init__(self, artifact: Artifact, frame: Frame) -> None:
         self.artifact, self.name, self.frame, self.config = artifact, artifact.path.name, frame, artifact.about.config
         self.notes = ("another artifact has no float64: the tolerance is the cap alone",)
+        axes = getattr(artifact, "axes", ("batch",))
+        self._batch = axes[0] if isinstance(axes[0], int) else None  # the only one that it takes
         self._shapes: dict[str, tuple[int, ...]] | None = None
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         if self._shapes is None:
-            axes = getattr(self.artifact, "axes", ("batch",))
-            x = np.zeros((axes[0] if isinstance(axes[0], int) else 1, self.frame.channels, *self.frame.size), "<f4")
-            self._shapes = {name: value.shape[1:] for name, value in self.artifact.run(x).items()}
+            found = self._run(np.zeros((1, self.frame.channels, *self.frame.size), "<f4"))
+            self._shapes = {name: value.shape[1:] for name, value in found.items()}
         return self._shapes
 
-    def results(self, images: Array, outputs: Sequence[str], *, double: bool) -> tuple[Results, dict[str, float | None]]:
+    def results(self, images: Array, outputs: Sequence[str], *, double: bool) -> Results:
+        found = self._run(images)
+        return {name: found[name] for name in outputs}, _unmeasured(outputs, images)
+
+    def _run(self, images: Array) -> dict[str, Array]:
+        """In batches that the artifact takes; the last one is filled up with its first images."""
+        size = self._batch or len(images)
+        parts = []
         try:
-            found = self.artifact.run(images)
+            for start in range(0, len(images), size):
+                rows = images[start : start + size]
+                given = self.artifact.run(np.resize(rows, (size, *rows.shape[1:])))
+                parts.append({name: value[: len(rows)] for name, value in given.items()})
         except RefusedContent as error:
             raise InputError(f"{self.name}: {error.message}") from None
-        return {name: found[name] for name in outputs}, dict.fromkeys(outputs)
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _unmeasured(outputs: Sequence[str], images: Array) -> dict[str, Array]:
+    return {name: np.full(len(images), np.nan) for name in outputs}
 
 
 def _arrays(found: Mapping[str, Tensor]) -> dict[str, Array]:
     return {name: value.double().numpy() if value.dtype == torch.bfloat16 else value.numpy() for name, value in found.items()}
+
+
+def _blocks(module: nn.Module) -> dict[str, int]:
+    """The paths of the encoder blocks and their numbers: of the lists of equal parts, the one with the most parameters."""
+    lists = [(path, m) for path, m in module.named_modules() if isinstance(m, nn.ModuleList | nn.Sequential)]
+    alike = [(path, m) for path, m in lists if len({type(part) for part in m}) == 1]
+    path, stack = max(
+        alike, key=lambda found: (len(found[1]) > 1, sum(p.numel() for p in found[1].parameters())), default=("", [])
+    )
+    names = (name for name, _ in stack.named_children()) if isinstance(stack, nn.Module) else ()
+    return {f"{path}.{name}".lstrip("."): i for i, name in enumerate(names)}
+
+
+def _located(place: str, blocks: Mapping[str, int]) -> tuple[int | None, str]:
+    """The block that a place is in, and what it is there."""
+    for path, number in blocks.items():
+        if place == path or place.startswith((f"{path}.", f"{path}/", f"{path} ")):
+            return number, place[len(path) :]
+    return None, place
 
 
 def _laid_out(x: Tensor, heads: bool) -> Array:

@@ -81,8 +81,7 @@ class ParityReport(BaseModel):
             return self.faults[0] + where
         if self.verdict == "approximate":
             worst = min(self.agreements, key=lambda a: a.decibels or 0)
-            kept = "" if worst.top1 is None else f", the same first class for {100 * worst.top1:.1f} %"
-            return f"approximate: {worst.decibels:.1f} dB above the noise{kept}, over {worst.images} images"
+            return f"{worst.output} over {worst.images} images: {worst}"
         worst_ = max(self.comparisons, key=lambda c: math.inf if c.relative is None else c.relative)
         floor = "" if worst_.floor is None else f" (torch's own float32: {worst_.floor:.1e})"
         where = f"{worst_.output} at batch {worst_.batch}, image '{worst_.worst_input}', {_optimiser(worst_.optimised)}"

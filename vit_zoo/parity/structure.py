@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DOMAINS = ("", "ai.onnx", "com.microsoft")
 COSTLY = ("Gemm", "MatMul", "Conv", "Attention", "FusedMatMul", "MultiHeadAttention")  # where precision is lost or kept
-QUANTISED = ("Integer", "Quantize", "QLinear", "MatMulNBits")  # in the names of operators
+QUANTISED = ("integer", "quanti", "qlinear", "qattention", "qgemm", "nbits", "bnb4")  # in the names of operators
 PRECISIONS = ("fp32", "fp16", "bf16")  # finest first
 HALVES = {10: "fp16", 16: "bf16"}  # TensorProto.DataType
 NORMS = ("LayerNormalization", "SkipLayerNormalization")
@@ -119,7 +119,7 @@ def _constants(read: Skeleton) -> dict[str, float]:
     from onnx import numpy_helper
 
     found: dict[str, float] = {}
-    tensors = [(tensor.name, tensor) for tensor in read.proto.graph.initializer if tensor.name not in read.weights]
+    tensors = []
     for node in read.nodes:
         if node.op_type == "Constant" and node.attribute:
             value = node.attribute[0]
@@ -128,7 +128,7 @@ def _constants(read: Skeleton) -> dict[str, float]:
             elif value.name == "value_float":
                 found[node.output[0]] = value.f
     for name, tensor in tensors:
-        if np.prod(tensor.dims) == 1 and not tensor.external_data:
+        if np.prod(tensor.dims) == 1:
             found[name] = float(numpy_helper.to_array(tensor).reshape(()))
     for name, stored in read.weights.items():
         if np.prod(stored.shape) == 1 and stored.dtype != "BF16" and lies_in_file(stored):
@@ -137,16 +137,20 @@ def _constants(read: Skeleton) -> dict[str, float]:
 
 
 def _epsilons(read: Skeleton, values: dict[str, float]) -> Iterator[Found]:
-    """Of LayerNormalization, and of the norms spelled out: the constant added in front of a square root."""
+    """Of LayerNormalization, and of the norms spelled out: what is added to the mean of squared differences."""
     made = {output: node for node in read.nodes for output in node.output}
+
+    def chain(name: str, *kinds: tuple[str, ...]) -> bool:
+        """Whether a value is made by these kinds of operators, the last one first, along their first inputs."""
+        node = made.get(name)
+        return not kinds or (node is not None and node.op_type in kinds[0] and chain(node.input[0], *kinds[1:]))
+
     for index, node in enumerate(read.nodes):
         if node.op_type in NORMS:
             stated = [a.f for a in node.attribute if a.name == "epsilon"]
             yield Found(stated[0] if stated else 1e-5, label(node, index))
-        elif node.op_type == "Sqrt" and node.input[0] in made and made[node.input[0]].op_type == "Add":
-            for name in made[node.input[0]].input:
-                if name in values:
-                    yield Found(values[name], label(node, index))
+        elif node.op_type == "Add" and any(chain(name, ("ReduceMean",), ("Pow", "Mul"), ("Sub",)) for name in node.input):
+            yield from (Found(values[name], label(node, index)) for name in node.input if name in values)
 
 
 def _activations(read: Skeleton, values: dict[str, float]) -> Iterator[Found]:
@@ -175,7 +179,7 @@ def _precision(read: Skeleton) -> str:
     types |= {tensor.name: tensor.data_type for tensor in read.proto.graph.initializer}
     coarsest = "fp32"
     for node in read.nodes:
-        if any(part in node.op_type for part in QUANTISED):
+        if any(part in node.op_type.lower() for part in QUANTISED):
             return "int8"
         inputs = [types[name] for name in node.input if name in types]
         cast = [a.i for a in node.attribute if a.name == "to"]
