@@ -36,11 +36,9 @@ def main() -> int:
         commands = {e: [sys.executable, __file__, "--child", e, str(folder)] for e in EFFORTS}
         found = interleaved(commands, chosen.rounds)
     report.rows = [_row(effort, runs, size) for effort, runs in found.items()]
-    for effort, runs in found.items():
-        pair = [one.document["check"] for one in runs], [one.document["forward"] for one in runs]
-        line = 8 if effort == "default" else 60
-        for kind, value in zip(("ratio of medians", "median of ratios"), ratios(*pair), strict=True):
-            report.claims.append(Claim(name=f"{effort} check / forward of 8 images, {kind}", value=value, line=line, unit="x"))
+    pair = ([one.document[part] for one in found["default"]] for part in ("check", "forward"))
+    for kind, value in zip(("ratio of medians", "median of ratios"), ratios(*pair), strict=True):
+        report.claims.append(Claim(name=f"default check / forward of 8 images, {kind}", value=value, line=8, unit="x"))
     growth = max(one.document["growth"] for one in found["default"]) / size
     report.claims.append(Claim(name="default check, peak memory beyond the imports / weights", value=growth, line=3, unit="x"))
     return report.finish(chosen.json)
