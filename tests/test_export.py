@@ -14,7 +14,6 @@ import peers
 import pytest
 import torch
 from conftest import SMALL, noise
-from onnx import numpy_helper
 from safetensors.torch import save_file
 
 import vit_zoo
@@ -142,71 +141,6 @@ def test_a_wrong_file_is_rejected(small, monkeypatch):
         vit_zoo.export("model")
     assert before == [Path(name).read_bytes() for name in ("small.onnx", "small.onnx.parity.json")]
     assert not json.loads(Path("small.onnx.rejected.parity.json").read_text())["ok"]
-
-
-def planted(path, change):
-    """The file with a change to its parsed model, saved under another name."""
-    model = onnx.load(path)
-    change(model)
-    onnx.save(model, "planted.onnx")
-    return "planted.onnx"
-
-
-def weight(model, name):
-    return next(tensor for tensor in model.graph.initializer if tensor.name == name)
-
-
-def scaled(name, factor):
-    def change(model):
-        tensor = weight(model, name)
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(factor), name))
-
-    return change
-
-
-def attribute(op, name, value):
-    def change(model):
-        node = next(node for node in model.graph.node if node.op_type == op)
-        field = next(a for a in node.attribute if a.name == name)
-        field.CopyFrom(onnx.helper.make_attribute(name, value))
-
-    return change
-
-
-def baked_batch(model):
-    """Every shape that leaves the batch open now fixes it: the file runs at batch 1 alone."""
-    for tensor in model.graph.initializer:
-        values = numpy_helper.to_array(tensor)
-        if values.dtype == np.int64 and values.ndim == 1 and len(values) > 2 and values[0] == -1:
-            tensor.CopyFrom(numpy_helper.from_array(np.concatenate([[1], values[1:]]), tensor.name))
-
-
-def not_finite(model):
-    tensor = weight(model, "norm.weight")
-    values = numpy_helper.to_array(tensor).copy()
-    values[0] = np.nan
-    tensor.CopyFrom(numpy_helper.from_array(values, "norm.weight"))
-
-
-FAULTS = {
-    "one per cent on a matrix": scaled("blocks.0.mlp.fc2.weight", 1.01),
-    "a bias": scaled("blocks.2.attn.qkv.bias[0:48]", 0.0),
-    "GELU": attribute("Gelu", "approximate", "tanh"),
-    "eps": attribute("LayerNormalization", "epsilon", 1e-4),
-    "softmax axis": attribute("Softmax", "axis", -2),
-    "positions": scaled("pos_embed", 0.99),
-    "not a number": not_finite,
-    "baked batch": baked_batch,
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_found(fault, small):
-    (done,) = vit_zoo.export("model")
-    assert vit_zoo.verify(planted(done.path, lambda model: None), "model").ok  # the round trip through onnx is not the fault
-    report = vit_zoo.verify(planted(done.path, FAULTS[fault]), "model")
-    assert not report.ok
-    assert report.faults
 
 
 def test_other_programs_files_are_not_run(small):

@@ -30,8 +30,10 @@ from vit_pytorch.simple_vit import SimpleViT
 
 import vit_zoo
 from vit_zoo import registry
+from vit_zoo.files import Stored
 from vit_zoo.model import ViT
 from vit_zoo.registry import zoo_folder
+from vit_zoo.weights import detect
 from vit_zoo.zoo_files import read_toml
 
 # parameters and billions of multiply-adds, counted on the peers' modules on the meta device
@@ -198,12 +200,6 @@ def test_costs_are_what_torch_counts(name):
     assert counter.get_total_flops() == 2 * config.spec.macs
 
 
-def meta(build, **arguments):
-    """The parameters of a module that takes no memory."""
-    with torch.device("meta"):
-        return sum(p.numel() for p in build(**arguments).parameters())
-
-
 SIZE = {
     "s": {"dim": 384, "depth": 12, "heads": 6, "mlp_dim": 1536},
     "b": {"dim": 768, "depth": 12, "heads": 12, "mlp_dim": 3072},
@@ -214,7 +210,7 @@ SIZE = {
 
 def plain(dim, depth, heads, mlp, **more):
     sizes = {"img_size": 224, "embed_dim": dim, "depth": depth, "num_heads": heads, "mlp_ratio": mlp / dim}
-    return lambda: peers.VisionTransformer(**sizes, **more)
+    return lambda: peers.VisionTransformer(**{**sizes, **more})
 
 
 def article(size, patch, **more):
@@ -226,7 +222,7 @@ def simple(size, patch):
     return lambda: SimpleViT(image_size=256, patch_size=patch, num_classes=1000, **SIZE[size])
 
 
-# names that no name of timm is for, and what has as many parameters
+# names that no name of timm is for, and the module that defines each
 OTHERS = {
     "dino_s16": plain(384, 12, 6, 1536, num_classes=0),
     "dino_s8": plain(384, 12, 6, 1536, patch_size=8, num_classes=0),
@@ -249,22 +245,31 @@ OTHERS = {
     "vitpytorch_b16_gap": article("b", 16, pool="mean"),
     "vitpytorch_l16": article("l", 16),
     "vitpytorch_example32": article("example", 32, dropout=0.1, emb_dropout=0.1),
-    "vit_digits": plain(64, 6, 4, 128, num_classes=10),  # at 8x8 pixels with patches of 2x2: below
+    "vit_digits": plain(64, 6, 4, 128, num_classes=10, img_size=8, patch_size=2),
 }
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_names_that_timm_has_none_for(name):
-    if name == "vit_digits":
-        small = {"img_size": 8, "patch_size": 2, "embed_dim": 64, "depth": 6, "num_heads": 4, "mlp_ratio": 2, "num_classes": 10}
-        assert meta(peers.VisionTransformer, **small) == 203_594 == registry.variants()[name].row["params"]
-    else:
-        assert meta(OTHERS[name]) == registry.variants()[name].row["params"]
+    """Every tensor under our names, as their module is read; at full size, without memory."""
+    spec = vit_zoo.get_spec(name)
+    with torch.device("meta"):
+        theirs = OTHERS[name]()
+    tensors = {key: Stored("F32", tuple(value.shape), lambda: None) for key, value in theirs.state_dict().items()}
+    facts = {field: getattr(spec, field) for field in ("heads", "image_size", "norm_eps", "act", "pool", "pool_tokens")}
+    reading = detect.read(tensors, facts, where=name)
+    assert {key: tensor.shape for key, tensor in reading.tensors.items()} == spec.shapes()
+    assert sum(p.numel() for p in theirs.parameters()) == registry.variants()[name].row["params"]
 
 
 def test_every_name_has_been_compared():
     assert {alias.name for alias in TIMM} | set(OTHERS) == set(registry.variants())
     assert not {alias.name for alias in TIMM} & set(OTHERS)
+
+
+def test_the_readme_counts_right():
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    assert f"{len(vit_zoo.list_models())} architectures" in readme
 
 
 def test_every_family_states_its_conventions():

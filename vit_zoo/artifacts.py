@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vit_zoo import __version__
-from vit_zoo.errors import CheckFailed, InputError
+from vit_zoo.errors import CheckFailed, InputError, RefusedContent
 from vit_zoo.files import SafetensorsFile, Staged, digest_of, staging_folder, write_text
 from vit_zoo.files.atomic import writing
 from vit_zoo.formats import SUFFIX
@@ -21,7 +21,7 @@ from vit_zoo.model_config import ModelConfig
 from vit_zoo.sources import Source
 
 if TYPE_CHECKING:
-    from vit_zoo.parity import ParityReport
+    from vit_zoo.parity.report import Effort, ParityReport
 
 Placement = Literal["inline", "external", "shared"]
 
@@ -55,7 +55,13 @@ def target_of(
 
 
 def write_onnx_file(
-    source: Source, target: Path, live: Live, opset: int, placement: Placement | None, outputs: Sequence[str], verified: bool
+    source: Source,
+    target: Path,
+    live: Live,
+    opset: int,
+    placement: Placement | None,
+    outputs: Sequence[str],
+    effort: Effort | None,
 ) -> Export:
     from vit_zoo.graph.build import build
     from vit_zoo.graph.write import PROTO_LIMIT, inline_size, write_external, write_inline, write_shared
@@ -63,7 +69,7 @@ def write_onnx_file(
     assert source.tensors is not None
     graph = build(source.config.spec, source.tensors, opset=opset, outputs=outputs)
     placement = placement or ("inline" if inline_size(graph) <= PROTO_LIMIT else "external")
-    details: dict[str, Any] = {**_details(verified), "opset": opset, "outputs": list(graph.outputs), "placement": placement}
+    details: dict[str, Any] = {**_details(effort), "opset": opset, "outputs": list(graph.outputs), "placement": placement}
     size = sum(tensor.nbytes for tensor in source.tensors.values())
     with ExitStack() as stack:
         if placement == "external":
@@ -72,7 +78,7 @@ def write_onnx_file(
             data = stack.enter_context(Staged(target.with_name(target.name + "_data"), need=size, folder=folder))
             details["data"] = data.target.name
             write_external(graph, staged, data, _metadata(source.config, details))
-            return _finish(staged, source.config, _verified(staged, live, verified, data), data)
+            return _finish(staged, source.config, _verified(staged, live, effort, data), data)
         staged = stack.enter_context(Staged(target, need=size if placement == "inline" else 0))
         if placement == "inline":
             write_inline(graph, staged, _metadata(source.config, details))
@@ -81,28 +87,35 @@ def write_onnx_file(
             details["data"] = source.path.name
             details["header_sha256"] = SafetensorsFile(source.path).header_sha256
             write_shared(graph, staged, _metadata(source.config, details), source.digest)
-        return _finish(staged, source.config, _verified(staged, live, verified))
+        return _finish(staged, source.config, _verified(staged, live, effort))
 
 
-def write_program(source: Source, target: Path, live: Live, format_: str, outputs: Sequence[str], verified: bool) -> Export:
+def write_program(
+    source: Source, target: Path, live: Live, format_: str, outputs: Sequence[str], effort: Effort | None
+) -> Export:
     from vit_zoo import forward
     from vit_zoo.formats.programs import write_pt2, write_torchscript
 
     assert source.tensors is not None
     names = forward.checked_outputs(source.config.spec, outputs)
-    details = {**_details(verified), "outputs": list(names), "weights_sha256": source.digest or digest_of(source.tensors)}
+    details = {**_details(effort), "outputs": list(names), "weights_sha256": source.digest or digest_of(source.tensors)}
     write = write_torchscript if format_ == "torchscript" else write_pt2
     with Staged(target, need=sum(tensor.nbytes for tensor in source.tensors.values())) as staged:
         write(live.model, names, staged, details)
-        return _finish(staged, source.config, _verified(staged, live, verified))
+        return _finish(staged, source.config, _verified(staged, live, effort))
 
 
-def _verified(staged: Staged, live: Live, wanted: bool, data: Staged | None = None) -> ParityReport | None:
-    if not wanted:
+def _verified(staged: Staged, live: Live, effort: Effort | None, data: Staged | None = None) -> ParityReport | None:
+    if effort is None:
         return None
-    from vit_zoo.parity import check_parity
+    from vit_zoo.parity.check import check_parity
 
-    return check_parity(staged.path, live.reference, companion=None if data is None else data.path)
+    try:
+        return check_parity(staged.path, live.reference, companion=None if data is None else data.path, effort=effort)
+    except RefusedContent as error:  # what we wrote does not even open
+        aside = staged.reject()
+        hint = f"set aside as {aside.name}"
+        raise CheckFailed(f"does not open: {error.message}", where=staged.target, hint=hint) from None
 
 
 def _finish(staged: Staged, config: ModelConfig, report: ParityReport | None, data: Staged | None = None) -> Export:
@@ -113,7 +126,12 @@ def _finish(staged: Staged, config: ModelConfig, report: ParityReport | None, da
         if data is not None:
             data.reject()
         write_text(report_path(aside), report.model_copy(update={"file": aside.name}).dumps())
-        raise CheckFailed(f"does not compute the model: {report.summary()}", where=target, hint=f"set aside as {aside.name}")
+        raise CheckFailed(
+            f"does not compute the model: {report.summary()}",
+            where=target,
+            hint=f"set aside as {aside.name}",
+            details={"report": report.model_dump(mode="json")},
+        )
     with writing(target):
         report_path(target).unlink(missing_ok=True)
     if data is not None:
@@ -125,8 +143,8 @@ def _finish(staged: Staged, config: ModelConfig, report: ParityReport | None, da
     return Export(target, config, report, None if data is None else data.target)
 
 
-def _details(verified: bool) -> dict[str, Any]:
-    return {"version": __version__, "verify": "see the .parity.json beside this file" if verified else "off"}
+def _details(effort: Effort | None) -> dict[str, Any]:
+    return {"version": __version__, "verify": "off" if effort is None else "see the .parity.json beside this file"}
 
 
 def _metadata(config: ModelConfig, details: Mapping[str, Any]) -> dict[str, str]:

@@ -5,18 +5,25 @@ Raise them where the facts are; the command line prints them once, at the edge.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class VitzooError(Exception):
     """The root of every error this package raises on purpose.
 
-    `message` says what was wanted and what was found, `hint` the next step, `where` the file or name it is about.
+    `message` says what was wanted and what was found, `hint` the next step, `where` the file or name it is about;
+    `details` is what a program may want to know beside it.
     """
 
     code = 1
 
-    def __init__(self, message: str, *, where: object = None, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, where: object = None, hint: str | None = None, details: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
+        self.details = details
         self.where = None if where is None else str(where)
         self.hint = hint
 
@@ -65,6 +72,10 @@ class RefusedContent(VitzooError, ValueError):
     """Weights, an artifact or an image whose content is refused or cannot be read."""
 
     code = 7
+
+
+class OtherWeights(RefusedContent):
+    """The file beside an artifact is not the one that it was written for: its numbers would be wrong."""
 
 
 class CannotWrite(VitzooError, OSError):

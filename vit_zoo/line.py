@@ -8,13 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from vit_zoo.against import held_by, is_artifact, reference_of
 from vit_zoo.artifacts import Export, Placement, target_of, write_onnx_file, write_program
 from vit_zoo.errors import CannotWrite, InputError
 from vit_zoo.files import write_text
 from vit_zoo.files.atomic import check_target, writing
-from vit_zoo.formats import SUFFIX, open_artifact
+from vit_zoo.formats import SUFFIX, describe
 from vit_zoo.formats.artifact import report_path
-from vit_zoo.forward import unread
 from vit_zoo.live import Live, check_content, filled, random_model, with_own_weights, with_some_weights, write_model
 from vit_zoo.sources import ModelLike, Source, find_source
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import torch
 
     from vit_zoo.model import ViT
-    from vit_zoo.parity import ParityReport
+    from vit_zoo.parity.references import Reference
+    from vit_zoo.parity.report import Effort, ParityReport
 
 OPSET = 20  # every client reads it; from 23 on attention is one operator, which older ones lack
 Note = Callable[[str], None]  # what a person should hear while it happens
@@ -102,7 +103,7 @@ def export(
     opset: int | None = None,
     placement: Placement | None = None,
     outputs: Sequence[str] = (),
-    verify: bool = True,
+    verify: bool | Effort = True,
     weights: str | os.PathLike[str] | None = None,
     seed: int | None = None,
     note: Note = lambda line: None,
@@ -112,7 +113,8 @@ def export(
 
     `out` is a file (for one format) or a folder, the current one by default. `placement` of ONNX weights: `inline` in
     the file (the default below 2 GiB), `external` in `.onnx_data` beside it, `shared` with the `model.safetensors` of the
-    folder. A registry name alone is exported with the random weights of `seed`, or those that ship with it.
+    folder. A registry name alone is exported with the random weights of `seed`, or those that ship with it. `verify` may
+    name the effort, as in `verify`.
     Raises CheckFailed when a file does not compute the model: it is then set aside as `*.rejected`.
     """
     formats = [to] if isinstance(to, str) else list(dict.fromkeys(to))
@@ -133,39 +135,61 @@ def export(
     for target in targets.values():
         check_target(target)
     live = Live(source)
+    effort: Effort | None = None if verify is False else "default" if verify is True else verify
+    _check_effort(effort)
     written = []
     for format_, target in targets.items():
         note(f"writing {target}{', then checking it' if verify else ''}")
         if format_ == "onnx":
-            written.append(write_onnx_file(source, target, live, OPSET if opset is None else opset, placement, outputs, verify))
+            written.append(write_onnx_file(source, target, live, OPSET if opset is None else opset, placement, outputs, effort))
         else:
-            written.append(write_program(source, target, live, format_, outputs, verify))
+            written.append(write_program(source, target, live, format_, outputs, effort))
     return written
 
 
-def verify(artifact: str | os.PathLike[str], against: ModelLike | None = None, **facts: Any) -> ParityReport:
-    """Check an artifact against a model: `against`, or the spec and the weights that the file itself holds.
+def verify(
+    artifact: ModelLike,
+    against: ModelLike | None = None,
+    *,
+    effort: Effort = "default",
+    fixed: Sequence[str] = (),
+    blocks: bool = False,
+    **facts: Any,
+) -> ParityReport:
+    """Check that an artifact, any tool's, computes a model; or that two checkpoints, or two artifacts, compute the same.
 
-    Writes `FILE.parity.json` beside it; but the verdict that these very bytes got when they were exported stays, unless
-    the file contradicts itself. Does not raise for a file that fails: the report says so.
+    `against` is anything that `load` takes, another artifact, or another library's live module, which then computes by
+    its own code; without it, the spec and the weights that the file itself holds. `effort`: `quick` (no float64, no
+    optimiser off), `default`, or `full` (more images and batches, every inner value). `fixed` names axes that a file
+    declares free and that are used at one size only. `blocks` measures the error behind every block. Writes
+    `FILE.parity.json` beside an artifact; but the verdict that these very bytes got against their model stays, unless a
+    greater effort confirms it or the file contradicts itself. Does not raise for a file that fails: the report says so.
     """
-    from vit_zoo.formats.onnx_file import weights_in
-    from vit_zoo.parity import Reference, check_parity, read_report
+    from vit_zoo.parity.check import check_model, check_parity
+    from vit_zoo.parity.references import ModelReference
+    from vit_zoo.parity.report import read_report
 
-    path = Path(artifact)
-    opened = open_artifact(path)
-    if against is not None:
-        reference = Live(with_own_weights(find_source(against, **facts), str(against))).reference
-    elif opened.about.format == "onnx":
-        spec = opened.config.spec
-        held = weights_in(path, spec.shapes(), unread(spec, opened.outputs))
-        reference = Reference(filled(Source(opened.config, held)), "the weights that it holds")
+    _check_effort(effort)
+    if against is not None and not is_artifact(artifact):
+        live = Live(with_own_weights(find_source(artifact, **facts), str(artifact)))
+        return check_model(live.reference, reference_of(against, facts), effort=effort)
+    path = Path(artifact)  # type: ignore[arg-type]
+    about, held = describe(path), None
+    if against is None:
+        held = held_by(about)
+        reference: Reference = ModelReference(filled(Source(about.known_config(), held)), "the weights that it holds")
     else:
-        raise InputError("name the model to verify it against", where=path)
-    data = opened.about.export.get("data")
-    report = check_parity(path, reference, companion=None if data is None else path.parent / str(data))
+        reference = reference_of(against, facts, about)
+    data = about.export.get("data")
+    companion = None if data is None else path.parent / str(data)
+    report = check_parity(path, reference, companion=companion, effort=effort, fixed=fixed, held=held, blocks=blocks)
     known = read_report(path)
     settled = known is not None and known.ok and known.sha256 == report.sha256 and (report.ok or against is not None)
-    if not settled:
+    if not settled or (known is not None and report.ok and against is not None and report.outweighs(known)):
         write_text(report_path(path), report.dumps())
     return report
+
+
+def _check_effort(effort: str | None) -> None:
+    if effort not in (None, "quick", "default", "full"):
+        raise InputError(f"effort {effort!r}: quick, default or full")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from vit_zoo.model import ViT
-    from vit_zoo.parity import Reference
+    from vit_zoo.parity.references import ModelReference
 
 
 def random_model(config: ModelConfig, seed: int, *, device: Any = None, dtype: torch.dtype | None = None) -> ViT:
@@ -97,15 +97,15 @@ class Live:
     def __init__(self, source: Source) -> None:
         self.source = source
 
-    @cached_property
+    @property
     def model(self) -> ViT:
-        return filled(self.source).float()
+        return self.reference.model
 
     @cached_property
-    def reference(self) -> Reference:
-        from vit_zoo.parity import Reference
+    def reference(self) -> ModelReference:
+        from vit_zoo.parity.references import ModelReference
 
-        return Reference(self.model, name_of(self.source))
+        return ModelReference(filled(self.source), name_of(self.source))
 
 
 def write_model(config: ModelConfig, tensors: Mapping[str, Stored], folder: Path) -> None:

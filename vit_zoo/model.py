@@ -240,6 +240,12 @@ class ViT(Part):
     def forward(self, image: Tensor) -> Tensor:
         return self._outputs(image, (self.spec.output,))[self.spec.output]
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Whatever moves or casts parameters; the tables follow to the device and stay float32."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        fill_tables(self)
+        return self
+
     def features(self, image: Tensor, *outputs: str) -> dict[str, Tensor]:
         """Named tensors for an image: any of `forward.output_names`, and `class_token` b d, `patch_tokens` b t d.
 
@@ -328,10 +334,13 @@ def initialise(model: ViT, seed: int | None = None) -> None:
 
 
 def fill_tables(model: ViT, *_: Any) -> None:
-    """Tables of positions are computed, not stored: made anew whenever the parameters are filled."""
-    like = model.patch_embed.proj.weight
+    """Tables of positions are computed, not stored: made anew, in float32, whenever parameters are filled or moved.
+
+    A table that went through half precision once would stay rounded.
+    """
+    device = model.patch_embed.proj.weight.device
     for name, table in positions.tables(model.spec).items():
-        model.register_buffer(name, torch.from_numpy(table).to(like.detach()), persistent=False)
+        model.register_buffer(name, torch.from_numpy(table).to(device), persistent=False)
 
 
 @torch.no_grad()

@@ -199,6 +199,9 @@ def _summary(config: Any) -> str:
     })  # fmt: skip
 
 
+VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are efforts
+
+
 @vitzoo.command(epilog=MODEL)
 @click.argument("model", required=False)
 @click.option("--onnx", is_flag=True, help="Write NAME.onnx.")
@@ -210,7 +213,9 @@ def _summary(config: Any) -> str:
 @click.option("--external", "placement", flag_value="external", help="ONNX weights in NAME.onnx_data beside it.")
 @click.option("--shared", "placement", flag_value="shared", help="ONNX weights stay in the folder's model.safetensors.")
 @click.option("--outputs", metavar="NAMES", help="Comma-separated: logits, pooler_output, last_hidden_state, block.N, attn.N.")
-@click.option("--verify", type=click.Choice(["on", "off"]), default="on", show_default=True, help="Check the file on disk.")
+@click.option(
+    "--verify", type=click.Choice(["on", "quick", "full", "off"]), default="on", show_default=True, help="Check the file on disk."
+)
 @click.option("--weights", metavar="SRC", help="Weights for a registry name: a folder or a checkpoint file.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Of a registry name's random weights; 0 by default.")
 @facts
@@ -234,7 +239,7 @@ def export(
 
     done = export_model(
         "." if model is None else model, formats, out=out, opset=opset, placement=placement,
-        outputs=[] if outputs is None else outputs.split(","), verify=verify == "on", weights=weights, seed=seed,
+        outputs=[] if outputs is None else outputs.split(","), verify=VERIFY.get(verify, verify), weights=weights, seed=seed,
         note=voice.progress, **facts,
     )  # fmt: skip
     if done[0].config.random_seed is not None:
@@ -293,29 +298,72 @@ def _size(path: Path) -> str:
 
 
 @vitzoo.command(epilog=MODEL)
-@click.argument("artifact", type=click.Path(path_type=Path))
-@click.option("--against", metavar="MODEL", help="The reference; by default the spec and weights in the file itself.")
+@click.argument("artifact")
+@click.option(
+    "--against", metavar="MODEL", help="The reference, or another artifact; by default the spec and weights in the file."
+)
+@click.option("--quick", "effort", flag_value="quick", help="Three images, no float64, the optimiser on only.")
+@click.option("--full", "effort", flag_value="full", help="More images and batches, and every inner value.")
+@click.option("--fixed", metavar="AXES", help="Axes declared free but used at one size: channels, height, width.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw the error behind each block into this file, .png or .svg.")
 @facts
 @zoo
 @speaking
-def verify(artifact: Path, against: str | None, facts: dict[str, Any], voice: Voice) -> None:
-    """Check that an exported file computes its model; exit code 3 if it does not. Writes ARTIFACT.parity.json.
+def verify(
+    artifact: str, against: str | None, effort: Any, fixed: str | None, plot: Path | None, facts: dict[str, Any], voice: Voice
+) -> None:
+    """Check that an exported file, any tool's, computes its model, or that two models or files compute the same.
+
+    Exit code 3 if not, with the first block and operation that part. Writes ARTIFACT.parity.json.
 
     \b
     vitzoo verify vit_b16.onnx --against ./vit_b16
+    vitzoo verify theirs.onnx --against checkpoint.safetensors --fixed height,width
     """
     from vit_zoo.line import verify as verify_artifact
 
     if facts and against is None:
         raise InputError("--set states facts of the --against model")
     _note_name(against, voice)
-    report = verify_artifact(artifact, against, **facts)
+    if plot is not None:
+        from vit_zoo.parity.picture import check_picture
+
+        check_picture(plot)
+    voice.progress(f"checking {artifact}")
+    axes = [] if fixed is None else fixed.split(",")
+    report = verify_artifact(artifact, against, effort=effort or "default", fixed=axes, blocks=plot is not None, **facts)
+    if plot is not None:
+        from vit_zoo.parity.picture import draw
+
+        draw(report, plot)
     if not report.ok:
         if not voice.json:  # where one document is wanted, it is the error's
-            voice.result(None, lambda: "\n".join(report.faults))
-        hint = f"see {artifact.name}.parity.json"
-        raise CheckFailed(f"does not compute {report.reference}: {report.summary()}", where=artifact, hint=hint)
-    voice.result(report.model_dump(), lambda: f"{artifact} computes {report.reference}: {report.summary()}")
+            voice.result(None, lambda: _verdict(report))
+        hint = None if report.sha256 is None else f"see {Path(artifact).name}.parity.json"
+        cause = f"does not compute {report.reference}: {report.summary()}"
+        raise CheckFailed(cause, where=artifact, hint=hint, details={"report": report.model_dump(mode="json")})
+    verb = "approximates" if report.verdict == "approximate" else "computes"
+    text = f"{artifact} {verb} {report.reference}: {report.summary()}"
+    voice.result(report.model_dump(), lambda: f"{_verdict(report)}\n\n{text}" if voice.verbose or effort == "full" else text)
+
+
+def _verdict(report: Any) -> str:
+    """The evidence, the faults, and where they are."""
+    parts = [table(report.table())] if report.comparisons else []
+    if report.blocks:
+        rows = [("block", "relative", "allowed")]
+        rows += [
+            (str(b.block), "not shown" if b.relative is None else f"{b.relative:.1e}", f"{b.allowed:.1e}") for b in report.blocks
+        ]
+        parts.append(table(rows))
+    parts += ["\n".join(f"fault: {fault}" for fault in report.faults)] if report.faults else []
+    if report.parting is not None:
+        p = report.parting
+        where = "" if p.block is None else f"block {p.block}, "
+        after = "" if p.after is None else f"; the last place that agrees is {p.after}"
+        parts.append(f"they part at {where}{p.place}{f', {p.operator}' if p.operator else ''}{after}")
+    parts += ["\n".join(f"not checked: {what}" for what in report.skipped)] if report.skipped else []
+    return "\n\n".join(parts)
 
 
 @vitzoo.command(epilog=MODEL + " Or an exported ONNX file, which needs neither torch nor a side file.")

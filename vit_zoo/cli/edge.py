@@ -93,6 +93,7 @@ def _report(arguments: list[str], error: VitzooError, *, kind: str | None = None
     if "--json" in arguments:
         message = error.message if error.where is None else f"{error.where}: {error.message}"
         document = {"code": error.code, "kind": kind or error.kind, "message": message, "hint": error.hint}
+        document |= error.details or {}
         try:
             click.echo(json.dumps(document))
         except OSError:

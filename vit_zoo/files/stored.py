@@ -40,6 +40,7 @@ class Stored:
     shape: tuple[int, ...]
     array: Callable[[], Array]
     span: Span | None = None
+    absent: bool = False  # nothing is stored: zeros stand for it
 
     @property
     def nbytes(self) -> int:

@@ -30,6 +30,12 @@ class Description:
     config: ModelConfig | None
     export: Mapping[str, Any]
 
+    def known_config(self) -> ModelConfig:
+        """Spec, preprocessing, labels and origin. Raises RefusedContent if the file does not carry them."""
+        if self.config is None:
+            raise RefusedContent("does not say what it is: no vit_zoo metadata", where=self.path)
+        return self.config
+
 
 class Artifact(ABC):
     """An opened artifact."""
@@ -43,10 +49,8 @@ class Artifact(ABC):
 
     @property
     def config(self) -> ModelConfig:
-        """Spec, preprocessing, labels and origin. Raises RefusedContent if the file does not carry them."""
-        if self.about.config is None:
-            raise RefusedContent("does not say what it is: no vit_zoo metadata", where=self.path)
-        return self.about.config
+        """As `Description.known_config`."""
+        return self.about.known_config()
 
     @property
     @abstractmethod

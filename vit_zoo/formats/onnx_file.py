@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING
 
-from vit_zoo.errors import InputError, RefusedContent
-from vit_zoo.files import DTYPES, SafetensorsFile, Stored
-from vit_zoo.files.stored import ONNX_TYPES, Span
-from vit_zoo.files.wire import GRAPH, INITIALIZER, KEY, METADATA, RAW_DATA, VALUE, fields, tag
+from vit_zoo.errors import InputError, OtherWeights, RefusedContent
+from vit_zoo.files import SafetensorsFile
+from vit_zoo.files.wire import GRAPH, KEY, METADATA, VALUE, fields, tag
 from vit_zoo.formats.artifact import Artifact, Description, config_from
+from vit_zoo.formats.skeleton import length_of
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
@@ -67,120 +65,32 @@ def check_companion(about: Description) -> None:
         raise RefusedContent(f"needs {name}, which is not beside it", where=about.path)
     if "header_sha256" in about.export:
         if SafetensorsFile(companion).header_sha256 != about.export["header_sha256"]:
-            raise RefusedContent(f"was written for another {name}; export again", where=about.path)
+            raise OtherWeights(f"was written for another {name}; export again", where=about.path)
         return
     with companion.open("rb") as file:
         file.seek(max(0, companion.stat().st_size - 64))
         if file.read().decode("ascii", "replace") != about.export.get("weights_sha256"):
-            raise RefusedContent(f"was written for another {name}; export again", where=about.path)
+            raise OtherWeights(f"was written for another {name}; export again", where=about.path)
 
 
-def weights_in(path: Path, shapes: Mapping[str, tuple[int, ...]], unread: tuple[str, ...]) -> dict[str, Stored]:
-    """The weights that a file of ours holds or refers to, under the names and shapes of the state dict.
+def inner_values(path: Path, names: Sequence[str], images: Array) -> dict[str, Array]:
+    """What the graph's own values of these names are for some images, with onnxruntime's optimiser off.
 
-    Those that begin with `unread`, behind the last output, need not be in it: zeros stand for them.
-    Raises RefusedContent if one is missing: then the file is not what its metadata says.
+    The file's bytes get further outputs appended: repeated fields of a protobuf message add up.
     """
-    parts: dict[str, list[tuple[int, Stored]]] = {}
-    try:
-        for name, stored in _initializers(path):
-            key, _, rows = name.partition("[")
-            parts.setdefault(key, []).append((int(rows.partition(":")[0] or 0) if rows else 0, stored))
-    except RefusedContent:
-        raise
-    except Exception:  # protobuf's errors, and ours on numbers that are none
-        raise RefusedContent("is not a whole ONNX file", where=path) from None
-    found = {}
-    for key, shape in shapes.items():
-        if key not in parts and key.startswith(unread):
-            found[key] = Stored("F32", shape, partial(_zeros, shape))
-            continue
-        if key not in parts:
-            raise RefusedContent(f"holds no weight {key!r}", where=path)
-        pieces = [stored for _, stored in sorted(parts[key], key=lambda part: part[0])]
-        if not all(_lies_in_file(piece) for piece in pieces):
-            raise RefusedContent(f"does not hold the bytes of {key!r}", where=path)
-        if sum(piece.nbytes for piece in pieces) != math.prod(shape) * DTYPES[pieces[0].dtype][0]:
-            raise RefusedContent(f"holds {key!r} in another size than its metadata says", where=path)
-        found[key] = Stored(pieces[0].dtype, shape, partial(_whole, pieces, shape))
-    return found
+    from onnx import GraphProto, ValueInfoProto
 
-
-def _lies_in_file(piece: Stored) -> bool:
-    span = piece.span
-    assert span is not None
-    return span.length == piece.nbytes and 0 <= span.start <= span.file.stat().st_size - span.length
-
-
-def _whole(pieces: list[Stored], shape: tuple[int, ...]) -> Array:
-    import numpy as np
-
-    return np.concatenate([piece.array().reshape(-1) for piece in pieces]).reshape(shape)
-
-
-def _zeros(shape: tuple[int, ...]) -> Array:
-    import numpy as np
-
-    return np.zeros(shape, "<f4")
-
-
-def _initializers(path: Path) -> Iterator[tuple[str, Stored]]:
-    """Name and place of each initializer, read without the weights."""
-    types = {code: dtype for dtype, code in ONNX_TYPES.items()}
-    with path.open("rb") as file:
-        for number, length in fields(file, os.fstat(file.fileno()).st_size):
-            if number != GRAPH:
-                file.seek(length, os.SEEK_CUR)
-                continue
-            end = file.tell() + length
-            for part, width in fields(file, end):
-                if part != INITIALIZER:
-                    file.seek(width, os.SEEK_CUR)
-                    continue
-                tensor, span = _tensor(file, file.tell() + width, path)
-                if tensor.data_type in types:
-                    dtype, shape = types[tensor.data_type], tuple(tensor.dims)
-                    yield tensor.name, Stored(dtype, shape, partial(_read, span, dtype, shape), span)
-
-
-def _tensor(file: BinaryIO, end: int, path: Path) -> tuple[Any, Span]:
-    """A TensorProto without its bytes, and where those are."""
-    from onnx import TensorProto
-
-    begin, span, kept = file.tell(), None, b""
-    for part, width in fields(file, end):
-        at = file.tell()
-        if part == RAW_DATA:
-            file.seek(begin)
-            kept += file.read(at - begin - len(tag(part, width)))
-            span, begin = Span(path, at, width), at + width
-            file.seek(begin)
-        else:
-            file.seek(width, os.SEEK_CUR)
-    file.seek(begin)
-    kept += file.read(end - begin)
-    tensor = TensorProto.FromString(kept)
-    if tensor.external_data:
-        place = {entry.key: entry.value for entry in tensor.external_data}
-        name = place["location"]
-        if Path(name).name != name:
-            raise RefusedContent(f"keeps its weights in {name!r}, outside its folder", where=path)
-        span = Span(path.parent / name, int(place["offset"]), int(place["length"]))
-    return tensor, span or Span(path, end, 0)
-
-
-def _read(span: Span, dtype: str, shape: tuple[int, ...]) -> Array:
-    import numpy as np
-
-    if not span.length:
-        return np.zeros(shape, DTYPES[dtype][1])
-    return np.memmap(span.file, DTYPES[dtype][1], "c", span.start, shape)
+    more = GraphProto(output=[ValueInfoProto(name=name) for name in names]).SerializeToString()
+    artifact = OnnxArtifact(path, providers=None, threads=None, optimised=False, more=tag(GRAPH, len(more)) + more)
+    return artifact.run(images)
 
 
 class OnnxArtifact(Artifact):
     """An ONNX file in an onnxruntime session."""
 
-    def __init__(self, path: Path, *, providers: list[str] | None, threads: int | None, optimised: bool) -> None:
+    def __init__(
+        self, path: Path, *, providers: list[str] | None, threads: int | None, optimised: bool, more: bytes = b""
+    ) -> None:
         super().__init__(describe_onnx(path))
         check_companion(self.about)
         import onnxruntime as ort
@@ -197,32 +107,46 @@ class OnnxArtifact(Artifact):
             options.intra_op_num_threads = threads
         if not optimised:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+            options.add_session_config_entry("session.disable_prepacking", "1")  # other kernels, and 140 MiB less for ViT-B/16
+        if more:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.resolve().parent))
         try:
-            self.session = ort.InferenceSession(path, options, providers=providers or ["CPUExecutionProvider"])
+            model = path.read_bytes() + more if more else path
+            self.session = ort.InferenceSession(model, options, providers=providers or ["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has an exception type for every kind of refusal
             raise RefusedContent(f"onnxruntime refuses it: {_last_sentence(error)}", where=path) from None
         inputs = self.session.get_inputs()
         if len(inputs) != 1:
             raise RefusedContent(f"takes {len(inputs)} inputs; images are one", where=path)
         self._input = inputs[0]
+        self._half = self._input.type == "tensor(float16)"
 
     @property
     def outputs(self) -> tuple[str, ...]:
         return tuple(output.name for output in self.session.get_outputs())
 
+    @property
+    def axes(self) -> tuple[int | str | None, ...]:
+        """The input's axes as the file declares them: a length, or the name of one that is free."""
+        return tuple(length_of(axis) for axis in self._input.shape)
+
     def run(self, pixel_values: Array) -> dict[str, Array]:
-        wanted = self._input.shape[1:]
-        if pixel_values.ndim != 4 or list(pixel_values.shape[1:]) != wanted:
-            raise InputError(f"images of shape {list(pixel_values.shape)}; the file takes {['batch', *wanted]}", where=self.path)
+        fits = pixel_values.ndim == len(self.axes) == 4 and all(
+            not isinstance(axis, int) or axis == length for axis, length in zip(self.axes, pixel_values.shape, strict=True)
+        )
+        if not fits:
+            wanted = [axis if isinstance(axis, int) else axis or "free" for axis in self.axes]
+            raise InputError(f"images of shape {list(pixel_values.shape)}; the file takes {wanted}", where=self.path)
         try:
-            found = self.session.run(None, {self._input.name: pixel_values})
+            found = self.session.run(None, {self._input.name: pixel_values.astype("<f2") if self._half else pixel_values})
         except Exception as error:  # as above
             raise RefusedContent(f"onnxruntime fails on it: {_last_sentence(error)}", where=self.path) from None
         return dict(zip(self.outputs, found, strict=True))
 
 
 def _last_sentence(error: Exception) -> str:
-    """onnxruntime's reason without its source paths."""
+    """onnxruntime's reason without its source paths, and the operator that it is about."""
     lines = str(error).strip().splitlines()
     text = re.sub(r"/\S+\.(h|cc):\d+ .*?\) ", "", lines[-1] if lines else type(error).__name__)
-    return re.split(r" : |failed:|, Error ", text)[-1][:300]
+    node = re.search(r"running (\w+) node\. Name:'([^']*)'", str(error))
+    return re.split(r" : |failed:|, Error ", text)[-1][:300] + (f", at {node[1]} {node[2]!r}" if node else "")

@@ -75,9 +75,9 @@ class ProgramArtifact(Artifact):
         with warnings.catch_warnings(), path.open("rb") as file:
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             if about.format == "torchscript":
-                self._run = torch.jit.load(file)  # type: ignore[no-untyped-call]
+                self.program = torch.jit.load(file)  # type: ignore[no-untyped-call]
             else:
-                self._run = torch.export.load(file).module()
+                self.program = torch.export.load(file).module()
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -86,7 +86,7 @@ class ProgramArtifact(Artifact):
     def run(self, pixel_values: Array) -> dict[str, Array]:
         with torch.inference_mode():
             try:
-                found = self._run(torch.from_numpy(pixel_values))
+                found = self.program(torch.from_numpy(pixel_values))
             except Exception as error:  # a guard of the program, or its own runtime error
                 raise InputError(f"refuses images of shape {list(pixel_values.shape)}: {error}", where=self.path) from None
         values = found if isinstance(found, tuple) else (found,)

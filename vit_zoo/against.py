@@ -1,0 +1,103 @@
+"""From what the user names to what a check compares with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vit_zoo.errors import CheckFailed, InputError, NotRepresentable, OtherWeights, RefusedContent
+from vit_zoo.files import sniff
+from vit_zoo.formats import SUFFIX, describe, open_artifact
+from vit_zoo.forward import unread
+from vit_zoo.live import Live, filled, with_own_weights
+from vit_zoo.sources import ModelLike, find_source
+
+if TYPE_CHECKING:
+    from vit_zoo.files import Stored
+    from vit_zoo.formats.artifact import Description
+    from vit_zoo.model_config import ModelConfig
+    from vit_zoo.parity.images import Frame
+    from vit_zoo.parity.references import Reference
+
+
+def held_by(about: Description) -> dict[str, Stored]:
+    """The weights in a file of ours. Raises CheckFailed if those beside it are not the ones that it was written for."""
+    from vit_zoo.formats.onnx_file import check_companion
+    from vit_zoo.formats.skeleton import weights_in
+
+    if about.format != "onnx":
+        open_artifact(about.path)
+        raise InputError("name the model to verify it against", where=about.path)
+    spec = about.known_config().spec
+    try:
+        check_companion(about)
+    except OtherWeights as error:
+        raise CheckFailed(error.message, where=about.path) from None
+    return weights_in(about.path, spec.shapes(), unread(spec, about.export.get("outputs", ())))
+
+
+def reference_of(against: ModelLike, facts: Mapping[str, Any], about: Description | None = None) -> Reference:
+    """What to compare with: an artifact, another library's module by its own code, or a model of ours.
+
+    `about` is the file that is checked, whose input tells the size of images where nothing else does.
+    """
+    from vit_zoo.model import ViT
+    from vit_zoo.parity.images import Frame
+    from vit_zoo.parity.references import ArtifactReference, ModuleReference
+
+    if is_artifact(against):
+        artifact = open_artifact(against)  # type: ignore[arg-type]
+        if facts:
+            raise InputError("an exported file states its own facts", where=_shown(against))
+        config = artifact.about.config or (None if about is None else about.config)
+        return ArtifactReference(artifact, _frame(config, artifact.path, {}))
+    if isinstance(against, str | os.PathLike | ViT):
+        return Live(with_own_weights(find_source(against, **facts), _shown(against))).reference
+    try:
+        like = filled(find_source(against, **facts))
+    except (RefusedContent, NotRepresentable):  # no dialect of ours: its own code is enough
+        frame = _frame(None, None if about is None else about.path, {**_stated(against), **facts})
+        return ModuleReference(against, type(against).__name__, frame)
+    return ModuleReference(against, type(against).__name__, Frame.of(like.spec, like.config.preprocess), like)
+
+
+def _stated(module: Any) -> dict[str, Any]:
+    """Sizes that a module of transformers states."""
+    config = getattr(module, "config", None)
+    config = getattr(config, "vision_config", config)
+    names = {"image_size": "image_size", "patch_size": "patch_size", "channels": "num_channels"}
+    return {ours: getattr(config, theirs) for ours, theirs in names.items() if getattr(config, theirs, None) is not None}
+
+
+def _frame(config: ModelConfig | None, path: Path | None, facts: Mapping[str, Any]) -> Frame:
+    """The images that a file or module takes: as its config says, as it states, as its input is declared."""
+    from vit_zoo.parity.images import Frame
+
+    if config is not None:
+        return Frame.of(config.spec, config.preprocess)
+    size, patch = facts.get("image_size"), facts.get("patch_size", 16)
+    channels = facts.get("channels", 3)
+    if size is None and path is not None and describe(path).format == "onnx":
+        from vit_zoo.formats.skeleton import declared
+
+        shape = declared(path)[1]
+        if len(shape) == 4 and all(isinstance(length, int) for length in shape[1:]):
+            channels, *size = shape[1:]
+    if size is None:
+        raise InputError("nothing tells the size of its images", hint="state it: image_size=HEIGHT or HEIGHT,WIDTH")
+    pairs = [(value, value) if isinstance(value, int) else tuple(value) for value in (size, patch)]
+    return Frame(int(channels), pairs[0], pairs[1], None)
+
+
+def is_artifact(model: ModelLike) -> bool:
+    from vit_zoo.registry import variants
+
+    if not isinstance(model, str | os.PathLike) or str(model) in variants():
+        return False
+    return sniff(Path(model)) in SUFFIX if Path(model).is_file() else Path(model).suffix in (".onnx", ".pt2")
+
+
+def _shown(model: ModelLike) -> str:
+    return str(model) if isinstance(model, str | os.PathLike) else type(model).__name__
