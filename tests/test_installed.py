@@ -15,7 +15,7 @@ import pytest
 import vit_zoo
 
 ROOT = Path(vit_zoo.__file__).resolve().parent.parent
-COUNT = "import vit_zoo, vit_zoo.registry as r; print(len(vit_zoo.list_models()), r.zoo_folder())"
+COUNT = "import vit_zoo, vit_zoo.zoo_folders as z; print(len(vit_zoo.list_models()), z.zoo_folder())"
 
 
 def output(*command, cwd, **environment):

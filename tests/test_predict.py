@@ -15,7 +15,7 @@ from PIL import Image
 import vit_zoo
 from vit_zoo.errors import RefusedContent
 from vit_zoo.preprocess import Preprocess
-from vit_zoo.registry import zoo_folder
+from vit_zoo.zoo_folders import zoo_folder
 
 DIGITS = zoo_folder() / "vit_digits"
 GOAL = 0.985  # of the held-out digits

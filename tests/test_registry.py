@@ -11,7 +11,7 @@ import torch
 from conftest import SMALL
 
 import vit_zoo
-from vit_zoo import registry
+from vit_zoo import configs, registry, resolving, zoo_folders
 from vit_zoo.cli.commands import vitzoo
 from vit_zoo.cli.edge import _run
 from vit_zoo.conditions import parse_condition
@@ -63,7 +63,7 @@ def test_parametric_names(name):
     canonical, fields = PARAMETRIC[name]
     config = registry.get_config(name)
     assert config.name == canonical
-    assert registry.is_name(name)
+    assert resolving.is_name(name)
     assert {field: getattr(config.spec, field) for field in fields} == fields
     assert registry.get_config(canonical) == config
     assert vit_zoo.get_spec(name, depth=2).depth == 2
@@ -71,16 +71,16 @@ def test_parametric_names(name):
 
 def test_a_row_says_what_its_name_says(monkeypatch):
     """Every row of ours but vit_digits could be left out: its name alone stands for the same spec and preprocessing."""
-    rows = [name for name in registry.variants() if name != "vit_digits"]
+    rows = [name for name in zoo_folders.variants() if name != "vit_digits"]
     stated = {name: registry.get_config(name) for name in rows}
-    families = registry.families()
+    families = zoo_folders.families()
     from vit_zoo.names import parts_of, variant_of
 
     for name, config in stated.items():
         parts = parts_of(name, families)
         assert parts is not None, name
         assert parts.canonical == name
-        assert registry.config_of(variant_of(parts)) == config
+        assert configs.config_of(variant_of(parts)) == config
 
 
 def test_tolerance_of_order_has_one_result():
@@ -112,7 +112,7 @@ CONDITIONS = {
 
 @pytest.mark.parametrize("where", CONDITIONS)
 def test_conditions(where):
-    rows = {name: registry.row_of(variant) for name, variant in registry.variants().items()}
+    rows = {name: configs.row_of(variant) for name, variant in zoo_folders.variants().items()}
     wanted = [name for name, row in rows.items() if CONDITIONS[where](row)]
     assert 0 < len(wanted) < len(rows)
     assert vit_zoo.list_models(where=where) == wanted
@@ -140,19 +140,19 @@ def test_a_condition_joins_a_pattern():
 def test_another_librarys_name_stands_for_ours():
     for name in ("vit_base_patch16_224", "timm/vit_base_patch16_224", "google/vit-base-patch16-224", "ViT-B/16", "vit_b_16"):
         assert vit_zoo.get_spec(name) == vit_zoo.get_spec("vit_b16"), name
-    alias = registry.find("google/siglip-so400m-patch14-384").alias
+    alias = resolving.find("google/siglip-so400m-patch14-384").alias
     assert (alias.name, alias.library, alias.differs["image_size"]) == ("siglip_so400m14_378", "transformers", 384)
     assert vit_zoo.create("deit_tiny_patch16_224", depth=1, dim=16, heads=2, dim_head=8, mlp_dim=16).config.name == "deit_ti16"
-    found = registry.find("vit_base_patch16_224.mae")
+    found = resolving.find("vit_base_patch16_224.mae")
     assert (found.variant.name, found.tag.tag, found.alias.library) == ("mae_b16", "mae", "timm")
 
 
 def test_tags():
-    tag = registry.tags("vit_b16")["augreg_in21k_ft_in1k"]
+    tag = resolving.tags_of("vit_b16")["augreg_in21k_ft_in1k"]
     assert (tag.repo, tag.file) == ("timm/vit_base_patch16_224.augreg_in21k_ft_in1k", "model.safetensors")
     assert (tag.top1, tag.top1_by, tag.licence) == (84.534, "timm 1.0.31, results-imagenet.csv", "apache-2.0")
-    assert next(iter(registry.tags("vit_b16"))) == "augreg2_in21k_ft_in1k"
-    assert registry.tags("vit_mu16") == registry.tags("vit_digits") == {}
+    assert next(iter(resolving.tags_of("vit_b16"))) == "augreg2_in21k_ft_in1k"
+    assert resolving.tags_of("vit_mu16") == resolving.tags_of("vit_digits") == {}
     for name in ("vit_b16.augreg_in21k_ft_in1k", "timm/vit_base_patch16_224.augreg_in21k_ft_in1k"):
         config = registry.get_config(name)
         assert (config.name, config.licence) == ("vit_b16", "apache-2.0")
@@ -196,7 +196,7 @@ def test_a_users_variant_is_a_file_of_a_few_lines(folder, monkeypatch):
         with pytest.raises(vit_zoo.VitzooError, match="'leaf' is taken"):
             vit_zoo.register("leaf.toml")
     finally:
-        registry._registered.variants.clear()
+        zoo_folders.KNOWN.registered.variants.clear()
 
 
 def test_a_family_in_a_folder_of_the_user(folder):
@@ -223,8 +223,8 @@ def test_a_family_is_registered_with_its_parametric_names(folder):
         with pytest.raises(vit_zoo.VitzooError, match="'moss_xs8' is taken"):  # a name of the family, though no row
             vit_zoo.register(vit_zoo.get_spec("vit_ti16"), name="moss_xs8")
     finally:
-        registry._registered.variants.clear()
-        registry._registered.families.clear()
+        zoo_folders.KNOWN.registered.variants.clear()
+        zoo_folders.KNOWN.registered.families.clear()
 
 
 def test_a_folder_of_the_command_line_is_forgotten(folder):
@@ -235,7 +235,7 @@ def test_a_folder_of_the_command_line_is_forgotten(folder):
         assert vit_zoo.list_models()[-1] == "leaf"
         assert vit_zoo.get_spec("leaf").num_classes == 12
     finally:
-        registry.forget_folder("own")
+        zoo_folders.forget_folder("own")
     assert "leaf" not in vit_zoo.list_models()
 
 
@@ -336,5 +336,5 @@ def test_listing_reads_what_it_needs():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     *_, modules, files = done.stdout.splitlines()
     assert modules == "[]"
-    assert files == f"{len(list(registry.zoo_folder().glob('*.toml')))} []"
+    assert files == f"{len(list(zoo_folders.zoo_folder().glob('*.toml')))} []"
     assert "vit_b16_384" in done.stdout

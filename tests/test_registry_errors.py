@@ -9,8 +9,10 @@ import time
 
 import pytest
 
-from vit_zoo import registry
+from vit_zoo import configs, labels, registry, resolving, zoo_files, zoo_folders
 from vit_zoo.errors import InputError
+from vit_zoo.tags import read_tags
+from vit_zoo.zoo_folders import KNOWN, Zoo
 
 ROW = "image_size = 16, patch_size = 8, dim = 16, depth = 1, heads = 2, dim_head = 8, mlp_dim = 32"
 FAMILY = "[spec]\nextends = 'vit_ti16'\n[variant]\n"
@@ -82,7 +84,7 @@ WRONG_FILES = {
 
 @pytest.fixture(autouse=True)
 def _nothing_registered(monkeypatch):
-    monkeypatch.setattr(registry, "_registered", registry.Registered())
+    monkeypatch.setattr(KNOWN, "registered", Zoo())
 
 
 @pytest.mark.parametrize("case", WRONG_FILES)
@@ -93,7 +95,7 @@ def test_wrong_files_are_refused_at_once_in_one_line(case, tmp_path):
     start = time.monotonic()
     with pytest.raises(InputError) as found:
         registry.get_spec(file)
-        registry.config_of(registry.read_variant(file))
+        configs.config_of(zoo_files.read_variant(file))
     assert fragment in str(found.value)
     assert "\n" not in str(found.value)
     assert str(file) in str(found.value)
@@ -101,7 +103,7 @@ def test_wrong_files_are_refused_at_once_in_one_line(case, tmp_path):
     if case != "two variants where one is wanted":
         with pytest.raises(InputError):
             registry.register(file)
-    assert not registry._registered.variants
+    assert not KNOWN.registered.variants
 
 
 NAMES = (
@@ -146,7 +148,7 @@ def quoted(name: str) -> str:
 def test_a_file_that_is_not_there_or_is_none(tmp_path):
     for path, fragment in ((tmp_path / "no.toml", "no such file"), (tmp_path, "is not a regular file")):
         with pytest.raises(InputError, match=fragment):
-            registry.read_variant(path)
+            zoo_files.read_variant(path)
 
 
 @pytest.fixture
@@ -155,7 +157,7 @@ def zoo(tmp_path, monkeypatch):
     folder = tmp_path / "zoo"
     folder.mkdir()
     monkeypatch.setenv("VITZOO_PATH", str(folder))
-    monkeypatch.setattr(registry, "_zoo", None)
+    monkeypatch.setattr(KNOWN, "read", None)
     return folder
 
 
@@ -216,7 +218,7 @@ def test_a_name_that_is_taken_is_not_registered(zoo, tmp_path):
         with pytest.raises(InputError) as found:
             refused()
         assert len(str(found.value)) < 300
-    assert "fresh" not in registry.variants()
+    assert "fresh" not in zoo_folders.variants()
     assert registry.register(spec, name="fresh") == ["fresh"]
     with pytest.raises(InputError, match="the name 'fresh' is taken"):
         registry.register(spec, name="fresh")
@@ -341,7 +343,7 @@ def test_every_fault_of_a_file_at_once(tmp_path):
         text = str(found.value)
         assert text.startswith(f"{file}: ")
         assert [fault for fault in FAULTS if fault not in text] == []
-    assert registry._extra == []
+    assert KNOWN.extra == []
 
 
 def test_every_row_of_a_file_that_contradicts_itself(tmp_path):
@@ -360,7 +362,7 @@ def test_a_family_that_is_there_twice(zoo, tmp_path):
     with pytest.raises(InputError, match="the family 'vit' is also in"):
         registry.register(file)
     (zoo / "vit.toml").write_text(f"[variant]\nmine = {{ {ROW} }}\n")
-    registry._zoo = None
+    KNOWN.read = None
     twice_the_same_error(registry.list_models, "the family 'vit' is also in")
 
 
@@ -401,19 +403,19 @@ def test_a_users_aliases_and_tags(zoo):
     (zoo / "tags" / "leaf.toml").write_text(
         f"[pixels]\nhalf = {{ mean = [0.5], std = [0.5] }}\n[leaf_a]\nbest = {{ {tag}, {more} }}\n"
     )
-    assert registry.find("leaf/a").alias.sentence == "'leaf/a' of mine is leaf_a, but there act = silu"
-    assert registry.find("leaf_a.best").tag.address == "me/leaf/model.safetensors"
+    assert resolving.find("leaf/a").alias.sentence == "'leaf/a' of mine is leaf_a, but there act = silu"
+    assert resolving.find("leaf_a.best").tag.address == "me/leaf/model.safetensors"
     (zoo / "tags" / "leaf.toml").write_text("[leaf_a]\nbest = { repo = 'me/leaf' }\n")
-    registry._read_tags.cache_clear()
+    read_tags.cache_clear()
     with pytest.raises(InputError, match=r"leaf\.toml: a tag is not whole: 'interpolation'"):
-        registry.tags("leaf_a")
+        resolving.tags_of("leaf_a")
 
 
 def test_a_label_set_that_is_not_there():
     with pytest.raises(InputError, match="no label set 'imagenet2k'; there are imagenet1k"):
-        registry.label_set("imagenet2k")
+        labels.label_set("imagenet2k")
     with pytest.raises(InputError, match="no names for the label set 'imagenet21k'"):
-        registry.label_names("imagenet21k")
+        labels.label_names("imagenet21k")
 
 
 @pytest.mark.parametrize(

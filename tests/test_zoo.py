@@ -29,12 +29,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from vit_pytorch.simple_vit import SimpleViT
 
 import vit_zoo
-from vit_zoo import registry
+from vit_zoo import configs, labels, registry, resolving, zoo_folders
+from vit_zoo.aliases import read_aliases
 from vit_zoo.files import Stored
 from vit_zoo.model import ViT
-from vit_zoo.registry import zoo_folder
+from vit_zoo.tags import read_tags
 from vit_zoo.weights import detect
 from vit_zoo.zoo_files import read_toml
+from vit_zoo.zoo_folders import zoo_folder
 
 # parameters and billions of multiply-adds, counted on the peers' modules on the meta device
 MEASURED = {
@@ -73,13 +75,13 @@ MEASURED = {
 @pytest.mark.parametrize("name", MEASURED)
 def test_sizes_and_costs_are_those_of_the_peers(name):
     params, gmacs = MEASURED[name]
-    row = registry.get_variant(name).row
+    row = resolving.get_variant(name).row
     assert row["params"] == params
     assert gmacs is None or row["gmacs"] == gmacs
 
 
 def test_every_row_states_its_figures_and_they_are_those_of_its_spec():
-    for name, variant in registry.variants().items():
+    for name, variant in zoo_folders.variants().items():
         spec = vit_zoo.get_spec(name)
         assert variant.row["params"] == spec.params, name
         assert variant.row["gmacs"] == round(spec.macs / 1e9, 3), name
@@ -144,7 +146,7 @@ def resize_of_timm(config):
     return edge if config.crop_mode == "center" else None if edge == config.input_size[1] else (edge, edge)
 
 
-ALIASES = registry._aliases()[0]
+ALIASES = read_aliases(zoo_folders.zoo().folders)[0]
 TIMM = [alias for alias in ALIASES.values() if alias.library == "timm" and "." not in alias.alias]
 
 
@@ -190,7 +192,7 @@ def test_the_state_dict_is_timms_at_full_size(alias):
     assert tensors_of_timm(theirs) == spec.replace(**stated).shapes()
 
 
-@pytest.mark.parametrize("name", registry.variants())
+@pytest.mark.parametrize("name", zoo_folders.variants())
 def test_costs_are_what_torch_counts(name):
     """At full size but two blocks deep; torch counts two operations for a multiply-add."""
     config = registry.get_config(name, depth=2)
@@ -259,11 +261,11 @@ def test_names_that_timm_has_none_for(name):
     facts = {field: getattr(spec, field) for field in ("heads", "image_size", "norm_eps", "act", "pool", "pool_tokens")}
     reading = detect.read(tensors, facts, where=name)
     assert {key: tensor.shape for key, tensor in reading.tensors.items()} == spec.shapes()
-    assert sum(p.numel() for p in theirs.parameters()) == registry.variants()[name].row["params"]
+    assert sum(p.numel() for p in theirs.parameters()) == zoo_folders.variants()[name].row["params"]
 
 
 def test_every_name_has_been_compared():
-    assert {alias.name for alias in TIMM} | set(OTHERS) == set(registry.variants())
+    assert {alias.name for alias in TIMM} | set(OTHERS) == set(zoo_folders.variants())
     assert not {alias.name for alias in TIMM} & set(OTHERS)
 
 
@@ -273,21 +275,23 @@ def test_the_readme_counts_right():
 
 
 def test_every_family_states_its_conventions():
-    for family in registry.families().values():
+    for family in zoo_folders.families().values():
         assert {"title", "conventions"} <= set(family.about), family.name
         if family.name == "vit_digits":
             continue
         assert {"image_size", "num_classes", "pos", "pos_covers", "norm_eps", "act", "pool"} - {"num_classes"} <= set(
             family.shared
         )
-        heads = {registry.get_variant(name).row["params"] and vit_zoo.get_spec(name).num_classes for name in members(family.name)}
+        heads = {
+            resolving.get_variant(name).row["params"] and vit_zoo.get_spec(name).num_classes for name in members(family.name)
+        }
         assert (1000 in heads) == (family.about.get("labels") == "imagenet1k") or family.name in ("simplevit", "vitpytorch")
         prepared = {registry.get_config(name).preprocess is not None for name in members(family.name)}
         assert prepared == {family.name not in ("simplevit", "vitpytorch")}
 
 
 def members(family):
-    return [name for name, variant in registry.variants().items() if variant.family == family]
+    return [name for name, variant in zoo_folders.variants().items() if variant.family == family]
 
 
 # the preprocessing of a family's own code: resize, interpolation, first mean
@@ -310,8 +314,8 @@ def test_an_image_that_is_squashed_before_the_crop():
     """timm's crop mode squash with a margin: resized to 404x404, whatever its shape, then cropped."""
     from PIL import Image
 
-    tag = registry.tags("sw_m16_384")["sw_in12k_ft_in1k"]
-    config = registry.config_of(registry.get_variant("sw_m16_384"), tag)
+    tag = resolving.tags_of("sw_m16_384")["sw_in12k_ft_in1k"]
+    config = configs.config_of(resolving.get_variant("sw_m16_384"), tag)
     assert config.preprocess.resize_to == (404, 404)
     image = Image.radial_gradient("L").convert("RGB").resize((500, 300))
     transform = timm.data.create_transform(
@@ -367,13 +371,13 @@ def test_torchvisions_names_and_weights(name):
     alias = ALIASES[name]
     for weights in TORCHVISION[name]:
         size, parts = weights.meta["min_size"][0], weights.transforms.keywords
-        row = registry.row_of(registry.get_variant(f"{alias.name}_{size}"))
+        row = configs.row_of(resolving.get_variant(f"{alias.name}_{size}"))
         assert (row["params"], row["gmacs"]) == (weights.meta["num_params"], weights.meta["_ops"])
         if weights.name == "IMAGENET1K_V1":
             assert f"shorter edge {parts.get('resize_size', 256)}" in alias.differs["preprocess"]
             assert "bilinear" in alias.differs["preprocess"]
-        (tag,) = [tag for tag in registry.tags(row["name"]).values() if weights.url == tag.address]
-        prepared = registry.config_of(registry.get_variant(tag.name), tag).preprocess
+        (tag,) = [tag for tag in resolving.tags_of(row["name"]).values() if weights.url == tag.address]
+        prepared = configs.config_of(resolving.get_variant(tag.name), tag).preprocess
         assert prepared.resize_to == parts.get("resize_size", 256)
         assert prepared.interpolation == parts.get("interpolation", torchvision.transforms.InterpolationMode.BILINEAR).value
         assert tag.top1 == weights.meta["_metrics"]["ImageNet-1K"]["acc@1"]
@@ -387,9 +391,9 @@ def test_aliases():
     }  # fmt: skip
     fields = {"preprocess", *vit_zoo.ViTSpec.model_fields}
     for alias in ALIASES.values():
-        found = registry.find(alias.alias)
+        found = resolving.find(alias.alias)
         assert found.alias == alias
-        assert found.variant.name in registry.variants(), alias  # a row, in its canonical form
+        assert found.variant.name in zoo_folders.variants(), alias  # a row, in its canonical form
         assert set(alias.differs) <= fields, alias
         spec = vit_zoo.get_spec(alias.name)
         for field in set(alias.differs) - {"preprocess"}:
@@ -398,34 +402,34 @@ def test_aliases():
         fits = {f: v for f, v in alias.differs.items() if f not in ("preprocess", "image_size", "pool", "pool_tokens")}
         spec.replace(**fits)  # values that the field can have
         assert "\n" not in alias.sentence
-        assert not registry.is_name(alias.alias)
+        assert not resolving.is_name(alias.alias)
 
 
 def test_ambiguous_names():
-    unclear = registry._aliases()[1]
+    unclear = read_aliases(zoo_folders.zoo().folders)[1]
     assert {"small", "giant", "vit_small", "vit-giant", "base", "clip", "dinov2"} <= set(unclear)
     for name, (why, candidates) in unclear.items():
         assert why
         assert len(candidates) > 1, name
-        assert set(candidates) <= set(registry.variants()), name
+        assert set(candidates) <= set(zoo_folders.variants()), name
 
 
 TAGS = [
     tag
-    for family in registry.families()
-    for tags in registry._read_tags(zoo_folder() / "tags" / f"{family}.toml").values()
+    for family in zoo_folders.families()
+    for tags in read_tags(zoo_folder() / "tags" / f"{family}.toml").values()
     for tag in tags.values()
 ]
 
 
 def test_tags_are_whole():
     assert len(TAGS) >= 400
-    assert {file.stem for file in (zoo_folder() / "tags").glob("*.toml")} <= set(registry.families())
+    assert {file.stem for file in (zoo_folder() / "tags").glob("*.toml")} <= set(zoo_folders.families())
     for tag in TAGS:
-        named = registry.find(tag.full_name)
+        named = resolving.find(tag.full_name)
         assert named.tag == tag
         assert named.variant.name == tag.name
-        config = registry.config_of(named.variant, tag)
+        config = configs.config_of(named.variant, tag)
         assert config.spec.num_classes == tag.num_classes
         assert tag.licence
         assert "/" in tag.repo
@@ -434,7 +438,7 @@ def test_tags_are_whole():
         assert (tag.top1 is None) == (tag.top1_by is None)
         assert tag.top1 is None or 50 < tag.top1 < 95
         if tag.labels is not None:
-            assert registry.label_set(tag.labels)["classes"] == tag.num_classes
+            assert labels.label_set(tag.labels)["classes"] == tag.num_classes
         assert (config.labels is not None) == (tag.labels == "imagenet1k"), tag
         assert config.preprocess is not None
         ours = registry.get_spec(tag.name)
@@ -442,14 +446,14 @@ def test_tags_are_whole():
 
 
 @pytest.mark.parametrize(
-    "family", [family for family in registry.families() if (zoo_folder() / "tags" / f"{family}.toml").is_file()]
+    "family", [family for family in zoo_folders.families() if (zoo_folder() / "tags" / f"{family}.toml").is_file()]
 )
 def test_tags_of_timm_say_what_its_configurations_say(family):
-    found = [tag for tag in TAGS if tag.repo.startswith("timm/") and registry.get_variant(tag.name).family == family]
+    found = [tag for tag in TAGS if tag.repo.startswith("timm/") and resolving.get_variant(tag.name).family == family]
     for tag in found:
         config = get_pretrained_cfg(tag.repo.removeprefix("timm/"))
         assert config.hf_hub_id in ("timm/", tag.repo)
-        prepared = registry.config_of(registry.get_variant(tag.name), tag).preprocess
+        prepared = configs.config_of(resolving.get_variant(tag.name), tag).preprocess
         assert config.num_classes == tag.num_classes
         assert (config.license or "unknown") == tag.licence
         if registry.get_spec(tag.name).image_size == config.input_size[1:]:
@@ -462,7 +466,7 @@ def test_tags_of_timm_say_what_its_configurations_say(family):
 
 def test_the_names_of_the_classes():
     """In the order of the WNIDs, which is that of every library: checked with transformers' and torchvision's words."""
-    names, categories = registry.label_names("imagenet1k"), torchvision.models.ViT_B_16_Weights.IMAGENET1K_V1.meta["categories"]
+    names, categories = labels.label_names("imagenet1k"), torchvision.models.ViT_B_16_Weights.IMAGENET1K_V1.meta["categories"]
     assert len(names) == len(set(names)) == 1000
     agree = [theirs.lower() in ours.lower() for ours, theirs in zip(names, categories, strict=True)]
     assert sum(agree) > 980  # torchvision's words are of another edition
@@ -485,7 +489,7 @@ def test_the_orders_of_the_large_label_sets():
             "imagenet12k": "imagenet12k_synsets.txt", "imagenet21k_miil": "imagenet21k_miil_synsets.txt",
         }.items()
     }  # fmt: skip
-    assert {name: len(found) for name, found in lists.items()} == {name: registry.label_set(name)["classes"] for name in lists}
+    assert {name: len(found) for name, found in lists.items()} == {name: labels.label_set(name)["classes"] for name in lists}
     google = lists["imagenet21k"]
     assert (google[9205], google[15027]) == ("n03931044", "n09859684")
     assert [wnid for wnid in google if wnid not in ("n03931044", "n09859684")] == lists["imagenet22k"]

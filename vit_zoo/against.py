@@ -92,7 +92,7 @@ def _frame(config: ModelConfig | None, path: Path | None, facts: Mapping[str, An
 
 
 def is_artifact(model: ModelLike) -> bool:
-    from vit_zoo.registry import variants
+    from vit_zoo.zoo_folders import variants
 
     if not isinstance(model, str | os.PathLike) or str(model) in variants():
         return False

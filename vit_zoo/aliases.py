@@ -5,6 +5,7 @@ Read when a name is unknown, or when a name is shown; never to list names.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +37,9 @@ class Alias:
         return (f", but there {fields}" if fields else "") + (f"; {self.note}" if self.note else "")
 
 
-def read_aliases(folders: Sequence[Path]) -> tuple[dict[str, Alias], dict[str, tuple[str, list[str]]]]:
-    """Every alias, and every ambiguous name with its reason and its candidates, of `aliases/` in each folder."""
+@functools.cache
+def read_aliases(folders: tuple[Path, ...]) -> tuple[dict[str, Alias], dict[str, tuple[str, list[str]]]]:
+    """Every alias, and every ambiguous name with its reason and its candidates, of `aliases/` in each folder; read once."""
     found: dict[str, Alias] = {}
     unclear: dict[str, tuple[str, list[str]]] = {}
     for file in (file for folder in folders for file in sorted((folder / "aliases").glob("*.toml"))):

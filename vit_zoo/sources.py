@@ -8,11 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
-from vit_zoo import registry
+from vit_zoo.configs import config_of
 from vit_zoo.errors import HubError, InputError, RefusedContent
 from vit_zoo.files import SafetensorsFile, Stored, read_json, read_torch, sniff
 from vit_zoo.model_config import ModelConfig
+from vit_zoo.registry import get_config
+from vit_zoo.resolving import find, is_alias, is_name
 from vit_zoo.vit_spec import ViTSpec
+from vit_zoo.zoo_files import read_variant
+from vit_zoo.zoo_folders import variants
 
 if TYPE_CHECKING:
     from torch import nn
@@ -76,7 +80,7 @@ def _given(model: ModelLike, facts: Mapping[str, Any], *, with_weights: bool) ->
 
 def shipped(name: str, spec: ViTSpec) -> Source | None:
     """The weights that come with a name of the registry, if some do and they are for this very spec."""
-    variant = registry.variants().get(name)
+    variant = variants().get(name)
     if variant is None or variant.weights is None:
         return None
     found = _of_folder(variant.weights, {})
@@ -93,20 +97,20 @@ def _named(name: str, facts: Mapping[str, Any], *, with_weights: bool) -> Source
     path = Path(name)
     if name.startswith("hf-hub:"):
         raise HubError("this version does not read from the Hub", where=name, hint="download the repository and name its folder")
-    if registry.is_name(name):
-        return Source(registry.get_config(name, **facts), None)
+    if is_name(name):
+        return Source(get_config(name, **facts), None)
     if path.is_dir():
         return _of_folder(path, facts)
     if path.exists():
         return _of_file(path, facts)
-    if path.suffix in SUFFIXES or ("/" in name and not registry.is_alias(name)):
+    if path.suffix in SUFFIXES or ("/" in name and not is_alias(name)):
         raise InputError("no such file or folder", where=name)
-    tag = registry.find(name).tag
+    tag = find(name).tag
     if tag is not None and not with_weights:
         where = f"{tag.address}, licence {tag.licence}"
         hint = f"download it, and name the file: `vitzoo export {tag.full_name} --weights FILE`"
         raise HubError(f"the weights '{tag.tag}' of '{tag.name}' are not on this machine: {where}", hint=hint)
-    return Source(registry.get_config(name, **facts), None)
+    return Source(get_config(name, **facts), None)
 
 
 def _of_folder(folder: Path, facts: Mapping[str, Any]) -> Source:
@@ -126,7 +130,7 @@ def _of_folder(folder: Path, facts: Mapping[str, Any]) -> Source:
 
 def _of_file(path: Path, facts: Mapping[str, Any]) -> Source:
     if path.suffix == ".toml":
-        return Source(registry.config_of(registry.read_variant(path), **facts), None)
+        return Source(config_of(read_variant(path), **facts), None)
     kind = sniff(path)
     if kind == "json":
         return Source(_without_weights(ModelConfig.parse(read_json(path), where=path), facts), None)

@@ -1,10 +1,11 @@
-"""Which weights are published for a name, by whom, under which licence: the data of `zoo/tags/*.toml`; and label names.
+"""Which weights are published for a name, by whom, under which licence: the data of `zoo/tags/*.toml`.
 
 Read when a name is shown or a tag is asked for; nothing here is on this machine or is downloaded.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,9 @@ class Tag:
         return "" if self.top1 is None else f"{self.top1:g} % ({self.top1_by})"
 
 
+@functools.cache
 def read_tags(file: Path) -> dict[str, dict[str, Tag]]:
-    """The tags of a family's names, the default of each name first; empty where nothing is published."""
+    """The tags of a family's names, the default of each name first; empty where nothing is published; read once."""
     if not file.is_file():
         return {}
     data = read_toml(file)
@@ -70,12 +72,3 @@ def _tag(name: str, tag: str, stated: dict[str, Any], pixels: dict[str, Any]) ->
     if fields["top1"] is None:
         fields["top1_by"] = None
     return Tag(name=name, tag=tag, preprocess=preprocess, **fields)
-
-
-def read_labels(folder: Path, name: str) -> tuple[str, ...]:
-    """The names of the classes of a label set, in the order of the logits: `WNID<tab>name` a line, `#` comments."""
-    file = folder / f"{name}.tsv"
-    if not file.is_file():
-        raise InputError(f"no names for the label set '{name}'", where=folder)
-    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
-    return tuple(line.partition("\t")[2] for line in lines)

@@ -79,6 +79,14 @@ def read_zoo_file(file: Path) -> tuple[Family | None, list[Variant]]:
     return family, list(_rows(family, data["variant"]))
 
 
+def read_variant(file: Path) -> Variant:
+    """The one variant of a user's file. Raises InputError for a file that holds another number of them."""
+    found = read_zoo_file(file)[1]
+    if len(found) != 1:
+        raise InputError(f"holds {len(found)} variants; a model is one", where=file, hint="register the file and use a name")
+    return found[0]
+
+
 def _family(file: Path, data: Fields) -> Family:
     unknown = set(data) - set(TABLES)
     if unknown or not all(isinstance(data.get(table, {}), dict) for table in TABLES):

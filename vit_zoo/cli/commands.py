@@ -63,7 +63,8 @@ def zoo(command: Any) -> Any:
 def _zoo(context: click.Context, parameter: click.Parameter, folders: tuple[str, ...]) -> None:
     if not folders or context.resilient_parsing:
         return
-    from vit_zoo.registry import forget_folder, use_folder
+    from vit_zoo.registry import use_folder
+    from vit_zoo.zoo_folders import forget_folder
 
     for folder in folders:
         use_folder(folder)
@@ -98,7 +99,9 @@ def list_(patterns: tuple[str, ...], long: bool, where: str | None, sort: str | 
     vitzoo list 'vit_b*' --long
     vitzoo list --where 'params<30M and patch_size==16' --sort gmacs
     """
-    from vit_zoo.registry import list_models, row_of, sort_names, variants
+    from vit_zoo.configs import row_of
+    from vit_zoo.registry import list_models, sort_names
+    from vit_zoo.zoo_folders import variants
 
     names = list_models(list(patterns) or "*", where=where)
     if sort is not None:
@@ -267,9 +270,9 @@ def export(
 
 
 def _warn_random(config: Any, voice: Voice) -> None:
-    from vit_zoo.registry import is_name, tags
+    from vit_zoo.resolving import is_name, tags_of
 
-    published = list(tags(config.name).values()) if is_name(config.name) else []
+    published = list(tags_of(config.name).values()) if is_name(config.name) else []
     which = f", such as {published[0].address} (`vitzoo show {config.name}`)" if published else ""
     voice.warn(f"RANDOM WEIGHTS (seed {config.random_seed}): --weights SRC of `vitzoo export` brings trained ones{which}")
 
@@ -278,16 +281,16 @@ def _note_name(model: str | None, voice: Voice) -> None:
     """What a name means, where that is not plain: a folder has it too, it is another library's, or not in canonical form."""
     if model is None:
         return
-    from vit_zoo import registry
+    from vit_zoo.resolving import find, get_variant, is_alias, is_name
 
-    if registry.is_name(model):
-        canonical = registry.get_variant(model).name
+    if is_name(model):
+        canonical = get_variant(model).name
         if canonical != model:
             voice.warn(f"'{model}' is {canonical}")
         if Path(model, "config.json").is_file():
             voice.warn(f"'{model}' is the registry's name; for the folder write ./{model}")
-    elif not os.path.lexists(model) and registry.is_alias(model):
-        alias = registry.find(model).alias
+    elif not os.path.lexists(model) and is_alias(model):
+        alias = find(model).alias
         if alias is not None:
             voice.warn(alias.sentence)
 

@@ -10,13 +10,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo import __version__, registry
+from vit_zoo import __version__
 from vit_zoo.cli.voice import pairs, table
+from vit_zoo.configs import config_of, origin_of
 from vit_zoo.errors import InputError
 from vit_zoo.files import sha256_of, sniff
 from vit_zoo.formats import SUFFIX, describe
+from vit_zoo.labels import label_set
 from vit_zoo.model_config import ModelConfig
+from vit_zoo.resolving import Named, aliases_of, find, is_alias, is_name, tags_of
 from vit_zoo.sources import SUFFIXES, find_source
+from vit_zoo.zoo_files import read_variant
+from vit_zoo.zoo_folders import families, variants
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Description
@@ -28,7 +33,7 @@ WITH_TORCH = ("torch", "einops")
 def shown(what: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """The document and the text for a name, a file or a folder."""
     path = Path(what)
-    if not registry.is_name(what) and path.is_file() and path.suffix not in (".toml", ".json") and sniff(path) in SUFFIX:
+    if not is_name(what) and path.is_file() and path.suffix not in (".toml", ".json") and sniff(path) in SUFFIX:
         if facts:
             raise InputError("an exported file states its own facts", where=path)
         return _artifact(describe(path))
@@ -49,7 +54,7 @@ def checkup() -> dict[str, Any]:
             found[name] = "not installed"
     missing = [name for name in RUNTIME if found[name] == "not installed"]
     without_torch = [name for name in WITH_TORCH if found[name] == "not installed"]
-    found["zoo"] = f"{len(registry.variants())} variants"
+    found["zoo"] = f"{len(variants())} variants"
     found["list, show, predict"] = f"missing: {', '.join(missing)}" if missing else "ready"
     lacking = missing + without_torch
     found["create, export, verify"] = f"missing: {', '.join(lacking)} (pip install vitzoo)" if lacking else "ready"
@@ -60,8 +65,8 @@ def _model(what: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     named = _named(what)
     if named is None:
         return _file(what, facts)
-    config = registry.config_of(named.variant, named.tag, **facts)
-    origin = {**registry.origin_of(named.variant), **dict.fromkeys(facts, "stated")}
+    config = config_of(named.variant, named.tag, **facts)
+    origin = {**origin_of(named.variant), **dict.fromkeys(facts, "stated")}
     if named.tag is not None:
         origin |= dict.fromkeys(("num_classes", *named.tag.spec), f"the tag {named.tag.tag}")
     document: dict[str, Any] = {**_common(config), "fields": _origins(config, origin)}
@@ -81,26 +86,26 @@ def _model(what: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     return document, "\n\n".join([pairs(lines), _fields(config, document["fields"]), *tables])
 
 
-def _named(what: str) -> registry.Named | None:
+def _named(what: str) -> Named | None:
     """What a name stands for, unless it is a path; raises InputError for one that is neither."""
-    if registry.is_name(what):
-        return registry.find(what)
+    if is_name(what):
+        return find(what)
     path = Path(what)
     if not what or what.startswith("hf-hub:") or path.exists() or path.suffix in SUFFIXES:
         return None
-    return registry.find(what) if "/" not in what or registry.is_alias(what) else None
+    return find(what) if "/" not in what or is_alias(what) else None
 
 
-def _family_of(named: registry.Named, config: ModelConfig, document: dict[str, Any], lines: dict[str, str]) -> list[str]:
+def _family_of(named: Named, config: ModelConfig, document: dict[str, Any], lines: dict[str, str]) -> list[str]:
     """Its family, the conventions that the spec cannot say, and the order of its classes."""
     document["family"] = named.variant.family
-    family = registry.families().get(named.variant.family)
+    family = families().get(named.variant.family)
     about = {} if family is None else family.about
     document |= {key: about[key] for key in ("title", "conventions") if key in about}
     lines["family"] = f"{named.variant.family}: {about['title']}" if "title" in about else named.variant.family
     labels = about.get("labels") if named.tag is None else named.tag.labels
     if labels is not None:
-        order = registry.label_set(labels)
+        order = label_set(labels)
         if order["classes"] == config.spec.num_classes:
             document["label_set"] = {"name": labels, **order}
             whose = "" if named.tag is not None else " in published weights"
@@ -111,12 +116,12 @@ def _family_of(named: registry.Named, config: ModelConfig, document: dict[str, A
 def _others(name: str, document: dict[str, Any], published: bool) -> list[str]:
     """What other libraries call it, and which weights of it are published."""
     found = []
-    aliases = registry.aliases_of(name)
+    aliases = aliases_of(name)
     document["aliases"] = [asdict(alias) for alias in aliases]
     if aliases:
         rows = [(f"  {alias.alias}", alias.library, alias.difference.removeprefix(", ").removeprefix("; ")) for alias in aliases]
         found.append(f"called elsewhere:\n{table(rows)}")
-    tags = registry.tags(name) if published else {}
+    tags = tags_of(name) if published else {}
     if published:
         document["tags"] = [asdict(tag) for tag in tags.values()]
     if tags:
@@ -134,7 +139,7 @@ def _file(what: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     origin = dict(source.origin)
     if not origin:
         path = Path(what)
-        stated = registry.origin_of(registry.read_variant(path)) if path.suffix == ".toml" else {}
+        stated = origin_of(read_variant(path)) if path.suffix == ".toml" else {}
         origin = {**stated, **dict.fromkeys(facts, "stated")}
     document: dict[str, Any] = {**_common(config), "fields": _origins(config, origin)}
     lines = _lines(config)

@@ -17,7 +17,7 @@ from vit_zoo.parity.judging import RULES, TOLERANCE
 from vit_zoo.parity.parting import parted_by_name, parted_models
 from vit_zoo.parity.references import ModelReference
 from vit_zoo.parity.report import Effort, ParityReport, Parting
-from vit_zoo.parity.running import FIXABLE, PLANS, Computed, Plan, Runs, Sessions, batches_of, fits, listed, matched
+from vit_zoo.parity.running import FIXABLE, INNER, PLANS, Computed, Plan, Runs, Sessions, batches_of, fits, listed, matched
 from vit_zoo.parity.searching import parted_by_value
 from vit_zoo.parity.structure import Structure, read_onnx, read_pt2, read_torchscript
 
@@ -106,7 +106,7 @@ def _report(
             "blocks": tuple(found.blocks),
             "parting": _first_place(found) if not ok else None,
             "faults": tuple(found.faults),
-            "skipped": (*plan.skipped, *found.skipped, *reference.notes),
+            "skipped": (*(what for what in plan.skipped if ok or what != INNER), *found.skipped, *reference.notes),
             "tolerance": TOLERANCE,
             "machine": {"system": platform.system(), "machine": platform.machine()},
             "versions": {package: version(package) for package in ("torch", "numpy", "onnx", "onnxruntime")}

@@ -46,9 +46,13 @@ class Evidence:
 
 def check_structure(structure: Structure, reference: Reference, found: Evidence) -> None:
     """Epsilons and activations, where numbers are blind."""
+    wrong: dict[str, list[str]] = {}
     for what, node in differences(structure, reference):
+        wrong.setdefault(what, []).append(node)
+    for what, (node, *others) in wrong.items():
+        more = f", and {len(others)} more operators" if others else ""
         place = node if node.startswith("operator ") else node.split(" ")[0]
-        found.note(f"{node}: {what}", place, node, what)
+        found.note(f"{node}: {what}{more}", place, node, what)
 
 
 def check_config(about: Description, reference: Reference, found: Evidence) -> None:

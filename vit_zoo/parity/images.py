@@ -11,7 +11,7 @@ import numpy as np
 
 from vit_zoo.files import read_image
 from vit_zoo.preprocess import Preprocess
-from vit_zoo.registry import zoo_folder
+from vit_zoo.zoo_folders import zoo_folder
 
 if TYPE_CHECKING:
     from PIL import Image

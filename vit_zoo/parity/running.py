@@ -42,6 +42,7 @@ class Plan:
 
 
 ALL = tuple(IMAGES)
+INNER = "inner values, as long as nothing fails"
 PLANS: dict[Effort, Plan] = {
     "quick": Plan(
         ALL[:3],
@@ -51,13 +52,13 @@ PLANS: dict[Effort, Plan] = {
             "float64: the tolerance is the cap alone",
             "the optimiser off",
             "photographs, large and nearly constant images",
-            "inner values",
+            INNER,
         ),
     ),
     "default": Plan(
         ALL[:6],
         {True: ((5,), (3, 4, 0), (0, 1, 2, 3, 4)), False: ((0, 1),)},
-        skipped=("inner values, as long as nothing fails",),
+        skipped=(INNER,),
     ),
     "full": Plan(
         ALL,

@@ -161,7 +161,7 @@ def _heads(fields: Mapping[str, Any], *, where: object) -> tuple[int, str]:
     """The head count: of a norm per head, or that of the variants of the same width, depth and MLP, if all of them agree."""
     if "dim_head" in fields:
         return fields["inner"] // fields["dim_head"], "shapes"
-    from vit_zoo.registry import variants
+    from vit_zoo.zoo_folders import variants
 
     alike = {
         (variant.fields["heads"], variant.fields["dim_head"])
