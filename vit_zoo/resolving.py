@@ -8,7 +8,7 @@ from vit_zoo.aliases import Alias, ambiguous, read_aliases
 from vit_zoo.errors import InputError
 from vit_zoo.names import parts_of, variant_of
 from vit_zoo.tags import Tag, read_tags
-from vit_zoo.zoo_files import Variant
+from vit_zoo.zoo_files import NAME, Variant
 from vit_zoo.zoo_folders import families, variants, zoo
 
 
@@ -30,6 +30,8 @@ def _unknown(name: str, hint: str | None) -> InputError:
 
 def _of_ours(name: str) -> Variant | None:
     """A row, or what a parametric name says; raises InputError for one that says what its family does not have."""
+    if not NAME.fullmatch(name):  # a path, say: no file of the zoo need be read
+        return None
     row = variants().get(name)
     if row is not None:
         return row
