@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import SMALL, noise
 from PIL import Image
 
@@ -113,6 +114,15 @@ def test_the_command_line(small, capfd):
     assert json.loads(Path("quick.onnx.parity.json").read_text())["effort"] == "quick"
     with pytest.raises(InputError, match="effort 'some'"):
         vit_zoo.verify("small.onnx", "model", effort="some")
+
+
+def test_the_precision_is_said(small, capfd):
+    """Weights rounded to half where the model's are not: another rule, by name."""
+    half = vit_zoo.load("model", dtype=torch.float16)
+    vit_zoo.export(half, out="half.onnx", verify=False)
+    assert _run(vitzoo, ["verify", "half.onnx", "--against", "model"]) == 0
+    assert "half.onnx computes model.safetensors in fp16: " in capfd.readouterr().out
+    assert vit_zoo.verify("half.onnx").precision == "fp32", "against the weights that it holds it is exact"
 
 
 @pytest.mark.parametrize("format_", ["torchscript", "pt2"])

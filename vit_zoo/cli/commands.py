@@ -346,7 +346,8 @@ def verify(
         cause = f"does not compute {report.reference}: {report.summary()}"
         raise CheckFailed(cause, where=artifact, hint=hint, details={"report": report.model_dump(mode="json")})
     verb = "approximates" if report.verdict == "approximate" else "computes"
-    text = f"{artifact} {verb} {report.reference}: {report.summary()}"
+    precision = "" if report.precision == "fp32" else f" in {report.precision}"
+    text = f"{artifact} {verb} {report.reference}{precision}: {report.summary()}"
     voice.result(report.model_dump(), lambda: f"{_verdict(report)}\n\n{text}" if voice.verbose or effort == "full" else text)
 
 
