@@ -83,6 +83,8 @@ def test_the_picture(suffix, small):
     assert _run(vitzoo, ["verify", "small.onnx", "--against", "other", "--plot", f"failed{suffix}", "--quiet"]) == 3
     assert Path(f"failed{suffix}").stat().st_size > 1000
     assert _run(vitzoo, ["verify", "small.onnx", "--against", "model", "--plot", "errors.gif"]) == 2
+    assert _run(vitzoo, ["verify", "model", "--against", "model", "--plot", f"models{suffix}", "--quiet"]) == 0
+    assert Path(f"models{suffix}").stat().st_size > 1000
 
 
 def test_the_picture_needs_matplotlib(small):
@@ -110,6 +112,8 @@ def test_the_command_line(small, capfd):
     assert _run(vitzoo, ["verify", "small.onnx", "--against", "small.onnx", "--set", "heads=3"]) == 2
     assert _run(vitzoo, ["verify", "small.onnx", "--against", "model", "--fixed", "depth"]) == 2
     assert "no axis 'depth'" in capfd.readouterr().err
+    assert _run(vitzoo, ["verify", "model", "--against", "model", "--fixed", "height"]) == 2
+    assert "fixed axes are those of an exported file" in capfd.readouterr().err
     assert _run(vitzoo, ["export", "model", "--onnx", "--verify", "quick", "-o", "quick.onnx", "-q"]) == 0
     assert json.loads(Path("quick.onnx.parity.json").read_text())["effort"] == "quick"
     with pytest.raises(InputError, match="effort 'some'"):

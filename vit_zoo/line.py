@@ -171,8 +171,10 @@ def verify(
 
     _check_effort(effort)
     if against is not None and not is_artifact(artifact):
+        if fixed:
+            raise InputError("fixed axes are those of an exported file", where=str(artifact))
         live = Live(with_own_weights(find_source(artifact, **facts), str(artifact)))
-        return check_model(live.reference, reference_of(against, facts), effort=effort)
+        return check_model(live.reference, reference_of(against, facts), effort=effort, blocks=blocks)
     path = Path(artifact)  # type: ignore[arg-type]
     about, held = describe(path), None
     if against is None:
@@ -183,9 +185,7 @@ def verify(
     data = about.export.get("data")
     companion = None if data is None else path.parent / str(data)
     report = check_parity(path, reference, companion=companion, effort=effort, fixed=fixed, held=held, blocks=blocks)
-    known = read_report(path)
-    settled = known is not None and known.ok and known.sha256 == report.sha256 and (report.ok or against is not None)
-    if not settled or (known is not None and report.ok and against is not None and report.outweighs(known)):
+    if report.replaces(read_report(path), alone=against is None):
         write_text(report_path(path), report.dumps())
     return report
 

@@ -64,7 +64,7 @@ def check_parity(
     return _report(path.name, sha256_of(path), reference, effort, precision, found, plan, data=companion)
 
 
-def check_model(model: ModelReference, reference: Reference, *, effort: Effort = "default") -> ParityReport:
+def check_model(model: ModelReference, reference: Reference, *, effort: Effort = "default", blocks: bool = False) -> ParityReport:
     """Compare a model with the reference; two of ours part where their steps do."""
     plan, found = PLANS[effort], Evidence()
     other = reference.like
@@ -81,7 +81,7 @@ def check_model(model: ModelReference, reference: Reference, *, effort: Effort =
     else:
         checked = Computed(model, (output,))
         Runs(reference, plan, RULES["fp32"], {output: its}, found).over_batches(checked, {True: plan.runs[True]})
-        if (found.faults or plan.inner) and alike and isinstance(reference, ModelReference):
+        if (found.faults or blocks or plan.inner) and alike and isinstance(reference, ModelReference):
             x = images(reference.frame, plan.images[:2])
             found.parting, found.blocks = parted_models(model.steps(x, (output,), 20), reference.steps(x, (output,), 20))
     return _report(model.name, None, reference, effort, "fp32", found, plan, data=None)
@@ -167,7 +167,7 @@ def _run(
     names = matched(sessions, reference, found)
     runs = Runs(reference, plan, rule, names, found)
     if precision == "int8" and names:
-        runs.over_many(sessions.get())
+        runs.over_many(sessions)
     elif names:
         runs.over_batches(sessions, batches)
         runs.over_axes(sessions, fixed)

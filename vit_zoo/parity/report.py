@@ -70,9 +70,16 @@ class ParityReport(BaseModel):
     def dumps(self) -> str:
         return self.model_dump_json(indent=2) + "\n"
 
-    def outweighs(self, other: ParityReport) -> bool:
-        """Whether at least as much effort went into it."""
-        return EFFORTS.index(self.effort) >= EFFORTS.index(other.effort)
+    def replaces(self, known: ParityReport | None, *, alone: bool) -> bool:
+        """Whether it takes the place of the verdict beside the file; `alone`: the file was checked against itself.
+
+        A good verdict on the same bytes stays, unless as much effort confirms it or the file contradicts itself.
+        """
+        if known is None or not known.ok or known.sha256 != self.sha256:
+            return True
+        if not self.ok:
+            return alone
+        return not alone and EFFORTS.index(self.effort) >= EFFORTS.index(known.effort)
 
     def summary(self) -> str:
         """One line for people."""

@@ -178,22 +178,24 @@ class Runs:
                 return
             self._once(checked.get(), x, results, list(names), True)
 
-    def over_many(self, artifact: Artifact) -> None:
-        """A quantised file is measured over many images, one at a time: never called parity."""
+    def over_many(self, checked: Sessions) -> None:
+        """A quantised file is measured over many images, one at a time where it can be: never called parity."""
+        count, artifact = checked.batch or 1, checked.get()
+        stack = many_images(self.reference.frame, -(-MANY // count) * count)
         for theirs, ours in self.names.items():
             pairs = []
-            for x in many_images(self.reference.frame, MANY):
-                wanted = self.reference.results(x[None], (ours,), double=False)[0][ours]
-                pairs.append((artifact.run(x[None])[theirs], wanted))
+            for x in np.split(stack, len(stack) // count):
+                wanted = self.reference.results(x, (ours,), double=False)[0][ours]
+                try:
+                    pairs.append((artifact.run(x)[theirs], wanted))
+                except VitzooError as error:
+                    self.found.faults.append(f"fails at batch {count}: {error.message}")
+                    return
             given, wanted = (np.concatenate(part) for part in zip(*pairs, strict=True))
             measured = agreement(theirs, given, wanted, logits=_are_logits(ours, wanted))
             self.found.agreements.append(measured)
             if not measured.ok:
-                size = (
-                    "not finite" if measured.decibels is None else f"{measured.decibels:.1f} dB, 1 - cosine {measured.angle:.1e}"
-                )
-                top = "" if measured.top1 is None else f", the same first class for {100 * measured.top1:.0f} %"
-                self.found.faults.append(f"{theirs} over {measured.images} images: {size}{top}")
+                self.found.faults.append(f"{theirs} over {measured.images} images: {measured}")
 
     def _other_channels(self, artifact: Artifact) -> None:
         frame = self.reference.frame
@@ -247,8 +249,8 @@ def matched(checked: Sessions, reference: Reference, found: Evidence) -> dict[st
         return {}
     names: dict[str, str] = {}
     for name, value in given.items():
-        fits = [n for n, shape in reference.shapes().items() if shape == value.shape[1:] and n not in names.values()]
-        chosen = name if name in fits else next(iter(fits), None)
+        alike = [n for n, shape in reference.shapes().items() if shape == value.shape[1:] and n not in names.values()]
+        chosen = name if name in alike else next(iter(alike), None)
         if chosen is None:
             shape = list(value.shape[1:])
             found.faults.append(f"output {name!r} of shape {shape} is none of the model's: {listed(reference)}")
