@@ -13,17 +13,37 @@ import vit_zoo
 from vit_zoo.errors import InputError
 
 CASES = Path(__file__).parent / "data" / "cases"
-# what neither the file nor its library's convention tells: heads always, for no variant is as small; a grid that is not
-# square, or is in no table; the GELU of SigLIP, which timm's files share with exact ones
+# What neither the file, nor a config beside it, nor its library's convention tells, the whole table: heads, for no variant is
+# as small; a grid that is not square or in no table; the GELU of timm's SigLIP and of CLIPs, which share their files with
+# other ones; the mean of old vit-pytorch's, which had a class token either way. docs/checkpoints.md explains each.
 FACTS = {
+    "clip_openai_state_dict": {"heads": 2, "act": "quick_gelu"},
+    "deit3_layerscale": {"heads": 3},
     "deit_distilled": {"heads": 3},
     "dino_backbone": {"heads": 3},
+    "dinov2_reg4": {"heads": 3},
+    "dinov2_training_chunked": {"heads": 3},
+    "dinov2_vit": {"heads": 3},
+    "dinov3_vit": {"image_size": (32, 48)},
+    "hf_dinov3": {"image_size": (32, 48)},
     "lucid_simple_vit": {"heads": 3, "image_size": 32},
+    "lucid_v0_40_2_mean": {"heads": 3, "pool": "mean"},
+    "lucid_v0_6_8": {"heads": 3},
+    "lucid_v1_6_5": {"heads": 3},
     "lucid_vit_cls": {"heads": 3},
     "lucid_vit_single_head_no_out": {"heads": 1},
     "mae_finetuned_globalpool": {"heads": 3},
     "mae_pretrain": {"heads": 3},
+    "open_clip_quickgelu": {"heads": 3, "act": "quick_gelu"},
+    "open_clip_timm_siglip": {"heads": 3},
+    "resize_bv": {"image_size": 48},
+    "resize_dinov2": {"heads": 3, "image_size": (49, 63)},
+    "resize_google_npz": {"image_size": 48},
+    "resize_hf_vit": {"image_size": (48, 64)},
+    "resize_timm_bicubic_antialias": {"heads": 3, "image_size": (48, 64)},
+    "resize_torchvision": {"heads": 3, "image_size": 48},
     "timm_cls": {"heads": 4},
+    "timm_cls_pth_ddp_prefix": {"heads": 3},
     "timm_deit_distilled": {"heads": 3},
     "timm_dinov2_like_reg": {"heads": 3},
     "timm_flexivit": {"heads": 3},
@@ -35,6 +55,13 @@ FACTS = {
     "torchvision_vit": {"heads": 3},
     "torchvision_vit_legacy_mlp_keys": {"heads": 3},
 }
+NOTHING = (  # configs, kernels with an axis of heads, and conventions tell everything
+    "bv_gap", "bv_map_nohead", "bv_scan_bf16_void", "bv_siglip_two_towers", "flexivit_native", "google_npz_gap",
+    "google_npz_linen_names", "google_npz_token", "hf_clip_vision_proj", "hf_deit_cls_only", "hf_dinov2",
+    "hf_dinov2_reg_classifier", "hf_mae_encoder", "hf_msn", "hf_siglip_vision", "hf_vit_cls", "hf_vit_cls_inmemory_keys",
+    "keras_vit_classifier",
+)  # fmt: skip
+CASE_NAMES = sorted([*FACTS, *NOTHING])
 
 
 def case(name):
@@ -45,28 +72,43 @@ def case(name):
 
 
 def test_every_case_is_in_the_table():
-    assert {path.name for path in CASES.iterdir()} == set(FACTS)
+    assert sorted(path.name for path in CASES.iterdir()) == CASE_NAMES
+    stated = {field for facts in FACTS.values() for field in facts}
+    assert stated == {"heads", "act", "pool", "image_size"}
 
 
-@pytest.mark.parametrize("name", FACTS)
+@pytest.mark.parametrize("name", CASE_NAMES)
 def test_the_outputs_are_the_originals(name, folder):
     file, images, outputs, tolerance = case(name)
-    model = vit_zoo.load(file, **FACTS[name])
+    facts = FACTS.get(name, {})
+    model = vit_zoo.load(file, dtype=torch.float32, **facts)
     with torch.inference_mode():
         np.testing.assert_allclose(model(torch.from_numpy(images)), outputs, rtol=0, atol=tolerance)
-    (done,) = vit_zoo.export(file, out="case.onnx", **FACTS[name])
+    (done,) = vit_zoo.export(file, out="case.onnx", **facts)
     found = vit_zoo.open(done.path).run(images)[model.spec.output]
     np.testing.assert_allclose(found, outputs, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", FACTS)
-def test_nothing_is_guessed(name):
-    """Without the heads, no answer; with others, or with another GELU, another answer."""
+@pytest.mark.parametrize("name", [name for name in FACTS if "heads" in FACTS[name]])
+def test_heads_are_not_guessed(name):
+    file, *_ = case(name)
+    with pytest.raises(InputError, match="does not tell heads"):
+        vit_zoo.load(file, **{field: value for field, value in FACTS[name].items() if field != "heads"})
+
+
+@pytest.mark.parametrize("name", CASE_NAMES)
+def test_the_activation_matters(name):
+    """With another GELU the outputs are others: the comparison above sees which one it is."""
     file, images, outputs, tolerance = case(name)
-    facts = FACTS[name]
-    with pytest.raises(InputError, match="heads"):
-        vit_zoo.load(file, **{field: value for field, value in facts.items() if field != "heads"})
-    wrong = {"act": "gelu" if facts.get("act") == "gelu_tanh" else "gelu_tanh"}
-    model = vit_zoo.load(file, **{**facts, **wrong})
+    facts = FACTS.get(name, {})
+    right = vit_zoo.load(file, dtype=torch.float32, **facts).spec.act
+    model = vit_zoo.load(file, dtype=torch.float32, **{**facts, "act": "gelu" if right == "gelu_tanh" else "gelu_tanh"})
     with torch.inference_mode():
         assert np.abs(model(torch.from_numpy(images)).numpy() - outputs).max() > tolerance
+
+
+@pytest.mark.parametrize("name", ["clip_openai_state_dict", "open_clip_quickgelu"])
+def test_the_activation_of_a_clip_is_not_guessed(name):
+    file, *_ = case(name)
+    with pytest.raises(InputError, match="does not tell act"):
+        vit_zoo.load(file, heads=FACTS[name]["heads"])

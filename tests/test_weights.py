@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import SMALL, noise
 from safetensors.torch import load_file, save_file
+from test_cases import CASE_NAMES, FACTS, case
 
 import vit_zoo
 from vit_zoo.errors import InputError, NotRepresentable, RefusedContent
@@ -32,8 +33,19 @@ PEERS = {
 }
 
 
-def test_every_dialect_has_a_peer():
-    assert {dialect for dialect, _, _ in PEERS.values()} | {"vitzoo"} == {dialect.name for dialect in DIALECTS}
+# of transformers in test_hf.py; the rest as renamed files in test_dialects.py
+ELSEWHERE = {
+    "hf-deit-teacher", "hf-dinov2-swiglu", "hf-dinov2-swiglu-5", "hf-dinov3-gated", "hf-clip-classifier", "hf-siglip-classifier",
+    "hf-siglip2-naflex", "big_vision-naflex", "big_vision-sincos", "dinov2-swiglu", "dinov3-swiglu", "mae", "openai-clip",
+    "vit-pytorch-1.2",
+}  # fmt: skip
+
+
+def test_every_dialect_is_read_from_a_real_file():
+    """By a live peer here, or by a case that its implementation wrote."""
+    cases = {find_source(case(name)[0], **FACTS.get(name, {})).dialect for name in CASE_NAMES}
+    live = {dialect for dialect, _, _ in PEERS.values()}
+    assert cases | live | {"vitzoo"} == {dialect.name for dialect in DIALECTS} - ELSEWHERE
 
 
 @pytest.mark.parametrize("name", PEERS)

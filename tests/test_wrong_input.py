@@ -165,7 +165,7 @@ WRONG = [
     (["show", "vit_b16", "--zoo", "."], 2, "unclosed.toml: not valid TOML"),
     (["show", "hf-hub:org/name"], 5, "does not read from the Hub"),
     # files and folders that are no model
-    (["show", "."], 2, "holds no model"),
+    (["show", "."], 2, "holds several checkpoints"),
     (["show", "empty"], 2, "is empty"),
     (["show", "loose"], 2, "holds no model"),
     (["show", "weightless"], 2, "has a config.json but no model.safetensors"),
@@ -233,7 +233,7 @@ WRONG = [
     (["create", "tiny.toml", "--set", "heads=0"], 2, "heads = 0"),
     # export
     (["export", "tiny"], 2, "name a format: --onnx"),
-    (["export", "--onnx"], 2, "holds no model"),
+    (["export", "--onnx"], 2, "holds several checkpoints"),
     (["export", "nope", "--onnx"], 2, "no variant 'nope'"),
     (["export", "empty", "--onnx"], 2, "is empty"),
     (["export", "tiny.onnx", "--onnx"], 7, "is an exported ONNX file; a checkpoint is wanted"),
@@ -256,7 +256,7 @@ WRONG = [
     (["export", "tiny.toml", "--onnx", "--shared"], 2, "shared weights need"),
     (["export", "vit_ti16", "--onnx", "--weights", "nope"], 2, "no variant 'nope'"),
     (["export", "vit_ti16", "--onnx", "--weights", "vit_b16"], 2, "vit_b16: has no weights"),
-    (["export", "vit_ti16", "--onnx", "--weights", "tiny"], 2, "its config says image_size = (16, 16)"),
+    (["export", "vit_ti16", "--onnx", "--weights", "tiny"], 2, "its config says dim = 16"),
     # verify
     (["verify", "no.onnx"], 2, "no.onnx: no such file or folder"),
     (["verify", LONG], 2, "no such file or folder"),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vit_zoo.article import Attention, FeedForward, Transformer
     from vit_zoo.errors import VitzooError
     from vit_zoo.formats import open_artifact as open
-    from vit_zoo.line import create, export, load, save, verify
+    from vit_zoo.line import convert, create, export, load, save, verify
     from vit_zoo.model import ViT
     from vit_zoo.registry import get_spec, list_models, register
     from vit_zoo.use.classify import predict
@@ -25,6 +25,7 @@ _HOMES = {
     "FeedForward": "article",
     "Transformer": "article",
     "VitzooError": "errors",
+    "convert": "line",
     "create": "line",
     "export": "line",
     "load": "line",
@@ -46,6 +47,7 @@ __all__ = [
     "ViT",
     "ViTSpec",
     "VitzooError",
+    "convert",
     "create",
     "export",
     "get_spec",

@@ -21,6 +21,7 @@ from vit_zoo.sources import ModelLike, Source, find_source
 if TYPE_CHECKING:
     import torch
 
+    from vit_zoo.converting import Converted
     from vit_zoo.model import ViT
     from vit_zoo.parity.references import Reference
     from vit_zoo.parity.report import Effort, ParityReport
@@ -93,6 +94,32 @@ def save(model: ViT, folder: str | os.PathLike[str]) -> Path:
                 folder.rmdir()
         raise
     return folder
+
+
+def convert(
+    source: ModelLike,
+    out: str | os.PathLike[str],
+    to: str = "vitzoo",
+    *,
+    accept: Sequence[str] = (),
+    allow_drop: Sequence[str] = (),
+    force: bool = False,
+    **facts: Any,
+) -> Converted:
+    """Write a model with its weights for another library: `vitzoo`, `timm`, `hf`, `torchvision`, `vit-pytorch`, `dinov2`,
+    `deit`, `mae`, `open_clip` or `google`.
+
+    `out` is a file (by its suffix) or a folder, which gets the library's config too. What is written is read back and
+    compared bit for bit before it gets its name. `accept` names conventions that the target may hold otherwise
+    (`norm_eps`, `act`): the difference that this makes is measured. `allow_drop` are globs of tensors to leave out.
+    `facts` are as in `load`; with `image_size` or `patch_size` the model is resized.
+    Raises NotRepresentable naming what the target cannot express, RefusedContent for values that are not finite.
+    """
+    from vit_zoo.converting import check_choice, write_converted
+
+    check_choice(to, accept)
+    found = with_own_weights(find_source(source, **facts), str(source))
+    return write_converted(found, Path(out), to, accept=accept, allow_drop=allow_drop, force=force)
 
 
 def export(

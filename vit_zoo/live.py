@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import CannotWrite, HubError, RefusedContent
 from vit_zoo.files import Staged, Stored, digest_of, write_safetensors, write_text
+from vit_zoo.files.stored import as_float
 from vit_zoo.model_config import ModelConfig
 from vit_zoo.sources import Source, find_source, shipped
 
@@ -56,9 +57,7 @@ def check_content(source: Source) -> None:
 
     assert source.tensors is not None
     for name, stored in source.tensors.items():
-        values = stored.array()
-        if stored.dtype == "BF16":
-            values = (values.astype(np.uint32) << 16).view(np.float32)
+        values = as_float(stored)
         bad = values.size - int(np.isfinite(values).sum())
         if bad:
             raise RefusedContent(f"{name!r} holds {bad:,} values that are not finite", where=source.path)

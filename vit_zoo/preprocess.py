@@ -51,6 +51,14 @@ class Preprocess(BaseModel):
             raise ValueError(f"resize_to {self.resize_to} is smaller than the crop {self.size[0]}x{self.size[1]}")
         return self
 
+    def for_size(self, size: tuple[int, int]) -> Self:
+        """The same for another input: what is cut off at the edges stays the same share of the image."""
+        if self.resize_to is None or size[0] != size[1]:
+            return self.model_copy(update={"size": size, "resize_to": None})
+        edges = (self.resize_to,) * 2 if isinstance(self.resize_to, int) else self.resize_to
+        scaled = tuple(round(edge * new / old) for edge, new, old in zip(edges, size, self.size, strict=True))
+        return self.model_copy(update={"size": size, "resize_to": max(scaled) if isinstance(self.resize_to, int) else scaled})
+
     def __call__(self, image: Image.Image) -> np.ndarray[Any, np.dtype[np.float32]]:
         """The model's input for one image: float32, channels x height x width."""
         import numpy as np

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Union
 
 from vit_zoo.configs import config_of
 from vit_zoo.errors import HubError, InputError, RefusedContent
-from vit_zoo.files import SafetensorsFile, Stored, read_json, read_torch, sniff
+from vit_zoo.files import SafetensorsFile, Stored, read_json, sniff
+from vit_zoo.files.checkpoints import CHECKPOINTS, checkpoint_in, read_checkpoint
 from vit_zoo.model_config import ModelConfig
 from vit_zoo.registry import get_config
 from vit_zoo.resolving import find, is_alias, is_name
@@ -25,7 +26,6 @@ ModelLike = Union[str, "os.PathLike[str]", "nn.Module"]
 # how an error names what a checkpoint is not
 KINDS = {
     "onnx": "an exported ONNX file",
-    "torchscript": "a TorchScript program, which can run code",
     "pt2": "an exported program",
     "pickle": "a bare pickle, which runs code when loaded",
     "empty": "empty",
@@ -33,7 +33,7 @@ KINDS = {
     "image": "an image",
     "HTML page": "an HTML page",
 }
-SUFFIXES = (".toml", ".json", ".safetensors", ".pt", ".pth", ".bin", ".npz", ".onnx", ".pt2")
+SUFFIXES = (".toml", ".json", ".safetensors", ".pt", ".pth", ".bin", ".npz", ".h5", ".onnx", ".pt2")
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Source:
     dialect: str | None = None
     origin: Mapping[str, str] = field(default_factory=dict)  # of each field of the spec
     digest: str | None = None  # the content hash that the file states
+    unwanted: tuple[str, ...] = ()  # tensors of the file that are known and no part of the model
 
 
 def find_source(model: ModelLike, *, weights: str | os.PathLike[str] | None = None, **facts: Any) -> Source:
@@ -114,18 +115,15 @@ def _named(name: str, facts: Mapping[str, Any], *, with_weights: bool) -> Source
 
 
 def _of_folder(folder: Path, facts: Mapping[str, Any]) -> Source:
-    file, config = folder / "model.safetensors", folder / "config.json"
+    config = folder / "config.json"
     if config.is_file():
         document = read_json(config)
         if "vit_zoo" in document:
-            parsed = ModelConfig.parse(document, where=config)
+            parsed, file = ModelConfig.parse(document, where=config), folder / "model.safetensors"
             if not file.is_file():
                 raise InputError("has a config.json but no model.safetensors", where=folder)
             return _checked(parsed, SafetensorsFile(file), facts)
-    if file.is_file():
-        return _of_file(file, facts)
-    what = "holds no model" if any(folder.iterdir()) else "is empty"
-    raise InputError(f"{what}: no config.json and model.safetensors", where=folder)
+    return _of_file(checkpoint_in(folder), facts)
 
 
 def _of_file(path: Path, facts: Mapping[str, Any]) -> Source:
@@ -133,7 +131,10 @@ def _of_file(path: Path, facts: Mapping[str, Any]) -> Source:
         return Source(config_of(read_variant(path), **facts), None)
     kind = sniff(path)
     if kind == "json":
-        return Source(_without_weights(ModelConfig.parse(read_json(path), where=path), facts), None)
+        document = read_json(path)
+        if "weight_map" in document:
+            return _read(read_checkpoint(path, "index"), facts, path)
+        return Source(_without_weights(ModelConfig.parse(document, where=path), facts), None)
     if kind == "safetensors":
         opened = SafetensorsFile(path)
         if "vit_zoo" in opened.metadata:
@@ -141,8 +142,8 @@ def _of_file(path: Path, facts: Mapping[str, Any]) -> Source:
 
             return _checked(config_from(opened.metadata["vit_zoo"], where=path), opened, facts)
         return _read(opened.tensors, facts, path)
-    if kind == "torch":
-        return _read(read_torch(path), facts, path)
+    if kind in CHECKPOINTS:
+        return _read(read_checkpoint(path, kind), facts, path)
     raise RefusedContent(f"is {KINDS.get(kind, f'a file of kind {kind}')}; a checkpoint is wanted", where=path)
 
 
@@ -160,36 +161,52 @@ def _of_module(module: Any, facts: Mapping[str, Any]) -> Source:
             raise InputError(f"states its own {next(iter(facts))}", where=where)
         random = module.config.random_seed if module.is_random() else None
         return Source(module.config.replace(random_seed=random), tensors, dialect="timm")
-    from vit_zoo.weights.detect import detect
+    return _read(tensors, facts, where, module)
+
+
+def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path | str, module: Any = None) -> Source:
+    from vit_zoo.weights.beside import Beside
+    from vit_zoo.weights.detect import detect, read
 
     dialect = detect(tensors, where=where)
-    told = dialect.facts_of(module) if dialect.facts_of else {}
-    return _read(tensors, {**told, **facts}, where)
-
-
-def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path | str) -> Source:
-    from vit_zoo.weights.detect import read
-
-    reading = read(tensors, facts, where=where)
     path = where if isinstance(where, Path) else None
+    if module is not None:
+        beside = Beside(dialect.facts_of(module) if dialect.facts_of is not None else {})
+    else:
+        beside = Beside.of(path, dialect) if path is not None else Beside()
+    reading = read(tensors, facts, dialect=dialect, config=beside.facts, where=where)
     stem = "".join(c if c.isalnum() or c in "_.-" else "_" for c in (path.stem if path else "model")).lstrip("_.-")
     origin = path.name if path else where
-    config = ModelConfig(name=stem[:96] or "model", spec=reading.spec, source=f"{origin} ({reading.dialect.name})")
-    return Source(config, reading.tensors, path, reading.dialect.name, reading.origin)
+    labels = beside.labels if beside.labels and len(beside.labels) == reading.spec.num_classes else None
+    config = ModelConfig(name=stem[:96] or "model", spec=reading.spec, source=f"{origin} ({reading.dialect.name})", labels=labels)
+    return Source(config, reading.tensors, path, reading.dialect.name, reading.origin, unwanted=reading.unwanted)
 
 
 def _checked(config: ModelConfig, opened: SafetensorsFile, facts: Mapping[str, Any]) -> Source:
-    """Our own file: it says what it is, and its header must agree."""
+    """Our own file: it says what it is, and its header must agree; another image or patch size than its own is made."""
     from vit_zoo.weights.rules import check_tensors
 
+    sizes = {name: value for name, value in facts.items() if name in ("image_size", "patch_size", "resize")}
     for name, value in facts.items():
-        if config.spec.replace(**{name: value}) != config.spec:
+        if name == "grid":
+            raise InputError("its config says what grid it has", where=opened.path)
+        if name not in sizes and config.spec.replace(**{name: value}) != config.spec:
             raise InputError(f"its config says {name} = {getattr(config.spec, name)}, not {value}", where=opened.path)
     wanted = config.spec.shapes()
     check_tensors(opened.tensors, wanted, where=opened.path)
     tensors = {name: opened.tensors[name] for name in wanted}
     origin = dict.fromkeys(type(config.spec).model_fields, "its own config")
-    return Source(config, tensors, opened.path, "vitzoo", origin, opened.metadata.get("vit_zoo.sha256"))
+    if not sizes:
+        return Source(config, tensors, opened.path, "vitzoo", origin, opened.metadata.get("vit_zoo.sha256"))
+    from vit_zoo.weights.detect import check_facts, resized
+
+    check_facts(sizes, where=opened.path)
+    resized_tensors, spec = resized(tensors, config.spec, sizes, "timm", where=opened.path)
+    if spec == config.spec:
+        return Source(config, tensors, opened.path, "vitzoo", origin, opened.metadata.get("vit_zoo.sha256"))
+    origin |= {name: "stated" for name in sizes if name != "resize"}
+    preprocess = None if config.preprocess is None else config.preprocess.for_size(spec.image_size)
+    return Source(config.replace(spec=spec, preprocess=preprocess), resized_tensors, opened.path, "vitzoo", origin)
 
 
 def _without_weights(config: ModelConfig, facts: Mapping[str, Any]) -> ModelConfig:

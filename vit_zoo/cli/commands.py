@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from vit_zoo import __version__
+from vit_zoo.cli.options import MODEL, facts, note_name, zoo
 from vit_zoo.cli.voice import Voice, pairs, speaking, table
 from vit_zoo.errors import CannotWrite, CheckFailed, InputError
-
-MODEL = "MODEL is a registry name, another library's name for one, a config file, a folder, or a checkpoint file."
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -23,66 +21,6 @@ def vitzoo() -> None:
     \b
     vitzoo create vit_b16 && cd vit_b16 && vitzoo export --onnx
     """
-
-
-def facts(command: Any) -> Any:
-    """--set FIELD=VALUE, any number of times, as a mapping."""
-    return click.option(
-        "--set", "facts", multiple=True, metavar="FIELD=VALUE", callback=_facts,
-        help="A field of the spec: an override, or a fact that a checkpoint cannot tell. Repeatable.",
-    )(command)  # fmt: skip
-
-
-def _facts(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for item in values:
-        name, equals, text = item.partition("=")
-        if not equals or not name:
-            raise click.BadParameter(f"'{item}' is not FIELD=VALUE")
-        if name in found:
-            raise click.BadParameter(f"'{name}' is set twice")
-        found[name] = _value(text)
-    if found:
-        from vit_zoo.vit_spec import ViTSpec, did_you_mean
-
-        fields = list(ViTSpec.model_fields)
-        for name in found:
-            if name not in fields:
-                raise click.BadParameter(f"unknown field '{name[:96]}'{did_you_mean(name, fields)}")
-    return found
-
-
-def zoo(command: Any) -> Any:
-    """--zoo DIR, any number of times: users' zoo files, known while the command runs."""
-    return click.option(
-        "--zoo", multiple=True, metavar="DIR", expose_value=False, callback=_zoo, is_eager=True,
-        help="A folder of your own zoo files, beside that of VITZOO_PATH. Repeatable.",
-    )(command)  # fmt: skip
-
-
-def _zoo(context: click.Context, parameter: click.Parameter, folders: tuple[str, ...]) -> None:
-    if not folders or context.resilient_parsing:
-        return
-    from vit_zoo.registry import use_folder
-    from vit_zoo.zoo_folders import forget_folder
-
-    for folder in folders:
-        use_folder(folder)
-        context.call_on_close(lambda folder=folder: forget_folder(folder))
-
-
-def _value(text: str) -> Any:
-    """A number, true, false, `224,384` as a pair, or else a word."""
-    import tomllib
-
-    for form in (text, f"[{text}]"):
-        try:
-            match tomllib.loads(f"value = {form}"):
-                case {"value": int() | float() | str() | [_, *_] as value, **more} if not more:
-                    return value
-        except (ValueError, RecursionError):  # of TOML, and integers of thousands of digits
-            continue
-    return text
 
 
 @vitzoo.command(name="list")
@@ -143,7 +81,7 @@ def show(what: str, facts: dict[str, Any], voice: Voice) -> None:
     vitzoo show google/vit-base-patch16-224
     vitzoo show model.onnx
     """
-    _note_name(what, voice)
+    note_name(what, voice)
     from vit_zoo.cli.showing import shown
 
     document, text = shown(what, facts)
@@ -165,7 +103,7 @@ def create(name: str, out: Path | None, seed: int, dry_run: bool, force: bool, f
     \b
     vitzoo create vit_b16 --set num_classes=10
     """
-    _note_name(name, voice)
+    note_name(name, voice)
     from vit_zoo.sources import find_source
 
     source = find_source(name, **facts)
@@ -200,6 +138,43 @@ def _summary(config: Any) -> str:
         "cost": f"{spec.macs / 1e9:.3f} GMACs an image",
         "output": f"{spec.output}, {spec.num_classes} classes" if spec.num_classes else spec.output,
     })  # fmt: skip
+
+
+@vitzoo.command(epilog=MODEL)
+@click.argument("src")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="A file, or a folder, which gets a config too.")
+@click.option("--to", default="vitzoo", show_default=True, metavar="TARGET", help="Whose names and layout; see below.")
+@click.option("--accept", multiple=True, metavar="FIELD", help="norm_eps or act: may be the target's own. Repeatable.")
+@click.option("--allow-drop", multiple=True, metavar="GLOB", help="Tensors that may be left out, such as 'head.*'. Repeatable.")
+@click.option("--force", is_flag=True, help="Replace what is there.")
+@facts
+@zoo
+@speaking
+def convert(
+    src: str, out: Path, to: str, accept: tuple[str, ...], allow_drop: tuple[str, ...], force: bool, facts: dict[str, Any],
+    voice: Voice,
+) -> None:  # fmt: skip
+    """Write a checkpoint of any known library for another, every tensor accounted for.
+
+    TARGET is vitzoo, timm, hf, torchvision, vit-pytorch, dinov2, deit, mae, open_clip or google. With --set image_size or
+    patch_size the model is resized, by the recipe of its source or that of --set resize=RECIPE.
+
+    \b
+    vitzoo convert B_16.npz -o vit_b16 --to hf
+    vitzoo convert dinov2_vits14.pth -o dinov2.safetensors --to timm --set image_size=224
+    """
+    from vit_zoo.converting import lines
+    from vit_zoo.line import convert as convert_model
+
+    note_name(src, voice)
+    voice.progress(f"converting {src}")
+    done = convert_model(src, out, to, accept=accept, allow_drop=allow_drop, force=force, **facts)
+    document = {
+        "path": str(done.path), "dialect": done.dialect, "left_out": done.unwanted, "dropped": done.dropped, "added": done.added,
+        "folded": done.folded, "accepted": done.accepted, "difference": done.difference,
+        "spec": done.config.spec.model_dump(mode="json"),
+    }  # fmt: skip
+    voice.result(document, lambda: "\n".join(lines(done)))
 
 
 VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are efforts
@@ -237,7 +212,7 @@ def export(
     formats = [name for name, wanted in (("onnx", onnx), ("torchscript", torchscript), ("pt2", pt2)) if wanted]
     if not formats:
         raise InputError("name a format: --onnx, --torchscript, --pt2")
-    _note_name(model, voice)
+    note_name(model, voice)
     from vit_zoo.line import export as export_model
 
     done = export_model(
@@ -277,24 +252,6 @@ def _warn_random(config: Any, voice: Voice) -> None:
     voice.warn(f"RANDOM WEIGHTS (seed {config.random_seed}): --weights SRC of `vitzoo export` brings trained ones{which}")
 
 
-def _note_name(model: str | None, voice: Voice) -> None:
-    """What a name means, where that is not plain: a folder has it too, it is another library's, or not in canonical form."""
-    if model is None:
-        return
-    from vit_zoo.resolving import find, get_variant, is_alias, is_name
-
-    if is_name(model):
-        canonical = get_variant(model).name
-        if canonical != model:
-            voice.warn(f"'{model}' is {canonical}")
-        if Path(model, "config.json").is_file():
-            voice.warn(f"'{model}' is the registry's name; for the folder write ./{model}")
-    elif not os.path.lexists(model) and is_alias(model):
-        alias = find(model).alias
-        if alias is not None:
-            voice.warn(alias.sentence)
-
-
 def _size(path: Path) -> str:
     size = path.stat().st_size
     return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.0f} KiB"
@@ -323,11 +280,12 @@ def verify(
     vitzoo verify vit_b16.onnx --against ./vit_b16
     vitzoo verify theirs.onnx --against checkpoint.safetensors --fixed height,width
     """
+    from vit_zoo.cli.showing import evidence
     from vit_zoo.line import verify as verify_artifact
 
     if facts and against is None:
         raise InputError("--set states facts of the --against model")
-    _note_name(against, voice)
+    note_name(against, voice)
     if plot is not None:
         from vit_zoo.parity.picture import check_picture
 
@@ -341,33 +299,14 @@ def verify(
         draw(report, plot)
     if not report.ok:
         if not voice.json:  # where one document is wanted, it is the error's
-            voice.result(None, lambda: _verdict(report))
+            voice.result(None, lambda: evidence(report))
         hint = None if report.sha256 is None else f"see {Path(artifact).name}.parity.json"
         cause = f"does not compute {report.reference}: {report.summary()}"
         raise CheckFailed(cause, where=artifact, hint=hint, details={"report": report.model_dump(mode="json")})
     verb = "approximates" if report.verdict == "approximate" else "computes"
     precision = "" if report.precision == "fp32" else f" in {report.precision}"
     text = f"{artifact} {verb} {report.reference}{precision}: {report.summary()}"
-    voice.result(report.model_dump(), lambda: f"{_verdict(report)}\n\n{text}" if voice.verbose or effort == "full" else text)
-
-
-def _verdict(report: Any) -> str:
-    """The evidence, the faults, and where they are."""
-    parts = [table(report.table())] if report.comparisons else []
-    if report.blocks:
-        rows = [("block", "relative", "allowed")]
-        rows += [
-            (str(b.block), "not shown" if b.relative is None else f"{b.relative:.1e}", f"{b.allowed:.1e}") for b in report.blocks
-        ]
-        parts.append(table(rows))
-    parts += ["\n".join(f"fault: {fault}" for fault in report.faults)] if report.faults else []
-    if report.parting is not None:
-        p = report.parting
-        where = "" if p.block is None else f"block {p.block}, "
-        after = "" if p.after is None else f"; the last place that agrees is {p.after}"
-        parts.append(f"they part at {where}{p.place}{f', {p.operator}' if p.operator else ''}{after}")
-    parts += ["\n".join(f"not checked: {what}" for what in report.skipped)] if report.skipped else []
-    return "\n\n".join(parts)
+    voice.result(report.model_dump(), lambda: f"{evidence(report)}\n\n{text}" if voice.verbose or effort == "full" else text)
 
 
 @vitzoo.command(epilog=MODEL + " Or an exported ONNX file, which needs neither torch nor a side file.")
@@ -385,7 +324,7 @@ def predict(model: str, images: tuple[Path, ...], top: int, threads: int | None,
     """
     from vit_zoo.use.classify import classify
 
-    _note_name(model, voice)
+    note_name(model, voice)
     config, found = classify(model, images, top=top, threads=threads)
     if config.random_seed is not None:
         _warn_random(config, voice)

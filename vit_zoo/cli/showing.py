@@ -1,4 +1,4 @@
-"""What `show` and `doctor` tell: facts gathered from a name, a file's own words or its headers, and the installation."""
+"""What `show`, `verify` and `doctor` tell: of a name, of a file by its own words, of a report, of this installation."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from vit_zoo.zoo_folders import families, variants
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Description
+    from vit_zoo.parity.report import ParityReport
 
 RUNTIME = ("click", "numpy", "pillow", "pydantic", "safetensors", "onnx", "onnxruntime")
 WITH_TORCH = ("torch", "einops")
@@ -38,6 +39,25 @@ def shown(what: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
             raise InputError("an exported file states its own facts", where=path)
         return _artifact(describe(path))
     return _model(what, facts)
+
+
+def evidence(report: ParityReport) -> str:
+    """A report for people: what was compared, the faults, and where they are."""
+    parts = [table(report.table())] if report.comparisons else []
+    if report.blocks:
+        rows = [("block", "relative", "allowed")]
+        rows += [
+            (str(b.block), "not shown" if b.relative is None else f"{b.relative:.1e}", f"{b.allowed:.1e}") for b in report.blocks
+        ]
+        parts.append(table(rows))
+    parts += ["\n".join(f"fault: {fault}" for fault in report.faults)] if report.faults else []
+    if report.parting is not None:
+        p = report.parting
+        where = "" if p.block is None else f"block {p.block}, "
+        after = "" if p.after is None else f"; the last place that agrees is {p.after}"
+        parts.append(f"they part at {where}{p.place}{f', {p.operator}' if p.operator else ''}{after}")
+    parts += ["\n".join(f"not checked: {what}" for what in report.skipped)] if report.skipped else []
+    return "\n\n".join(parts)
 
 
 def checkup() -> dict[str, Any]:
@@ -150,6 +170,9 @@ def _file(what: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
             "file": f"{source.path.name}, {len(source.tensors or {})} tensors of {', '.join(types)}, dialect {source.dialect}"
         }
         lines |= {"sha256": document["sha256"]}
+        if source.unwanted:
+            document["left_out"] = list(source.unwanted)
+            lines["left out"] = f"{len(source.unwanted)} tensors that are no part of the model, first {source.unwanted[0]}"
     return document, f"{pairs(lines)}\n\n{_fields(config, document['fields'])}"
 
 

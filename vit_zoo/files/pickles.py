@@ -5,6 +5,7 @@ What it lets through: deflated bombs, views of one storage that claim terabytes,
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import warnings
 import zipfile
@@ -14,25 +15,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import RefusedContent
-from vit_zoo.files.stored import Stored
+from vit_zoo.files.atomic import Staged
+from vit_zoo.files.stored import Stored, refuse_type
 
 if TYPE_CHECKING:
     import torch
 
     from vit_zoo.files.stored import Array
 
-WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "teacher", "student")  # the first that is there
 
 
-def read_torch(path: Path) -> dict[str, Stored]:
-    """The tensors of a state dict saved by `torch.save`; raises RefusedContent for anything else."""
+def read_torch(path: Path, *, zipped: bool = True) -> dict[str, Stored]:
+    """The tensors of a state dict saved by `torch.save`; raises RefusedContent for anything else.
+
+    `zipped=False`: by a torch before 1.6, as one pickle after another.
+    """
     import torch
 
-    _check_zip(path)
+    if zipped:
+        check_zip(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of what is refused here anyway
         try:
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            with torch.serialization.safe_globals([argparse.Namespace]):  # training scripts keep their arguments beside
+                found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
         except Exception as error:  # the unpickler raises whatever a hostile file provokes
             raise RefusedContent(_cause(error, path), where=path) from None
     return tensors_of(_unwrapped(found), where=path)
@@ -59,7 +66,8 @@ def stored(name: str, tensor: torch.Tensor, *, where: object) -> Stored:
     if tensor.layout is not torch.strided:
         raise RefusedContent(f"{name!r} is not a dense tensor", where=where)
     if tensor.dtype not in types:
-        raise RefusedContent(f"{name!r} has type {tensor.dtype}; weights are floating-point", where=where)
+        kind = str(tensor.dtype).removeprefix("torch.")
+        return Stored(kind, tuple(tensor.shape), partial(refuse_type, name, kind, where))
     if tensor.is_meta:
         raise RefusedContent(f"{name!r} has no values", where=where)
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
@@ -75,7 +83,7 @@ def _array(tensor: torch.Tensor) -> Array:
     return raw.numpy()
 
 
-def _check_zip(path: Path) -> None:
+def check_zip(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -108,3 +116,14 @@ def _unwrapped(found: Any) -> Any:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             return found[key]
     return found
+
+
+def write_torch(staged: Staged, tensors: Mapping[str, Stored], wrapper: str | None = None) -> None:
+    """A state dict as `torch.save` writes it, under a key if its library wraps it so."""
+    import torch
+
+    state = {}
+    for name, stored in tensors.items():
+        tensor = torch.from_numpy(stored.array())
+        state[name] = tensor.view(torch.bfloat16) if stored.dtype == "BF16" else tensor
+    staged.write(lambda file: torch.save(state if wrapper is None else {wrapper: state}, file))

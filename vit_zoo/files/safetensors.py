@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from vit_zoo.errors import RefusedContent
 from vit_zoo.files.atomic import Staged
 from vit_zoo.files.sniff import reading, sniff
-from vit_zoo.files.stored import DTYPES, Span, Stored
+from vit_zoo.files.stored import DTYPES, Span, Stored, refuse_type
 
 if TYPE_CHECKING:
     from vit_zoo.files.stored import Array
 
 MAX_HEADER = 4_194_304  # bytes; 300,000 empty tensors in a 20 MB header keep the library busy for 8 s
 MAX_TENSORS = 20_000
+# bytes of the types that counters and buffers have, which stand beside weights and are left out
+FOREIGN = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
 class SafetensorsFile:
@@ -84,14 +86,16 @@ class SafetensorsFile:
                 numbers = [start, stop, *shape]
             case _:
                 raise RefusedContent(f"has a malformed entry for {name!r}", where=self.path)
-        if dtype not in DTYPES:
+        if dtype not in DTYPES and dtype not in FOREIGN:
             raise RefusedContent(f"{name!r} has type {dtype}; weights are {', '.join(DTYPES)}", where=self.path)
         if not all(type(number) is int and 0 <= number < 2**48 for number in numbers):
             raise RefusedContent(f"{name!r} has an impossible shape or place", where=self.path)
-        width, numpy_type = DTYPES[dtype]
+        width, numpy_type = DTYPES.get(dtype) or (FOREIGN[dtype], "")
         if stop - start != math.prod(shape) * width:
             raise RefusedContent(f"{name!r} has {stop - start:,} bytes for shape {shape} of {dtype}", where=self.path)
         span = Span(self.path, self.data_start + start, stop - start)
+        if dtype in FOREIGN:
+            return Stored(dtype, tuple(shape), partial(refuse_type, name, dtype, self.path), span)
         return Stored(dtype, tuple(shape), partial(self._array, span, tuple(shape), numpy_type), span)
 
     def _check_coverage(self, size: int) -> None:

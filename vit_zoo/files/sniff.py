@@ -26,6 +26,7 @@ MAGIC = (
     (b"BM", "image"),
     (b"II*\x00", "image"),
     (b"MM\x00*", "image"),
+    (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", "old torch"),  # torch before 1.6: pickles one after another
     (b"\x80", "pickle"),
 )
 

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,10 @@ class Stored:
     def nbytes(self) -> int:
         return math.prod(self.shape) * DTYPES[self.dtype][0]
 
+    def widened(self, dtype: str) -> Stored:
+        """The same values as F32 or F64, which holds them all."""
+        return self if dtype == self.dtype else Stored(dtype, self.shape, partial(_widened, self, dtype))
+
     def chunks(self, start: int = 0, stop: int | None = None) -> Iterator[memoryview]:
         """The bytes, little-endian and row-major, in pieces that are valid until the next; a file is not mapped."""
         stop = self.nbytes if stop is None else stop
@@ -67,6 +72,23 @@ class Stored:
                 at += count
         finally:
             os.close(descriptor)
+
+
+def as_float(stored: Stored) -> Array:
+    """The values as numpy knows them: bfloat16, which it does not, as float32."""
+    import numpy as np
+
+    values = stored.array()
+    return (values.astype(np.uint32) << 16).view(np.float32) if stored.dtype == "BF16" else values
+
+
+def refuse_type(name: str, dtype: str, where: object) -> Array:
+    """The array of a tensor that is no weight: its type is told only where somebody wants its values."""
+    raise RefusedContent(f"{name!r} has type {dtype}; weights are {', '.join(DTYPES)}", where=where)
+
+
+def _widened(stored: Stored, dtype: str) -> Array:
+    return as_float(stored).astype(DTYPES[dtype][1])
 
 
 def digest_of(tensors: Mapping[str, Stored]) -> str:

@@ -20,6 +20,7 @@ from vit_zoo.graph.steps import recorded, steps_of, values_of
 from vit_zoo.parity.images import Frame
 from vit_zoo.parity.judging import relative
 from vit_zoo.torch_ops import EVAL, Float64Ops, TorchOps
+from vit_zoo.weights.timm import ACTS as TIMM_ACTS
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array, Artifact
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
     from vit_zoo.model_config import ModelConfig
 
 Results = tuple[dict[str, Any], dict[str, Any]]
-ACTS = {  # how other libraries' modules are called, and the form of their `approximate` argument
-    ("GELU", "none"): "gelu", ("GELU", "tanh"): "gelu_tanh", ("GELUTanh", ""): "gelu_tanh", ("PytorchGELUTanh", ""): "gelu_tanh",
-    ("GELUActivation", ""): "gelu", ("QuickGELU", ""): "quick_gelu", ("QuickGELUActivation", ""): "quick_gelu",
+ACTS = TIMM_ACTS | {  # and transformers' classes, by name and the form of their `approximate` argument
+    ("PytorchGELUTanh", ""): "gelu_tanh", ("GELUActivation", ""): "gelu", ("QuickGELUActivation", ""): "quick_gelu",
     ("NewGELUActivation", ""): "gelu_tanh", ("FastGELUActivation", ""): "gelu_tanh",
 }  # fmt: skip
+HALVES = {torch.float16: "F16", torch.bfloat16: "BF16"}  # all else is computed, and counts, as float32
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class ModelReference(Reference):
     """Our model. Float64 takes one layer's weights at a time, so that memory stays near that of the float32 model."""
 
     def __init__(self, model: ViT, name: str) -> None:
-        self.stored = frozenset({{torch.float16: "F16", torch.bfloat16: "BF16"}.get(p.dtype, "F32") for p in model.parameters()})
+        self.stored = frozenset(HALVES.get(p.dtype, "F32") for p in model.parameters())
         self.model = self.like = model.float().eval()
         self.name, self.spec, self.config = name, model.spec, model.config
         self.frame = Frame.of(self.spec, model.config.preprocess)
@@ -149,8 +150,7 @@ class ModuleReference(Reference):
     def __init__(self, module: nn.Module, name: str, frame: Frame, like: ViT | None = None) -> None:
         self.module, self.name, self.frame = module, name, frame
         self.like, self.config = like, None if like is None else like.config
-        dtypes = {p.dtype for p in module.parameters()}
-        self.stored = frozenset({{torch.float16: "F16", torch.bfloat16: "BF16"}.get(dtype, "F32") for dtype in dtypes})
+        self.stored = frozenset(HALVES.get(p.dtype, "F32") for p in module.parameters())
         parts = list(module.modules())
         eps = [getattr(m, "eps", getattr(m, "variance_epsilon", None)) for m in parts if type(m).__name__.endswith("LayerNorm")]
         self.norm_eps = frozenset(e for e in eps if e is not None) if eps and None not in eps else None

@@ -10,34 +10,49 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import NotRepresentable, RefusedContent
-from vit_zoo.files import Stored
+from vit_zoo.files import DTYPES, Stored
 
 if TYPE_CHECKING:
     from vit_zoo.files.stored import Array
 
 Sizes = Mapping[str, int]
 Shapes = Mapping[str, tuple[int, ...]]
+WRAPPERS = r"(?:_orig_mod\.|module\.|model\.|backbone\.)*"  # of torch.compile, DDP, Lightning, and DINO's training files
+NUMBER = r"(?<![A-Za-z\d])\d+(?=[./])|(?<=_)\d+(?=[./])"
 
 
 @dataclass(frozen=True)
 class Rule:
     """One tensor of ours and the one or several of theirs that it is made of; `{i}` is the number of the block.
 
-    `pattern` (einops) turns each of theirs into rows of ours; read backwards it is the inverse.
+    `pattern` (einops) turns each of theirs into rows of ours; read backwards it is the inverse. `rows` (first, last, of):
+    ours is these parts of theirs, which other rules make the rest of.
     """
 
     ours: str
     theirs: tuple[str, ...]
     pattern: str | None = None
+    rows: tuple[int, int, int] | None = None
 
 
-def rule(ours: str, *theirs: str, pattern: str | None = None) -> Rule:
-    return Rule(ours, theirs, pattern)
+def rule(ours: str, *theirs: str, pattern: str | None = None, rows: tuple[int, int, int] | None = None) -> Rule:
+    return Rule(ours, theirs, pattern, rows)
 
 
-def layer(ours: str, theirs: str) -> tuple[Rule, Rule]:
-    """The weight and bias of a layer that both sides store alike."""
-    return Rule(f"{ours}.weight", (f"{theirs}.weight",)), Rule(f"{ours}.bias", (f"{theirs}.bias",))
+def layer(
+    ours: str, *theirs: str, weight: str = ".weight", bias: str = ".bias", turned: str | None = None, biases: str | None = None
+) -> tuple[Rule, Rule]:
+    """The weight and bias of a layer, under their endings for them; `turned` and `biases` are patterns."""
+    return (
+        Rule(f"{ours}.weight", tuple(name + weight for name in theirs), turned),
+        Rule(f"{ours}.bias", tuple(name + bias for name in theirs), biases),
+    )
+
+
+def replaced(rules: tuple[Rule, ...], *others: Rule) -> tuple[Rule, ...]:
+    """The rules with others in place of those for the same tensors."""
+    taken = {rule_.ours for rule_ in others}
+    return (*(rule_ for rule_ in rules if rule_.ours not in taken), *others)
 
 
 @dataclass(frozen=True)
@@ -62,83 +77,194 @@ class Dialect:
     telltale: tuple[str, ...]  # keys that only this dialect has, all of them
     rules: tuple[Rule, ...]
     conventions: Mapping[str, Any]  # fields of the spec that hold for every file of this source
-    sizes: Callable[[Shapes, Mapping[str, Any]], Sizes]  # the sizes in the patterns, from shapes and the user's facts
+    sizes: Callable[[Shapes, Mapping[str, Any]], Sizes] = lambda shapes, facts: {}  # in the patterns, from shapes and facts
+    told: Callable[[Shapes], dict[str, Any]] = lambda shapes: {}  # fields that the shapes of theirs tell and ours do not
     renames: tuple[tuple[str, str], ...] = ()  # older spellings, as regular expressions
     needs: tuple[Need, ...] = ()
     unwanted: tuple[str, ...] = ()  # known and left out, as regular expressions
+    prefixes: tuple[str, ...] = ("",)  # the model's own, the first where we write
+    rank: tuple[str, int] | None = None  # a tensor whose number of axes tells it from a dialect of the same names
+    outside: tuple[str, ...] = ()  # beginnings of the names that the prefix is not on
+    loose: tuple[str, ...] = ()  # beginnings of names that some files have without it
+    expand: Callable[[dict[str, Stored]], dict[str, Stored]] = lambda tensors: tensors  # where several blocks are one tensor
     facts_of: Callable[[Any], dict[str, Any]] | None = None  # what a live module tells beside its tensors
+    head_width: int = 0  # where all of the source's models have heads of this width
+    resize: str = "timm"  # the recipe of this source for other image sizes
 
-    def matches(self, keys: Iterable[str]) -> bool:
-        found = {self.spelled(key) for key in keys}
-        return all(key in found for key in self.telltale)
+    def opened(self, keys: Iterable[str]) -> Opened:
+        """The keys without what wraps them, each under the spelling of the rules."""
+        keys = list(keys)
+        prefix = re.compile(f"({WRAPPERS})(?:{'|'.join(map(re.escape, self.prefixes))})")
+        found = ("", "")
+        for key in keys:
+            stem = key[: len(key) - len(self.telltale[0])]
+            match = prefix.fullmatch(stem) if key.endswith(self.telltale[0]) else None
+            if match:
+                found = (match[1], stem)
+                break
+        outer, inner = found
+        bare = (*self.outside, *self.loose) or "\0"
+        names = {}
+        for key in keys:
+            rest = key.removeprefix(outer)
+            if key.startswith(inner):
+                names[key] = self.spelled(key.removeprefix(inner))
+            else:  # of another part of the file, whose names may be the same
+                names[key] = self.spelled(rest) if inner == outer or rest.startswith(bare) else f"\0{rest}"
+        return Opened(inner, names)
+
+    def matches(self, tensors: Mapping[str, Stored]) -> bool:
+        tensors = self.expand(dict(tensors))
+        found = {name: key for key, name in self.opened(tensors).names.items()}
+        return all(key in found for key in self.telltale) and (
+            self.rank is None or (self.rank[0] in found and len(tensors[found[self.rank[0]]].shape) == self.rank[1])
+        )
+
+    def likeness(self, tensors: Mapping[str, Stored]) -> float:
+        """The share of the keys that the rules know: which dialect a damaged file is likely of."""
+        names = list(self.opened(self.expand(dict(tensors))).names.values())
+        known = {re.sub(NUMBER, "{i}", theirs) for rule_ in self.rules for theirs in rule_.theirs}
+        return sum(re.sub(NUMBER, "{i}", name) in known for name in names) / max(len(names), 1)
 
     def spelled(self, key: str) -> str:
         for old, new in self.renames:
             key = re.sub(old, new, key)
         return key
 
+    def their_name(self, ours: str, prefix: str = "") -> str:
+        """What one of our tensors is called there, for messages."""
+        for rule_ in self.rules:
+            match = re.fullmatch(re.escape(rule_.ours).replace(r"\{i\}", r"(\d+)"), ours)
+            if match:
+                name = rule_.theirs[0].replace("{i}", match[1] if match.groups() else "")
+                return name if name.startswith(self.outside or "\0") else prefix + name
+        return ours
 
-def to_ours(dialect: Dialect, tensors: Mapping[str, Stored], facts: Mapping[str, Any], *, where: object) -> dict[str, Stored]:
+
+@dataclass(frozen=True)
+class Opened:
+    """The keys of a file, what wraps them, and how the rules spell each."""
+
+    prefix: str
+    names: Mapping[str, str]
+
+
+def to_ours(dialect: Dialect, tensors: Mapping[str, Stored], facts: Mapping[str, Any], *, where: object) -> Translation:
     """Their tensors under our names and shapes. Raises RefusedContent naming every key that no rule knows."""
-    theirs = {dialect.spelled(key): tensor for key, tensor in tensors.items()}
+    tensors = dialect.expand(dict(tensors))
+    opened = dialect.opened(tensors)
+    theirs: dict[str, Stored] = {}
+    raw: dict[str, str] = {}
+    for key, name in opened.names.items():
+        if name in theirs:
+            raise RefusedContent(f"{key!r} and {raw[name]!r} are the same tensor", where=where)
+        theirs[name], raw[name] = tensors[key], key
     sizes = dialect.sizes({key: tensor.shape for key, tensor in theirs.items()}, facts)
     ours: dict[str, Stored] = {}
     used: set[str] = set()
     for rule_ in dialect.rules:
-        for i in _blocks(rule_.theirs[0], theirs):
+        for i in sorted({i for name in rule_.theirs for i in _blocks(name, theirs)}):
             names = [name.replace("{i}", i) for name in rule_.theirs]
             lacking = [name for name in names if name not in theirs]
             if lacking:
-                raise RefusedContent(f"has no tensor {lacking[0]!r}", where=where)
-            ours[rule_.ours.replace("{i}", i)] = _join([theirs[name] for name in names], rule_.pattern, sizes, where, names[0])
+                raise RefusedContent(f"has no tensor {opened.prefix + lacking[0]!r}", where=where)
+            for name in names:
+                if theirs[name].dtype not in DTYPES:
+                    kind = f"{raw[name]!r} has type {theirs[name].dtype}"
+                    raise RefusedContent(f"{kind}; weights are {', '.join(DTYPES)}", where=where)
+            parts = [theirs[name] for name in names]
+            joined = _join(parts, rule_.pattern, sizes, where, raw[names[0]])
+            if rule_.rows is not None:
+                joined = _rows(joined, rule_.rows, where, raw[names[0]])
+            ours[rule_.ours.replace("{i}", i)] = joined
             used.update(names)
-    unknown = [key for key in theirs if key not in used and not any(re.fullmatch(p, key) for p in dialect.unwanted)]
+    unwanted = [key for key in theirs if key not in used and any(re.fullmatch(p, key.lstrip("\0")) for p in dialect.unwanted)]
+    unknown = [raw[key] for key in theirs if key not in used and key not in unwanted]
     if unknown:
         raise RefusedContent(f"{_some(unknown)} not part of a plain {dialect.name} ViT", where=where)
-    return ours
+    alone = [key for key in ours if key.endswith(".bias") and f"{key[:-5]}.weight" not in ours]
+    if alone:
+        name = dialect.their_name(f"{alone[0][:-5]}.weight", opened.prefix)
+        raise RefusedContent(
+            f"has no tensor {name!r}, to which {dialect.their_name(alone[0], opened.prefix)!r} belongs", where=where
+        )
+    told = dialect.told({key: tensor.shape for key, tensor in theirs.items()})
+    return Translation(ours, opened.prefix, told, tuple(raw[key] for key in unwanted))
 
 
-def check_needs(dialect: Dialect, ours: Iterable[str], facts: Mapping[str, Any], *, where: object) -> None:
+@dataclass(frozen=True)
+class Translation:
+    """Tensors under our names, what their shapes told on the way, and the names of those that were left out."""
+
+    tensors: dict[str, Stored]
+    prefix: str
+    told: Mapping[str, Any]
+    unwanted: tuple[str, ...]
+
+
+def check_needs(dialect: Dialect, ours: Iterable[str], facts: Mapping[str, Any], *, prefix: str = "", where: object) -> None:
     """Raise RefusedContent for a tensor that this source's files never lack."""
     found = set(ours)
     for need in dialect.needs:
         excused = need.field in facts or need.instead in found or (need.beside is not None and need.beside not in found)
         if need.tensor not in found and not excused:
-            theirs = next(
-                rule_.theirs[0] for rule_ in dialect.rules if rule_.ours in (need.tensor, need.tensor.replace(".0.", ".{i}."))
-            )
-            name, hint = theirs.replace("{i}", "0"), f"if that is right, state {need.field}"
+            name = dialect.their_name(need.tensor, prefix)
+            hint = f"if that is right, state {need.field}"
             raise RefusedContent(f"has no tensor {name!r}, which every {dialect.name} ViT has", where=where, hint=hint)
 
 
 def to_theirs(dialect: Dialect, ours: Mapping[str, Stored], sizes: Sizes) -> dict[str, Stored]:
     """Our tensors under their names and shapes. Raises NotRepresentable naming a tensor that they have no place for."""
     theirs: dict[str, Stored] = {}
+    pieces: dict[str, dict[tuple[int, int, int], Stored]] = {}
     used: set[str] = set()
+    prefix = dialect.prefixes[0]
     for rule_ in dialect.rules:
         for i in _blocks(rule_.ours, ours):
             name = rule_.ours.replace("{i}", i)
+            if name in used:  # an older form of the same tensor
+                continue
             parts = _part(ours[name], len(rule_.theirs), rule_.pattern, sizes)
-            theirs.update(zip((their.replace("{i}", i) for their in rule_.theirs), parts, strict=True))
+            for their, part in zip((their.replace("{i}", i) for their in rule_.theirs), parts, strict=True):
+                full = their if their.startswith(dialect.outside or "\0") else prefix + their
+                if rule_.rows is None:
+                    theirs[full] = part
+                else:
+                    pieces.setdefault(full, {})[rule_.rows] = part
             used.add(name)
+    for full, rows in pieces.items():
+        theirs[full] = _join([rows[place] for place in sorted(rows)], None, sizes, None, full)
     homeless = [key for key in ours if key not in used]
     if homeless:
         raise NotRepresentable(f"{dialect.name} has no place for {len(homeless)} tensors, first {homeless[0]!r}")
     return theirs
 
 
-def check_tensors(found: Mapping[str, Stored], wanted: Mapping[str, tuple[int, ...]], *, where: object) -> None:
-    """Every wanted tensor is there with its shape, and nothing else. Raises RefusedContent with the first differences."""
+def check_tensors(
+    found: Mapping[str, Stored],
+    wanted: Mapping[str, tuple[int, ...]],
+    *,
+    where: object,
+    named: Callable[[str], str] = str,
+) -> None:
+    """Every wanted tensor is there with its shape, and nothing else. Raises RefusedContent with the first differences.
+
+    `named` gives the file's own name of a tensor.
+    """
     missing = [key for key in wanted if key not in found]
     extra = [key for key in found if key not in wanted]
     wrong = [key for key in wanted if key in found and found[key].shape != wanted[key]]
+    foreign = [key for key in wanted if key in found and found[key].dtype not in DTYPES]
+    if foreign:
+        kind = f"{named(foreign[0])!r} has type {found[foreign[0]].dtype}"
+        raise RefusedContent(f"{kind}; weights are {', '.join(DTYPES)}", where=where)
     faults = []
     if missing:
-        faults.append(f"{len(missing)} missing, first {missing[0]!r}")
+        faults.append(f"{len(missing)} missing, first {named(missing[0])!r}")
     if extra:
-        faults.append(f"{len(extra)} unexpected, first {extra[0]!r}")
+        faults.append(f"{len(extra)} unexpected, first {named(extra[0])!r}")
     if wrong:
-        first = f"{wrong[0]!r} has {list(found[wrong[0]].shape)}, needs {list(wanted[wrong[0]])}"
+        first = f"{named(wrong[0])!r} has {list(found[wrong[0]].shape)}, needs {list(wanted[wrong[0]])}"
         faults.append(f"{len(wrong)} of another shape, first {first}")
     if faults:
         raise RefusedContent(f"tensors do not fit the model: {'; '.join(faults)}", where=where)
@@ -163,15 +289,17 @@ def shape_after(pattern: str, shape: tuple[int, ...], sizes: Sizes) -> tuple[int
 def _join(parts: list[Stored], pattern: str | None, sizes: Sizes, where: object, name: str) -> Stored:
     if pattern is None and len(parts) == 1:
         return parts[0]  # keeps its place in the file
+    if pattern is None and len(parts) > 1 and any(not part.shape for part in parts):
+        raise RefusedContent(f"{name!r} is a single number", where=where)
     if len({part.dtype for part in parts}) > 1:
         raise RefusedContent(f"{name!r} and its companions have different types", where=where)
     try:
         shapes = [part.shape if pattern is None else shape_after(pattern, part.shape, sizes) for part in parts]
     except ValueError as error:
         raise RefusedContent(f"{name!r} has shape {list(parts[0].shape)}: {error}", where=where) from None
-    if len(set(shapes)) > 1:
+    if len({shape[1:] for shape in shapes}) > 1 or (pattern is not None and len(set(shapes)) > 1):
         raise RefusedContent(f"{name!r} and its companions have different shapes", where=where)
-    shape = (len(parts) * shapes[0][0], *shapes[0][1:]) if len(parts) > 1 else shapes[0]
+    shape = (sum(shape[0] for shape in shapes), *shapes[0][1:]) if len(parts) > 1 else shapes[0]
     return Stored(parts[0].dtype, shape, partial(_joined, parts, pattern, sizes))
 
 
@@ -190,6 +318,15 @@ def _part(whole: Stored, count: int, pattern: str | None, sizes: Sizes) -> list[
     shape = (rows, *whole.shape[1:])
     shape = shape if back is None else shape_after(back, shape, sizes)
     return [Stored(whole.dtype, shape, partial(_cut, whole, slice(i * rows, (i + 1) * rows), back, sizes)) for i in range(count)]
+
+
+def _rows(whole: Stored, rows: tuple[int, int, int], where: object, name: str) -> Stored:
+    first, last, of = rows
+    if not whole.shape or whole.shape[0] % of:
+        raise RefusedContent(f"{name!r} has shape {list(whole.shape)}: its rows do not make {of} parts", where=where)
+    part = whole.shape[0] // of
+    cut = slice(first * part, last * part)
+    return Stored(whole.dtype, ((last - first) * part, *whole.shape[1:]), partial(_cut, whole, cut, None, {}))
 
 
 def _cut(whole: Stored, rows: slice, pattern: str | None, sizes: Sizes) -> Array:

@@ -66,6 +66,18 @@ def pool_of(module: Any, *, include_prefix: bool) -> tuple[str, str]:
     return pool, "patches" if pool in ("mean", "map") and not include_prefix else "all"
 
 
+# what goes with an image tower in one file
+CLIP_TEXT = (
+    r"logit_scale", r"logit_bias", r"text\..*", r"text_model\..*", r"transformer\.(resblocks|encoder)\..*",
+    r"token_embedding\..*", r"positional_embedding", r"ln_final\..*", r"text_projection(\.weight|\.bias)?", r"attn_mask",
+    r"input_resolution|context_length|vocab_size", r"text_decoder\..*",
+)  # fmt: skip
+ALWAYS = (
+    Need("dist_token", "dist_token", beside="head_dist.weight"),
+    Need("attn_pool.latent", "pool", beside="attn_pool.q.weight"),
+)
+HEAD_BIAS = Need("head.bias", "head_bias", beside="head.weight")
+CLOSING = (Need("patch_embed.proj.bias", "patch_bias"), HEAD_BIAS)
 RULES = (*(Rule(name, (name,)) for name in SINGLE), *(r for name in LAYERS for r in layer(name, name)))
 
 # Norms around the patch projection are vit-pytorch's, stored under our names: no library fixes their eps and GELU.
@@ -74,12 +86,7 @@ VITZOO = Dialect(
     telltale=("patch_embed.pre_norm.weight", "blocks.0.attn.qkv.weight"),
     rules=RULES,
     conventions={},
-    sizes=lambda shapes, facts: {},
-    needs=(
-        Need("pos_embed", "pos"),
-        Need("patch_embed.proj.bias", "patch_bias"),
-        Need("head.bias", "head_bias", beside="head.weight"),
-    ),
+    needs=(Need("pos_embed", "pos"), *CLOSING, *ALWAYS),
 )
 
 TIMM = Dialect(
@@ -87,11 +94,8 @@ TIMM = Dialect(
     telltale=("patch_embed.proj.weight", "blocks.0.attn.qkv.weight"),
     rules=RULES,
     conventions={"norm_eps": 1e-6, "act": "gelu"},
-    sizes=lambda shapes, facts: {},
-    needs=(
-        Need("pos_embed", "pos"),
-        Need("patch_embed.proj.bias", "patch_bias", instead="norm_pre.weight"),
-        Need("head.bias", "head_bias", beside="head.weight"),
-    ),
+    needs=(Need("pos_embed", "pos"), Need("patch_embed.proj.bias", "patch_bias", instead="norm_pre.weight"), HEAD_BIAS, *ALWAYS),
+    prefixes=("", "visual.trunk.", "trunk."),  # as open_clip wraps it
+    unwanted=(r"visual\.head\..*", *CLIP_TEXT),
     facts_of=facts_of,
 )

@@ -6,12 +6,13 @@ live module, another `rope`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from vit_zoo.errors import NotRepresentable
 from vit_zoo.positions import THETA
 from vit_zoo.weights.rules import Dialect, Need, layer, rule
-from vit_zoo.weights.timm import act_of, pool_of
+from vit_zoo.weights.timm import CLOSING, act_of, pool_of
 
 ROPE = {
     "temperature": THETA,
@@ -60,24 +61,18 @@ RULES = (
     *layer("norm", "norm"),
     *layer("head", "head"),
 )
-CONVENTIONS = {"norm_eps": 1e-5, "act": "gelu", "pos": "rope"}
-NEEDS = (
-    Need("cls_token", "class_token"),
-    Need("patch_embed.proj.bias", "patch_bias"),
-    Need("head.bias", "head_bias", beside="head.weight"),
-)
 
 TIMM_EVA = Dialect(
     name="timm-eva",
     telltale=("patch_embed.proj.weight", "reg_token", "blocks.0.gamma_1", "blocks.0.mlp.fc1.weight"),
     rules=(*RULES, *layer(f"{BLOCK}.mlp.fc1", f"{BLOCK}.mlp.fc1")),
-    conventions=CONVENTIONS,
-    sizes=lambda shapes, facts: {},
-    needs=NEEDS,
+    conventions={"norm_eps": 1e-5, "act": "gelu", "pos": "rope"},
+    needs=(Need("cls_token", "class_token"), *CLOSING),
     facts_of=facts_of,
 )
 
-TIMM_EVA_SWIGLU = Dialect(
+TIMM_EVA_SWIGLU = replace(
+    TIMM_EVA,
     name="timm-eva-swiglu",
     telltale=("patch_embed.proj.weight", "reg_token", "blocks.0.gamma_1", "blocks.0.mlp.fc1_g.weight"),
     rules=(
@@ -85,8 +80,4 @@ TIMM_EVA_SWIGLU = Dialect(
         rule(f"{BLOCK}.mlp.fc1.weight", f"{BLOCK}.mlp.fc1_g.weight", f"{BLOCK}.mlp.fc1_x.weight"),
         rule(f"{BLOCK}.mlp.fc1.bias", f"{BLOCK}.mlp.fc1_g.bias", f"{BLOCK}.mlp.fc1_x.bias"),
     ),
-    conventions=CONVENTIONS,
-    sizes=lambda shapes, facts: {},
-    needs=NEEDS,
-    facts_of=facts_of,
 )

@@ -36,7 +36,6 @@ TORCHVISION = Dialect(
     # the published files have the names of a torchvision before 0.13's MLP block
     renames=((r"\.mlp\.linear_1\.", ".mlp.0."), (r"\.mlp\.linear_2\.", ".mlp.3.")),
     conventions={"norm_eps": 1e-6, "act": "gelu"},
-    sizes=lambda shapes, facts: {},
     needs=(
         Need("cls_token", "class_token"),
         Need("pos_embed", "pos"),
@@ -46,4 +45,5 @@ TORCHVISION = Dialect(
         Need("head.bias", "head_bias", beside="head.weight"),
     ),
     facts_of=facts_of,
+    resize="torchvision",
 )

@@ -1,4 +1,4 @@
-"""vit-pytorch's ViT since 1.17, and its SimpleViT (Beyer et al., 2022), with registers or without: eps 1e-5, exact GELU.
+"""vit-pytorch's ViT of every generation, and its SimpleViT (Beyer et al., 2022), with registers or without: eps 1e-5, exact GELU.
 
 Source: lucidrains vit-pytorch 1.26.11, vit.py, simple_vit.py and simple_vit_with_register_tokens.py. The last puts its
 registers behind the patches; attention is the same in any order, and ours are in front.
@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from vit_zoo.errors import InputError
-from vit_zoo.weights.rules import Dialect, Need, Shapes, layer, rule
+from vit_zoo.weights.rules import Dialect, Need, Rule, Shapes, layer, replaced, rule
 
+PATCHES = ("to_patch_embedding.2.weight", "to_patch_embedding.1.weight", "patch_to_embedding.weight")
 ATTENTION, FEED_FORWARD = "transformer.layers.{i}.0", "transformer.layers.{i}.1"
 
 
 def sizes(shapes: Shapes, facts: Mapping[str, Any]) -> dict[str, int]:
     """Patch and channels: the file holds their product; a square patch of three channels unless the facts say more."""
     channels = facts.get("channels", 3)
-    area = shapes["to_patch_embedding.2.weight"][-1] // channels
+    area = next(shapes[name][-1] for name in PATCHES if name in shapes) // channels
     stated = facts.get("patch_size", math.isqrt(area))
     p, q = (stated, stated) if isinstance(stated, int) else stated
     if p * q != area:
@@ -81,6 +83,57 @@ VIT_PYTORCH = Dialect(
         Need("head.bias", "head_bias", beside="head.weight"),
     ),
     facts_of=facts_of,
+)
+
+# Before 1.17 tokens and positions have an axis of one in front, and the mean is that of all tokens, the class token's too.
+TOKENS = (rule("cls_token", "cls_token"), rule("pos_embed", "pos_embedding"))
+VIT_PYTORCH_1_15 = replace(
+    VIT_PYTORCH,
+    name="vit-pytorch-1.15",
+    rules=replaced(VIT_PYTORCH.rules, *TOKENS),
+    conventions={**VIT_PYTORCH.conventions, "pool_tokens": "all"},
+    rank=("pos_embedding", 3),
+    facts_of=None,
+)
+
+
+def generation(name: str, patch: tuple[Rule, ...], telltale: str, attention: str, mlp: str) -> Dialect:
+    """One whose norm comes after pooling, in the head."""
+    block = "transformer.layers.{i}"
+    return replace(
+        VIT_PYTORCH_1_15,
+        name=name,
+        telltale=(telltale, f"transformer.layers.0.0.{attention}.to_qkv.weight", "mlp_head.1.weight"),
+        rules=(
+            *TOKENS,
+            *patch,
+            *layer("blocks.{i}.norm1", f"{block}.0.{attention[: -len('fn')]}norm"),
+            rule("blocks.{i}.attn.qkv.weight", f"{block}.0.{attention}.to_qkv.weight"),
+            *layer("blocks.{i}.attn.proj", f"{block}.0.{attention}.to_out.0"),
+            *layer("blocks.{i}.norm2", f"{block}.1.{attention[: -len('fn')]}norm"),
+            *layer("blocks.{i}.mlp.fc1", f"{block}.1.{mlp}.0"),
+            *layer("blocks.{i}.mlp.fc2", f"{block}.1.{mlp}.3"),
+            *layer("fc_norm", "mlp_head.0"),
+            *layer("head", "mlp_head.1"),
+        ),
+        conventions={**VIT_PYTORCH_1_15.conventions, "pool": "cls"},
+        rank=None,
+    )
+
+
+def linear_patch(theirs: str) -> tuple[Rule, ...]:
+    return (
+        rule("patch_embed.proj.weight", f"{theirs}.weight", pattern="d (p q c) -> d c p q"),
+        rule("patch_embed.proj.bias", f"{theirs}.bias"),
+    )
+
+
+VIT_PYTORCH_1_2 = generation("vit-pytorch-1.2", BODY[:6], "to_patch_embedding.2.weight", "fn", "fn.net")
+VIT_PYTORCH_0_40 = generation(
+    "vit-pytorch-0.40", linear_patch("to_patch_embedding.1"), "to_patch_embedding.1.weight", "fn", "fn.net"
+)
+VIT_PYTORCH_0_6 = generation(
+    "vit-pytorch-0.6", linear_patch("patch_to_embedding"), "patch_to_embedding.weight", "fn.fn", "fn.fn.net"
 )
 
 SIMPLE_VIT = Dialect(

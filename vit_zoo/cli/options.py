@@ -1,0 +1,93 @@
+"""What the verbs that take a model share: the options for facts and for zoo files, and what a name means."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vit_zoo.cli.voice import Voice
+
+MODEL = "MODEL is a registry name, another library's name for one, a config file, a folder, or a checkpoint file."
+
+OF_THE_FILE = ("grid", "resize")  # facts of a checkpoint alone, beside the fields of the spec
+
+
+def facts(command: Any) -> Any:
+    """--set FIELD=VALUE, any number of times, as a mapping."""
+    return click.option(
+        "--set", "facts", multiple=True, metavar="FIELD=VALUE", callback=_facts,
+        help="A field of the spec: an override, or a fact that a checkpoint cannot tell. Repeatable.",
+    )(command)  # fmt: skip
+
+
+def _facts(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for item in values:
+        name, equals, text = item.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"'{item}' is not FIELD=VALUE")
+        if name in found:
+            raise click.BadParameter(f"'{name}' is set twice")
+        found[name] = _value(text)
+    if found:
+        from vit_zoo.vit_spec import ViTSpec, did_you_mean
+
+        fields = [*ViTSpec.model_fields, *OF_THE_FILE]
+        for name in found:
+            if name not in fields:
+                raise click.BadParameter(f"unknown field '{name[:96]}'{did_you_mean(name, fields)}")
+    return found
+
+
+def zoo(command: Any) -> Any:
+    """--zoo DIR, any number of times: users' zoo files, known while the command runs."""
+    return click.option(
+        "--zoo", multiple=True, metavar="DIR", expose_value=False, callback=_zoo, is_eager=True,
+        help="A folder of your own zoo files, beside that of VITZOO_PATH. Repeatable.",
+    )(command)  # fmt: skip
+
+
+def _zoo(context: click.Context, parameter: click.Parameter, folders: tuple[str, ...]) -> None:
+    if not folders or context.resilient_parsing:
+        return
+    from vit_zoo.registry import use_folder
+    from vit_zoo.zoo_folders import forget_folder
+
+    for folder in folders:
+        use_folder(folder)
+        context.call_on_close(lambda folder=folder: forget_folder(folder))
+
+
+def _value(text: str) -> Any:
+    """A number, true, false, `224,384` as a pair, or else a word."""
+    import tomllib
+
+    for form in (text, f"[{text}]"):
+        try:
+            match tomllib.loads(f"value = {form}"):
+                case {"value": int() | float() | str() | [_, *_] as value, **more} if not more:
+                    return value
+        except (ValueError, RecursionError):  # of TOML, and integers of thousands of digits
+            continue
+    return text
+
+
+def note_name(model: str | None, voice: Voice) -> None:
+    """What a name means, where that is not plain: a folder has it too, it is another library's, or not in canonical form."""
+    if model is None:
+        return
+    from vit_zoo.resolving import find, get_variant, is_alias, is_name
+
+    if is_name(model):
+        canonical = get_variant(model).name
+        if canonical != model:
+            voice.warn(f"'{model}' is {canonical}")
+        if Path(model, "config.json").is_file():
+            voice.warn(f"'{model}' is the registry's name; for the folder write ./{model}")
+    elif not os.path.lexists(model) and is_alias(model):
+        alias = find(model).alias
+        if alias is not None:
+            voice.warn(alias.sentence)

@@ -1,0 +1,132 @@
+"""The tensors of a TorchScript archive, which OpenAI's CLIP files are, by an unpickler of stubs: its code is never touched."""
+
+from __future__ import annotations
+
+import collections
+import io
+import math
+import pickle
+import zipfile
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vit_zoo.errors import RefusedContent
+from vit_zoo.files.npz import member_offset
+from vit_zoo.files.pickles import check_zip
+from vit_zoo.files.stored import DTYPES, Span, Stored, refuse_type
+
+if TYPE_CHECKING:
+    from vit_zoo.files.stored import Array
+
+MAX_PICKLE = 64 << 20  # bytes; the largest published CLIP has 0.2 MB
+MAX_DEPTH = 100
+STORAGES = {"FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16", "DoubleStorage": "F64"}
+
+
+class Stub:
+    """Stands for any object of the program; it holds what was set on it."""
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class Recorded:
+    """A tensor on paper: its storage and how it lies in it."""
+
+    def __init__(self, storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> None:
+        self.storage, self.offset, self.shape, self.strides = storage, offset, tuple(shape), tuple(strides)
+
+
+def read_torchscript(path: Path) -> dict[str, Stored]:
+    """The parameters and buffers of a saved program by name. Raises RefusedContent for anything else in its pickle."""
+    check_zip(path)
+    with zipfile.ZipFile(path) as archive:
+        (name,) = [n for n in archive.namelist() if n.endswith("/data.pkl") and n.count("/") == 1] or [""]
+        if not name or archive.getinfo(name).file_size > MAX_PICKLE:
+            raise RefusedContent("has no data.pkl of a sensible size", where=path)
+        content, root = archive.read(name), name.removesuffix("data.pkl")
+        members = {info.filename: info for info in archive.infolist()}
+    try:
+        top = _Unpickler(io.BytesIO(content), path).load()
+    except RefusedContent:
+        raise
+    except Exception as error:  # a hostile pickle provokes anything
+        raise RefusedContent(f"cannot be read as a TorchScript archive ({type(error).__name__})", where=path) from None
+    found: dict[str, Stored] = {}
+    _walk(top, "", found, members, root, path, 0)
+    return found
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: io.BytesIO, path: Path) -> None:
+        super().__init__(file)
+        self.path = path
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.startswith("__torch__"):
+            return Stub
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if module == "torch._utils" and name in ("_rebuild_tensor_v2", "_rebuild_parameter"):
+            return Recorded if name == "_rebuild_tensor_v2" else _first
+        if module == "torch.jit._pickle" and name in ("build_intlist", "build_tensorlist", "build_doublelist", "build_boollist"):
+            return list
+        if module == "torch.jit._pickle" and name == "restore_type_tag":
+            return _first
+        if module == "torch" and name.endswith("Storage"):
+            return name
+        raise RefusedContent(f"would run code when loaded: it refers to {module}.{name}", where=self.path)
+
+    def persistent_load(self, pid: Any) -> Any:
+        match pid:
+            case ("storage", str(kind), str(key), _, int(count)):
+                return STORAGES.get(kind, kind), key, count
+        raise RefusedContent("refers to something that is no storage", where=self.path)
+
+
+def _first(value: Any, *rest: Any) -> Any:
+    return value
+
+
+def _walk(
+    item: Any, name: str, found: dict[str, Stored], members: dict[str, zipfile.ZipInfo], root: str, path: Path, depth: int
+) -> None:
+    if depth > MAX_DEPTH:
+        raise RefusedContent("is nested too deeply", where=path)
+    if isinstance(item, Recorded):
+        found[name] = _stored(item, name, members, root, path)
+    elif isinstance(item, Stub) and isinstance(getattr(item, "state", None), dict):
+        for key, value in item.state.items():
+            _walk(value, f"{name}.{key}" if name else str(key), found, members, root, path, depth + 1)
+
+
+def _stored(item: Recorded, name: str, members: dict[str, zipfile.ZipInfo], root: str, path: Path) -> Stored:
+    numbers = (item.offset, *item.shape, *item.strides)
+    if not isinstance(item.storage, tuple) or not all(type(n) is int and 0 <= n < 2**48 for n in numbers):
+        raise RefusedContent(f"{name!r} has an impossible shape or place", where=path)
+    dtype, key, _ = item.storage
+    if dtype not in DTYPES:
+        return Stored(dtype, item.shape, partial(refuse_type, name, dtype, path))
+    member = members.get(f"{root}data/{key}")
+    if member is None:
+        raise RefusedContent(f"has no values for {name!r}", where=path)
+    width = DTYPES[dtype][0]
+    strides = item.strides
+    last = item.offset + sum((n - 1) * s for n, s in zip(item.shape, strides, strict=True)) if 0 not in item.shape else -1
+    if (last + 1) * width > member.file_size or len(strides) != len(item.shape):
+        raise RefusedContent(f"{name!r} claims more values than the file holds", where=path)
+    start = member_offset(path, member) + item.offset * width
+    plain = all(s == math.prod(item.shape[i + 1 :]) for i, s in enumerate(strides) if item.shape[i] > 1)
+    span = Span(path, start, math.prod(item.shape) * width) if plain else None
+    return Stored(dtype, item.shape, partial(_array, path, start, last - item.offset + 1, dtype, item.shape, strides), span)
+
+
+def _array(path: Path, start: int, count: int, dtype: str, shape: tuple[int, ...], strides: tuple[int, ...]) -> Array:
+    import numpy as np
+
+    width, kind = DTYPES[dtype]
+    if not count:
+        return np.zeros(shape, kind)
+    flat = np.asarray(np.memmap(path, kind, "c", start, (count,)))
+    return np.lib.stride_tricks.as_strided(flat, shape, [s * width for s in strides])

@@ -1,0 +1,68 @@
+"""OpenAI's CLIP and open_clip's own image tower, which have the same names; open_clip's timm towers are timm's.
+
+Sources: openai/CLIP, clip/model.py; mlfoundations/open_clip, src/open_clip/transformer.py. eps 1e-5. OpenAI's archives hold
+halves beside floats, and three numbers by which they are known: QuickGELU, heads of 64. open_clip's files tell neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from vit_zoo.weights.rules import Dialect, Need, layer, rule
+from vit_zoo.weights.timm import CLIP_TEXT
+
+BLOCK = "transformer.resblocks.{i}"
+
+OPEN_CLIP = Dialect(
+    name="open_clip",
+    telltale=("class_embedding", "conv1.weight", "ln_pre.weight"),
+    rules=(
+        rule("cls_token", "class_embedding", pattern="d -> 1 1 d"),
+        rule("pos_embed", "positional_embedding", pattern="t d -> 1 t d"),
+        rule("patch_embed.proj.weight", "conv1.weight"),
+        *layer("norm_pre", "ln_pre"),
+        *layer("blocks.{i}.norm1", f"{BLOCK}.ln_1"),
+        rule("blocks.{i}.attn.qkv.weight", f"{BLOCK}.attn.in_proj_weight"),
+        rule("blocks.{i}.attn.qkv.bias", f"{BLOCK}.attn.in_proj_bias"),
+        *layer("blocks.{i}.attn.proj", f"{BLOCK}.attn.out_proj"),
+        rule("blocks.{i}.ls1.gamma", f"{BLOCK}.ls_1.gamma"),
+        *layer("blocks.{i}.norm2", f"{BLOCK}.ln_2"),
+        *layer("blocks.{i}.mlp.fc1", f"{BLOCK}.mlp.c_fc"),
+        *layer("blocks.{i}.mlp.fc2", f"{BLOCK}.mlp.c_proj"),
+        rule("blocks.{i}.ls2.gamma", f"{BLOCK}.ls_2.gamma"),
+        *layer("fc_norm", "ln_post"),
+        rule("head.weight", "proj", pattern="d k -> k d"),
+    ),
+    conventions={"norm_eps": 1e-5, "pool": "cls"},
+    needs=(
+        Need("pos_embed", "pos"),
+        Need("blocks.0.attn.qkv.bias", "qkv_bias"),
+        Need("blocks.0.attn.proj.bias", "proj_bias"),
+        Need("blocks.0.mlp.fc1.bias", "mlp_bias"),
+    ),
+    prefixes=("visual.", ""),
+    unwanted=CLIP_TEXT,
+    resize="open_clip",
+)
+
+OPENAI_CLIP = replace(
+    OPEN_CLIP,
+    name="openai-clip",
+    telltale=(*OPEN_CLIP.telltale, "input_resolution", "context_length", "vocab_size"),
+    conventions={**OPEN_CLIP.conventions, "act": "quick_gelu"},
+    head_width=64,
+)
+
+
+def facts_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What open_clip_config.json says: the activation, and the width of heads, 64 unless it says more."""
+    model = config.get("model_cfg", config)
+    tower = model.get("vision_cfg") if isinstance(model, Mapping) else None
+    if not isinstance(tower, Mapping) or not isinstance(tower.get("width"), int):
+        return {}
+    return {
+        "act": "quick_gelu" if model.get("quick_gelu") else "gelu",
+        "heads": tower["width"] // tower.get("head_width", 64),
+    }

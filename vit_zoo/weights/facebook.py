@@ -1,0 +1,124 @@
+"""Meta's own files: DeiT-III, DINOv2, DINOv3, MAE's whole pre-training file. DeiT, DINO and MAE's encoder have timm's keys.
+
+Sources: facebookresearch/deit (models_v2.py), dinov2 and dinov3 (models/vision_transformer.py), mae (models_mae.py): eps
+1e-6, DINOv3 1e-5, exact GELU, the class token after the final norm. A training file holds the teacher's backbone and heads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from vit_zoo.errors import RefusedContent
+from vit_zoo.files import Stored
+from vit_zoo.weights.rules import Need, layer, replaced, rule
+from vit_zoo.weights.timm import CLOSING, RULES, TIMM
+
+if TYPE_CHECKING:
+    from vit_zoo.files.stored import Array
+
+BLOCK = "blocks.{i}"
+HEADS = (
+    r"mask_token",
+    r"dino_head\..*",
+    r"ibot_head\..*",
+    r"head\.(mlp|last_layer)\..*",
+    r"local_cls_norm\..*",
+    r"dino_loss\..*",
+)
+
+DEIT3 = replace(
+    TIMM,
+    name="deit3",
+    telltale=("patch_embed.proj.weight", "blocks.0.gamma_1", "blocks.0.attn.qkv.weight", "pos_embed"),
+    rules=replaced(RULES, rule(f"{BLOCK}.ls1.gamma", f"{BLOCK}.gamma_1"), rule(f"{BLOCK}.ls2.gamma", f"{BLOCK}.gamma_2")),
+    needs=(*TIMM.needs, *CLOSING, Need("cls_token", "class_token")),
+    resize="hf",
+)
+
+MAE = replace(
+    TIMM,
+    name="mae",
+    telltale=("patch_embed.proj.weight", "decoder_embed.weight", "blocks.0.attn.qkv.weight"),
+    needs=(*TIMM.needs, *CLOSING, Need("cls_token", "class_token")),
+    unwanted=(r"mask_token", r"decoder_.*"),
+    resize="hf",
+)
+
+DINOV2 = replace(
+    TIMM,
+    name="dinov2",
+    telltale=("patch_embed.proj.weight", "mask_token", "blocks.0.ls1.gamma", "blocks.0.attn.qkv.weight"),
+    rules=replaced(RULES, rule("reg_token", "register_tokens")),
+    conventions={**TIMM.conventions, "pool": "cls", "mlp": "plain"},
+    renames=((r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),),  # training files cut the blocks into chunks
+    needs=(*TIMM.needs, *CLOSING, Need("cls_token", "class_token")),
+    unwanted=HEADS,
+    resize="dinov2",
+)
+
+DINOV2_SWIGLU = replace(
+    DINOV2,
+    name="dinov2-swiglu",
+    telltale=(*DINOV2.telltale, "blocks.0.mlp.w12.weight"),
+    conventions={**DINOV2.conventions, "mlp": "swiglu"},
+    rules=replaced(DINOV2.rules, *layer(f"{BLOCK}.mlp.fc1", f"{BLOCK}.mlp.w12"), *layer(f"{BLOCK}.mlp.fc2", f"{BLOCK}.mlp.w3")),
+)
+
+
+def masked(tensors: dict[str, Stored]) -> dict[str, Stored]:
+    """The biases of queries, keys and values times their masks, which let none of the keys' through."""
+    end = ".attn.qkv.bias_mask"
+    products = {
+        f"{key[: -len('_mask')]}": partial(_product, tensors[key[: -len("_mask")]], mask, key)
+        for key, mask in tensors.items()
+        if key.endswith(end) and key[: -len("_mask")] in tensors
+    }
+    return {key: Stored(t.dtype, t.shape, products[key]) if key in products else t for key, t in tensors.items()}
+
+
+def _product(bias: Stored, mask: Stored, name: str) -> Array:
+    import numpy as np
+
+    from vit_zoo.files.stored import as_float
+
+    third, values = bias.shape[0] // 3, as_float(mask)
+    if mask.shape != bias.shape or not np.array_equal(values.reshape(3, -1), np.array([[1], [0], [1]]).repeat(third, 1)):
+        raise RefusedContent(f"{name!r} is not DINOv3's mask, which lets queries and values through, and no key")
+    return bias.array()
+
+
+def periods_told(shapes: Any) -> dict[str, Any]:
+    """Rotation has a period for every fourth of a head's width."""
+    return {"dim_head": 4 * shapes["rope_embed.periods"][0]} if "rope_embed.periods" in shapes else {}
+
+
+DINOV3 = replace(
+    DINOV2,
+    name="dinov3",
+    telltale=("patch_embed.proj.weight", "storage_tokens", "blocks.0.attn.qkv.weight"),
+    rules=replaced(
+        tuple(rule_ for rule_ in RULES if rule_.ours != f"{BLOCK}.attn.qkv.bias"),
+        rule("reg_token", "storage_tokens"),
+        rule(f"{BLOCK}.attn.q_bias", f"{BLOCK}.attn.qkv.bias", rows=(0, 1, 3)),
+        rule(f"{BLOCK}.attn.v_bias", f"{BLOCK}.attn.qkv.bias", rows=(2, 3, 3)),
+    ),
+    conventions={"norm_eps": 1e-5, "act": "gelu", "pool": "cls", "pos": "rope", "mlp": "plain"},
+    needs=(*CLOSING, Need("cls_token", "class_token")),
+    unwanted=(*HEADS, r"rope_embed\.periods", r"blocks\.\d+\.attn\.qkv\.bias_mask"),
+    expand=masked,
+    told=periods_told,
+)
+
+DINOV3_SWIGLU = replace(
+    DINOV3,
+    name="dinov3-swiglu",
+    telltale=(*DINOV3.telltale, "blocks.0.mlp.w1.weight"),
+    conventions={**DINOV3.conventions, "mlp": "swiglu"},
+    rules=replaced(
+        DINOV3.rules,
+        *layer(f"{BLOCK}.mlp.fc1", f"{BLOCK}.mlp.w1", f"{BLOCK}.mlp.w2"),
+        *layer(f"{BLOCK}.mlp.fc2", f"{BLOCK}.mlp.w3"),
+    ),
+)

@@ -1,0 +1,187 @@
+"""Google's .npz files: vision_transformer (original ViT, AugReg, SAM) and big_vision (SigLIP, FlexiViT, LiT, NaFlex).
+
+Sources: google-research/vision_transformer, models_vit.py and checkpoint.py; google-research/big_vision, models/vit.py and
+models/proj/flexi/vit.py. eps 1e-6, and flax's GELU, which is the tanh form. Kernels are (in, out), heads an axis of their
+own. The published files number the parts of a block as flax did before its linen API (LayerNorm_2, MlpBlock_3, ...).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from vit_zoo.errors import InputError
+from vit_zoo.files import Stored
+from vit_zoo.weights.rules import Dialect, Need, Rule, Shapes, layer, rule
+from vit_zoo.weights.timm import HEAD_BIAS
+
+if TYPE_CHECKING:
+    from vit_zoo.files.stored import Array
+
+IN, IN_BIAS = "d h e -> (h e) d", "h e -> (h e)"
+SCAN = re.compile(r"(.*Transformer/encoderblock)/(.+)")
+
+
+def norm(ours: str, theirs: str) -> tuple[Rule, Rule]:
+    return layer(ours, theirs, weight="/scale", bias="/bias")
+
+
+def kernel(ours: str, *theirs: str, turned: str = "i o -> o i", biases: str | None = None) -> tuple[Rule, Rule]:
+    return layer(ours, *theirs, weight="/kernel", bias="/bias", turned=turned, biases=biases)
+
+
+def attention(ours: str, theirs: str) -> tuple[Rule, ...]:
+    names = [f"{theirs}/{part}" for part in ("query", "key", "value")]
+    return (
+        *kernel(f"{ours}.qkv", *names, turned=IN, biases=IN_BIAS),
+        *kernel(f"{ours}.proj", f"{theirs}/out", turned="h e d -> d (h e)"),
+    )
+
+
+def blocks(mha: str, second: str, mlp: str) -> tuple[Rule, ...]:
+    theirs = "Transformer/encoderblock_{i}"
+    return (
+        *norm("blocks.{i}.norm1", f"{theirs}/LayerNorm_0"),
+        *attention("blocks.{i}.attn", f"{theirs}/{mha}"),
+        *norm("blocks.{i}.norm2", f"{theirs}/{second}"),
+        *kernel("blocks.{i}.mlp.fc1", f"{theirs}/{mlp}/Dense_0"),
+        *kernel("blocks.{i}.mlp.fc2", f"{theirs}/{mlp}/Dense_1"),
+    )
+
+
+ENDS = (
+    rule("cls_token", "cls"),
+    *kernel("patch_embed.proj", "embedding", turned="p q c d -> d c p q"),
+    *norm("norm", "Transformer/encoder_norm"),
+    *kernel("pre_logits", "pre_logits"),
+    *kernel("head", "head"),
+)
+POOL = "MAPHead_0"
+MAP = (
+    rule("attn_pool.latent", f"{POOL}/probe"),
+    *kernel("attn_pool.q", f"{POOL}/MultiHeadDotProductAttention_0/query", turned=IN, biases=IN_BIAS),
+    *kernel(
+        "attn_pool.kv", *(f"{POOL}/MultiHeadDotProductAttention_0/{part}" for part in ("key", "value")),
+        turned=IN, biases=IN_BIAS,
+    ),
+    *kernel("attn_pool.proj", f"{POOL}/MultiHeadDotProductAttention_0/out", turned="h e d -> d (h e)"),
+    *norm("attn_pool.norm", f"{POOL}/LayerNorm_0"),
+    *kernel("attn_pool.mlp.fc1", f"{POOL}/MlpBlock_0/Dense_0"),
+    *kernel("attn_pool.mlp.fc2", f"{POOL}/MlpBlock_0/Dense_1"),
+)  # fmt: skip
+
+
+def unscanned(tensors: dict[str, Stored]) -> dict[str, Stored]:
+    """Blocks that lie in one tensor, the first axis of which counts them, one by one."""
+    found: dict[str, Stored] = {}
+    for key, tensor in tensors.items():
+        match = SCAN.fullmatch(key)
+        if match is None or not tensor.shape or key.startswith(("params/txt/", "opt/state/")):
+            found[key] = tensor
+            continue
+        for i in range(tensor.shape[0]):
+            found[f"{match[1]}_{i}/{match[2]}"] = Stored(tensor.dtype, tensor.shape[1:], partial(_one, tensor, i))
+    return found
+
+
+def _one(tensor: Stored, i: int) -> Array:
+    array: Array = tensor.array()[i]
+    return array
+
+
+def heads_told(shapes: Shapes) -> dict[str, Any]:
+    kernels = [shape for name, shape in shapes.items() if "encoderblock" in name and name.endswith("/query/kernel")]
+    return {"dim_head": kernels[0][2]} if kernels and len(kernels[0]) == 3 else {}
+
+
+NEEDS = (
+    Need("patch_embed.proj.bias", "patch_bias"),
+    Need("blocks.0.attn.qkv.bias", "qkv_bias"),
+    Need("blocks.0.attn.proj.bias", "proj_bias"),
+    Need("blocks.0.mlp.fc1.bias", "mlp_bias"),
+    Need("attn_pool.latent", "pool", beside="attn_pool.q.weight"),
+    HEAD_BIAS,
+)
+
+GOOGLE = Dialect(
+    name="google",
+    telltale=(
+        "embedding/kernel",
+        "Transformer/posembed_input/pos_embedding",
+        "Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel",
+    ),
+    rules=(
+        rule("pos_embed", "Transformer/posembed_input/pos_embedding"),
+        *blocks("MultiHeadDotProductAttention_1", "LayerNorm_2", "MlpBlock_3"),
+        *ENDS,
+    ),
+    conventions={"norm_eps": 1e-6, "act": "gelu_tanh"},
+    renames=(
+        (r"(encoderblock_\d+)/LayerNorm_1/", r"\1/LayerNorm_2/"),
+        (r"(encoderblock_\d+)/MultiHeadDotProductAttention_0/", r"\1/MultiHeadDotProductAttention_1/"),
+        (r"(encoderblock_\d+)/MlpBlock_0/", r"\1/MlpBlock_3/"),
+    ),
+    needs=(Need("pos_embed", "pos"), *NEEDS),
+    prefixes=("", "opt/target/", "params/", "optimizer/target/"),
+    unwanted=(r"opt/state/.*", r"optimizer/state/.*", r"step", r"states?/.*", r"extra/.*"),
+    told=heads_told,
+    resize="google",
+)
+
+BIG_VISION = replace(
+    GOOGLE,
+    name="big_vision",
+    telltale=("embedding/kernel", "Transformer/encoderblock_0/MultiHeadDotProductAttention_0/query/kernel", "pos_embedding"),
+    rules=(
+        rule("pos_embed", "pos_embedding"),
+        *blocks("MultiHeadDotProductAttention_0", "LayerNorm_1", "MlpBlock_0"),
+        *ENDS,
+        *MAP,
+    ),
+    renames=(
+        (r"^Transformer/pos_embedding$", "pos_embedding"),
+        (r"^(probe$|MlpBlock_0/|MultiHeadDotProductAttention_0/|LayerNorm_0/)", r"MAPHead_0/\1"),  # of its first files
+    ),
+    prefixes=("", "params/img/", "params/", "opt/target/", "opt/target/img/"),
+    unwanted=(r"(params|opt/target)/(txt/.*|t|b)", r"(txt/.*|t|b)", *GOOGLE.unwanted),
+    expand=unscanned,
+)
+
+
+def naflex_sizes(shapes: Shapes, facts: Mapping[str, Any]) -> dict[str, int]:
+    """Rows and columns of a patch: the file holds their product with the channels, three unless the facts say more."""
+    channels = facts.get("channels", 3)
+    area = shapes["embedding/kernel"][0] // channels
+    stated = facts.get("patch_size", math.isqrt(area))
+    p, q = (stated, stated) if isinstance(stated, int) else stated
+    if p * q != area:
+        raise InputError(f"a patch has {area} pixels of {channels} channels: state patch_size (and channels)")
+    return {"p": p, "q": q, "c": channels}
+
+
+NAFLEX = replace(
+    BIG_VISION,
+    name="big_vision-naflex",
+    rules=(
+        rule("patch_embed.proj.weight", "embedding/kernel", pattern="(p q c) d -> d c p q"),
+        rule("patch_embed.proj.bias", "embedding/bias"),
+        rule("pos_embed", "pos_embedding", pattern="h w d -> 1 (h w) d"),
+        *(r for r in BIG_VISION.rules if not r.ours.startswith(("patch_embed", "pos_embed"))),
+    ),
+    sizes=naflex_sizes,
+    rank=("embedding/kernel", 2),
+)
+
+# Fixed positions, of which nothing is stored: the table of Chen et al., 2021 (MoCo v3).
+BIG_VISION_SINCOS = replace(
+    BIG_VISION,
+    name="big_vision-sincos",
+    telltale=BIG_VISION.telltale[:2],
+    conventions={**BIG_VISION.conventions, "pos": "sincos_moco"},
+    needs=NEEDS,
+    rank=None,
+)

@@ -1,0 +1,199 @@
+"""transformers' ViT, DeiT, ViTMAE, ViTMSN, IJepa, Dinov2 (with registers or without) and DINOv3.
+
+Source: transformers 5.23 and 4.57, models/*/modeling_*.py. The rules have the names on disk, which both write; 5.x has
+others in memory. eps and activation are in config.json alone. The first prefix is that of the class that we write.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from vit_zoo.weights.hf_config import facts_of_config
+from vit_zoo.weights.rules import Dialect, Need, layer, replaced, rule
+from vit_zoo.weights.timm import HEAD_BIAS
+
+BLOCK = "encoder.layer.{i}"
+ATTENTION = tuple(f"{BLOCK}.attention.attention.{part}" for part in ("query", "key", "value"))
+
+
+def facts_of(module: Any) -> dict[str, Any]:
+    """What a live module's own config says."""
+    return facts_of_config({**module.config.to_dict(), "architectures": [type(module).__name__]}, where=type(module).__name__)
+
+
+IN_MEMORY = (
+    (r"^layers\.(\d+)\.", r"encoder.layer.\1."),
+    (r"\.attention\.q_proj\.", ".attention.attention.query."),
+    (r"\.attention\.k_proj\.", ".attention.attention.key."),
+    (r"\.attention\.v_proj\.", ".attention.attention.value."),
+    (r"\.attention\.o_proj\.", ".attention.output.dense."),
+)
+ENDS = (
+    rule("cls_token", "embeddings.cls_token"),
+    rule("pos_embed", "embeddings.position_embeddings"),
+    *layer("patch_embed.proj", "embeddings.patch_embeddings.projection"),
+    *layer("norm", "layernorm"),
+    *layer("pre_logits", "pooler.dense"),
+    *layer("head", "classifier"),
+)
+NEEDS = (
+    Need("pos_embed", "pos"),
+    Need("patch_embed.proj.bias", "patch_bias"),
+    Need("blocks.0.attn.proj.bias", "proj_bias"),
+    Need("blocks.0.mlp.fc1.bias", "mlp_bias"),
+    HEAD_BIAS,
+)
+CLASS = Need("cls_token", "class_token")
+
+HF_VIT = Dialect(
+    name="hf-vit",
+    telltale=("embeddings.patch_embeddings.projection.weight", f"{BLOCK}.layernorm_before.weight".replace("{i}", "0")),
+    rules=(
+        *ENDS,
+        *layer("blocks.{i}.norm1", f"{BLOCK}.layernorm_before"),
+        *layer("blocks.{i}.attn.qkv", *ATTENTION),
+        *layer("blocks.{i}.attn.proj", f"{BLOCK}.attention.output.dense"),
+        *layer("blocks.{i}.norm2", f"{BLOCK}.layernorm_after"),
+        *layer("blocks.{i}.mlp.fc1", f"{BLOCK}.intermediate.dense"),
+        *layer("blocks.{i}.mlp.fc2", f"{BLOCK}.output.dense"),
+    ),
+    conventions={},
+    renames=(
+        *IN_MEMORY,
+        (r"^(encoder\.layer\.\d+)\.mlp\.fc1\.", r"\1.intermediate.dense."),
+        (r"^(encoder\.layer\.\d+)\.mlp\.fc2\.", r"\1.output.dense."),
+    ),
+    needs=(*NEEDS, Need("blocks.0.attn.qkv.bias", "qkv_bias")),
+    prefixes=("vit.", "deit.", "ijepa.", "vit_mae.", "vit_msn.", ""),
+    outside=("classifier", "cls_classifier", "distillation_classifier"),
+    loose=("encoder.layer.",),  # as 5.23 saves ViTMSNForImageClassification
+    unwanted=(r"embeddings\.mask_token", r"decoder\..*", r"mask_token"),
+    facts_of=facts_of,
+    resize="hf",
+)
+
+# The class and the distillation token have a head each, and the logits are the mean.
+HF_DEIT_TEACHER = replace(
+    HF_VIT,
+    name="hf-deit-teacher",
+    telltale=(*HF_VIT.telltale, "embeddings.distillation_token", "cls_classifier.weight"),
+    rules=(
+        *(r for r in HF_VIT.rules if not r.ours.startswith("head")),
+        rule("dist_token", "embeddings.distillation_token"),
+        *layer("head", "cls_classifier"),
+        *layer("head_dist", "distillation_classifier"),
+    ),
+    needs=(*HF_VIT.needs, CLASS),
+    prefixes=("deit.", ""),
+)
+
+# DeiTForImageClassification reads the class token alone: its distillation token is one that only takes part, a register.
+HF_DEIT = replace(
+    HF_VIT,
+    name="hf-deit",
+    telltale=(*HF_VIT.telltale, "embeddings.distillation_token"),
+    rules=(*HF_VIT.rules, rule("reg_token", "embeddings.distillation_token")),
+    conventions={"registers": 1},
+    needs=(*HF_VIT.needs, CLASS),
+    prefixes=("deit.", ""),
+)
+
+HF_DINOV2 = Dialect(
+    name="hf-dinov2",
+    telltale=(
+        "embeddings.patch_embeddings.projection.weight",
+        "encoder.layer.0.norm1.weight",
+        "encoder.layer.0.layer_scale1.lambda1",
+    ),
+    rules=(
+        *(r for r in ENDS if not r.ours.startswith("pre_logits")),
+        rule("reg_token", "embeddings.register_tokens"),
+        *layer("blocks.{i}.norm1", f"{BLOCK}.norm1"),
+        *layer("blocks.{i}.attn.qkv", *ATTENTION),
+        *layer("blocks.{i}.attn.proj", f"{BLOCK}.attention.output.dense"),
+        rule("blocks.{i}.ls1.gamma", f"{BLOCK}.layer_scale1.lambda1"),
+        *layer("blocks.{i}.norm2", f"{BLOCK}.norm2"),
+        *layer("blocks.{i}.mlp.fc1", f"{BLOCK}.mlp.fc1"),
+        *layer("blocks.{i}.mlp.fc2", f"{BLOCK}.mlp.fc2"),
+        rule("blocks.{i}.ls2.gamma", f"{BLOCK}.layer_scale2.lambda1"),
+    ),
+    conventions={"mlp": "plain"},
+    renames=IN_MEMORY,
+    needs=(*NEEDS, CLASS, Need("blocks.0.attn.qkv.bias", "qkv_bias")),
+    prefixes=("", "dinov2.", "dinov2_with_registers."),
+    outside=("classifier",),
+    unwanted=(r"embeddings\.mask_token",),
+    facts_of=facts_of,
+    resize="hf",
+)
+
+HF_DINOV2_SWIGLU = replace(
+    HF_DINOV2,
+    name="hf-dinov2-swiglu",
+    telltale=(*HF_DINOV2.telltale, "encoder.layer.0.mlp.weights_in.weight"),
+    conventions={**HF_DINOV2.conventions, "mlp": "swiglu"},
+    rules=replaced(
+        HF_DINOV2.rules,
+        *layer("blocks.{i}.mlp.fc1", f"{BLOCK}.mlp.weights_in"),
+        *layer("blocks.{i}.mlp.fc2", f"{BLOCK}.mlp.weights_out"),
+    ),
+)
+
+HF_DINOV2_SWIGLU_5 = replace(
+    HF_DINOV2,
+    name="hf-dinov2-swiglu-5",
+    telltale=(*HF_DINOV2.telltale, "encoder.layer.0.mlp.gate_proj.weight"),
+    conventions={**HF_DINOV2.conventions, "mlp": "swiglu"},
+    rules=replaced(
+        HF_DINOV2.rules,
+        *layer("blocks.{i}.mlp.fc1", f"{BLOCK}.mlp.gate_proj", f"{BLOCK}.mlp.up_proj"),
+        *layer("blocks.{i}.mlp.fc2", f"{BLOCK}.mlp.down_proj"),
+    ),
+)
+
+LAYER = "layer.{i}"
+HF_DINOV3 = Dialect(
+    name="hf-dinov3",
+    telltale=("embeddings.patch_embeddings.weight", "layer.0.attention.q_proj.weight", "layer.0.layer_scale1.lambda1"),
+    rules=(
+        rule("cls_token", "embeddings.cls_token"),
+        rule("reg_token", "embeddings.register_tokens"),
+        *layer("patch_embed.proj", "embeddings.patch_embeddings"),
+        *layer("blocks.{i}.norm1", f"{LAYER}.norm1"),
+        rule("blocks.{i}.attn.q_bias", f"{LAYER}.attention.q_proj.bias"),
+        rule("blocks.{i}.attn.qkv.weight", *(f"{LAYER}.attention.{part}_proj.weight" for part in "qkv")),
+        rule("blocks.{i}.attn.v_bias", f"{LAYER}.attention.v_proj.bias"),
+        *layer("blocks.{i}.attn.proj", f"{LAYER}.attention.o_proj"),
+        rule("blocks.{i}.ls1.gamma", f"{LAYER}.layer_scale1.lambda1"),
+        *layer("blocks.{i}.norm2", f"{LAYER}.norm2"),
+        *layer("blocks.{i}.mlp.fc1", f"{LAYER}.mlp.up_proj"),
+        *layer("blocks.{i}.mlp.fc2", f"{LAYER}.mlp.down_proj"),
+        rule("blocks.{i}.ls2.gamma", f"{LAYER}.layer_scale2.lambda1"),
+        *layer("norm", "norm"),
+        *layer("head", "classifier"),
+    ),
+    conventions={"pos": "rope", "pool": "cls", "mlp": "plain"},
+    renames=((r"^model\.layer\.", "layer."),),
+    needs=(
+        CLASS,
+        Need("patch_embed.proj.bias", "patch_bias"),
+        Need("blocks.0.attn.q_bias", "qkv_bias", beside="blocks.0.attn.v_bias"),
+        Need("blocks.0.attn.v_bias", "qkv_bias", beside="blocks.0.attn.q_bias"),
+        Need("blocks.0.attn.proj.bias", "proj_bias"),
+        Need("blocks.0.mlp.fc1.bias", "mlp_bias"),
+        HEAD_BIAS,
+    ),
+    prefixes=("", "dinov3_vit."),
+    outside=("classifier",),
+    unwanted=(r"embeddings\.mask_token", r"rope_embeddings\..*"),
+    facts_of=facts_of,
+)
+
+HF_DINOV3_GATED = replace(
+    HF_DINOV3,
+    name="hf-dinov3-gated",
+    telltale=(*HF_DINOV3.telltale, "layer.0.mlp.gate_proj.weight"),
+    conventions={**HF_DINOV3.conventions, "mlp": "swiglu"},
+    rules=replaced(HF_DINOV3.rules, *layer("blocks.{i}.mlp.fc1", f"{LAYER}.mlp.gate_proj", f"{LAYER}.mlp.up_proj")),
+)

@@ -1,0 +1,132 @@
+"""transformers' image towers: CLIP, SigLIP, SigLIP 2, and the classifiers made of them.
+
+Source: transformers 5.23 and 4.57, models/{clip,siglip,siglip2}/modeling_*.py. Files of before 5 have `vision_model.` before
+a bare tower's names, 5.x writes none and reads both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from vit_zoo.errors import InputError
+from vit_zoo.weights.hf import facts_of
+from vit_zoo.weights.rules import Dialect, Need, Shapes, layer, rule
+from vit_zoo.weights.timm import CLIP_TEXT, HEAD_BIAS
+
+BLOCK = "encoder.layers.{i}"
+BLOCKS = (
+    *layer("blocks.{i}.norm1", f"{BLOCK}.layer_norm1"),
+    *layer("blocks.{i}.attn.qkv", *(f"{BLOCK}.self_attn.{part}_proj" for part in "qkv")),
+    *layer("blocks.{i}.attn.proj", f"{BLOCK}.self_attn.out_proj"),
+    *layer("blocks.{i}.norm2", f"{BLOCK}.layer_norm2"),
+    *layer("blocks.{i}.mlp.fc1", f"{BLOCK}.mlp.fc1"),
+    *layer("blocks.{i}.mlp.fc2", f"{BLOCK}.mlp.fc2"),
+)
+POSITIONS = rule("pos_embed", "embeddings.position_embedding.weight", pattern="t d -> 1 t d")
+NEEDS = (
+    Need("pos_embed", "pos"),
+    Need("blocks.0.attn.qkv.bias", "qkv_bias"),
+    Need("blocks.0.attn.proj.bias", "proj_bias"),
+    Need("blocks.0.mlp.fc1.bias", "mlp_bias"),
+)
+UNWANTED = (*CLIP_TEXT, r"embeddings\.position_ids", r"text_projection\..*")
+
+HF_CLIP = Dialect(
+    name="hf-clip",
+    telltale=("embeddings.patch_embedding.weight", "embeddings.class_embedding", "pre_layrnorm.weight"),
+    rules=(
+        rule("cls_token", "embeddings.class_embedding", pattern="d -> 1 1 d"),
+        POSITIONS,
+        rule("patch_embed.proj.weight", "embeddings.patch_embedding.weight"),
+        *layer("norm_pre", "pre_layrnorm"),
+        *BLOCKS,
+        *layer("fc_norm", "post_layernorm"),
+        rule("head.weight", "visual_projection.weight"),
+    ),
+    conventions={"pool": "cls"},
+    needs=NEEDS,
+    prefixes=("vision_model.", ""),
+    outside=("visual_projection", "classifier"),
+    unwanted=UNWANTED,
+    facts_of=facts_of,
+    resize="hf",
+)
+
+# Of SigLIP and CLIP classifiers: they average the patches, SigLIP's after the norm, CLIP's before it, which then does nothing.
+HF_CLIP_CLASSIFIER = replace(
+    HF_CLIP,
+    name="hf-clip-classifier",
+    telltale=(*HF_CLIP.telltale, "classifier.weight"),
+    rules=(*(r for r in HF_CLIP.rules if not r.ours.startswith(("fc_norm", "head"))), *layer("head", "classifier")),
+    conventions={"pool": "mean", "pool_tokens": "patches"},
+    needs=(*NEEDS, HEAD_BIAS),
+    unwanted=(*UNWANTED, r"post_layernorm\..*"),
+)
+
+MAP = (
+    rule("attn_pool.latent", "head.probe"),
+    *(
+        rule(f"attn_pool.{ours}.{kind}", f"head.attention.in_proj_{kind}", rows=rows)
+        for kind in ("weight", "bias")
+        for ours, rows in (("q", (0, 1, 3)), ("kv", (1, 3, 3)))
+    ),
+    *layer("attn_pool.proj", "head.attention.out_proj"),
+    *layer("attn_pool.norm", "head.layernorm"),
+    *layer("attn_pool.mlp.fc1", "head.mlp.fc1"),
+    *layer("attn_pool.mlp.fc2", "head.mlp.fc2"),
+)
+
+HF_SIGLIP = Dialect(
+    name="hf-siglip",
+    telltale=("embeddings.patch_embedding.weight", "embeddings.position_embedding.weight", "post_layernorm.weight"),
+    rules=(
+        POSITIONS,
+        *layer("patch_embed.proj", "embeddings.patch_embedding"),
+        *BLOCKS,
+        *layer("norm", "post_layernorm"),
+        *MAP,
+    ),
+    conventions={},
+    needs=(*NEEDS, Need("patch_embed.proj.bias", "patch_bias"), Need("attn_pool.latent", "pool", beside="attn_pool.q.weight")),
+    prefixes=("vision_model.", ""),
+    outside=("classifier",),
+    unwanted=UNWANTED,
+    facts_of=facts_of,
+    resize="hf",
+)
+
+HF_SIGLIP_CLASSIFIER = replace(
+    HF_SIGLIP,
+    name="hf-siglip-classifier",
+    telltale=(*HF_SIGLIP.telltale, "classifier.weight"),
+    rules=(*(r for r in HF_SIGLIP.rules if not r.ours.startswith("attn_pool")), *layer("head", "classifier")),
+    conventions={"pool": "mean"},
+    needs=(*NEEDS, Need("patch_embed.proj.bias", "patch_bias"), HEAD_BIAS),
+    unwanted=(*UNWANTED, r"head\..*"),
+)
+
+
+def sizes(shapes: Shapes, facts: Mapping[str, Any]) -> dict[str, int]:
+    """Rows and columns of a patch: the file holds their product with the channels, three unless the facts say more."""
+    channels = facts.get("channels", 3)
+    area = shapes["embeddings.patch_embedding.weight"][1] // channels
+    stated = facts.get("patch_size", math.isqrt(area))
+    p, q = (stated, stated) if isinstance(stated, int) else stated
+    if p * q != area:
+        raise InputError(f"a patch has {area} pixels of {channels} channels: state patch_size (and channels)")
+    return {"p": p, "q": q, "c": channels}
+
+
+HF_SIGLIP2_NAFLEX = replace(
+    HF_SIGLIP,
+    name="hf-siglip2-naflex",
+    rules=(
+        rule("patch_embed.proj.weight", "embeddings.patch_embedding.weight", pattern="d (p q c) -> d c p q"),
+        *(r for r in HF_SIGLIP.rules if r.ours != "patch_embed.proj.weight"),
+    ),
+    sizes=sizes,
+    rank=("embeddings.patch_embedding.weight", 2),
+)

@@ -1,0 +1,117 @@
+"""Positions and patch projections for other image and patch sizes, each by the recipe of its source.
+
+Sources: timm 1.0.31, layers/pos_embed.py and patch_embed.py; transformers 5.23, ViTEmbeddings.interpolate_pos_encoding;
+torchvision 0.28, vision_transformer.interpolate_embeddings; facebookresearch/dino and dinov2, interpolate_pos_encoding;
+google-research/vision_transformer, checkpoint.py; the patch projection by Beyer et al., 2023 (FlexiViT), section 3.4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from vit_zoo.errors import InputError, RefusedContent
+from vit_zoo.files import Stored
+
+if TYPE_CHECKING:
+    import torch
+
+    from vit_zoo.files.stored import Array
+
+Grid = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a source interpolates; `offset` is added to the new size where it computes a scale (DINO's 0.1)."""
+
+    mode: str
+    antialias: bool = False
+    align_corners: bool = False
+    offset: float = 0.0
+    kernel: tuple[str, bool] = ("bicubic", True)  # mode and antialias for patch projections
+
+
+RECIPES = {
+    "timm": Recipe("bicubic", antialias=True),
+    "open_clip": Recipe("bicubic", antialias=True),
+    "flexivit": Recipe("bilinear", kernel=("bilinear", False)),
+    "hf": Recipe("bicubic"),
+    "torchvision": Recipe("bicubic", align_corners=True),
+    "google": Recipe("bilinear", align_corners=True, kernel=("bilinear", False)),
+    "dino": Recipe("bicubic", offset=0.1),
+    "dinov2": Recipe("bicubic", offset=0.1),
+}
+
+
+def recipe_named(name: Any) -> Recipe:
+    """Raises InputError with the known ones."""
+    if name not in RECIPES:
+        raise InputError(f"no recipe '{name}'; there are {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+def resize_positions(table: Stored, prefix: int, old: Grid, new: Grid, recipe: str) -> Stored:
+    """A table 1 (prefix + rows x columns) d for another grid; the entries of the prefix stay bit for bit."""
+    if table.shape[1] != prefix + old[0] * old[1]:
+        raise RefusedContent(f"{table.shape[1]} positions are not {prefix} and a grid of {old[0]}x{old[1]}")
+    found = recipe_named(recipe)
+    if old == new:
+        return table
+    shape = (1, prefix + new[0] * new[1], table.shape[2])
+    return Stored(table.dtype, shape, partial(_positions, table, prefix, old, new, found))
+
+
+def resize_kernel(kernel: Stored, new: Grid, recipe: str) -> Stored:
+    """A patch projection d c p q for patches of another size: its products with resized patches stay, as far as they can."""
+    found = recipe_named(recipe)
+    if kernel.shape[2:] == new:
+        return kernel
+    return Stored(kernel.dtype, (*kernel.shape[:2], *new), partial(_kernel, kernel, new, found))
+
+
+def _positions(table: Stored, prefix: int, old: Grid, new: Grid, recipe: Recipe) -> Array:
+    import torch
+    import torch.nn.functional as F
+
+    whole = _tensor(table)
+    grid = whole[:, prefix:].reshape(1, *old, -1).permute(0, 3, 1, 2)
+    grid = grid if grid.dtype is torch.float64 else grid.float()
+    if recipe.offset:
+        scale = tuple((n + recipe.offset) / n0 for n, n0 in zip(new, old, strict=True))
+        moved = F.interpolate(grid, scale_factor=scale, mode=recipe.mode)
+    else:
+        corners = True if recipe.align_corners else None if recipe.mode == "nearest" else False
+        moved = F.interpolate(grid, size=new, mode=recipe.mode, align_corners=corners, antialias=recipe.antialias)
+    if tuple(moved.shape[2:]) != new:
+        raise InputError(f"this recipe makes a grid of {moved.shape[2]}x{moved.shape[3]} out of {new[0]}x{new[1]}")
+    rest = moved.permute(0, 2, 3, 1).flatten(1, 2).to(whole.dtype)
+    return _array(torch.cat([whole[:, :prefix], rest], 1))
+
+
+def _kernel(kernel: Stored, new: Grid, recipe: Recipe) -> Array:
+    import torch
+    import torch.nn.functional as F
+
+    weight = _tensor(kernel)
+    old = (weight.shape[2], weight.shape[3])
+    mode, antialias = recipe.kernel
+    pixels = torch.eye(old[0] * old[1], dtype=torch.float64).reshape(-1, 1, *old)
+    images = F.interpolate(pixels, size=new, mode=mode, antialias=antialias, align_corners=False)
+    inverse = torch.linalg.pinv(images.flatten(1))  # new x old: of B transposed
+    return _array((weight.double().flatten(2) @ inverse.T).reshape(*weight.shape[:2], *new).to(weight.dtype))
+
+
+def _tensor(stored: Stored) -> torch.Tensor:
+    import torch
+
+    tensor = torch.from_numpy(stored.array())
+    return tensor.view(torch.bfloat16) if stored.dtype == "BF16" else tensor
+
+
+def _array(tensor: torch.Tensor) -> Array:
+    import torch
+
+    raw = tensor.contiguous()
+    return (raw.view(torch.uint16) if raw.dtype is torch.bfloat16 else raw).numpy()

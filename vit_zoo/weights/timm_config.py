@@ -1,0 +1,82 @@
+"""What timm's config.json says of a model that its weights do not, and the config with which timm builds ours.
+
+Source: timm 1.0.31, models/_hub.py and _builder.py: `architecture` is one of its names, `model_args` are arguments of the class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from vit_zoo.errors import InputError, NotRepresentable
+
+if TYPE_CHECKING:
+    from vit_zoo.model_config import ModelConfig
+
+POOLS = {"token": "cls", "avg": "mean", "map": "map", "": "none"}
+ACTS = {"gelu": "gelu", "gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu", "quickgelu": "quick_gelu", "silu": "silu"}
+
+
+def facts_of_config(config: Mapping[str, Any], *, where: object) -> dict[str, Any]:
+    """Heads, eps, activation and pooling of the architecture that it names, over which its own arguments go."""
+    from vit_zoo.configs import config_of as config_of_variant
+    from vit_zoo.resolving import find
+
+    found: dict[str, Any] = {}
+    arguments = config.get("model_args") or {}
+    try:
+        spec = config_of_variant(find(config["architecture"]).variant).spec
+    except InputError:  # an architecture that the zoo does not name: what its arguments say is all
+        spec = None
+    if spec is not None:
+        found = {"norm_eps": spec.norm_eps, "act": spec.act}
+        if not {"embed_dim", "num_heads"} & set(arguments):
+            found["heads"] = spec.heads
+    if isinstance(arguments.get("num_heads"), int):
+        found["heads"] = arguments["num_heads"]
+    if "act_layer" in arguments:
+        if arguments["act_layer"] not in ACTS:
+            raise InputError(f"act_layer '{arguments['act_layer']}' is not a ViT's", where=where)
+        found["act"] = ACTS[arguments["act_layer"]]
+    pool = arguments.get("global_pool", config.get("global_pool"))
+    if pool in POOLS:
+        found["pool"] = POOLS[pool]
+    if "img_size" in arguments:
+        size = arguments["img_size"]
+        found["image_size"] = tuple(size) if isinstance(size, list) else size
+    return found
+
+
+def labels_of(config: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The words of the classes, where it has them in their order."""
+    words = config.get("label_names")
+    return tuple(words) if isinstance(words, list) and all(isinstance(word, str) for word in words) else None
+
+
+def config_of(config: ModelConfig) -> dict[str, Any]:
+    """The config.json that `timm.create_model("local-dir:...")` reads."""
+    spec = config.spec
+    if spec.pool == "cls+mean":
+        raise NotRepresentable("timm has no pool 'cls+mean'")
+    square = spec.image_size[0] == spec.image_size[1], spec.patch_size[0] == spec.patch_size[1]
+    pool = next(theirs for theirs, ours in POOLS.items() if ours == spec.pool)
+    base = "deit_base_distilled_patch16_224" if spec.dist_token else "vit_base_patch16_224"
+    arguments: dict[str, Any] = {
+        "img_size": spec.image_size[0] if square[0] else list(spec.image_size),
+        "patch_size": spec.patch_size[0] if square[1] else list(spec.patch_size),
+        "embed_dim": spec.dim, "depth": spec.depth, "num_heads": spec.heads, "mlp_ratio": spec.mlp_dim / spec.dim,
+        "in_chans": spec.channels, "qkv_bias": bool(spec.qkv_bias), "qk_norm": spec.qk_norm, "act_layer": spec.act,
+        "init_values": 1e-5 if spec.layer_scale else None, "class_token": spec.class_token, "reg_tokens": spec.registers,
+        "no_embed_class": spec.pos_covers == "patches", "pre_norm": spec.pre_norm, "proj_bias": spec.proj_bias,
+        "pos_embed": "none" if spec.pos == "none" else "learn", "fc_norm": spec.final_norm == "after_pool",
+    }  # fmt: skip
+    if spec.mlp == "swiglu":
+        arguments |= {"mlp_layer": "swiglu_packed"}
+    return {
+        "architecture": base,
+        "num_classes": spec.num_classes,
+        "num_features": spec.dim,
+        "global_pool": pool,
+        "model_args": {**arguments, "global_pool": pool},
+        "pretrained_cfg": {"input_size": [spec.channels, *spec.image_size], "num_classes": spec.num_classes},
+    }
