@@ -36,7 +36,7 @@ class Converted:
     unwanted: tuple[str, ...]  # tensors of the source that are known and no part of the model
     dropped: tuple[str, ...]  # tensors of ours that the user let go
     added: tuple[str, ...]  # zeros that the target's class has a place for and no use
-    folded: bool  # the class token's position went into the class token
+    note: str | None  # what became of the class token's position
     accepted: tuple[str, ...]  # conventions that the target does not hold
     difference: float | None  # the largest of the outputs' differences that this makes, relative to the largest output
 
@@ -90,9 +90,9 @@ def write_converted(
         _unmake(folder, made)
         raise
     accepted = tuple(name for name in found.differs if name in accept)
-    difference = _difference(config.replace(spec=found.spec), found) if accepted else None
+    difference = _difference(config, found) if accepted else None
     return Converted(
-        out, found.dialect.name, config, source.unwanted, dropped, found.added, found.folded, accepted, difference
+        out, found.dialect.name, config, source.unwanted, dropped, found.added, found.form.note, accepted, difference
     )  # fmt: skip
 
 
@@ -163,7 +163,7 @@ def _write_ours(
     except BaseException:
         _unmake(folder, made)
         raise
-    return Converted(out, "vitzoo", config, source.unwanted, dropped, (), False, (), None)
+    return Converted(out, "vitzoo", config, source.unwanted, dropped, (), None, (), None)
 
 
 def _write(staged: Staged, tensors: Mapping[str, Stored], container: str, wrapper: str | None) -> None:
@@ -193,13 +193,11 @@ def _difference(config: ModelConfig, found: Fit) -> float:
     """How far the outputs part when the target's convention takes the place of the model's own, on eight random images."""
     import torch
 
-    spec = config.spec
+    spec = found.form.spec
     images = torch.randn(8, spec.channels, *spec.image_size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        before, after = (
-            filled(Source(config.replace(spec=each, random_seed=None), found.ours)).eval().float()(images)
-            for each in (spec, found.reading.spec)
-        )
+        sources = (Source(ModelConfig(name=config.name, spec=each), found.form.tensors) for each in (spec, found.reading.spec))
+        before, after = (filled(source).eval().float()(images) for source in sources)
     if not torch.isfinite(after).all():
         raise RefusedContent("its outputs are not finite", where=config.name)
     return float((before - after).abs().max() / before.abs().max())
@@ -214,8 +212,8 @@ def lines(done: Converted) -> list[str]:
         found.append(f"dropped, as allowed: {_listed(done.dropped)}")
     if done.added:
         found.append(f"added as zeros, for the class wants it and does not use it: {_listed(done.added)}")
-    if done.folded:
-        found.append("the class token's position is now part of the class token: the sum is the same, the way back is lost")
+    if done.note is not None:
+        found.append(done.note)
     if done.difference is not None:
         found.append(f"accepted: {', '.join(done.accepted)}; outputs differ by up to {done.difference:.1e} of the largest")
     return found

@@ -171,7 +171,7 @@ def convert(
     done = convert_model(src, out, to, accept=accept, allow_drop=allow_drop, force=force, **facts)
     document = {
         "path": str(done.path), "dialect": done.dialect, "left_out": done.unwanted, "dropped": done.dropped, "added": done.added,
-        "folded": done.folded, "accepted": done.accepted, "difference": done.difference,
+        "note": done.note, "accepted": done.accepted, "difference": done.difference,
         "spec": done.config.spec.model_dump(mode="json"),
     }  # fmt: skip
     voice.result(document, lambda: "\n".join(lines(done)))

@@ -71,7 +71,7 @@ def read(
     shapes = {name: tensor.shape for name, tensor in ours.items()}
     fields, origin = _fields(dialect, found, from_shapes(shapes, where=where, named=named), config, facts, where=where)
     if "pos_embed" in shapes:
-        _place(ours, fields, origin, config, facts, where=where)
+        _place(ours, fields, origin, config, facts, dialect.covers, where=where)
     elif "image_size" not in fields:
         raise InputError("the file does not tell image_size", where=where, hint="state it: image_size=HEIGHT or HEIGHT,WIDTH")
     stored = ours["patch_embed.proj.weight"].shape[2:]
@@ -158,7 +158,7 @@ def _fields(
 
 def _place(
     ours: dict[str, Stored], fields: dict[str, Any], origin: dict[str, str], config: Mapping[str, Any], facts: Mapping[str, Any],
-    *, where: object,
+    allowed: tuple[str, ...], *, where: object,
 ) -> None:  # fmt: skip
     """Set what the stored positions cover, and the image that they are of."""
     length, (p, q) = ours["pos_embed"].shape[1], _pair(ours["patch_embed.proj.weight"].shape[2:])
@@ -167,7 +167,8 @@ def _place(
     if grid is None and "image_size" in config:
         height, width = _pair(config["image_size"])
         grid = (height // p, width // q)
-    fields["pos_covers"], (rows, columns) = stored_grid(length, prefixes(fields), (p, q), grid=grid, image=image, where=where)
+    before = prefixes(fields, allowed)
+    fields["pos_covers"], (rows, columns) = stored_grid(length, before, (p, q), grid=grid, image=image, where=where)
     fields["image_size"] = (rows * p, columns * q)
     if image is None:
         origin["image_size"] = "stated" if "grid" in facts else "its config" if "image_size" in config else "shapes"

@@ -34,6 +34,7 @@ DEIT3 = replace(
     telltale=("patch_embed.proj.weight", "blocks.0.gamma_1", "blocks.0.attn.qkv.weight", "pos_embed"),
     rules=replaced(RULES, rule(f"{BLOCK}.ls1.gamma", f"{BLOCK}.gamma_1"), rule(f"{BLOCK}.ls2.gamma", f"{BLOCK}.gamma_2")),
     needs=(*TIMM.needs, *CLOSING, Need("cls_token", "class_token")),
+    covers=("patches",),
     resize="hf",
 )
 
@@ -52,6 +53,7 @@ DINOV2 = replace(
     telltale=("patch_embed.proj.weight", "mask_token", "blocks.0.ls1.gamma", "blocks.0.attn.qkv.weight"),
     rules=replaced(RULES, rule("reg_token", "register_tokens")),
     conventions={**TIMM.conventions, "pool": "cls", "mlp": "plain"},
+    covers=("all", "class"),
     renames=((r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),),  # training files cut the blocks into chunks
     needs=(*TIMM.needs, *CLOSING, Need("cls_token", "class_token")),
     unwanted=HEADS,

@@ -147,6 +147,7 @@ BIG_VISION = replace(
         (r"^(probe$|MlpBlock_0/|MultiHeadDotProductAttention_0/|LayerNorm_0/)", r"MAPHead_0/\1"),  # of its first files
     ),
     prefixes=("", "params/img/", "params/", "opt/target/", "opt/target/img/"),
+    covers=("patches", "all"),
     unwanted=(r"(params|opt/target)/(txt/.*|t|b)", r"(txt/.*|t|b)", *GOOGLE.unwanted),
     expand=unscanned,
 )

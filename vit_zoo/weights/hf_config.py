@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import InputError, RefusedContent
+from vit_zoo.errors import InputError, NotRepresentable, RefusedContent
 
 if TYPE_CHECKING:
     from vit_zoo.vit_spec import ViTSpec
@@ -112,7 +112,7 @@ def config_of(dialect: str, spec: ViTSpec, labels: tuple[str, ...] | None) -> di
         "num_channels": spec.channels, "layer_norm_eps": spec.norm_eps, "hidden_act": THEIR_ACTS[spec.act],
     }  # fmt: skip
     if kind.startswith("dinov2"):
-        found |= {"mlp_ratio": spec.mlp_dim / spec.dim, "use_swiglu_ffn": spec.mlp == "swiglu", "qkv_bias": bool(spec.qkv_bias)}
+        found |= {"mlp_ratio": _ratio(spec), "use_swiglu_ffn": spec.mlp == "swiglu", "qkv_bias": bool(spec.qkv_bias)}
         found |= {"hidden_act": "gelu"} if spec.mlp == "swiglu" else {}
     else:
         found["intermediate_size"] = spec.mlp_dim
@@ -131,6 +131,15 @@ def config_of(dialect: str, spec: ViTSpec, labels: tuple[str, ...] | None) -> di
         found["id2label"] = {str(i): word for i, word in enumerate(words)}
         found["label2id"] = {word: i for i, word in enumerate(words)}
     return found
+
+
+def _ratio(spec: ViTSpec) -> int:
+    """The whole number from which Dinov2 computes the width of its MLP; two thirds, in eights, where it is gated."""
+    for ratio in range(1, 17):
+        plain = spec.dim * ratio
+        if spec.mlp_dim == (plain if spec.mlp == "plain" else (int(plain * 2 / 3) + 7) // 8 * 8):
+            return ratio
+    raise NotRepresentable(f"transformers' Dinov2 cannot say mlp_dim = {spec.mlp_dim}: its mlp_ratio is a whole number")
 
 
 def class_of(dialect: str, spec: ViTSpec) -> tuple[str, str]:

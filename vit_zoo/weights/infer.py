@@ -82,14 +82,15 @@ def typical(shapes: Shapes) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def prefixes(fields: Mapping[str, Any]) -> dict[str, int]:
-    """How many entries a position table has before those of the patches, by what it may cover."""
-    covers = {"patches": 0, "all": fields["class_token"] + fields["dist_token"] + fields["registers"]}
-    if not covers["all"]:
-        del covers["all"]
-    elif fields["class_token"] and fields["registers"] and not fields["dist_token"]:
+def prefixes(fields: Mapping[str, Any], allowed: tuple[str, ...]) -> dict[str, int]:
+    """How many entries a position table has before those of the patches, by what a dialect's tables may cover."""
+    every = fields["class_token"] + fields["dist_token"] + fields["registers"]
+    if not every:
+        return {"patches": 0}
+    covers = {"patches": 0, "all": every}
+    if fields["class_token"] and fields["registers"] and not fields["dist_token"]:
         covers["class"] = 1
-    return covers
+    return {name: covers[name] for name in covers if name in allowed}
 
 
 def stored_grid(

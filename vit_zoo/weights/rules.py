@@ -88,6 +88,10 @@ class Dialect:
     loose: tuple[str, ...] = ()  # beginnings of names that some files have without it
     expand: Callable[[dict[str, Stored]], dict[str, Stored]] = lambda tensors: tensors  # where several blocks are one tensor
     facts_of: Callable[[Any], dict[str, Any]] | None = None  # what a live module tells beside its tensors
+    covers: tuple[str, ...] = (
+        "all",
+        "class",
+    )  # which tokens its tables of positions may cover where there are others than patches
     head_width: int = 0  # where all of the source's models have heads of this width
     resize: str = "timm"  # the recipe of this source for other image sizes
 

@@ -5,7 +5,7 @@ A model fits if what is written reads back, by the same table, as the same model
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -91,52 +91,79 @@ class Fit:
     tensors: dict[str, Stored]
     config: dict[str, Any] | None
     reading: Reading
-    spec: ViTSpec  # of the model that was written, folded where the target has no other way
-    ours: Mapping[str, Stored]
+    form: Form
     differs: tuple[str, ...]
     added: tuple[str, ...]
-    folded: bool
 
 
 def fit(target: str, config: ModelConfig, tensors: Mapping[str, Stored], accept: Sequence[str], *, with_config: bool) -> Fit:
     """The first dialect of a target that holds the model. Raises NotRepresentable naming what it cannot say."""
     causes: list[NotRepresentable] = []
     for dialect in TARGETS[target].dialects:
-        try:
-            found = _fit(TARGETS[target], dialect, config, tensors, with_config=with_config)
-        except NotRepresentable as error:
-            causes.append(error)
-            continue
-        refused = [name for name in found.differs if name not in accept]
-        if not refused:
-            return found
-        name = refused[0]
-        value, other = getattr(found.spec, name), getattr(found.reading.spec, name)
-        hint = f"--accept {name} goes on with {other} and measures the difference" if name in ACCEPTABLE else None
-        causes.append(NotRepresentable(f"{dialect.name} cannot say {name} = {value}: there it is {other}", hint=hint))
+        for form in _forms(config.spec, tensors):
+            try:
+                found = _fit(TARGETS[target], dialect, config, form, with_config=with_config)
+            except NotRepresentable as error:
+                causes.append(error)
+                continue
+            refused = [name for name in found.differs if name not in accept]
+            if not refused:
+                return found
+            name = refused[0]
+            value, other = getattr(found.form.spec, name), getattr(found.reading.spec, name)
+            hint = f"--accept {name} goes on with {other} and measures the difference" if name in ACCEPTABLE else None
+            causes.append(NotRepresentable(f"{dialect.name} cannot say {name} = {value}: there it is {other}", hint=hint))
     raise next((cause for cause in causes if cause.hint), causes[0])
 
 
-def _fit(
-    target: Target, dialect: Dialect, config: ModelConfig, tensors: Mapping[str, Stored], *, with_config: bool
-) -> Fit:  # fmt: skip
-    spec, ours, is_folded = _folded(dialect, config.spec, tensors)
-    config = config.replace(spec=spec)
-    theirs = to_theirs(dialect, ours, _sizes(dialect, spec))
+@dataclass(frozen=True)
+class Form:
+    """The same function with the class token's position in another place; `note` says what became of it."""
+
+    spec: ViTSpec
+    tensors: Mapping[str, Stored]
+    note: str | None = None
+
+
+def _forms(spec: ViTSpec, tensors: Mapping[str, Stored]) -> Iterator[Form]:
+    """A model as it is; with its class token's position in the token; with a position of zeros for its class token.
+
+    The sum is all that is ever read, so that the function is the same. timm stores DINOv2 with registers in the second form.
+    """
+    yield Form(spec, tensors)
+    if spec.pos != "learned" or not spec.class_token or spec.dist_token:
+        return
+    cls, table = tensors["cls_token"], tensors["pos_embed"]
+    if spec.pos_covers == "class" or (spec.pos_covers == "all" and not spec.registers):
+        shape = (1, table.shape[1] - 1, table.shape[2])
+        folded = {
+            "cls_token": Stored(cls.dtype, cls.shape, partial(_sum, cls, table)),
+            "pos_embed": Stored(table.dtype, shape, partial(_rest, table)),
+        }
+        note = "the class token's position is now part of the class token: their sum is the same, the way back is lost"
+        yield Form(spec.replace(pos_covers="patches"), {**tensors, **folded}, note)
+    elif spec.pos_covers == "patches":
+        shape = (1, table.shape[1] + 1, table.shape[2])
+        unfolded = {**tensors, "pos_embed": Stored(table.dtype, shape, partial(_with_zeros, table))}
+        covers = "class" if spec.registers else "all"
+        yield Form(spec.replace(pos_covers=covers), unfolded, "the class token got a position, of zeros")
+
+
+def _fit(target: Target, dialect: Dialect, config: ModelConfig, form: Form, *, with_config: bool) -> Fit:
+    spec = form.spec
+    theirs = to_theirs(dialect, form.tensors, _sizes(dialect, spec))
     missing = {name: shape(spec) for name, shape in ADDED.get(dialect.name, {}).items() if name not in theirs}
     theirs |= {dialect.prefixes[0] + name: _zeros(shape, theirs) for name, shape in missing.items()}
     if dialect == VIT_PYTORCH and not spec.class_token:
         theirs = {"cls_token": _zeros((0, spec.dim), theirs), **theirs}  # it is there, and empty
     theirs = _prefixed_as_needed(dialect, spec, theirs)
-    written = None if target.config is None or not with_config else target.config(dialect, config)
+    written = None if target.config is None or not with_config else target.config(dialect, config.replace(spec=spec))
     told: dict[str, Any] = {"heads": spec.heads}
-    if spec.pos != "learned":
-        told["image_size"] = spec.image_size
-    else:
-        told["grid"] = spec.grid
+    told |= {"grid": spec.grid} if spec.pos == "learned" else {"image_size": spec.image_size}
     if dialect.name.startswith("vit-pytorch"):
-        told |= {"patch_size": spec.patch_size, "channels": spec.channels, "image_size": spec.image_size}
-        told |= {"pool": spec.pool} if dialect in (VIT_PYTORCH_1_15, VIT_PYTORCH_1_2, VIT_PYTORCH_0_40) else {}
+        told |= {"patch_size": spec.patch_size, "channels": spec.channels}
+    if dialect in (VIT_PYTORCH_1_15, VIT_PYTORCH_1_2, VIT_PYTORCH_0_40):
+        told["pool"] = spec.pool
     if dialect == OPEN_CLIP and spec.act in ("gelu", "quick_gelu"):
         told["act"] = spec.act  # open_clip is told by its `quick_gelu`
     facts = {} if written is None else {k: v for k, v in target.facts(written).items() if k not in told}
@@ -148,7 +175,7 @@ def _fit(
         raise NotRepresentable(f"{dialect.name} cannot hold this model: {error.message}") from None
     fields = [name for name in type(spec).model_fields if name not in TRAINING]
     differs = tuple(name for name in fields if getattr(spec, name) != getattr(reading.spec, name))
-    return Fit(dialect, theirs, written, reading, spec, ours, differs, tuple(missing), is_folded)
+    return Fit(dialect, theirs, written, reading, form, differs, tuple(missing))
 
 
 def _sizes(dialect: Dialect, spec: ViTSpec) -> dict[str, int]:
@@ -171,23 +198,6 @@ def _prefixed_as_needed(dialect: Dialect, spec: ViTSpec, theirs: dict[str, Store
     }
 
 
-def _folded(dialect: Dialect, spec: ViTSpec, tensors: Mapping[str, Stored]) -> tuple[ViTSpec, Mapping[str, Stored], bool]:
-    """Where a table holds the class token's position and the target's has none: the token with the position in it.
-
-    timm stores DINOv2 with registers so. Token and position are only ever read as their sum, which float32 makes alike.
-    """
-    if spec.pos_covers != "class" or dialect != TIMM:
-        return spec, tensors, False
-    cls, table = tensors["cls_token"], tensors["pos_embed"]
-    shape = (1, table.shape[1] - 1, table.shape[2])
-    found = {
-        **tensors,
-        "cls_token": Stored(cls.dtype, cls.shape, partial(_sum, cls, table)),
-        "pos_embed": Stored(table.dtype, shape, partial(_rest, table)),
-    }
-    return spec.replace(pos_covers="patches"), found, True
-
-
 def _sum(token: Stored, table: Stored) -> Array:
     import torch
 
@@ -202,6 +212,12 @@ def _rest(table: Stored) -> Array:
     import numpy as np
 
     return np.ascontiguousarray(table.array()[:, 1:])
+
+
+def _with_zeros(table: Stored) -> Array:
+    import numpy as np
+
+    return np.pad(table.array(), ((0, 0), (1, 0), (0, 0)))
 
 
 def _zeros(shape: tuple[int, ...], like: Mapping[str, Stored]) -> Stored:

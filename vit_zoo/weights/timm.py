@@ -86,6 +86,7 @@ VITZOO = Dialect(
     telltale=("patch_embed.pre_norm.weight", "blocks.0.attn.qkv.weight"),
     rules=RULES,
     conventions={},
+    covers=("patches", "all", "class"),
     needs=(Need("pos_embed", "pos"), *CLOSING, *ALWAYS),
 )
 
@@ -96,6 +97,7 @@ TIMM = Dialect(
     conventions={"norm_eps": 1e-6, "act": "gelu"},
     needs=(Need("pos_embed", "pos"), Need("patch_embed.proj.bias", "patch_bias", instead="norm_pre.weight"), HEAD_BIAS, *ALWAYS),
     prefixes=("", "visual.trunk.", "trunk."),  # as open_clip wraps it
+    covers=("patches", "all"),
     unwanted=(r"visual\.head\..*", *CLIP_TEXT),
     facts_of=facts_of,
 )

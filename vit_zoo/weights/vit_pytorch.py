@@ -62,6 +62,8 @@ BODY = (
     *layer("norm", "transformer.norm"),
 )
 
+NORMS = (Need("patch_embed.pre_norm.weight", "patch_norms"), Need("patch_embed.post_norm.weight", "patch_norms"))
+
 VIT_PYTORCH = Dialect(
     name="vit-pytorch",
     telltale=("to_patch_embedding.2.weight", "transformer.layers.0.0.to_qkv.weight", "transformer.norm.weight"),
@@ -76,6 +78,7 @@ VIT_PYTORCH = Dialect(
     conventions={"norm_eps": 1e-5, "act": "gelu"},
     sizes=sizes,
     needs=(
+        *NORMS,
         Need("cls_token", "class_token"),  # empty, but there, where the patches are averaged
         Need("pos_embed", "pos"),
         Need("patch_embed.proj.bias", "patch_bias"),
@@ -97,7 +100,7 @@ VIT_PYTORCH_1_15 = replace(
 )
 
 
-def generation(name: str, patch: tuple[Rule, ...], telltale: str, attention: str, mlp: str) -> Dialect:
+def generation(name: str, patch: tuple[Rule, ...], telltale: str, attention: str, mlp: str, needs: tuple[Need, ...]) -> Dialect:
     """One whose norm comes after pooling, in the head."""
     block = "transformer.layers.{i}"
     return replace(
@@ -117,8 +120,12 @@ def generation(name: str, patch: tuple[Rule, ...], telltale: str, attention: str
             *layer("head", "mlp_head.1"),
         ),
         conventions={**VIT_PYTORCH_1_15.conventions, "pool": "cls"},
+        needs=needs,
         rank=None,
     )
+
+
+BARE = tuple(need for need in VIT_PYTORCH.needs if need not in NORMS)
 
 
 def linear_patch(theirs: str) -> tuple[Rule, ...]:
@@ -128,12 +135,12 @@ def linear_patch(theirs: str) -> tuple[Rule, ...]:
     )
 
 
-VIT_PYTORCH_1_2 = generation("vit-pytorch-1.2", BODY[:6], "to_patch_embedding.2.weight", "fn", "fn.net")
+VIT_PYTORCH_1_2 = generation("vit-pytorch-1.2", BODY[:6], "to_patch_embedding.2.weight", "fn", "fn.net", VIT_PYTORCH.needs)
 VIT_PYTORCH_0_40 = generation(
-    "vit-pytorch-0.40", linear_patch("to_patch_embedding.1"), "to_patch_embedding.1.weight", "fn", "fn.net"
+    "vit-pytorch-0.40", linear_patch("to_patch_embedding.1"), "to_patch_embedding.1.weight", "fn", "fn.net", BARE
 )
 VIT_PYTORCH_0_6 = generation(
-    "vit-pytorch-0.6", linear_patch("patch_to_embedding"), "patch_to_embedding.weight", "fn.fn", "fn.fn.net"
+    "vit-pytorch-0.6", linear_patch("patch_to_embedding"), "patch_to_embedding.weight", "fn.fn", "fn.fn.net", BARE
 )
 
 SIMPLE_VIT = Dialect(
