@@ -36,7 +36,7 @@ PEERS = {
 # of transformers in test_hf.py; the rest as renamed files in test_dialects.py
 ELSEWHERE = {
     "hf-deit-teacher", "hf-dinov2-swiglu", "hf-dinov2-swiglu-5", "hf-dinov3-gated", "hf-clip-classifier", "hf-siglip-classifier",
-    "hf-siglip2-naflex", "big_vision-naflex", "big_vision-sincos", "dinov2-swiglu", "dinov3-swiglu", "mae", "openai-clip",
+    "hf-siglip2-naflex", "big_vision-naflex", "dinov2-swiglu", "dinov3-swiglu", "mae", "openai-clip",
     "vit-pytorch-1.2",
 }  # fmt: skip
 
@@ -131,7 +131,7 @@ def test_our_own_names_alone_have_no_conventions(folder):
 
 def test_no_dialect_and_no_place():
     with pytest.raises(RefusedContent, match="not a ViT of a known dialect"):
-        detect({"layer1.conv.weight": None}, where="x")
+        detect(tensors_of({"layer1.conv.weight": torch.ones(2)}, where="x"), where="x")
     registers = vit_zoo.create("vit_b16", **SMALL, registers=2)
     torchvision = next(dialect for dialect in DIALECTS if dialect.name == "torchvision")
     with pytest.raises(NotRepresentable, match="reg_token"):

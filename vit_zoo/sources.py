@@ -171,6 +171,10 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
     dialect = detect(tensors, where=where)
     path = where if isinstance(where, Path) else None
     if module is not None:
+        if dialect.opened(tensors).prefix not in dialect.prefixes:
+            raise RefusedContent(
+                f"wraps a {dialect.name} model and may do more than it", where=where, hint="pass the model in it"
+            )
         beside = Beside(dialect.facts_of(module) if dialect.facts_of is not None else {})
     else:
         beside = Beside.of(path, dialect) if path is not None else Beside()

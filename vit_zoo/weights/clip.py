@@ -13,6 +13,7 @@ from typing import Any
 from vit_zoo.weights.rules import Dialect, Need, layer, rule
 from vit_zoo.weights.timm import CLIP_TEXT
 
+NUMBERS = ("input_resolution", "context_length", "vocab_size")
 BLOCK = "transformer.resblocks.{i}"
 
 OPEN_CLIP = Dialect(
@@ -43,15 +44,17 @@ OPEN_CLIP = Dialect(
         Need("blocks.0.mlp.fc1.bias", "mlp_bias"),
     ),
     prefixes=("visual.", ""),
-    unwanted=CLIP_TEXT,
+    beside=CLIP_TEXT,
     resize="open_clip",
 )
 
 OPENAI_CLIP = replace(
     OPEN_CLIP,
     name="openai-clip",
-    telltale=(*OPEN_CLIP.telltale, "input_resolution", "context_length", "vocab_size"),
+    telltale=(*OPEN_CLIP.telltale, *NUMBERS),
     conventions={**OPEN_CLIP.conventions, "act": "quick_gelu"},
+    loose=NUMBERS,
+    unwanted=NUMBERS,
     head_width=64,
 )
 

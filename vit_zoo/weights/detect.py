@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,21 +27,29 @@ class Reading:
     spec: ViTSpec
     origin: dict[str, str]
     unwanted: tuple[str, ...] = ()  # tensors of the file that are known and not part of the model
-    prefix: str = ""
 
 
-def detect(keys: Mapping[str, Any], *, where: object) -> Dialect:
-    """The dialect of a set of keys; of a damaged one, that which it is most like. Raises RefusedContent if none of ours."""
-    for dialect in DIALECTS:
-        if dialect.matches(keys):
-            return dialect
-    likely = max(DIALECTS, key=lambda dialect: dialect.likeness(keys))
-    if likely.likeness(keys) > SURE:
-        lacking = [key for key in likely.telltale if key not in likely.opened(keys).names.values()]
-        raise RefusedContent(f"has no tensor {lacking[0]!r}, by which a {likely.name} ViT is known", where=where)
-    first = f", first {next(iter(keys))!r}" if keys else ""
+def detect(tensors: Mapping[str, Stored], *, where: object) -> Dialect:
+    """The dialect of a set of tensors; of a damaged one, that which it is most like. Raises RefusedContent if none of ours."""
+    found = next((dialect for dialect in DIALECTS if dialect.matches(tensors)), None)
+    if found is not None and not found.strange(tensors):
+        return found
+    likely = max(DIALECTS, key=lambda dialect: dialect.resemblance(tensors))
+    if found is not None and likely.resemblance(tensors)[0] <= found.resemblance(tensors)[0]:
+        return found
+    if likely.strange(tensors) < len(tensors) * SURE:
+        opened = likely.opened(likely.expand(dict(tensors)))
+        lacking = [key for key in likely.telltale if key not in opened.names.values()]
+        if not lacking:
+            return likely
+        raise RefusedContent(
+            f"has no tensor {opened.file_name(lacking[0])!r}, by which a {likely.name} ViT is known", where=where
+        )
+    if found is not None:
+        return found
+    first = f", first {next(iter(tensors))!r}" if tensors else ""
     names = ", ".join(dialect.name for dialect in DIALECTS)
-    raise RefusedContent(f"{len(keys)} tensors{first}: not a ViT of a known dialect ({names})", where=where)
+    raise RefusedContent(f"{len(tensors)} tensors{first}: not a ViT of a known dialect ({names})", where=where)
 
 
 def read(
@@ -63,15 +71,15 @@ def read(
     found = to_ours(dialect, tensors, {**config, **facts}, where=where)
 
     def named(ours: str) -> str:
-        return dialect.their_name(ours, found.prefix)
+        return dialect.file_name(ours, found.opened)
 
-    check_needs(dialect, found.tensors, {**config, **facts}, prefix=found.prefix, where=where)
+    check_needs(dialect, found, {**config, **facts}, where=where)
     ours = {name: tensor for name, tensor in found.tensors.items() if 0 not in tensor.shape}  # vit-pytorch's absent class token
     ours = _one_type(ours)
     shapes = {name: tensor.shape for name, tensor in ours.items()}
     fields, origin = _fields(dialect, found, from_shapes(shapes, where=where, named=named), config, facts, where=where)
     if "pos_embed" in shapes:
-        _place(ours, fields, origin, config, facts, dialect.covers, where=where)
+        _place(ours, fields, origin, config, facts, dialect.covers, named, where=where)
     elif "image_size" not in fields:
         raise InputError("the file does not tell image_size", where=where, hint="state it: image_size=HEIGHT or HEIGHT,WIDTH")
     stored = ours["patch_embed.proj.weight"].shape[2:]
@@ -80,7 +88,7 @@ def read(
     check_tensors(ours, spec.shapes(), where=where, named=named)
     recipe = "timm" if dialect.resize == "dinov2" and spec.registers else dialect.resize  # they changed it with the registers
     ours, resized_spec = resized({name: ours[name] for name in spec.shapes()}, spec, facts, recipe, where=where)
-    return Reading(dialect, ours, resized_spec, {f: origin[f] for f in ViTSpec.model_fields}, found.unwanted, found.prefix)
+    return Reading(dialect, ours, resized_spec, {f: origin[f] for f in ViTSpec.model_fields}, found.unwanted)
 
 
 def resized(
@@ -158,7 +166,7 @@ def _fields(
 
 def _place(
     ours: dict[str, Stored], fields: dict[str, Any], origin: dict[str, str], config: Mapping[str, Any], facts: Mapping[str, Any],
-    allowed: tuple[str, ...], *, where: object,
+    allowed: tuple[str, ...], named: Callable[[str], str], *, where: object,
 ) -> None:  # fmt: skip
     """Set what the stored positions cover, and the image that they are of."""
     length, (p, q) = ours["pos_embed"].shape[1], _pair(ours["patch_embed.proj.weight"].shape[2:])
@@ -168,7 +176,7 @@ def _place(
         height, width = _pair(config["image_size"])
         grid = (height // p, width // q)
     before = prefixes(fields, allowed)
-    fields["pos_covers"], (rows, columns) = stored_grid(length, before, (p, q), grid=grid, image=image, where=where)
+    fields["pos_covers"], (rows, columns) = stored_grid(length, before, (p, q), grid=grid, image=image, where=where, named=named)
     fields["image_size"] = (rows * p, columns * q)
     if image is None:
         origin["image_size"] = "stated" if "grid" in facts else "its config" if "image_size" in config else "shapes"

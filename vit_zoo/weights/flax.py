@@ -135,7 +135,7 @@ GOOGLE = Dialect(
 BIG_VISION = replace(
     GOOGLE,
     name="big_vision",
-    telltale=("embedding/kernel", "Transformer/encoderblock_0/MultiHeadDotProductAttention_0/query/kernel", "pos_embedding"),
+    telltale=("embedding/kernel", "Transformer/encoderblock_0/MultiHeadDotProductAttention_0/query/kernel"),
     rules=(
         rule("pos_embed", "pos_embedding"),
         *blocks("MultiHeadDotProductAttention_0", "LayerNorm_1", "MlpBlock_0"),
@@ -148,7 +148,7 @@ BIG_VISION = replace(
     ),
     prefixes=("", "params/img/", "params/", "opt/target/", "opt/target/img/"),
     covers=("patches", "all"),
-    unwanted=(r"(params|opt/target)/(txt/.*|t|b)", r"(txt/.*|t|b)", *GOOGLE.unwanted),
+    beside=(r"((params|opt/target)/)?(txt/.*|t|b)",),
     expand=unscanned,
 )
 
@@ -174,15 +174,5 @@ NAFLEX = replace(
         *(r for r in BIG_VISION.rules if not r.ours.startswith(("patch_embed", "pos_embed"))),
     ),
     sizes=naflex_sizes,
-    rank=("embedding/kernel", 2),
-)
-
-# Fixed positions, of which nothing is stored: the table of Chen et al., 2021 (MoCo v3).
-BIG_VISION_SINCOS = replace(
-    BIG_VISION,
-    name="big_vision-sincos",
-    telltale=BIG_VISION.telltale[:2],
-    conventions={**BIG_VISION.conventions, "pos": "sincos_moco"},
-    needs=NEEDS,
-    rank=None,
+    only=lambda shapes: len(shapes.get("embedding/kernel", ())) == 2,
 )

@@ -7,6 +7,7 @@ a bare tower's names, 5.x writes none and reads both.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -32,7 +33,7 @@ NEEDS = (
     Need("blocks.0.attn.proj.bias", "proj_bias"),
     Need("blocks.0.mlp.fc1.bias", "mlp_bias"),
 )
-UNWANTED = (*CLIP_TEXT, r"embeddings\.position_ids", r"text_projection\..*")
+UNWANTED = (r"embeddings\.position_ids",)
 
 HF_CLIP = Dialect(
     name="hf-clip",
@@ -51,6 +52,7 @@ HF_CLIP = Dialect(
     prefixes=("vision_model.", ""),
     outside=("visual_projection", "classifier"),
     unwanted=UNWANTED,
+    beside=CLIP_TEXT,
     facts_of=facts_of,
     resize="hf",
 )
@@ -63,7 +65,7 @@ HF_CLIP_CLASSIFIER = replace(
     rules=(*(r for r in HF_CLIP.rules if not r.ours.startswith(("fc_norm", "head"))), *layer("head", "classifier")),
     conventions={"pool": "mean", "pool_tokens": "patches"},
     needs=(*NEEDS, HEAD_BIAS),
-    unwanted=(*UNWANTED, r"post_layernorm\..*"),
+    unwanted=(*UNWANTED, r"post_layernorm\.(weight|bias)"),
 )
 
 MAP = (
@@ -94,6 +96,7 @@ HF_SIGLIP = Dialect(
     prefixes=("vision_model.", ""),
     outside=("classifier",),
     unwanted=UNWANTED,
+    beside=CLIP_TEXT,
     facts_of=facts_of,
     resize="hf",
 )
@@ -105,7 +108,7 @@ HF_SIGLIP_CLASSIFIER = replace(
     rules=(*(r for r in HF_SIGLIP.rules if not r.ours.startswith("attn_pool")), *layer("head", "classifier")),
     conventions={"pool": "mean"},
     needs=(*NEEDS, Need("patch_embed.proj.bias", "patch_bias"), HEAD_BIAS),
-    unwanted=(*UNWANTED, r"head\..*"),
+    unwanted=(*UNWANTED, *(re.escape(theirs) for r in MAP for theirs in r.theirs)),
 )
 
 
@@ -128,5 +131,5 @@ HF_SIGLIP2_NAFLEX = replace(
         *(r for r in HF_SIGLIP.rules if r.ours != "patch_embed.proj.weight"),
     ),
     sizes=sizes,
-    rank=("embeddings.patch_embedding.weight", 2),
+    only=lambda shapes: len(shapes.get("embeddings.patch_embedding.weight", ())) == 2,
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from vit_zoo.errors import InputError, RefusedContent
@@ -94,7 +94,14 @@ def prefixes(fields: Mapping[str, Any], allowed: tuple[str, ...]) -> dict[str, i
 
 
 def stored_grid(
-    length: int, covers: Mapping[str, int], patch: Pair, *, grid: Pair | None, image: Pair | None, where: object
+    length: int,
+    covers: Mapping[str, int],
+    patch: Pair,
+    *,
+    grid: Pair | None,
+    image: Pair | None,
+    where: object,
+    named: Callable[[str], str],
 ) -> tuple[str, Pair]:
     """What a table of positions covers, and its grid: the stated one, a square, or that of the stated image.
 
@@ -102,6 +109,10 @@ def stored_grid(
     """
     if grid is not None:
         fits = [name for name, prefix in covers.items() if length - prefix == grid[0] * grid[1]]
+        if length == grid[0] * grid[1] + max(covers.values()) + 1:
+            raise RefusedContent(
+                f"{length} positions are one more than there are tokens: is {named('cls_token')!r} missing?", where=where
+            )
         if not fits:
             raise InputError(f"{length} positions do not make a grid of {grid[0]}x{grid[1]}", where=where)
         return fits[-1], grid
@@ -120,7 +131,7 @@ def stored_grid(
         return fits[-1], asked
     if math.isqrt(length - 1) ** 2 == length - 1:
         raise RefusedContent(
-            f"{length} positions are a square grid and one more: is 'cls_token' missing?", where=where,
+            f"{length} positions are a square grid and one more: is {named('cls_token')!r} missing?", where=where,
             hint="if there is none, state grid=ROWS,COLUMNS",
         )  # fmt: skip
     if image is not None:

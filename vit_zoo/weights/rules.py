@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 Sizes = Mapping[str, int]
 Shapes = Mapping[str, tuple[int, ...]]
 WRAPPERS = r"(?:_orig_mod\.|module\.|model\.|backbone\.)*"  # of torch.compile, DDP, Lightning, and DINO's training files
-NUMBER = r"(?<![A-Za-z\d])\d+(?=[./])|(?<=_)\d+(?=[./])"
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,9 @@ class Dialect:
     renames: tuple[tuple[str, str], ...] = ()  # older spellings, as regular expressions
     needs: tuple[Need, ...] = ()
     unwanted: tuple[str, ...] = ()  # known and left out, as regular expressions
+    beside: tuple[str, ...] = ()  # known and left out where they are outside the model's prefix: another tower, say
     prefixes: tuple[str, ...] = ("",)  # the model's own, the first where we write
-    rank: tuple[str, int] | None = None  # a tensor whose number of axes tells it from a dialect of the same names
+    only: Callable[[Shapes], bool] = lambda shapes: True  # what tells it from a dialect of the same names
     outside: tuple[str, ...] = ()  # beginnings of the names that the prefix is not on
     loose: tuple[str, ...] = ()  # beginnings of names that some files have without it
     expand: Callable[[dict[str, Stored]], dict[str, Stored]] = lambda tensors: tensors  # where several blocks are one tensor
@@ -100,11 +100,11 @@ class Dialect:
         keys = list(keys)
         prefix = re.compile(f"({WRAPPERS})(?:{'|'.join(map(re.escape, self.prefixes))})")
         found = ("", "")
-        for key in keys:
-            stem = key[: len(key) - len(self.telltale[0])]
-            match = prefix.fullmatch(stem) if key.endswith(self.telltale[0]) else None
-            if match:
-                found = (match[1], stem)
+        for name in (*self.telltale, *(theirs.replace("{i}", "0") for rule_ in self.rules for theirs in rule_.theirs)):
+            stems = [key[: len(key) - len(name)] for key in keys if key.endswith(name)]
+            matches = [match for match in map(prefix.fullmatch, stems) if match]
+            if matches:
+                found = (matches[0][1], matches[0][0])
                 break
         outer, inner = found
         bare = (*self.outside, *self.loose) or "\0"
@@ -118,31 +118,48 @@ class Dialect:
         return Opened(inner, names)
 
     def matches(self, tensors: Mapping[str, Stored]) -> bool:
-        tensors = self.expand(dict(tensors))
-        found = {name: key for key, name in self.opened(tensors).names.items()}
-        return all(key in found for key in self.telltale) and (
-            self.rank is None or (self.rank[0] in found and len(tensors[found[self.rank[0]]].shape) == self.rank[1])
-        )
+        found = self._spelled_shapes(tensors)
+        return all(key in found for key in self.telltale) and self.only(found)
 
-    def likeness(self, tensors: Mapping[str, Stored]) -> float:
-        """The share of the keys that the rules know: which dialect a damaged file is likely of."""
-        names = list(self.opened(self.expand(dict(tensors))).names.values())
-        known = {re.sub(NUMBER, "{i}", theirs) for rule_ in self.rules for theirs in rule_.theirs}
-        return sum(re.sub(NUMBER, "{i}", name) in known for name in names) / max(len(names), 1)
+    def strange(self, tensors: Mapping[str, Stored]) -> int:
+        """How many keys are neither those of the rules nor known and unwanted."""
+        names = {theirs for rule_ in self.rules for theirs in rule_.theirs}
+        known = re.compile("|".join(re.escape(name).replace(r"\{i\}", r"\d+") for name in names))
+        return sum(not known.fullmatch(name) and not self.is_unwanted(name) for name in self._spelled_shapes(tensors))
+
+    def resemblance(self, tensors: Mapping[str, Stored]) -> tuple[int, int, int]:
+        """How much a damaged file is like this dialect: by strange keys, lacking telltales, and other lacking tensors."""
+        found = self._spelled_shapes(tensors)
+        single = {theirs for rule_ in self.rules for theirs in rule_.theirs if "{i}" not in theirs}
+        other = 0 if self.only(found) else len(found)
+        lacking = sum(key not in found for key in self.telltale)
+        return -self.strange(tensors) - other, -lacking, -len(single - set(found))
+
+    def _spelled_shapes(self, tensors: Mapping[str, Stored]) -> dict[str, tuple[int, ...]]:
+        tensors = self.expand(dict(tensors))
+        return {name: tensors[key].shape for key, name in self.opened(tensors).names.items()}
 
     def spelled(self, key: str) -> str:
         for old, new in self.renames:
             key = re.sub(old, new, key)
         return key
 
-    def their_name(self, ours: str, prefix: str = "") -> str:
-        """What one of our tensors is called there, for messages."""
+    def their_name(self, ours: str) -> str:
+        """How the rules spell one of our tensors."""
         for rule_ in self.rules:
             match = re.fullmatch(re.escape(rule_.ours).replace(r"\{i\}", r"(\d+)"), ours)
             if match:
-                name = rule_.theirs[0].replace("{i}", match[1] if match.groups() else "")
-                return name if name.startswith(self.outside or "\0") else prefix + name
+                return rule_.theirs[0].replace("{i}", match[1] if match.groups() else "")
         return ours
+
+    def file_name(self, ours: str, opened: Opened) -> str:
+        """What one of our tensors is called in a file, or would be if it were there; for messages."""
+        return opened.file_name(self.their_name(ours), bare=self.outside or "\0")
+
+    def is_unwanted(self, name: str) -> bool:
+        """Known and no part of the model; what only stands beside a model is not looked for in it."""
+        patterns = (*self.unwanted, *self.beside) if name.startswith("\0") else self.unwanted
+        return any(re.fullmatch(pattern, name.lstrip("\0")) for pattern in patterns)
 
 
 @dataclass(frozen=True)
@@ -151,6 +168,17 @@ class Opened:
 
     prefix: str
     names: Mapping[str, str]
+
+    def file_name(self, name: str, *, bare: tuple[str, ...] | str = "\0") -> str:
+        """How this file writes a name that the rules spell so, as its nearest neighbour shows."""
+        spelled = {their: key for key, their in self.names.items()}
+        if name in spelled:
+            return spelled[name]
+        for end in sorted((match.end() for match in re.finditer(r"[./]", name)), reverse=True):
+            for their, key in spelled.items():
+                if their.startswith(name[:end]) and key.endswith(their[end:]):
+                    return key.removesuffix(their[end:]) + name[end:]
+        return name if name.startswith(bare) else self.prefix + name
 
 
 def to_ours(dialect: Dialect, tensors: Mapping[str, Stored], facts: Mapping[str, Any], *, where: object) -> Translation:
@@ -171,29 +199,27 @@ def to_ours(dialect: Dialect, tensors: Mapping[str, Stored], facts: Mapping[str,
             names = [name.replace("{i}", i) for name in rule_.theirs]
             lacking = [name for name in names if name not in theirs]
             if lacking:
-                raise RefusedContent(f"has no tensor {opened.prefix + lacking[0]!r}", where=where)
+                raise RefusedContent(f"has no tensor {opened.file_name(lacking[0])!r}", where=where)
             for name in names:
                 if theirs[name].dtype not in DTYPES:
                     kind = f"{raw[name]!r} has type {theirs[name].dtype}"
                     raise RefusedContent(f"{kind}; weights are {', '.join(DTYPES)}", where=where)
             parts = [theirs[name] for name in names]
-            joined = _join(parts, rule_.pattern, sizes, where, raw[names[0]])
+            joined = _join(parts, rule_.pattern, sizes, where, [raw[name] for name in names])
             if rule_.rows is not None:
                 joined = _rows(joined, rule_.rows, where, raw[names[0]])
             ours[rule_.ours.replace("{i}", i)] = joined
             used.update(names)
-    unwanted = [key for key in theirs if key not in used and any(re.fullmatch(p, key.lstrip("\0")) for p in dialect.unwanted)]
+    unwanted = [key for key in theirs if key not in used and dialect.is_unwanted(key)]
     unknown = [raw[key] for key in theirs if key not in used and key not in unwanted]
     if unknown:
         raise RefusedContent(f"{_some(unknown)} not part of a plain {dialect.name} ViT", where=where)
     alone = [key for key in ours if key.endswith(".bias") and f"{key[:-5]}.weight" not in ours]
     if alone:
-        name = dialect.their_name(f"{alone[0][:-5]}.weight", opened.prefix)
-        raise RefusedContent(
-            f"has no tensor {name!r}, to which {dialect.their_name(alone[0], opened.prefix)!r} belongs", where=where
-        )
+        missing, bias = (dialect.file_name(f"{alone[0][:-5]}.{kind}", opened) for kind in ("weight", "bias"))
+        raise RefusedContent(f"has no tensor {missing!r}, to which {bias!r} belongs", where=where)
     told = dialect.told({key: tensor.shape for key, tensor in theirs.items()})
-    return Translation(ours, opened.prefix, told, tuple(raw[key] for key in unwanted))
+    return Translation(ours, opened, told, tuple(raw[key] for key in unwanted))
 
 
 @dataclass(frozen=True)
@@ -201,18 +227,18 @@ class Translation:
     """Tensors under our names, what their shapes told on the way, and the names of those that were left out."""
 
     tensors: dict[str, Stored]
-    prefix: str
+    opened: Opened
     told: Mapping[str, Any]
     unwanted: tuple[str, ...]
 
 
-def check_needs(dialect: Dialect, ours: Iterable[str], facts: Mapping[str, Any], *, prefix: str = "", where: object) -> None:
+def check_needs(dialect: Dialect, found: Translation, facts: Mapping[str, Any], *, where: object) -> None:
     """Raise RefusedContent for a tensor that this source's files never lack."""
-    found = set(ours)
+    ours = found.tensors
     for need in dialect.needs:
-        excused = need.field in facts or need.instead in found or (need.beside is not None and need.beside not in found)
-        if need.tensor not in found and not excused:
-            name = dialect.their_name(need.tensor, prefix)
+        excused = need.field in facts or need.instead in ours or (need.beside is not None and need.beside not in ours)
+        if need.tensor not in ours and not excused:
+            name = dialect.file_name(need.tensor, found.opened)
             hint = f"if that is right, state {need.field}"
             raise RefusedContent(f"has no tensor {name!r}, which every {dialect.name} ViT has", where=where, hint=hint)
 
@@ -237,7 +263,7 @@ def to_theirs(dialect: Dialect, ours: Mapping[str, Stored], sizes: Sizes) -> dic
                     pieces.setdefault(full, {})[rule_.rows] = part
             used.add(name)
     for full, rows in pieces.items():
-        theirs[full] = _join([rows[place] for place in sorted(rows)], None, sizes, None, full)
+        theirs[full] = _join([rows[place] for place in sorted(rows)], None, sizes, None, [full] * len(rows))
     homeless = [key for key in ours if key not in used]
     if homeless:
         raise NotRepresentable(f"{dialect.name} has no place for {len(homeless)} tensors, first {homeless[0]!r}")
@@ -290,21 +316,27 @@ def shape_after(pattern: str, shape: tuple[int, ...], sizes: Sizes) -> tuple[int
     return tuple(math.prod(known[axis] for axis in axes) for axes in right)
 
 
-def _join(parts: list[Stored], pattern: str | None, sizes: Sizes, where: object, name: str) -> Stored:
+def _join(parts: list[Stored], pattern: str | None, sizes: Sizes, where: object, names: list[str]) -> Stored:
     if pattern is None and len(parts) == 1:
         return parts[0]  # keeps its place in the file
-    if pattern is None and len(parts) > 1 and any(not part.shape for part in parts):
-        raise RefusedContent(f"{name!r} is a single number", where=where)
     if len({part.dtype for part in parts}) > 1:
-        raise RefusedContent(f"{name!r} and its companions have different types", where=where)
-    try:
-        shapes = [part.shape if pattern is None else shape_after(pattern, part.shape, sizes) for part in parts]
-    except ValueError as error:
-        raise RefusedContent(f"{name!r} has shape {list(parts[0].shape)}: {error}", where=where) from None
-    if len({shape[1:] for shape in shapes}) > 1 or (pattern is not None and len(set(shapes)) > 1):
-        raise RefusedContent(f"{name!r} and its companions have different shapes", where=where)
+        raise RefusedContent(f"{_odd([part.dtype for part in parts], names)} another type than its companions", where=where)
+    shapes = []
+    for name, part in zip(names, parts, strict=True):
+        try:
+            shapes.append(part.shape if pattern is None else shape_after(pattern, part.shape, sizes))
+        except ValueError as error:
+            raise RefusedContent(f"{name!r} has shape {list(part.shape)}: {error}", where=where) from None
+    if len({shape[1:] for shape in shapes}) > 1 or not all(shapes):
+        raise RefusedContent(f"{_odd(shapes, names)} another shape than its companions", where=where)
     shape = (sum(shape[0] for shape in shapes), *shapes[0][1:]) if len(parts) > 1 else shapes[0]
     return Stored(parts[0].dtype, shape, partial(_joined, parts, pattern, sizes))
+
+
+def _odd(values: Sequence[object], names: list[str]) -> str:
+    """The one that differs from the others; of two, both."""
+    odd = [name for name, value in zip(names, values, strict=True) if values.count(value) == 1]
+    return f"{odd[0]!r} has" if len(odd) == 1 else f"{' or '.join(map(repr, odd))} has"
 
 
 def _joined(parts: list[Stored], pattern: str | None, sizes: Sizes) -> Array:

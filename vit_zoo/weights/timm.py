@@ -83,7 +83,7 @@ RULES = (*(Rule(name, (name,)) for name in SINGLE), *(r for name in LAYERS for r
 # Norms around the patch projection are vit-pytorch's, stored under our names: no library fixes their eps and GELU.
 VITZOO = Dialect(
     name="vitzoo",
-    telltale=("patch_embed.pre_norm.weight", "blocks.0.attn.qkv.weight"),
+    telltale=("patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "patch_embed.pre_norm.weight"),
     rules=RULES,
     conventions={},
     covers=("patches", "all", "class"),
@@ -98,6 +98,6 @@ TIMM = Dialect(
     needs=(Need("pos_embed", "pos"), Need("patch_embed.proj.bias", "patch_bias", instead="norm_pre.weight"), HEAD_BIAS, *ALWAYS),
     prefixes=("", "visual.trunk.", "trunk."),  # as open_clip wraps it
     covers=("patches", "all"),
-    unwanted=(r"visual\.head\..*", *CLIP_TEXT),
+    beside=(r"visual\.head\..*", *CLIP_TEXT),
     facts_of=facts_of,
 )

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from vit_zoo.errors import InputError
+from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.weights.rules import Dialect, Need, Rule, Shapes, layer, replaced, rule
 
 PATCHES = ("to_patch_embedding.2.weight", "to_patch_embedding.1.weight", "patch_to_embedding.weight")
@@ -23,7 +23,10 @@ ATTENTION, FEED_FORWARD = "transformer.layers.{i}.0", "transformer.layers.{i}.1"
 def sizes(shapes: Shapes, facts: Mapping[str, Any]) -> dict[str, int]:
     """Patch and channels: the file holds their product; a square patch of three channels unless the facts say more."""
     channels = facts.get("channels", 3)
-    area = next(shapes[name][-1] for name in PATCHES if name in shapes) // channels
+    kernel = next((name for name in PATCHES if len(shapes.get(name, (0,))) > 1), PATCHES[0])  # one axis: a norm's
+    if len(shapes.get(kernel, ())) != 2:
+        raise RefusedContent(f"has no usable tensor {kernel!r}: a patch projection of two axes is wanted")
+    area = shapes[kernel][1] // channels
     stated = facts.get("patch_size", math.isqrt(area))
     p, q = (stated, stated) if isinstance(stated, int) else stated
     if p * q != area:
@@ -88,6 +91,14 @@ VIT_PYTORCH = Dialect(
     facts_of=facts_of,
 )
 
+
+def before_1_17(shapes: Shapes) -> bool:
+    positions = shapes.get("pos_embedding", ())
+    if len(positions) == 2:
+        return False
+    return (len(positions) == 3 and positions[0] == 1) or len(shapes.get("cls_token", ())) == 3
+
+
 # Before 1.17 tokens and positions have an axis of one in front, and the mean is that of all tokens, the class token's too.
 TOKENS = (rule("cls_token", "cls_token"), rule("pos_embed", "pos_embedding"))
 VIT_PYTORCH_1_15 = replace(
@@ -95,7 +106,7 @@ VIT_PYTORCH_1_15 = replace(
     name="vit-pytorch-1.15",
     rules=replaced(VIT_PYTORCH.rules, *TOKENS),
     conventions={**VIT_PYTORCH.conventions, "pool_tokens": "all"},
-    rank=("pos_embedding", 3),
+    only=before_1_17,
     facts_of=None,
 )
 
@@ -121,7 +132,7 @@ def generation(name: str, patch: tuple[Rule, ...], telltale: str, attention: str
         ),
         conventions={**VIT_PYTORCH_1_15.conventions, "pool": "cls"},
         needs=needs,
-        rank=None,
+        only=lambda shapes: True,
     )
 
 
