@@ -83,21 +83,34 @@ def _array(tensor: torch.Tensor) -> Array:
     return raw.numpy()
 
 
-def check_zip(path: Path) -> None:
+def check_zip(path: Path, *, program: bool = False) -> None:
+    """Refuse an archive with packed or damaged members; of a program only those of its data, for its code is not read."""
+    damaged = None
     try:
         with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
+            members = [m for m in archive.infolist() if not program or "/data/" in m.filename or m.filename.endswith("/data.pkl")]
             packed = [m.filename for m in members if m.compress_type != zipfile.ZIP_STORED]
             if packed or sum(m.file_size for m in members) > path.stat().st_size:
                 raise RefusedContent("holds compressed members, which torch never writes", where=path)
-            # torch can be told not to compute CRCs; then all of them are 0 and say nothing
-            damaged = archive.testzip() if any(m.CRC for m in members) else None
+            if any(m.CRC for m in members):  # torch can be told not to compute them; then all of them are 0 and say nothing
+                damaged = next((m.filename for m in members if not _sound(archive, m)), None)
     except RefusedContent:
         raise
     except Exception as error:  # zipfile raises more than it documents: RuntimeError, struct.error, ...
         raise RefusedContent(f"is not a whole zip archive: {error}", where=path) from None
     if damaged is not None:
         raise RefusedContent(f"is damaged: the checksum of {damaged!r} is wrong", where=path)
+
+
+def _sound(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
+    """Whether the bytes have the checksum of the directory, which zipfile compares when it comes to their end."""
+    try:
+        with archive.open(member) as file:
+            while file.read(1 << 20):
+                pass
+    except zipfile.BadZipFile:
+        return False
+    return True
 
 
 def _cause(error: Exception, path: Path) -> str:

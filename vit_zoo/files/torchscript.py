@@ -40,7 +40,7 @@ class Recorded:
 
 def read_torchscript(path: Path) -> dict[str, Stored]:
     """The parameters and buffers of a saved program by name. Raises RefusedContent for anything else in its pickle."""
-    check_zip(path)
+    check_zip(path, program=True)
     with zipfile.ZipFile(path) as archive:
         (name,) = [n for n in archive.namelist() if n.endswith("/data.pkl") and n.count("/") == 1] or [""]
         if not name or archive.getinfo(name).file_size > MAX_PICKLE:

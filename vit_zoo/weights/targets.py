@@ -100,7 +100,7 @@ def fit(target: str, config: ModelConfig, tensors: Mapping[str, Stored], accept:
     """The first dialect of a target that holds the model. Raises NotRepresentable naming what it cannot say."""
     causes: list[NotRepresentable] = []
     for dialect in TARGETS[target].dialects:
-        for form in _forms(config.spec, tensors):
+        for form in forms(config.spec, tensors):
             try:
                 found = _fit(TARGETS[target], dialect, config, form, with_config=with_config)
             except NotRepresentable as error:
@@ -125,7 +125,27 @@ class Form:
     note: str | None = None
 
 
-def _forms(spec: ViTSpec, tensors: Mapping[str, Stored]) -> Iterator[Form]:
+def forms(spec: ViTSpec, tensors: Mapping[str, Stored]) -> Iterator[Form]:
+    """A model as it is, then as other models that compute the same."""
+    for form in _positioned(spec, tensors):
+        yield form
+        if spec.pool == "cls" and spec.final_norm != "none" and not spec.dist_token:
+            yield _normed(form)
+
+
+def _normed(form: Form) -> Form:
+    """The final norm on the other side of taking the class token, which is the same for that token.
+
+    CLIP's is after it, timm's before it.
+    """
+    old, new = ("norm.", "fc_norm.") if form.spec.final_norm == "before_pool" else ("fc_norm.", "norm.")
+    other = "after_pool" if form.spec.final_norm == "before_pool" else "before_pool"
+    found = {new + name.removeprefix(old) if name.startswith(old) else name: t for name, t in form.tensors.items()}
+    moved = "the final norm is on the class token alone" if other == "after_pool" else "the final norm is on every token"
+    return Form(form.spec.replace(final_norm=other), found, moved if form.note is None else f"{form.note}; {moved}")
+
+
+def _positioned(spec: ViTSpec, tensors: Mapping[str, Stored]) -> Iterator[Form]:
     """A model as it is; with its class token's position in the token; with a position of zeros for its class token.
 
     The sum is all that is ever read, so that the function is the same. timm stores DINOv2 with registers in the second form.
