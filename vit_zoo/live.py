@@ -41,11 +41,11 @@ def filled(source: Source) -> ViT:
     assert source.tensors is not None
     model = ViT.empty(source.config)
     state = {}
-    for name, stored in source.tensors.items():
-        array = stored.array()
-        tensor = torch.from_numpy(array)
-        state[name] = tensor.view(torch.bfloat16) if stored.dtype == "BF16" else tensor
-    model.load_state_dict(state, assign=True)
+    with torch.inference_mode(False):  # whoever loads inside one still gets parameters that can be trained
+        for name, stored in source.tensors.items():
+            tensor = torch.from_numpy(stored.array())
+            state[name] = tensor.view(torch.bfloat16) if stored.dtype == "BF16" else tensor
+        model.load_state_dict(state, assign=True)
     if source.config.random_seed is not None:
         model.mark_random()
     return model
