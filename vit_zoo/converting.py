@@ -82,7 +82,7 @@ def write_converted(
     try:
         with Staged(file, need=sum(tensor.nbytes for tensor in found.tensors.values())) as staged:
             _write(staged, found.tensors, CONTAINERS[file.suffix], target.wrapper)
-            _read_back(staged.path, found, file)
+            _read_back(staged.path, found, file, target.wrapper)
             staged.commit()
         if folder is not None and found.config is not None:
             write_text(folder / "config.json", json.dumps(found.config, indent=2, ensure_ascii=False) + "\n")
@@ -180,9 +180,15 @@ def _write(staged: Staged, tensors: Mapping[str, Stored], container: str, wrappe
             write_torch(staged, tensors, wrapper)
 
 
-def _read_back(path: Path, found: Fit, file: Path) -> None:
+def _read_back(path: Path, found: Fit, file: Path, wrapper: str | None) -> None:
     """The file holds, bit for bit, what it was to hold."""
-    back = read_checkpoint(path)
+    if CONTAINERS[file.suffix] == "torch":  # read in pieces, where torch would map a second whole model
+        from vit_zoo.files.torchscript import read_torchscript
+
+        start = "" if wrapper is None else f"{wrapper}."
+        back: Mapping[str, Stored] = {name.removeprefix(start): t for name, t in read_torchscript(path).items()}
+    else:
+        back = read_checkpoint(path)
     if {n: (t.dtype, t.shape) for n, t in back.items()} != {n: (t.dtype, t.shape) for n, t in found.tensors.items()}:
         raise CannotWrite("other tensors came out than went in", where=file)
     if digest_of(back) != digest_of(found.tensors):

@@ -57,7 +57,7 @@ def check_content(source: Source) -> None:
 
     assert source.tensors is not None
     for name, stored in source.tensors.items():
-        values = as_float(stored)
+        values = as_float(stored.dtype, stored.copied())
         bad = values.size - int(np.isfinite(values).sum())
         if bad:
             raise RefusedContent(f"{name!r} holds {bad:,} values that are not finite", where=source.path)

@@ -137,6 +137,6 @@ def write_torch(staged: Staged, tensors: Mapping[str, Stored], wrapper: str | No
 
     state = {}
     for name, stored in tensors.items():
-        tensor = torch.from_numpy(stored.array())
+        tensor = torch.from_numpy(stored.copied())
         state[name] = tensor.view(torch.bfloat16) if stored.dtype == "BF16" else tensor
     staged.write(lambda file: torch.save(state if wrapper is None else {wrapper: state}, file))

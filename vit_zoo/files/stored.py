@@ -51,6 +51,18 @@ class Stored:
         """The same values as F32 or F64, which holds them all."""
         return self if dtype == self.dtype else Stored(dtype, self.shape, partial(_widened, self, dtype))
 
+    def copied(self) -> Array:
+        """The values in memory of their own: a mapped file would count beside whatever is made of it."""
+        import numpy as np
+
+        if self.span is None:
+            return self.array()
+        values, at = np.empty(self.nbytes, np.uint8), 0
+        for piece in self.chunks():
+            values[at : at + len(piece)] = np.frombuffer(piece, np.uint8)
+            at += len(piece)
+        return values.view(DTYPES[self.dtype][1]).reshape(self.shape)
+
     def chunks(self, start: int = 0, stop: int | None = None) -> Iterator[memoryview]:
         """The bytes, little-endian and row-major, in pieces that are valid until the next; a file is not mapped."""
         stop = self.nbytes if stop is None else stop
@@ -74,12 +86,11 @@ class Stored:
             os.close(descriptor)
 
 
-def as_float(stored: Stored) -> Array:
-    """The values as numpy knows them: bfloat16, which it does not, as float32."""
+def as_float(dtype: str, values: Array) -> Array:
+    """Values as numpy knows them: bfloat16, which it does not, as float32."""
     import numpy as np
 
-    values = stored.array()
-    return (values.astype(np.uint32) << 16).view(np.float32) if stored.dtype == "BF16" else values
+    return (values.astype(np.uint32) << 16).view(np.float32) if dtype == "BF16" else values
 
 
 def refuse_type(name: str, dtype: str, where: object) -> Array:
@@ -88,7 +99,7 @@ def refuse_type(name: str, dtype: str, where: object) -> Array:
 
 
 def _widened(stored: Stored, dtype: str) -> Array:
-    return as_float(stored).astype(DTYPES[dtype][1])
+    return as_float(stored.dtype, stored.array()).astype(DTYPES[dtype][1])
 
 
 def digest_of(tensors: Mapping[str, Stored]) -> str:

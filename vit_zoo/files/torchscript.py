@@ -39,7 +39,10 @@ class Recorded:
 
 
 def read_torchscript(path: Path) -> dict[str, Stored]:
-    """The parameters and buffers of a saved program by name. Raises RefusedContent for anything else in its pickle."""
+    """The parameters and buffers of a saved program by name, or the tensors of a saved state dict.
+
+    Raises RefusedContent for anything else in its pickle.
+    """
     check_zip(path, program=True)
     with zipfile.ZipFile(path) as archive:
         (name,) = [n for n in archive.namelist() if n.endswith("/data.pkl") and n.count("/") == 1] or [""]
@@ -97,7 +100,9 @@ def _walk(
     if isinstance(item, Recorded):
         found[name] = _stored(item, name, members, root, path)
     elif isinstance(item, Stub) and isinstance(getattr(item, "state", None), dict):
-        for key, value in item.state.items():
+        _walk(item.state, name, found, members, root, path, depth + 1)
+    elif isinstance(item, dict):
+        for key, value in item.items():
             _walk(value, f"{name}.{key}" if name else str(key), found, members, root, path, depth + 1)
 
 

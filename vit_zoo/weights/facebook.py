@@ -85,7 +85,7 @@ def _product(bias: Stored, mask: Stored, name: str) -> Array:
 
     from vit_zoo.files.stored import as_float
 
-    third, values = bias.shape[0] // 3, as_float(mask)
+    third, values = bias.shape[0] // 3, as_float(mask.dtype, mask.array())
     if mask.shape != bias.shape or not np.array_equal(values.reshape(3, -1), np.array([[1], [0], [1]]).repeat(third, 1)):
         raise RefusedContent(f"{name!r} is not DINOv3's mask, which lets queries and values through, and no key")
     return bias.array()
