@@ -190,6 +190,20 @@ def test_the_state_dict_is_timms_at_full_size(alias):
     stated = {field: value for field, value in alias.differs.items() if field in ("qkv_bias", "head_bias") and spec.num_classes}
     stated |= {field: value for field, value in alias.differs.items() if field == "qkv_bias"}
     assert tensors_of_timm(theirs) == spec.replace(**stated).shapes()
+    assert read_as_a_file(theirs, spec.replace(**stated)) == spec.replace(**stated)
+
+
+UNTOLD = ("heads", "image_size", "norm_eps", "act", "pool", "pool_tokens")  # all that files of names and shapes may leave unsaid
+TRAINING = {"dropout": 0.0, "emb_dropout": 0.0, "drop_path": 0.0}
+
+
+def read_as_a_file(theirs, spec):
+    """The spec that the names and shapes of a module's state dict make, no key left over; what no file tells is stated."""
+    tensors = {key: Stored("F32", tuple(value.shape), lambda: None) for key, value in theirs.state_dict().items()}
+    reading = detect.read(tensors, {field: getattr(spec, field) for field in UNTOLD}, where=type(theirs).__name__)
+    assert reading.unwanted == ()
+    assert {key: tensor.shape for key, tensor in reading.tensors.items()} == spec.shapes()
+    return reading.spec
 
 
 @pytest.mark.parametrize("name", zoo_folders.variants())
@@ -257,10 +271,8 @@ def test_names_that_timm_has_none_for(name):
     spec = vit_zoo.get_spec(name)
     with torch.device("meta"):
         theirs = OTHERS[name]()
-    tensors = {key: Stored("F32", tuple(value.shape), lambda: None) for key, value in theirs.state_dict().items()}
-    facts = {field: getattr(spec, field) for field in ("heads", "image_size", "norm_eps", "act", "pool", "pool_tokens")}
-    reading = detect.read(tensors, facts, where=name)
-    assert {key: tensor.shape for key, tensor in reading.tensors.items()} == spec.shapes()
+    nothing = {} if spec.prefix_tokens else {"pos_covers": "patches"}  # where patches are all there is
+    assert read_as_a_file(theirs, spec) == spec.replace(**TRAINING, **nothing)
     assert sum(p.numel() for p in theirs.parameters()) == zoo_folders.variants()[name].row["params"]
 
 
