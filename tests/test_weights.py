@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import peers
 import pytest
 import torch
@@ -10,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from test_cases import CASE_NAMES, FACTS, case
 
 import vit_zoo
+from vit_zoo.cli.commands import vitzoo
+from vit_zoo.cli.edge import _run
 from vit_zoo.errors import InputError, NotRepresentable, RefusedContent
 from vit_zoo.files import SafetensorsFile
 from vit_zoo.files.pickles import tensors_of
@@ -182,3 +187,19 @@ def test_weights_for_a_name(folder):
         vit_zoo.export("vit_b16", weights="trained", **{**config, "depth": 4})
     with pytest.raises(InputError, match="has no weights"):
         vit_zoo.export("vit_b16", weights="vit_ti16")
+
+
+def test_show_tells_what_is_unknown(capfd):
+    file = case("open_clip_quickgelu")[0]
+    assert _run(vitzoo, ["show", str(file)]) == 0
+    out = capfd.readouterr().out
+    assert "dialect open_clip" in out
+    assert "unknown:  heads, act (state it: heads=N)" in out
+    assert re.search(r"norm_eps: +1e-05 +convention of open_clip", out)
+    assert _run(vitzoo, ["show", str(file), "--json"]) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert (document["unknown"], document["known"]["depth"], document["origin"]["depth"]) == (["heads", "act"], 2, "shapes")
+    assert _run(vitzoo, ["show", str(file), "--set", "heads=3", "--set", "act=quick_gelu"]) == 0
+    out = capfd.readouterr().out
+    assert "left out:" in out
+    assert re.search(r"heads: +3 +stated", out)

@@ -154,7 +154,12 @@ def _others(name: str, document: dict[str, Any], published: bool) -> list[str]:
 
 
 def _file(what: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    source = find_source(what, **facts)
+    try:
+        source = find_source(what, **facts)
+    except InputError as error:
+        if not error.details or "unknown" not in error.details:
+            raise
+        return _partly_known(Path(what), error)
     config = source.config
     origin = dict(source.origin)
     if not origin:
@@ -174,6 +179,18 @@ def _file(what: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
             document["left_out"] = list(source.unwanted)
             lines["left out"] = f"{len(source.unwanted)} tensors that are no part of the model, first {source.unwanted[0]}"
     return document, f"{pairs(lines)}\n\n{_fields(config, document['fields'])}"
+
+
+def _partly_known(path: Path, error: InputError) -> tuple[dict[str, Any], str]:
+    """A checkpoint that does not tell everything: what it does tell, and what has to be stated to use it."""
+    assert error.details is not None
+    known, origin, unknown = (error.details[key] for key in ("known", "origin", "unknown"))
+    document = {**error.details, "file": path.name} | ({"sha256": sha256_of(path)} if path.is_file() else {})
+    lines = {"file": f"{path.name}, dialect {document['dialect']}"}
+    lines |= {"sha256": document["sha256"]} if path.is_file() else {}
+    lines["unknown"] = f"{', '.join(unknown)} ({error.hint})"
+    rows = {name: f"{_plain(value):<16} {origin.get(name, '')}" for name, value in known.items()}
+    return document, f"{pairs(lines)}\n\n{pairs(rows)}"
 
 
 def _origins(config: ModelConfig, origin: Mapping[str, str]) -> dict[str, str]:

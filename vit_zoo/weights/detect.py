@@ -15,6 +15,8 @@ from vit_zoo.weights.resize import recipe_named, resize_kernel, resize_positions
 from vit_zoo.weights.rules import Dialect, Translation, check_needs, check_tensors, to_ours
 
 SOURCE_FACTS = ("grid", "resize")  # what is said of the file alone: the grid of its positions, the recipe to resize them by
+# what no shape tells of every file, and how it is stated
+ASKED = {"heads": "N", "norm_eps": "1e-5, say", "act": "gelu, say", "image_size": "HEIGHT or HEIGHT,WIDTH"}
 SURE = 0.5  # a file is a damaged one of a dialect whose rules know as much of its keys
 
 
@@ -80,8 +82,9 @@ def read(
     fields, origin = _fields(dialect, found, from_shapes(shapes, where=where, named=named), config, facts, where=where)
     if "pos_embed" in shapes:
         _place(ours, fields, origin, config, facts, dialect.covers, named, where=where)
-    elif "image_size" not in fields:
-        raise InputError("the file does not tell image_size", where=where, hint="state it: image_size=HEIGHT or HEIGHT,WIDTH")
+    unknown = [fact for fact in ASKED if fact not in fields]
+    if unknown:
+        raise _untold(unknown, dialect, fields, origin, where=where)
     stored = ours["patch_embed.proj.weight"].shape[2:]
     fields["patch_size"] = stored
     spec = _spec(fields, origin, where=where)
@@ -89,6 +92,17 @@ def read(
     recipe = "timm" if dialect.resize == "dinov2" and spec.registers else dialect.resize  # they changed it with the registers
     ours, resized_spec = resized({name: ours[name] for name in spec.shapes()}, spec, facts, recipe, where=where)
     return Reading(dialect, ours, resized_spec, {f: origin[f] for f in ViTSpec.model_fields}, found.unwanted)
+
+
+def _untold(unknown: list[str], dialect: Dialect, fields: dict[str, Any], origin: dict[str, str], *, where: object) -> InputError:
+    """Which facts nobody states; `details` holds what is known."""
+    first = unknown[0]
+    no_size = f", and no variant is {fields['dim']} wide, {fields['depth']} deep" if first == "heads" else ""
+    known = {name: value for name, value in fields.items() if name in ViTSpec.model_fields}
+    sources = {name: origin[name] for name in known if name in origin}
+    details = {"dialect": dialect.name, "known": known, "origin": sources, "unknown": unknown}
+    cause = f"the file does not tell {', '.join(unknown)}{no_size}"
+    return InputError(cause, where=where, hint=f"state it: {first}={ASKED[first]}", details=details)
 
 
 def resized(
@@ -156,7 +170,9 @@ def _fields(
         if dialect.head_width and fields["inner"] % dialect.head_width == 0:
             fields["heads"], origin["heads"] = fields["inner"] // dialect.head_width, assumed
         else:
-            fields["heads"], origin["heads"] = heads_of(fields, where=where)
+            found_heads = heads_of(fields)
+            if found_heads is not None:
+                fields["heads"], origin["heads"] = found_heads
     fields.update(stated)
     origin.update({name: "stated" for name in facts if name not in SOURCE_FACTS})
     if "pool_tokens" not in {**facts, **conventions, **told}:
@@ -183,9 +199,6 @@ def _place(
 
 
 def _spec(fields: dict[str, Any], origin: dict[str, str], *, where: object) -> ViTSpec:
-    for name, example in (("norm_eps", "1e-5"), ("act", "gelu")):
-        if name not in fields:
-            raise InputError(f"the file does not tell {name}", where=where, hint=f"state it: {name}={example}, say")
     inner = fields.pop("inner")
     origin.pop("inner")
     if inner % fields["heads"] != 0:

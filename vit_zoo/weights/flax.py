@@ -7,15 +7,13 @@ own. The published files number the parts of a block as flax did before its line
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import InputError
 from vit_zoo.files import Stored
+from vit_zoo.weights.patches import flat_patch
 from vit_zoo.weights.rules import Dialect, Need, Rule, Shapes, layer, rule
 from vit_zoo.weights.timm import HEAD_BIAS
 
@@ -153,17 +151,6 @@ BIG_VISION = replace(
 )
 
 
-def naflex_sizes(shapes: Shapes, facts: Mapping[str, Any]) -> dict[str, int]:
-    """Rows and columns of a patch: the file holds their product with the channels, three unless the facts say more."""
-    channels = facts.get("channels", 3)
-    area = shapes["embedding/kernel"][0] // channels
-    stated = facts.get("patch_size", math.isqrt(area))
-    p, q = (stated, stated) if isinstance(stated, int) else stated
-    if p * q != area:
-        raise InputError(f"a patch has {area} pixels of {channels} channels: state patch_size (and channels)")
-    return {"p": p, "q": q, "c": channels}
-
-
 NAFLEX = replace(
     BIG_VISION,
     name="big_vision-naflex",
@@ -173,6 +160,6 @@ NAFLEX = replace(
         rule("pos_embed", "pos_embedding", pattern="h w d -> 1 (h w) d"),
         *(r for r in BIG_VISION.rules if not r.ours.startswith(("patch_embed", "pos_embed"))),
     ),
-    sizes=naflex_sizes,
+    sizes=lambda shapes, facts: flat_patch(shapes["embedding/kernel"][0], facts),
     only=lambda shapes: len(shapes.get("embedding/kernel", ())) == 2,
 )

@@ -6,15 +6,12 @@ a bare tower's names, 5.x writes none and reads both.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-from vit_zoo.errors import InputError
 from vit_zoo.weights.hf import facts_of
-from vit_zoo.weights.rules import Dialect, Need, Shapes, layer, rule
+from vit_zoo.weights.patches import flat_patch
+from vit_zoo.weights.rules import Dialect, Need, layer, rule
 from vit_zoo.weights.timm import CLIP_TEXT, HEAD_BIAS
 
 BLOCK = "encoder.layers.{i}"
@@ -112,17 +109,6 @@ HF_SIGLIP_CLASSIFIER = replace(
 )
 
 
-def sizes(shapes: Shapes, facts: Mapping[str, Any]) -> dict[str, int]:
-    """Rows and columns of a patch: the file holds their product with the channels, three unless the facts say more."""
-    channels = facts.get("channels", 3)
-    area = shapes["embeddings.patch_embedding.weight"][1] // channels
-    stated = facts.get("patch_size", math.isqrt(area))
-    p, q = (stated, stated) if isinstance(stated, int) else stated
-    if p * q != area:
-        raise InputError(f"a patch has {area} pixels of {channels} channels: state patch_size (and channels)")
-    return {"p": p, "q": q, "c": channels}
-
-
 HF_SIGLIP2_NAFLEX = replace(
     HF_SIGLIP,
     name="hf-siglip2-naflex",
@@ -130,6 +116,6 @@ HF_SIGLIP2_NAFLEX = replace(
         rule("patch_embed.proj.weight", "embeddings.patch_embedding.weight", pattern="d (p q c) -> d c p q"),
         *(r for r in HF_SIGLIP.rules if r.ours != "patch_embed.proj.weight"),
     ),
-    sizes=sizes,
+    sizes=lambda shapes, facts: flat_patch(shapes["embeddings.patch_embedding.weight"][1], facts),
     only=lambda shapes: len(shapes.get("embeddings.patch_embedding.weight", ())) == 2,
 )

@@ -141,7 +141,7 @@ def stored_grid(
     raise InputError(f"{length} positions are no square grid", where=where, hint=hint)
 
 
-def heads_of(fields: Mapping[str, Any], *, where: object) -> tuple[int, str]:
+def heads_of(fields: Mapping[str, Any]) -> tuple[int, str] | None:
     """The head count: of a norm per head, or that of the variants of the same width, depth and MLP, if all of them agree."""
     if "dim_head" in fields:
         return fields["inner"] // fields["dim_head"], "shapes"
@@ -153,10 +153,7 @@ def heads_of(fields: Mapping[str, Any], *, where: object) -> tuple[int, str]:
         if all(variant.fields.get(name) == fields[name] for name in ("dim", "depth", "mlp_dim"))
         and variant.fields["heads"] * variant.fields["dim_head"] == fields["inner"]
     }
-    if len(alike) != 1:
-        size = f"{fields['dim']} wide, {fields['depth']} deep"
-        raise InputError(f"the file does not tell heads, and no variant is {size}", where=where, hint="state it: heads=N")
-    return next(iter(alike))[0], "the zoo's variants of this size"
+    return (next(iter(alike))[0], "the zoo's variants of this size") if len(alike) == 1 else None
 
 
 def pool_tokens(pool: str, *, prefixed: bool) -> str:

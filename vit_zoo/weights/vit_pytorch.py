@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from vit_zoo.errors import InputError, RefusedContent
+from vit_zoo.errors import RefusedContent
+from vit_zoo.weights.patches import flat_patch
 from vit_zoo.weights.rules import Dialect, Need, Rule, Shapes, layer, replaced, rule
 
 PATCHES = ("to_patch_embedding.2.weight", "to_patch_embedding.1.weight", "patch_to_embedding.weight")
@@ -22,16 +23,10 @@ ATTENTION, FEED_FORWARD = "transformer.layers.{i}.0", "transformer.layers.{i}.1"
 
 def sizes(shapes: Shapes, facts: Mapping[str, Any]) -> dict[str, int]:
     """Patch and channels: the file holds their product; a square patch of three channels unless the facts say more."""
-    channels = facts.get("channels", 3)
     kernel = next((name for name in PATCHES if len(shapes.get(name, (0,))) > 1), PATCHES[0])  # one axis: a norm's
     if len(shapes.get(kernel, ())) != 2:
         raise RefusedContent(f"has no usable tensor {kernel!r}: a patch projection of two axes is wanted")
-    area = shapes[kernel][1] // channels
-    stated = facts.get("patch_size", math.isqrt(area))
-    p, q = (stated, stated) if isinstance(stated, int) else stated
-    if p * q != area:
-        raise InputError(f"a patch has {area} pixels of {channels} channels: state patch_size (and channels)")
-    return {"p": p, "q": q, "c": channels}
+    return flat_patch(shapes[kernel][1], facts)
 
 
 def facts_of(module: Any) -> dict[str, Any]:
