@@ -144,3 +144,17 @@ def test_a_config_of_another_model_is_refused(folder):
     with pytest.raises(InputError, match="does not tell heads"):
         vit_zoo.load("saved")
     assert vit_zoo.load("saved", heads=3, norm_eps=1e-7, act="gelu_tanh").spec.norm_eps == 1e-7
+
+
+@pytest.mark.parametrize("name", ["Dinov2Model", "Dinov2WithRegistersModel"])
+def test_another_size_as_the_class_itself_makes_it(name, folder):
+    """Their positions are interpolated in two ways, with antialias where there are registers."""
+    peer, output, _ = built(name)
+    peer.save_pretrained("saved")
+    same(vit_zoo.load("saved", image_size=(40, 56)), peer, output)
+
+
+def test_a_grid_of_nothing_is_refused(folder):
+    built("DINOv3ViTModel")[0].save_pretrained("saved")
+    with pytest.raises(InputError, match="no positions in the file"):
+        vit_zoo.load("saved", grid=(4, 4))

@@ -82,6 +82,8 @@ def read(
     fields, origin = _fields(dialect, found, from_shapes(shapes, where=where, named=named), config, facts, where=where)
     if "pos_embed" in shapes:
         _place(ours, fields, origin, config, facts, dialect.covers, named, where=where)
+    elif "grid" in facts:
+        raise InputError("there are no positions in the file that could have a grid", where=where)
     unknown = [fact for fact in ASKED if fact not in fields]
     if unknown:
         raise _untold(unknown, dialect, fields, origin, where=where)
@@ -89,7 +91,7 @@ def read(
     fields["patch_size"] = stored
     spec = _spec(fields, origin, where=where)
     check_tensors(ours, spec.shapes(), where=where, named=named)
-    recipe = "timm" if dialect.resize == "dinov2" and spec.registers else dialect.resize  # they changed it with the registers
+    recipe = dialect.resize_registers if dialect.resize_registers and spec.registers else dialect.resize
     ours, resized_spec = resized({name: ours[name] for name in spec.shapes()}, spec, facts, recipe, where=where)
     return Reading(dialect, ours, resized_spec, {f: origin[f] for f in ViTSpec.model_fields}, found.unwanted)
 

@@ -58,6 +58,7 @@ DINOV2 = replace(
     needs=(*TIMM.needs, *CLOSING, Need("cls_token", "class_token")),
     unwanted=HEADS,
     resize="dinov2",
+    resize_registers="timm",
 )
 
 DINOV2_SWIGLU = replace(

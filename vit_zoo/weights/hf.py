@@ -126,6 +126,7 @@ HF_DINOV2 = Dialect(
     unwanted=(r"embeddings\.mask_token",),
     facts_of=facts_of,
     resize="hf",
+    resize_registers="timm",
 )
 
 HF_DINOV2_SWIGLU = replace(

@@ -94,6 +94,7 @@ class Dialect:
     )  # which tokens its tables of positions may cover where there are others than patches
     head_width: int = 0  # where all of the source's models have heads of this width
     resize: str = "timm"  # the recipe of this source for other image sizes
+    resize_registers: str | None = None  # that for its models with registers, where it is another
 
     def opened(self, keys: Iterable[str]) -> Opened:
         """The keys without what wraps them, each under the spelling of the rules."""
