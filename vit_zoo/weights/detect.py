@@ -36,8 +36,9 @@ def detect(tensors: Mapping[str, Stored], *, where: object) -> Dialect:
     found = next((dialect for dialect in DIALECTS if dialect.matches(tensors)), None)
     if found is not None and not found.strange(tensors):
         return found
-    likely = max(DIALECTS, key=lambda dialect: dialect.resemblance(tensors))
-    if found is not None and likely.resemblance(tensors)[0] <= found.resemblance(tensors)[0]:
+    likeness = {dialect.name: dialect.resemblance(tensors) for dialect in DIALECTS}
+    likely = max(DIALECTS, key=lambda dialect: likeness[dialect.name])
+    if found is not None and likeness[likely.name][0] <= likeness[found.name][0]:
         return found
     if likely.strange(tensors) < len(tensors) * SURE:
         opened = likely.opened(likely.expand(dict(tensors)))

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import NotRepresentable, RefusedContent
@@ -119,14 +119,22 @@ class Dialect:
         return Opened(inner, names)
 
     def matches(self, tensors: Mapping[str, Stored]) -> bool:
+        if not any(key.endswith(self.telltale[0]) for key in tensors):  # most dialects are out at once
+            return False
         found = self._spelled_shapes(tensors)
         return all(key in found for key in self.telltale) and self.only(found)
 
     def strange(self, tensors: Mapping[str, Stored]) -> int:
         """How many keys are neither those of the rules nor known and unwanted."""
+        return self._strange(self._spelled_shapes(tensors))
+
+    def _strange(self, names: Iterable[str]) -> int:
+        return sum(not self._known.fullmatch(name) and not self.is_unwanted(name) for name in names)
+
+    @cached_property
+    def _known(self) -> re.Pattern[str]:
         names = {theirs for rule_ in self.rules for theirs in rule_.theirs}
-        known = re.compile("|".join(re.escape(name).replace(r"\{i\}", r"\d+") for name in names))
-        return sum(not known.fullmatch(name) and not self.is_unwanted(name) for name in self._spelled_shapes(tensors))
+        return re.compile("|".join(re.escape(name).replace(r"\{i\}", r"\d+") for name in names))
 
     def resemblance(self, tensors: Mapping[str, Stored]) -> tuple[int, int, int]:
         """How much a damaged file is like this dialect: by strange keys, lacking telltales, and other lacking tensors."""
@@ -134,7 +142,7 @@ class Dialect:
         single = {theirs for rule_ in self.rules for theirs in rule_.theirs if "{i}" not in theirs}
         other = 0 if self.only(found) else len(found)
         lacking = sum(key not in found for key in self.telltale)
-        return -self.strange(tensors) - other, -lacking, -len(single - set(found))
+        return -self._strange(found) - other, -lacking, -len(single - set(found))
 
     def _spelled_shapes(self, tensors: Mapping[str, Stored]) -> dict[str, tuple[int, ...]]:
         tensors = self.expand(dict(tensors))
