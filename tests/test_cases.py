@@ -81,7 +81,7 @@ def test_every_case_is_in_the_table():
 def test_the_outputs_are_the_originals(name, folder):
     file, images, outputs, tolerance = case(name)
     facts = FACTS.get(name, {})
-    model = vit_zoo.load(file, dtype=torch.float32, **facts)
+    model = vit_zoo.load(file, **facts)
     with torch.inference_mode():
         np.testing.assert_allclose(model(torch.from_numpy(images)), outputs, rtol=0, atol=tolerance)
     (done,) = vit_zoo.export(file, out="case.onnx", **facts)
@@ -101,8 +101,8 @@ def test_the_activation_matters(name):
     """With another GELU the outputs are others: the comparison above sees which one it is."""
     file, images, outputs, tolerance = case(name)
     facts = FACTS.get(name, {})
-    right = vit_zoo.load(file, dtype=torch.float32, **facts).spec.act
-    model = vit_zoo.load(file, dtype=torch.float32, **{**facts, "act": "gelu" if right == "gelu_tanh" else "gelu_tanh"})
+    right = vit_zoo.load(file, **facts).spec.act
+    model = vit_zoo.load(file, **{**facts, "act": "gelu" if right == "gelu_tanh" else "gelu_tanh"})
     with torch.inference_mode():
         assert np.abs(model(torch.from_numpy(images)).numpy() - outputs).max() > tolerance
 

@@ -78,7 +78,7 @@ def read(
 
     check_needs(dialect, found, {**config, **facts}, where=where)
     ours = {name: tensor for name, tensor in found.tensors.items() if 0 not in tensor.shape}  # vit-pytorch's absent class token
-    ours = _one_type(ours)
+    ours = _one_type(ours, promotes=dialect.promotes)
     shapes = {name: tensor.shape for name, tensor in ours.items()}
     fields, origin = _fields(dialect, found, from_shapes(shapes, where=where, named=named), config, facts, where=where)
     if "pos_embed" in shapes:
@@ -216,10 +216,10 @@ def _pair(value: Any) -> Pair:
     return height, width
 
 
-def _one_type(tensors: dict[str, Stored]) -> dict[str, Stored]:
+def _one_type(tensors: dict[str, Stored], *, promotes: bool) -> dict[str, Stored]:
     """Files of mixed types in the one that holds all their values: CLIP's have halves beside floats."""
     types = {tensor.dtype for tensor in tensors.values()}
-    if len(types) < 2:
+    if len(types) < 2 and not (promotes and types <= {"F16", "BF16"}):
         return tensors
     wide = "F64" if "F64" in types else "F32"
     return {name: tensor.widened(wide) for name, tensor in tensors.items()}

@@ -127,6 +127,7 @@ GOOGLE = Dialect(
     prefixes=("", "opt/target/", "params/", "optimizer/target/"),
     unwanted=(r"opt/state/.*", r"optimizer/state/.*", r"step", r"states?/.*", r"extra/.*"),
     told=heads_told,
+    promotes=True,
     resize="google",
 )
 

@@ -92,6 +92,7 @@ class Dialect:
         "all",
         "class",
     )  # which tokens its tables of positions may cover where there are others than patches
+    promotes: bool = False  # its library computes in float32, in whatever type the weights are stored
     head_width: int = 0  # where all of the source's models have heads of this width
     resize: str = "timm"  # the recipe of this source for other image sizes
     resize_registers: str | None = None  # that for its models with registers, where it is another
