@@ -22,6 +22,7 @@ from vit_zoo.errors import CheckFailed, InputError, NotRepresentable, RefusedCon
 from vit_zoo.files import SafetensorsFile, Staged, Stored
 from vit_zoo.formats import programs
 from vit_zoo.graph import build, write
+from vit_zoo.graph.form import Form
 
 FORMATS = {"onnx": "small.onnx", "torchscript": "small.torchscript.pt", "pt2": "small.pt2"}
 
@@ -117,7 +118,7 @@ def test_large_graphs_have_their_data_beside_them(folder):
     """Beyond protobuf's 2 GiB nothing is left to choose; the arithmetic is tested where it decides."""
     spec = vit_zoo.get_spec("vit_h14")
     tensors = {name: Stored("F32", shape, lambda: np.zeros(())) for name, shape in spec.shapes().items()}
-    graph = build.build(spec, tensors, opset=20)
+    graph = build.build(spec, tensors, Form())
     assert write.inline_size(graph) > write.PROTO_LIMIT
     with Staged(folder / "large.onnx") as staged, pytest.raises(NotRepresentable, match="at most 2 GiB"):
         write.write_inline(graph, staged, {})

@@ -19,6 +19,7 @@ from vit_zoo.errors import CheckFailed
 from vit_zoo.files import Staged
 from vit_zoo.files.pickles import tensors_of
 from vit_zoo.graph.build import build
+from vit_zoo.graph.form import Form
 from vit_zoo.graph.write import write_inline
 from vit_zoo.vit_spec import ViTSpec
 
@@ -129,7 +130,7 @@ TRANSFORMERS = {
 
 def onnx_outputs(model, images, opset, folder, outputs=()):
     """What onnxruntime makes of the graph, after onnx's full check of the file."""
-    graph = build(model.spec, tensors_of(model.state_dict(), where="model"), opset=opset, outputs=outputs)
+    graph = build(model.spec, tensors_of(model.state_dict(), where="model"), Form(opset=opset, outputs=outputs))
     with Staged(folder / "model.onnx") as staged:
         write_inline(graph, staged, {"vit_zoo.export": "{}"})
         staged.commit()
@@ -303,4 +304,4 @@ def test_an_unused_weight_is_an_error():
     model = vit_zoo.create("vit_b16", **SMALL)
     tensors = tensors_of({**model.state_dict(), "spare": torch.zeros(3)}, where="model")
     with pytest.raises(CheckFailed, match="spare"):
-        build(model.spec, tensors, opset=20)
+        build(model.spec, tensors, Form())

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +16,7 @@ from vit_zoo.files import SafetensorsFile, Staged, digest_of, staging_folder, wr
 from vit_zoo.files.atomic import writing
 from vit_zoo.formats import SUFFIX
 from vit_zoo.formats.artifact import report_path
+from vit_zoo.graph.form import Form
 from vit_zoo.live import Live
 from vit_zoo.model_config import ModelConfig
 from vit_zoo.sources import Source
@@ -58,18 +59,17 @@ def write_onnx_file(
     source: Source,
     target: Path,
     live: Live,
-    opset: int,
+    form: Form,
     placement: Placement | None,
-    outputs: Sequence[str],
     effort: Effort | None,
 ) -> Export:
     from vit_zoo.graph.build import build
     from vit_zoo.graph.write import PROTO_LIMIT, inline_size, write_external, write_inline, write_shared
 
     assert source.tensors is not None
-    graph = build(source.config.spec, source.tensors, opset=opset, outputs=outputs)
+    graph = build(source.config.spec, source.tensors, form)
     placement = placement or ("inline" if inline_size(graph) <= PROTO_LIMIT else "external")
-    details: dict[str, Any] = {**_details(effort), "opset": opset, "outputs": list(graph.outputs), "placement": placement}
+    details: dict[str, Any] = {**_details(effort), **replace(form, outputs=graph.outputs).document(), "placement": placement}
     size = sum(tensor.nbytes for tensor in source.tensors.values())
     with ExitStack() as stack:
         if placement == "external":

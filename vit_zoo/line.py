@@ -15,6 +15,7 @@ from vit_zoo.files import write_text
 from vit_zoo.files.atomic import check_target, writing
 from vit_zoo.formats import SUFFIX, describe
 from vit_zoo.formats.artifact import report_path
+from vit_zoo.graph.form import OPSET, Form
 from vit_zoo.live import Live, check_content, filled, random_model, with_own_weights, with_some_weights, write_model
 from vit_zoo.sources import ModelLike, Source, find_source
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from vit_zoo.parity.references import Reference
     from vit_zoo.parity.report import Effort, ParityReport
 
-OPSET = 20  # every client reads it; from 23 on attention is one operator, which older ones lack
 Note = Callable[[str], None]  # what a person should hear while it happens
 
 
@@ -148,6 +148,7 @@ def export(
     for format_ in formats:
         if format_ not in SUFFIX:
             raise InputError(f"no format '{format_}'; there are {', '.join(SUFFIX)}")
+    form = Form(opset=OPSET if opset is None else opset, outputs=tuple(outputs))
     source = find_source(model, weights=weights, **facts)
     if "onnx" not in formats and (opset is not None or placement is not None):
         raise InputError("opset and the placement of weights are of ONNX files")
@@ -168,7 +169,7 @@ def export(
     for format_, target in targets.items():
         note(f"writing {target}{', then checking it' if verify else ''}")
         if format_ == "onnx":
-            written.append(write_onnx_file(source, target, live, OPSET if opset is None else opset, placement, outputs, effort))
+            written.append(write_onnx_file(source, target, live, form, placement, effort))
         else:
             written.append(write_program(source, target, live, format_, outputs, effort))
     return written

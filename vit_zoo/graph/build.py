@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo import forward, positions
-from vit_zoo.errors import CheckFailed, InputError
+from vit_zoo.errors import CheckFailed
 from vit_zoo.files import Stored
 from vit_zoo.files.stored import ONNX_TYPES
-from vit_zoo.graph.onnx_ops import BATCH, OPSETS, Node, OnnxOps, Scope, Value, Weight
+from vit_zoo.graph.form import Form
+from vit_zoo.graph.onnx_ops import BATCH, Node, OnnxOps, Scope, Value, Weight
 from vit_zoo.vit_spec import ViTSpec
 
 if TYPE_CHECKING:
@@ -29,20 +30,18 @@ class Graph:
     outputs: tuple[str, ...]
 
 
-def build(spec: ViTSpec, tensors: Mapping[str, Stored], *, opset: int, outputs: Sequence[str] = ()) -> Graph:
-    """The graph of a model: input `pixel_values` [batch, channels, height, width] float32, `outputs` by name.
+def build(spec: ViTSpec, tensors: Mapping[str, Stored], form: Form) -> Graph:
+    """The graph of a model: input `pixel_values` [batch, channels, height, width] float32, outputs by name.
 
-    Raises InputError for an opset or output that does not exist, CheckFailed if a weight stays unused.
+    Raises InputError for an output that does not exist, CheckFailed if a weight stays unused.
     """
-    if opset not in OPSETS:
-        raise InputError(f"opset {opset}; ViTs are written at opset {OPSETS[0]} to {OPSETS[-1]}")
-    names = forward.checked_outputs(spec, outputs)
+    names = forward.checked_outputs(spec, form.outputs)
     image = Value(INPUT, (BATCH, spec.channels, *spec.image_size))
-    op = OnnxOps(tensors, opset, positions.tables(spec), image=image)
+    op = OnnxOps(tensors, form.opset, positions.tables(spec), image=image)
     found = forward.vit(Scope(), image, spec, op, names)
     _check_accounting(op, spec, names)
     results = {name: op._full(value) for name, value in found.items()}
-    proto = _proto(op, image, _named(op, results), opset)
+    proto = _proto(op, image, _named(op, results), form.opset)
     return Graph(proto, op.weights, tensors, names)
 
 

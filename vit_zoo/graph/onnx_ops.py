@@ -14,7 +14,6 @@ from typing import Any
 
 from vit_zoo.files import Stored
 
-OPSETS = range(17, 26)
 BATCH = "batch"
 SIGMOID = {"quick_gelu": 1.702, "silu": 1.0}  # x sigmoid(scale x)
 Shape = tuple[int | str, ...]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from vit_zoo import forward, positions
 from vit_zoo.files import Stored
 from vit_zoo.graph.build import INPUT
+from vit_zoo.graph.form import Form
 from vit_zoo.graph.onnx_ops import BATCH, Heads, OnnxOps, Scope, Value
 from vit_zoo.vit_spec import ViTSpec
 
@@ -46,16 +46,16 @@ def values_of(result: Any) -> list[Any]:
     return [part for item in result for part in values_of(item)] if isinstance(result, tuple | list) else [result]
 
 
-def steps_of(spec: ViTSpec, opset: int, outputs: Sequence[str], *, pruned: bool = True) -> list[tuple[str, str, bool]]:
+def steps_of(spec: ViTSpec, form: Form, *, pruned: bool = True) -> list[tuple[str, str, bool]]:
     """Each value of the forward: its place in the model, its name in a graph that `build` makes, whether it holds heads.
 
     A tensor that holds heads lies as b t (n e) in the graph.
     """
     tensors = {name: Stored("F32", shape, _no_array) for name, shape in spec.shapes().items()}
     image = Value(INPUT, (BATCH, spec.channels, *spec.image_size))
-    op = recorded(OnnxOps, pruned=pruned)(tensors, opset, positions.tables(spec), image=image)
+    op = recorded(OnnxOps, pruned=pruned)(tensors, form.opset, positions.tables(spec), image=image)
     op.steps = []
-    found = forward.vit(Scope(), image, spec, op, tuple(outputs))
+    found = forward.vit(Scope(), image, spec, op, form.outputs)
     renamed: dict[str, str] = {}
     for name, value in found.items():
         renamed.setdefault(op._full(value).name, name)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vit_zoo.errors import InputError, OtherWeights, VitzooError
 from vit_zoo.files import sha256_of
 from vit_zoo.formats.programs import ProgramArtifact
+from vit_zoo.graph.form import Form
 from vit_zoo.parity.claims import Evidence, check_config, check_spec, check_structure, check_weights, note_weights
 from vit_zoo.parity.images import images
 from vit_zoo.parity.judging import RULES, TOLERANCE
@@ -83,7 +84,8 @@ def check_model(model: ModelReference, reference: Reference, *, effort: Effort =
         Runs(reference, plan, RULES["fp32"], {output: its}, found).over_batches(checked, {True: plan.runs[True]})
         if (found.faults or blocks or plan.inner) and alike and isinstance(reference, ModelReference):
             x = images(reference.frame, plan.images[:2])
-            found.parting, found.blocks = parted_models(model.steps(x, (output,), 20), reference.steps(x, (output,), 20))
+            form = Form()
+            found.parting, found.blocks = parted_models(model.steps(x, (output,), form), reference.steps(x, (output,), form))
     return _report(model.name, None, reference, effort, "fp32", found, plan, data=None)
 
 
@@ -177,11 +179,10 @@ def _look_inside(path: Path, sessions: Sessions, reference: Reference, plan: Pla
     """Behind which block and operation the two part; or that they do not."""
     count = sessions.batch or 2
     x = images(reference.frame, (plan.images * count)[:count])
-    opset = sessions.about.export.get("opset")
-    ours = sessions.about.config is not None and isinstance(opset, int)
+    form = None if sessions.about.config is None else Form.of(sessions.about.export)
     known = all(reference.has(name) for name in sessions.outputs)
     try:
-        steps = reference.steps(x, sessions.outputs if known else tuple(reference.shapes())[:1], opset if ours else None)
+        steps = reference.steps(x, sessions.outputs if known else tuple(reference.shapes())[:1], form)
     except VitzooError:  # a reference that does not run has its own fault
         return
     if not steps:

@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vit_zoo import forward
 from vit_zoo.errors import InputError, RefusedContent
+from vit_zoo.graph.form import Form
 from vit_zoo.graph.steps import recorded, steps_of, values_of
 from vit_zoo.parity.images import Frame
 from vit_zoo.parity.judging import relative
@@ -73,8 +74,8 @@ class Reference(ABC):
     def has(self, output: str) -> bool:
         return output in self.shapes()
 
-    def steps(self, images: Array, outputs: Sequence[str], opset: int | None) -> list[Step]:
-        """Its inner values in order; with an `opset`, those of the graph that we would write at it."""
+    def steps(self, images: Array, outputs: Sequence[str], form: Form | None) -> list[Step]:
+        """Its inner values in order; with a `form`, those of the graph that we would write of it."""
         return []
 
 
@@ -118,19 +119,20 @@ class ModelReference(Reference):
             floors["logits"] = np.maximum(floors["logits"], floors["pooler_output"])
         return {name: wanted[name] for name in outputs}, floors
 
-    def steps(self, images: Array, outputs: Sequence[str], opset: int | None) -> list[Step]:
-        named = steps_of(self.spec, opset or 20, outputs, pruned=opset is not None)
+    def steps(self, images: Array, outputs: Sequence[str], form: Form | None) -> list[Step]:
+        named = steps_of(self.spec, replace(form or Form(), outputs=tuple(outputs)), pruned=form is not None)
         found, blocks = [], {f"blocks.{i}": i for i in range(self.spec.depth)}
-        values = zip(named, *(self._values(images, outputs, ops, opset) for ops in (Float64Ops, DirectOps)), strict=True)
+        runs = (self._values(images, outputs, ops, pruned=form is not None) for ops in (Float64Ops, DirectOps))
+        values = zip(named, *runs, strict=True)
         for (place, name, heads), wanted, single in values:
             double, single_ = (_laid_out(x, heads) for x in (wanted, single))
             block, role = _located(place, blocks)
-            floor, value = float(relative(single_, double).max()), None if opset is None else name
+            floor, value = float(relative(single_, double).max()), None if form is None else name
             found.append(Step(place, double.astype("<f4"), floor, block, role, value))
         return found
 
-    def _values(self, images: Array, outputs: Sequence[str], ops: type[TorchOps], opset: int | None) -> Iterator[Tensor]:
-        op = recorded(ops, pruned=opset is not None)()
+    def _values(self, images: Array, outputs: Sequence[str], ops: type[TorchOps], *, pruned: bool) -> Iterator[Tensor]:
+        op = recorded(ops, pruned=pruned)()
         op.steps = []
         x = torch.from_numpy(images)
         with torch.inference_mode():
@@ -172,7 +174,7 @@ class ModuleReference(Reference):
         wanted = self._run(self._in_double(), images, torch.float64)
         return {name: wanted[name] for name in outputs}, {name: relative(single[name], wanted[name]) for name in outputs}
 
-    def steps(self, images: Array, outputs: Sequence[str], opset: int | None) -> list[Step]:
+    def steps(self, images: Array, outputs: Sequence[str], form: Form | None) -> list[Step]:
         dtype, blocks = next(self.module.parameters()).dtype, _blocks(self.module)
         single = self._trace(self.module, images, dtype, lambda place, value: value.astype("<f4"))
 

@@ -1,0 +1,52 @@
+"""What an ONNX file is asked to be, beside the model in it: one value, which the file's metadata hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from vit_zoo.errors import InputError
+
+OPSETS = range(17, 26)
+OPSET = 20  # every client reads it; from 23 on attention is one operator, which older ones lack
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """The opset, the outputs by name (none: the model's own), and the images that it takes: of any size if `dynamic`,
+    of the listed (height, width) alone if there are `sizes`, else of the model's.
+    """
+
+    opset: int = OPSET
+    outputs: tuple[str, ...] = ()
+    dynamic: bool = False
+    sizes: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.opset not in OPSETS:
+            raise InputError(f"opset {self.opset}; ViTs are written at opset {OPSETS[0]} to {OPSETS[-1]}")
+        if self.dynamic and self.sizes:
+            raise InputError("an image is of any size, or of one of the listed ones: not both")
+
+    @property
+    def resizes(self) -> bool:
+        """Whether height and width are free axes."""
+        return self.dynamic or bool(self.sizes)
+
+    def document(self) -> dict[str, Any]:
+        """The fields that are not as usual, with the opset and the outputs in any case: for JSON."""
+        usual = Form()
+        return {
+            name: value for name, value in asdict(self).items() if name in ("opset", "outputs") or value != getattr(usual, name)
+        }
+
+    @classmethod
+    def of(cls, export: Mapping[str, Any]) -> Self | None:
+        """The form that a file's metadata state; None for what this version cannot read."""
+        known = {name: export[name] for name in cls.__dataclass_fields__ if name in export}
+        try:
+            outputs, sizes = (tuple(known.get(name, ())) for name in ("outputs", "sizes"))
+            return cls(**{**known, "outputs": outputs, "sizes": tuple((int(h), int(w)) for h, w in sizes)})
+        except (TypeError, ValueError, InputError):
+            return None
