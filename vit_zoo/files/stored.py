@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 # safetensors' names for the types that weights may have: bytes of one value, numpy's type (bfloat16 as raw halves)
 DTYPES = {"F32": (4, "<f4"), "F16": (2, "<f2"), "BF16": (2, "<u2"), "F64": (8, "<f8")}
-ONNX_TYPES = {"F32": 1, "F16": 10, "BF16": 16, "F64": 11}  # onnx.TensorProto.DataType
+# and those that a graph makes of them
+TYPES = DTYPES | {"I8": (1, "|i1"), "U8": (1, "|u1"), "I32": (4, "<i4")}
+ONNX_TYPES = {"F32": 1, "F16": 10, "BF16": 16, "F64": 11, "I8": 3, "U8": 2, "I32": 6}  # onnx.TensorProto.DataType
 CHUNK = 1 << 20  # bytes
 
 
@@ -45,11 +47,15 @@ class Stored:
 
     @property
     def nbytes(self) -> int:
-        return math.prod(self.shape) * DTYPES[self.dtype][0]
+        return math.prod(self.shape) * TYPES[self.dtype][0]
 
     def widened(self, dtype: str) -> Stored:
         """The same values as F32 or F64, which holds them all."""
         return self if dtype == self.dtype else Stored(dtype, self.shape, partial(_widened, self, dtype))
+
+    def halved(self, dtype: str) -> Stored:
+        """The values rounded to the nearest of F16 or BF16; beyond F16's range they become infinite."""
+        return self if dtype == self.dtype else Stored(dtype, self.shape, partial(_halved, self, dtype))
 
     def copied(self) -> Array:
         """The values in memory of their own: a mapped file would count beside whatever is made of it."""
@@ -61,7 +67,7 @@ class Stored:
         for piece in self.chunks():
             values[at : at + len(piece)] = np.frombuffer(piece, np.uint8)
             at += len(piece)
-        return values.view(DTYPES[self.dtype][1]).reshape(self.shape)
+        return values.view(TYPES[self.dtype][1]).reshape(self.shape)
 
     def chunks(self, start: int = 0, stop: int | None = None) -> Iterator[memoryview]:
         """The bytes, little-endian and row-major, in pieces that are valid until the next; a file is not mapped."""
@@ -100,6 +106,17 @@ def refuse_type(name: str, dtype: str, where: object) -> Array:
 
 def _widened(stored: Stored, dtype: str) -> Array:
     return as_float(stored.dtype, stored.array()).astype(DTYPES[dtype][1])
+
+
+def _halved(stored: Stored, dtype: str) -> Array:
+    import numpy as np
+
+    values = as_float(stored.dtype, stored.array())
+    if dtype == "F16":
+        with np.errstate(over="ignore"):
+            return values.astype("<f2")
+    bits = np.ascontiguousarray(values, "<f4").view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")  # to the nearest, ties to even
 
 
 def digest_of(tensors: Mapping[str, Stored]) -> str:

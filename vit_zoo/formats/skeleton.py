@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vit_zoo.errors import RefusedContent
-from vit_zoo.files import DTYPES, Stored
-from vit_zoo.files.stored import ONNX_TYPES, Span
+from vit_zoo.files import Stored
+from vit_zoo.files.stored import ONNX_TYPES, TYPES, Span
 from vit_zoo.files.wire import GRAPH, INITIALIZER, RAW_DATA, fields, tag
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
 
 SMALL = 64  # bytes of a constant that stays in the graph: a shape, a factor
-_BYTES = {code: DTYPES[dtype][0] for dtype, code in ONNX_TYPES.items()}
+_BYTES = {code: TYPES[dtype][0] for dtype, code in ONNX_TYPES.items()}
 
 
 def weights_in(path: Path, shapes: Mapping[str, tuple[int, ...]], unread: tuple[str, ...]) -> dict[str, Stored]:
@@ -47,7 +47,7 @@ def weights_in(path: Path, shapes: Mapping[str, tuple[int, ...]], unread: tuple[
         pieces = [stored for _, stored in sorted(parts[key], key=lambda part: part[0])]
         if not all(lies_in_file(piece) for piece in pieces):
             raise RefusedContent(f"does not hold the bytes of {key!r}", where=path)
-        if sum(piece.nbytes for piece in pieces) != math.prod(shape) * DTYPES[pieces[0].dtype][0]:
+        if sum(piece.nbytes for piece in pieces) != math.prod(shape) * TYPES[pieces[0].dtype][0]:
             raise RefusedContent(f"holds {key!r} in another size than its metadata says", where=path)
         found[key] = Stored(pieces[0].dtype, shape, partial(_whole, pieces, shape))
     return found
@@ -170,8 +170,8 @@ def _read(span: Span, dtype: str, shape: tuple[int, ...]) -> Array:
     import numpy as np
 
     if not math.prod(shape):
-        return np.zeros(shape, DTYPES[dtype][1])
-    return np.memmap(span.file, DTYPES[dtype][1], "c", span.start, shape)
+        return np.zeros(shape, TYPES[dtype][1])
+    return np.memmap(span.file, TYPES[dtype][1], "c", span.start, shape)
 
 
 def _typed(tensor: onnx.TensorProto) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,8 @@ from vit_zoo.errors import CheckFailed
 from vit_zoo.files import Stored
 from vit_zoo.files.stored import ONNX_TYPES
 from vit_zoo.graph.form import Form
+from vit_zoo.graph.half_ops import HalfOps, halved
+from vit_zoo.graph.int8_ops import Int8Ops, Layer, Quantisation, quantisable, quantised, smoothed
 from vit_zoo.graph.onnx_ops import BATCH, Node, OnnxOps, Scope, Value, Weight
 from vit_zoo.vit_spec import ViTSpec
 
@@ -30,19 +32,44 @@ class Graph:
     outputs: tuple[str, ...]
 
 
-def build(spec: ViTSpec, tensors: Mapping[str, Stored], form: Form) -> Graph:
+def build(spec: ViTSpec, tensors: Mapping[str, Stored], form: Form, quantisation: Quantisation | None = None) -> Graph:
     """The graph of a model: input `pixel_values` [batch, channels, height, width] float32, outputs by name.
 
-    Raises InputError for an output that does not exist, CheckFailed if a weight stays unused.
+    An int8 form needs a `quantisation`, unless its ranges are not needed beforehand. Raises InputError for an output that
+    does not exist, CheckFailed if a weight stays unused.
     """
     names = forward.checked_outputs(spec, form.outputs)
     image = Value(INPUT, (BATCH, spec.channels, *spec.image_size))
-    op = OnnxOps(tensors, form.opset, positions.tables(spec), image=image)
+    op = operations(spec, tensors, form, quantisation, image)
     found = forward.vit(Scope(), image, spec, op, names)
     _check_accounting(op, spec, names)
     results = {name: op._full(value) for name, value in found.items()}
     proto = _proto(op, image, _named(op, results), form.opset)
-    return Graph(proto, op.weights, tensors, names)
+    return Graph(proto, op.weights, op.tensors, names)
+
+
+def operations(
+    spec: ViTSpec,
+    tensors: Mapping[str, Stored],
+    form: Form,
+    quantisation: Quantisation | None,
+    image: Value,
+    kind: Callable[[type[OnnxOps]], type[OnnxOps]] = lambda ops: ops,
+) -> OnnxOps:
+    """The operations of a form, over tensors in its precision; `kind` may make another class of theirs."""
+    tables = positions.tables(spec)
+    if form.precision == "fp32":
+        return kind(OnnxOps)(tensors, form.opset, tables, image=image)
+    if form.precision == "bf16":
+        return kind(OnnxOps)(halved(tensors, "BF16"), form.opset, tables, image=image)
+    if form.precision == "fp16":
+        return kind(HalfOps)(halved(tensors, "F16"), form.opset, tables, image=image)
+    chosen = quantisation or Quantisation({path: Layer() for path in quantisable(spec) if path not in form.kept})
+    tensors = quantised(smoothed(tensors, spec, chosen.smoothing), form.precision, chosen.layers)
+    op = kind(Int8Ops)(tensors, form.opset, tables, image=image)
+    assert isinstance(op, Int8Ops)
+    op.kind, op.layers = form.precision, chosen.layers
+    return op
 
 
 def _check_accounting(op: OnnxOps, spec: ViTSpec, outputs: tuple[str, ...]) -> None:
@@ -84,9 +111,10 @@ def _proto(op: OnnxOps, image: Value, results: dict[str, Value], opset: int) -> 
     def info(value: Value) -> Any:
         return helper.make_tensor_value_info(value.name, TensorProto.FLOAT, list(value.shape))
 
+    types = {"i": TensorProto.INT64, "f": TensorProto.FLOAT, "u": TensorProto.UINT8}
     nodes = [helper.make_node(n.op, n.inputs, n.outputs, n.name, **n.attributes) for n in op.nodes]
     constants = [
-        helper.make_tensor(name, TensorProto.INT64 if kind == "i" else TensorProto.FLOAT, [len(values)] if vector else [], values)
+        helper.make_tensor(name, types[kind], [len(values)] if vector else [], values)
         for (kind, values, vector), name in op.constants.items()
     ]
     constants += [numpy_helper.from_array(table, name) for name, table in op.tables.items()]

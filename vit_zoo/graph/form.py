@@ -4,28 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 from vit_zoo.errors import InputError
 
 OPSETS = range(17, 26)
 OPSET = 20  # every client reads it; from 23 on attention is one operator, which older ones lack
 
+Precision = Literal["fp32", "fp16", "bf16", "int8-static", "int8-dynamic", "int8-weights"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
     """The opset, the outputs by name (none: the model's own), and the images that it takes: of any size if `dynamic`,
-    of the listed (height, width) alone if there are `sizes`, else of the model's.
+    of the listed (height, width) alone if there are `sizes`, else of the model's. `precision` is `fp32` for weights as they
+    are stored; `kept` are the layers, by path, that an int8 form leaves in float.
     """
 
     opset: int = OPSET
     outputs: tuple[str, ...] = ()
     dynamic: bool = False
     sizes: tuple[tuple[int, int], ...] = ()
+    precision: Precision = "fp32"
+    kept: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.opset not in OPSETS:
             raise InputError(f"opset {self.opset}; ViTs are written at opset {OPSETS[0]} to {OPSETS[-1]}")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"precision {self.precision!r}; there are {', '.join(PRECISIONS)}")
         if self.dynamic and self.sizes:
             raise InputError("an image is of any size, or of one of the listed ones: not both")
 
@@ -46,7 +54,7 @@ class Form:
         """The form that a file's metadata state; None for what this version cannot read."""
         known = {name: export[name] for name in cls.__dataclass_fields__ if name in export}
         try:
-            outputs, sizes = (tuple(known.get(name, ())) for name in ("outputs", "sizes"))
-            return cls(**{**known, "outputs": outputs, "sizes": tuple((int(h), int(w)) for h, w in sizes)})
+            outputs, sizes, kept = (tuple(known.get(name, ())) for name in ("outputs", "sizes", "kept"))
+            return cls(**{**known, "outputs": outputs, "sizes": tuple((int(h), int(w)) for h, w in sizes), "kept": kept})
         except (TypeError, ValueError, InputError):
             return None

@@ -228,9 +228,9 @@ class OnnxOps:
         if self.opset >= 23:
             query = self._merged(q)
             query = query if query.shape[0] == BATCH else self._expand(query)
-            parts = (query.name, self._merged(k).name, self._merged(v).name)
-            return Value(self._node("Attention", *parts, q_num_heads=q.n, kv_num_heads=q.n), (BATCH, q.x.shape[1], inner))
-        x = self._node("MatMul", self._softmax(q, k), self._transposed(v, 0, 2, 1, 3))
+            x = self._attention(query.name, self._merged(k).name, self._merged(v).name, q.n)
+            return Value(x, (BATCH, q.x.shape[1], inner))
+        x = self._matmul(self._softmax(q, k), self._transposed(v, 0, 2, 1, 3))
         x = self._node("Reshape", self._node("Transpose", x, perm=[0, 2, 1, 3]), self._ints(-1, inner))
         return Value(x, (BATCH, q.x.shape[1], inner), flat=True)
 
@@ -251,12 +251,25 @@ class OnnxOps:
     def _gemm(self, m: Scope, x: Value, start: int, stop: int, bias: Sequence[str] = ()) -> Value:
         """x times some rows of a weight, all of them or a slice of a fused one; `bias` replaces the layer's own."""
         with self._in(m.path):
-            names = [self._flat(x).name, self._weight(f"{m.path}.weight", start, stop, matrix=True)]
+            flat = self._flat(x).name
             if bias:
-                names.append(bias[0] if len(bias) == 1 else self._node("Concat", *bias, axis=0))
-            elif f"{m.path}.bias" in self.tensors:
-                names.append(self._weight(f"{m.path}.bias", start, stop))
-            return Value(self._node("Gemm", *names, transB=1), (*x.shape[:-1], stop - start), flat=len(x.shape) == 3)
+                added: str | None = bias[0] if len(bias) == 1 else self._node("Concat", *bias, axis=0)
+            else:
+                added = self._bias(m, start, stop)
+            return Value(self._product(m, flat, start, stop, added), (*x.shape[:-1], stop - start), flat=len(x.shape) == 3)
+
+    def _bias(self, m: Scope, start: int, stop: int) -> str | None:
+        return self._weight(f"{m.path}.bias", start, stop) if f"{m.path}.bias" in self.tensors else None
+
+    def _product(self, m: Scope, x: str, start: int, stop: int, bias: str | None) -> str:
+        weight = self._weight(f"{m.path}.weight", start, stop, matrix=True)
+        return self._node("Gemm", x, weight, *filter(None, [bias]), transB=1)
+
+    def _matmul(self, x: str, y: str) -> str:
+        return self._node("MatMul", x, y)
+
+    def _attention(self, q: str, k: str, v: str, heads: int) -> str:
+        return self._node("Attention", q, k, v, q_num_heads=heads, kv_num_heads=heads)
 
     def _norm(self, m: Scope, x: Value, eps: float) -> Value:
         weight, bias = self._weight(f"{m.path}.weight"), self._weight(f"{m.path}.bias")
@@ -287,7 +300,7 @@ class OnnxOps:
 
     def _softmax(self, q: Heads, k: Heads) -> str:
         query = self._node("Mul", self._transposed(q, 0, 2, 1, 3), self._float((q.inner // q.n) ** -0.5))
-        return self._node("Softmax", self._node("MatMul", query, self._transposed(k, 0, 2, 3, 1)), axis=-1)
+        return self._node("Softmax", self._matmul(query, self._transposed(k, 0, 2, 3, 1)), axis=-1)
 
     def _expand(self, x: Value) -> Value:
         """Batch 1 to the batch of the image."""
@@ -311,7 +324,12 @@ class OnnxOps:
         return Value(self._node(op, *inputs, **attributes), x.shape, x.flat)
 
     def _weight(self, key: str, start: int = 0, stop: int | None = None, *, matrix: bool = False) -> str:
-        """The name of an initializer, float32; weights stored in another type get a Cast, which onnxruntime folds."""
+        """The name of a weight in float32; those stored in another type get a Cast, which onnxruntime folds."""
+        name = self._initializer(key, start, stop, matrix=matrix)
+        return name if self.tensors[key].dtype == "F32" else self._node("Cast", name, to=1)
+
+    def _initializer(self, key: str, start: int = 0, stop: int | None = None, *, matrix: bool = False) -> str:
+        """The name of a weight as it is stored, all of it or some rows."""
         stored = self.tensors[key]
         rows = stored.shape[0]
         stop = rows if stop is None else stop
@@ -322,7 +340,7 @@ class OnnxOps:
         rest = (stored.nbytes // row // rows, *stored.shape[1:])[1:]
         shape = (stop - start, math.prod(rest)) if matrix else (stop - start, *rest)
         self.weights[name] = Weight(key, shape, start * row, stop * row)
-        return name if stored.dtype == "F32" else self._node("Cast", name, to=1)
+        return name
 
     def _ints(self, *values: int) -> str:
         return self._constant("i", values, vector=True)
@@ -332,6 +350,9 @@ class OnnxOps:
 
     def _float(self, value: float) -> str:
         return self._constant("f", (value,), vector=False)
+
+    def _byte(self, value: int) -> str:
+        return self._constant("u", (value,), vector=False)
 
     def _constant(self, kind: str, values: tuple[Any, ...], *, vector: bool) -> str:
         key = (kind, values, vector)

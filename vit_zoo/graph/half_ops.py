@@ -1,0 +1,48 @@
+"""Half precision: matrix products in float16, all else in float32; or weights alone that are stored in half the bytes.
+
+LayerNorm, softmax, GELU and the residual sums, where float16 loses digits or overflows, stay in float32, so that the only
+float16 values are what goes into a product and what comes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vit_zoo.files import Stored
+from vit_zoo.graph.onnx_ops import OnnxOps, Scope
+
+FLOAT, HALF = 1, 10  # onnx.TensorProto.DataType
+
+
+def halved(tensors: Mapping[str, Stored], dtype: str) -> dict[str, Stored]:
+    """The matrices of linear layers in F16 or BF16, in F16 with their biases; tables, tokens and norms as they are."""
+    matrices = {
+        name.removesuffix(".weight") for name, tensor in tensors.items() if len(tensor.shape) > 1 and name.endswith(".weight")
+    }
+    suffixes = (".weight", ".bias") if dtype == "F16" else (".weight",)
+    return {
+        name: tensor.halved(dtype) if name.endswith(suffixes) and name.rpartition(".")[0] in matrices else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+class HalfOps(OnnxOps):
+    """Products in float16."""
+
+    def _product(self, m: Scope, x: str, start: int, stop: int, bias: str | None) -> str:
+        weight = self._initializer(f"{m.path}.weight", start, stop, matrix=True)
+        names = [self._half(x), weight, *([self._half(bias)] if bias else [])]
+        return self._float32(self._node("Gemm", *names, transB=1))
+
+    def _matmul(self, x: str, y: str) -> str:
+        return self._float32(self._node("MatMul", self._half(x), self._half(y)))
+
+    def _attention(self, q: str, k: str, v: str, heads: int) -> str:
+        halves = (self._half(x) for x in (q, k, v))
+        return self._float32(self._node("Attention", *halves, q_num_heads=heads, kv_num_heads=heads, softmax_precision=FLOAT))
+
+    def _half(self, x: str) -> str:
+        return self._node("Cast", x, to=HALF)
+
+    def _float32(self, x: str) -> str:
+        return self._node("Cast", x, to=FLOAT)

@@ -1,0 +1,213 @@
+"""Int8 in standard operators: the three spellings that onnxruntime turns into its integer kernels, or into plain floats.
+
+`int8-static`   QuantizeLinear, DequantizeLinear, Gemm: one integer product; the input's range is known beforehand
+`int8-dynamic`  DynamicQuantizeLinear, MatMulInteger: the range is that of the batch, so its images share their rounding
+`int8-weights`  Cast, Mul: multiplied out when the file is loaded, then as fast and as large in memory as float32
+
+Weights lie as in float32, a row for each output, with a scale for each row; biases are int32 where they join an integer sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vit_zoo.files import Stored
+from vit_zoo.files.stored import as_float
+from vit_zoo.graph.onnx_ops import Heads, OnnxOps, Scope, Value
+
+if TYPE_CHECKING:
+    from vit_zoo.files.stored import Array
+    from vit_zoo.vit_spec import ViTSpec
+
+FLOAT = 1  # onnx.TensorProto.DataType
+LARGEST = 127  # symmetric: -128 stays unused
+
+
+@dataclass(frozen=True)
+class Layer:
+    """How a linear layer's input is rounded, x = scale (q - zero), and what its outputs lose by it on average."""
+
+    scale: float = 1.0
+    zero: int = 0
+    lost: Array | None = None
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """The layers that compute in int8, by path, and the factors by which the channels of their inputs are smaller."""
+
+    layers: Mapping[str, Layer]
+    smoothing: Mapping[str, Array] = field(default_factory=dict)
+
+
+def quantisable(spec: ViTSpec) -> tuple[str, ...]:
+    """The layers worth it: those of the blocks and of attention pooling; not the patches', whose input are pixels, nor heads."""
+    names = ("attn.qkv", *(["attn.proj"] if spec.attn_out else []), "mlp.fc1", "mlp.fc2")
+    pooling = ("kv", "proj", "mlp.fc1", "mlp.fc2") if spec.pool == "map" else ()
+    return (*(f"blocks.{i}.{name}" for i in range(spec.depth) for name in names), *(f"attn_pool.{name}" for name in pooling))
+
+
+def smoothable(path: str, spec: ViTSpec) -> str | None:
+    """What can take the factors of a layer's input channels in front of it: a norm, or rows of a layer; None: nothing."""
+    block, _, name = path.rpartition(".attn." if ".attn." in path else ".mlp.")
+    if not block.startswith("blocks."):
+        return None
+    if name == "fc2":
+        return f"{block}.mlp.fc1" if spec.mlp == "swiglu" else None  # a GELU lies between
+    return {"qkv": f"{block}.norm1", "fc1": f"{block}.norm2", "proj": f"{block}.attn.qkv"}[name]
+
+
+def smoothed(tensors: Mapping[str, Stored], spec: ViTSpec, factors: Mapping[str, Array]) -> dict[str, Stored]:
+    """The same function with other weights: channels of a layer's input divided by `factors`, its columns multiplied."""
+    found = dict(tensors)
+
+    def change(name: str, function: Callable[[Array], Array]) -> None:
+        if name in found:
+            found[name] = Stored("F32", found[name].shape, partial(_changed, found[name], function))
+
+    for path, by in factors.items():
+        before = smoothable(path, spec)
+        assert before is not None
+        rows = slice(None) if "norm" in before else slice(-len(by), None)  # the values of qkv, the gated half of fc1
+        for name in (f"{before}.weight", f"{before}.bias", *([f"{before.removesuffix('qkv')}v_bias"] if "qkv" in before else [])):
+            change(name, partial(_divided, by=by, rows=rows))
+        change(f"{path}.weight", partial(_multiplied, by=by))
+    return found
+
+
+def quantised(tensors: Mapping[str, Stored], kind: str, layers: Mapping[str, Layer]) -> dict[str, Stored]:
+    """The tensors of a file: `.weight` in I8 with `.weight_scale`, `.bias` in I32 with `.bias_scale` if static."""
+    found = dict(tensors)
+    for path, layer in layers.items():
+        weight = tensors[f"{path}.weight"]
+        rows = weight.shape[0]
+        found[f"{path}.weight"] = Stored("I8", weight.shape, partial(_rounded, weight))
+        shape = (rows, 1) if kind == "int8-weights" else (rows,)
+        found[f"{path}.weight_scale"] = Stored("F32", shape, partial(_scales, weight, shape))
+        bias = bias_of(tensors, path)
+        if kind == "int8-weights" or (bias is None and layer.lost is None):
+            continue
+        for name in ("q_bias", "v_bias"):
+            found.pop(f"{path.removesuffix('qkv')}{name}", None)
+        whole = partial(_whole_bias, bias, layer, rows)
+        if kind == "int8-dynamic":
+            found[f"{path}.bias"] = Stored("F32", (rows,), whole)
+        else:
+            found[f"{path}.bias"] = Stored("I32", (rows,), partial(_integers, whole, weight, layer))
+            found[f"{path}.bias_scale"] = Stored("F32", (rows,), partial(_bias_scales, weight, layer))
+    return found
+
+
+def bias_of(tensors: Mapping[str, Stored], path: str) -> Callable[[], Array] | None:
+    """A layer's bias, also where queries and values have their own and keys none."""
+    parent = path.removesuffix("qkv")
+    if f"{path}.bias" in tensors:
+        return partial(values_of, tensors[f"{path}.bias"])
+    if parent != path and f"{parent}q_bias" in tensors:
+        return partial(_joined, tensors[f"{parent}q_bias"], tensors[f"{parent}v_bias"])
+    return None
+
+
+class Int8Ops(OnnxOps):
+    """Products of the layers whose weight is I8 in integers; the tensors are those of `quantised`."""
+
+    kind: str = "int8-static"
+    layers: Mapping[str, Layer] = {}
+
+    def qkv(
+        self, m: Scope, x: Value, heads: int, rows: tuple[int, int] | None, biases: tuple[Scope, Scope] | None
+    ) -> tuple[Heads, Heads, Heads]:
+        joined = m.path in self.layers and self.kind != "int8-weights"  # then the biases are one, the layer's own
+        return super().qkv(m, x, heads, rows, None if joined else biases)
+
+    def _product(self, m: Scope, x: str, start: int, stop: int, bias: str | None) -> str:
+        layer = self.layers.get(m.path)
+        if layer is None:
+            return super()._product(m, x, start, stop, bias)
+        weight = self._initializer(f"{m.path}.weight", start, stop, matrix=True)
+        scale = self._initializer(f"{m.path}.weight_scale", start, stop)
+        added = [] if bias is None else [bias]
+        if self.kind == "int8-weights":
+            floats = self._node("Mul", self._node("Cast", weight, to=FLOAT), scale)
+            return self._node("Gemm", x, floats, *added, transB=1)
+        if self.kind == "int8-dynamic":
+            names = self._new("DynamicQuantizeLinear", 3)
+            self._emit("DynamicQuantizeLinear", (x,), names)
+            weight = self._node("Transpose", weight, perm=[1, 0])  # folded when the file is loaded
+            sums = self._node("Cast", self._node("MatMulInteger", names[0], weight, names[2]), to=FLOAT)
+            found = self._node("Mul", sums, self._node("Mul", names[1], scale))
+            return self._node("Add", found, *added) if added else found
+        step, zero = self._float(layer.scale), self._byte(layer.zero)
+        x = self._node("DequantizeLinear", self._node("QuantizeLinear", x, step, zero), step, zero)
+        return self._node("Gemm", x, self._node("DequantizeLinear", weight, scale, axis=0), *added, transB=1)
+
+    def _bias(self, m: Scope, start: int, stop: int) -> str | None:
+        if m.path not in self.layers or self.kind != "int8-static" or f"{m.path}.bias" not in self.tensors:
+            return super()._bias(m, start, stop)
+        bias, scale = (self._initializer(f"{m.path}.{name}", start, stop) for name in ("bias", "bias_scale"))
+        return self._node("DequantizeLinear", bias, scale, axis=0)
+
+
+def values_of(stored: Stored) -> Array:
+    """The values in float32."""
+    return as_float(stored.dtype, stored.array()).astype("<f4", copy=False)
+
+
+def row_scales(matrix: Array) -> Array:
+    """The step of each row's integers; 1 for a row of zeros, float32."""
+    largest = np.abs(matrix).max(axis=1)
+    return np.where(largest > 0, largest / LARGEST, 1).astype("<f4")
+
+
+def rounded(matrix: Array, scales: Array) -> Array:
+    return np.clip(np.rint(matrix / scales[:, None]), -LARGEST, LARGEST).astype(np.int8)
+
+
+def _matrix(stored: Stored) -> Array:
+    return values_of(stored).reshape(stored.shape[0], -1)
+
+
+def _rounded(weight: Stored) -> Array:
+    matrix = _matrix(weight)
+    return rounded(matrix, row_scales(matrix)).reshape(weight.shape)
+
+
+def _scales(weight: Stored, shape: tuple[int, ...]) -> Array:
+    return row_scales(_matrix(weight)).reshape(shape)
+
+
+def _bias_scales(weight: Stored, layer: Layer) -> Array:
+    return (row_scales(_matrix(weight)) * np.float32(layer.scale)).astype("<f4")
+
+
+def _whole_bias(bias: Callable[[], Array] | None, layer: Layer, rows: int) -> Array:
+    values = np.zeros(rows, "<f4") if bias is None else bias()
+    return values if layer.lost is None else (values + layer.lost).astype("<f4")
+
+
+def _integers(bias: Callable[[], Array], weight: Stored, layer: Layer) -> Array:
+    return np.clip(np.rint(bias().astype("<f8") / _bias_scales(weight, layer)), -(2**31), 2**31 - 1).astype("<i4")
+
+
+def _joined(q: Stored, v: Stored) -> Array:
+    parts = [values_of(q), np.zeros(q.shape, "<f4"), values_of(v)]
+    return np.concatenate(parts)
+
+
+def _changed(stored: Stored, function: Callable[[Array], Array]) -> Array:
+    return function(values_of(stored))
+
+
+def _divided(values: Array, *, by: Array, rows: Any) -> Array:
+    found = values.copy()
+    found[rows] = (values[rows].T / by).T
+    return found
+
+
+def _multiplied(values: Array, *, by: Array) -> Array:
+    return values * by
