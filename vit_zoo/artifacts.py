@@ -22,7 +22,12 @@ from vit_zoo.model_config import ModelConfig
 from vit_zoo.sources import Source
 
 if TYPE_CHECKING:
+    from vit_zoo.formats.artifact import Array
+    from vit_zoo.graph.build import Graph
+    from vit_zoo.graph.int8_ops import Quantisation
+    from vit_zoo.parity.judging import Judgement
     from vit_zoo.parity.report import Effort, ParityReport
+    from vit_zoo.quantising.rounding import Rounding
 
 Placement = Literal["inline", "external", "shared"]
 
@@ -35,6 +40,7 @@ class Export:
     config: ModelConfig
     report: ParityReport | None
     data: Path | None = None
+    judgement: Judgement | None = None  # of an int8 file that had to reach something
 
 
 def target_of(
@@ -62,32 +68,55 @@ def write_onnx_file(
     form: Form,
     placement: Placement | None,
     effort: Effort | None,
+    rounding: Rounding | None = None,
 ) -> Export:
+    """`rounding` says how an int8 form is calibrated, and what it must reach."""
     from vit_zoo.graph.build import build
     from vit_zoo.graph.write import PROTO_LIMIT, inline_size, write_external, write_inline, write_shared
 
     assert source.tensors is not None
-    graph = build(source.config.spec, source.tensors, form)
+    spec, tensors = source.config.spec, source.tensors
+    graph = build(spec, tensors, form)
     placement = placement or ("inline" if inline_size(graph) <= PROTO_LIMIT else "external")
-    details: dict[str, Any] = {**_details(effort), **replace(form, outputs=graph.outputs).document(), "placement": placement}
-    size = sum(tensor.nbytes for tensor in source.tensors.values())
+    details: dict[str, Any] = {**_details(effort), "placement": placement}
+    size = sum(weight.stop - weight.start for weight in graph.weights.values())
+    data: Staged | None = None
     with ExitStack() as stack:
         if placement == "external":
             folder = stack.enter_context(staging_folder(target))
             staged = stack.enter_context(Staged(target, folder=folder))
             data = stack.enter_context(Staged(target.with_name(target.name + "_data"), need=size, folder=folder))
             details["data"] = data.target.name
-            write_external(graph, staged, data, _metadata(source.config, details))
-            return _finish(staged, source.config, _verified(staged, live, effort, data), data)
-        staged = stack.enter_context(Staged(target, need=size if placement == "inline" else 0))
-        if placement == "inline":
-            write_inline(graph, staged, _metadata(source.config, details))
         else:
+            staged = stack.enter_context(Staged(target, need=size if placement == "inline" else 0))
+        if placement == "shared":
             assert source.path is not None
             details["data"] = source.path.name
             details["header_sha256"] = SafetensorsFile(source.path).header_sha256
-            write_shared(graph, staged, _metadata(source.config, details), source.digest)
-        return _finish(staged, source.config, _verified(staged, live, effort))
+        if form.precision != "fp32":
+            details["source_sha256"] = source.digest or digest_of(tensors)
+
+        def write(graph: Graph, form: Form) -> None:
+            metadata = _metadata(source.config, {**details, **replace(form, outputs=graph.outputs).document()})
+            if data is not None:
+                write_external(graph, staged, data, metadata)
+            elif placement == "inline":
+                write_inline(graph, staged, metadata)
+            else:
+                write_shared(graph, staged, metadata, source.digest)
+
+        def write_rounded(kept: tuple[str, ...], quantisation: Quantisation) -> Path:
+            rounded = replace(form, kept=kept)
+            write(build(spec, tensors, rounded, quantisation), rounded)
+            return staged.path
+
+        judgement = None
+        if rounding is None:
+            write(graph, form)
+        else:
+            judgement = rounding.settle(live.model, tensors, write_rounded)
+        report = _verified(staged, live, effort, data, None if rounding is None else rounding.stack())
+        return _finish(staged, source.config, report, data, judgement)
 
 
 def write_program(
@@ -105,33 +134,47 @@ def write_program(
         return _finish(staged, source.config, _verified(staged, live, effort))
 
 
-def _verified(staged: Staged, live: Live, effort: Effort | None, data: Staged | None = None) -> ParityReport | None:
+def _verified(
+    staged: Staged, live: Live, effort: Effort | None, data: Staged | None = None, pictures: Array | None = None
+) -> ParityReport | None:
     if effort is None:
         return None
     from vit_zoo.parity.check import check_parity
 
     try:
-        return check_parity(staged.path, live.reference, companion=None if data is None else data.path, effort=effort)
+        companion = None if data is None else data.path
+        return check_parity(staged.path, live.reference, companion=companion, effort=effort, pictures=pictures)
     except RefusedContent as error:  # what we wrote does not even open
         aside = staged.reject()
         hint = f"set aside as {aside.name}"
         raise CheckFailed(f"does not open: {error.message}", where=staged.target, hint=hint) from None
 
 
-def _finish(staged: Staged, config: ModelConfig, report: ParityReport | None, data: Staged | None = None) -> Export:
+def _finish(
+    staged: Staged,
+    config: ModelConfig,
+    report: ParityReport | None,
+    data: Staged | None = None,
+    judgement: Judgement | None = None,
+) -> Export:
     """Name the file, or set it aside; the report goes beside it, and no old one outlives its file."""
     target = staged.target
-    if report is not None and not report.ok:
+    if report is not None and judgement is not None:
+        report = report.model_copy(update={"judgement": judgement})
+    cause = None
+    if judgement is not None and not judgement.ok:
+        cause = f"does not reach what is asked of it: {judgement}"
+    elif report is not None and not report.ok:
+        cause = f"does not compute the model: {report.summary()}"
+    if cause is not None:
         aside = staged.reject()
         if data is not None:
             data.reject()
-        write_text(report_path(aside), report.model_copy(update={"file": aside.name}).dumps())
-        raise CheckFailed(
-            f"does not compute the model: {report.summary()}",
-            where=target,
-            hint=f"set aside as {aside.name}",
-            details={"report": report.model_dump(mode="json")},
-        )
+        details = {}
+        if report is not None:
+            write_text(report_path(aside), report.model_copy(update={"file": aside.name}).dumps())
+            details = {"report": report.model_dump(mode="json")}
+        raise CheckFailed(cause, where=target, hint=f"set aside as {aside.name}", details=details)
     with writing(target):
         report_path(target).unlink(missing_ok=True)
     if data is not None:
@@ -140,7 +183,7 @@ def _finish(staged: Staged, config: ModelConfig, report: ParityReport | None, da
     if report is not None:
         report = report.model_copy(update={"file": target.name})
         write_text(report_path(target), report.dumps())
-    return Export(target, config, report, None if data is None else data.target)
+    return Export(target, config, report, None if data is None else data.target, judgement)
 
 
 def _details(effort: Effort | None) -> dict[str, Any]:

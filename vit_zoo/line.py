@@ -15,7 +15,7 @@ from vit_zoo.files import write_text
 from vit_zoo.files.atomic import check_target, writing
 from vit_zoo.formats import SUFFIX, describe
 from vit_zoo.formats.artifact import report_path
-from vit_zoo.graph.form import OPSET, Form
+from vit_zoo.graph.form import OPSET, Form, Precision
 from vit_zoo.live import Live, check_content, filled, random_model, with_own_weights, with_some_weights, write_model
 from vit_zoo.sources import ModelLike, Source, find_source
 
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
     from vit_zoo.converting import Converted
     from vit_zoo.model import ViT
+    from vit_zoo.model_config import ModelConfig
     from vit_zoo.parity.references import Reference
     from vit_zoo.parity.report import Effort, ParityReport
+    from vit_zoo.quantising.rounding import Rounding
 
 Note = Callable[[str], None]  # what a person should hear while it happens
 
@@ -133,6 +135,11 @@ def export(
     verify: bool | Effort = True,
     weights: str | os.PathLike[str] | None = None,
     seed: int | None = None,
+    precision: Precision = "fp32",
+    calibrate: str | os.PathLike[str] | None = None,
+    evaluate: str | os.PathLike[str] | None = None,
+    min_agreement: float | None = None,
+    min_accuracy: float | None = None,
     note: Note = lambda line: None,
     **facts: Any,
 ) -> list[Export]:
@@ -142,16 +149,25 @@ def export(
     the file (the default below 2 GiB), `external` in `.onnx_data` beside it, `shared` with the `model.safetensors` of the
     folder. A registry name alone is exported with the random weights of `seed`, or those that ship with it. `verify` may
     name the effort, as in `verify`.
-    Raises CheckFailed when a file does not compute the model: it is then set aside as `*.rejected`.
+    `precision` of ONNX files: `fp32` (weights as they are stored), `fp16`, `bf16`, `int8-static` (ranges from the images in
+    the folder `calibrate`), `int8-dynamic` (ranges of the batch at hand, so that images share their rounding) or
+    `int8-weights`. An int8 file may have to give the model's first class for a share of `min_agreement`, or be right for
+    `min_accuracy`, of the images in `evaluate` (else of a quarter of `calibrate`, held out): as few layers as that takes
+    stay in float.
+    Raises CheckFailed when a file does not compute the model, or not well enough: it is then set aside as `*.rejected`.
     """
     formats = [to] if isinstance(to, str) else list(dict.fromkeys(to))
     for format_ in formats:
         if format_ not in SUFFIX:
             raise InputError(f"no format '{format_}'; there are {', '.join(SUFFIX)}")
-    form = Form(opset=OPSET if opset is None else opset, outputs=tuple(outputs))
+    form = Form(opset=OPSET if opset is None else opset, outputs=tuple(outputs), precision=precision)
     source = find_source(model, weights=weights, **facts)
-    if "onnx" not in formats and (opset is not None or placement is not None):
-        raise InputError("opset and the placement of weights are of ONNX files")
+    if "onnx" not in formats and (opset is not None or placement is not None or precision != "fp32"):
+        raise InputError("opset, precision and the placement of weights are of ONNX files")
+    if placement == "shared" and precision != "fp32":
+        raise InputError(f"shared weights are those of the folder, not in {precision}")
+    folders = [None if folder is None else Path(folder) for folder in (calibrate, evaluate)]
+    rounding = _rounding(form, source.config, folders[0], folders[1], min_agreement, min_accuracy)
     if source.tensors is None:
         source = with_some_weights(source, str(model), seed)
     elif seed is not None:
@@ -169,7 +185,7 @@ def export(
     for format_, target in targets.items():
         note(f"writing {target}{', then checking it' if verify else ''}")
         if format_ == "onnx":
-            written.append(write_onnx_file(source, target, live, form, placement, effort))
+            written.append(write_onnx_file(source, target, live, form, placement, effort, rounding))
         else:
             written.append(write_program(source, target, live, format_, outputs, effort))
     return written
@@ -182,6 +198,7 @@ def verify(
     effort: Effort = "default",
     fixed: Sequence[str] = (),
     blocks: bool = False,
+    pictures: str | os.PathLike[str] | None = None,
     **facts: Any,
 ) -> ParityReport:
     """Check that an artifact, any tool's, computes a model; or that two checkpoints, or two artifacts, compute the same.
@@ -189,7 +206,8 @@ def verify(
     `against` is anything that `load` takes, another artifact, or another library's live module, which then computes by
     its own code; without it, the spec and the weights that the file itself holds. `effort`: `quick` (no float64, no
     optimiser off), `default`, or `full` (more images and batches, every inner value). `fixed` names axes that a file
-    declares free and that are used at one size only. `blocks` measures the error behind every block. Writes
+    declares free and that are used at one size only. `blocks` measures the error behind every block; `pictures` is a folder of real images that a quantised file is measured
+    on, for its ranges are those of the images that it was calibrated with. Writes
     `FILE.parity.json` beside an artifact; but the verdict that these very bytes got against their model stays, unless a
     greater effort confirms it or the file contradicts itself. Does not raise for a file that fails: the report says so.
     """
@@ -212,10 +230,39 @@ def verify(
         reference = reference_of(against, facts, about)
     data = about.export.get("data")
     companion = None if data is None else path.parent / str(data)
-    report = check_parity(path, reference, companion=companion, effort=effort, fixed=fixed, held=held, blocks=blocks)
+    stack = None if pictures is None else _stack(Path(pictures), about.config or reference.config, path)
+    report = check_parity(
+        path, reference, companion=companion, effort=effort, fixed=fixed, held=held, blocks=blocks, pictures=stack
+    )
     if report.replaces(read_report(path), alone=against is None):
         write_text(report_path(path), report.dumps())
     return report
+
+
+def _stack(folder: Path, config: ModelConfig | None, path: Path) -> Any:
+    """Real images, prepared as the model says."""
+    from vit_zoo.quantising.pictures import read_pictures
+
+    if config is None:
+        raise InputError("does not say how images are prepared", where=path)
+    return read_pictures(folder, config).stack()
+
+
+def _rounding(
+    form: Form,
+    config: ModelConfig,
+    calibrate: Path | None,
+    evaluate: Path | None,
+    min_agreement: float | None,
+    min_accuracy: float | None,
+) -> Rounding | None:
+    if form.precision == "fp32" and not any(value is not None for value in (calibrate, evaluate, min_agreement, min_accuracy)):
+        return None  # what follows imports numpy and Pillow
+    from vit_zoo.quantising.rounding import rounding_of
+
+    return rounding_of(
+        form, config, calibrate=calibrate, evaluate=evaluate, min_agreement=min_agreement, min_accuracy=min_accuracy
+    )
 
 
 def _check_effort(effort: str | None) -> None:

@@ -194,6 +194,13 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
 @click.option(
     "--verify", type=click.Choice(["on", "quick", "full", "off"]), default="on", show_default=True, help="Check the file on disk."
 )
+@click.option("--fp16", "precision", flag_value="fp16", help="ONNX: weights and products in float16, the rest in float32.")
+@click.option("--bf16", "precision", flag_value="bf16", help="ONNX: weights stored in bfloat16, computed in float32.")
+@click.option("--int8", type=click.Choice(["static", "dynamic", "weights"]), help="ONNX: rounded to 8 bits; see below.")
+@click.option("--calibrate", type=click.Path(path_type=Path), metavar="DIR", help="Images that int8 ranges are taken from.")
+@click.option("--evaluate", type=click.Path(path_type=Path), metavar="DIR", help="Images to judge int8 by.")
+@click.option("--min-agreement", type=float, metavar="SHARE", help="Of images with the model's own first class, 0 to 1.")
+@click.option("--min-accuracy", type=float, metavar="SHARE", help="Of images that are right; their folders name the classes.")
 @click.option("--weights", metavar="SRC", help="Weights for a registry name: a folder or a checkpoint file.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Of a registry name's random weights; 0 by default.")
 @facts
@@ -201,24 +208,35 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
 @speaking
 def export(
     model: str | None, onnx: bool, torchscript: bool, pt2: bool, out: str | None, opset: int | None, placement: Any,
-    outputs: str | None, verify: str, weights: str | None, seed: int | None, facts: dict[str, Any], voice: Voice,
+    outputs: str | None, verify: str, precision: Any, int8: str | None, calibrate: Path | None, evaluate: Path | None,
+    min_agreement: float | None, min_accuracy: float | None, weights: str | None, seed: int | None, facts: dict[str, Any],
+    voice: Voice,
 ) -> None:  # fmt: skip
     """Export a model (the current folder's by default), and verify every file before it gets its name.
+
+    --int8 static takes each layer's range from --calibrate, so that an image's answer does not depend on its batch mates;
+    dynamic takes that of the batch; weights rounds nothing else. With --min-agreement or --min-accuracy, as few layers as
+    that takes stay in float, or the export fails.
 
     \b
     vitzoo export --onnx
     vitzoo export checkpoint.safetensors --onnx --torchscript --pt2
+    vitzoo export --onnx --int8 static --calibrate photos --min-agreement 0.99
     """
     formats = [name for name, wanted in (("onnx", onnx), ("torchscript", torchscript), ("pt2", pt2)) if wanted]
     if not formats:
         raise InputError("name a format: --onnx, --torchscript, --pt2")
+    if precision is not None and int8 is not None:
+        raise InputError(f"either --{precision} or --int8")
+    how: Any = precision or ("fp32" if int8 is None else f"int8-{int8}")
     note_name(model, voice)
     from vit_zoo.line import export as export_model
 
     done = export_model(
         "." if model is None else model, formats, out=out, opset=opset, placement=placement,
         outputs=[] if outputs is None else outputs.split(","), verify=VERIFY.get(verify, verify), weights=weights, seed=seed,
-        note=voice.progress, **facts,
+        precision=how, calibrate=calibrate, evaluate=evaluate,
+        min_agreement=min_agreement, min_accuracy=min_accuracy, note=voice.progress, **facts,
     )  # fmt: skip
     if done[0].config.random_seed is not None:
         _warn_random(done[0].config, voice)
@@ -265,13 +283,15 @@ def _size(path: Path) -> str:
 @click.option("--quick", "effort", flag_value="quick", help="Three images, no float64, the optimiser on only.")
 @click.option("--full", "effort", flag_value="full", help="More images and batches, and every inner value.")
 @click.option("--fixed", metavar="AXES", help="Axes declared free but used at one size: channels, height, width.")
+@click.option("--pictures", type=click.Path(path_type=Path), metavar="DIR", help="Real images to measure an int8 file on.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the error behind each block into this file, .png or .svg.")
 @facts
 @zoo
 @speaking
 def verify(
-    artifact: str, against: str | None, effort: Any, fixed: str | None, plot: Path | None, facts: dict[str, Any], voice: Voice
-) -> None:
+    artifact: str, against: str | None, effort: Any, fixed: str | None, pictures: Path | None, plot: Path | None,
+    facts: dict[str, Any], voice: Voice,
+) -> None:  # fmt: skip
     """Check that an exported file, any tool's, computes its model, or that two models or files compute the same.
 
     Exit code 3 if not, with the first block and operation that part. Writes ARTIFACT.parity.json.
@@ -292,7 +312,9 @@ def verify(
         check_picture(plot)
     voice.progress(f"checking {artifact}")
     axes = [] if fixed is None else fixed.split(",")
-    report = verify_artifact(artifact, against, effort=effort or "default", fixed=axes, blocks=plot is not None, **facts)
+    report = verify_artifact(
+        artifact, against, effort=effort or "default", fixed=axes, blocks=plot is not None, pictures=pictures, **facts
+    )
     if plot is not None:
         from vit_zoo.parity.picture import draw
 

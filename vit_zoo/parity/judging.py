@@ -129,6 +129,31 @@ class Agreement(BaseModel):
         return size + ("" if self.top1 is None else f", the same first class for {100 * self.top1:.1f} %")
 
 
+class Judgement(BaseModel):
+    """How a file answers real images: the share with the model's first class, and of right ones where classes are known."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    images: int
+    agreement: float
+    accuracy: float | None
+    accuracy_before: float | None  # the model's own
+    min_agreement: float | None
+    min_accuracy: float | None
+    kept: tuple[str, ...]  # layers left in float, the guiltiest first
+
+    @property
+    def ok(self) -> bool:
+        fine = self.min_agreement is None or self.agreement >= self.min_agreement
+        return fine and (self.min_accuracy is None or (self.accuracy is not None and self.accuracy >= self.min_accuracy))
+
+    def __str__(self) -> str:
+        text = f"the model's first class for {100 * self.agreement:.2f} % of {self.images} real images"
+        if self.accuracy is not None and self.accuracy_before is not None:
+            text += f", {100 * self.accuracy:.2f} % right (the model: {100 * self.accuracy_before:.2f} %)"
+        return text + (f"; left in float: {', '.join(self.kept)}" if self.kept else "")
+
+
 DECIBELS, ANGLE, TOP1, IMAGES = 25.0, 2e-3, 0.90, 64  # what an int8 file must reach over that many images
 
 

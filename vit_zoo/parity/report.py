@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vit_zoo.files import read_json
 from vit_zoo.formats.artifact import report_path
-from vit_zoo.parity.judging import Agreement, Comparison
+from vit_zoo.parity.judging import Agreement, Comparison, Judgement
 
 Effort = Literal["quick", "default", "full"]
 EFFORTS = ("quick", "default", "full")
@@ -59,6 +59,8 @@ class ParityReport(BaseModel):
     reference: str
     comparisons: tuple[Comparison, ...]
     agreements: tuple[Agreement, ...]
+    judgement: Judgement | None = None  # of a quantised file, on real images, where it was asked for
+    headroom: float | None = None  # how many times larger the largest float16 value inside could be
     blocks: tuple[BlockError, ...]
     parting: Parting | None
     faults: tuple[str, ...]
@@ -88,7 +90,8 @@ class ParityReport(BaseModel):
             return self.faults[0] + where
         if self.verdict == "approximate":
             worst = min(self.agreements, key=lambda a: a.decibels or 0)
-            return f"{worst.output} over {worst.images} images: {worst}"
+            real = "" if self.judgement is None else f"; {self.judgement}"
+            return f"{worst.output} over {worst.images} images: {worst}{real}"
         worst_ = max(self.comparisons, key=lambda c: math.inf if c.relative is None else c.relative)
         floor = "" if worst_.floor is None else f" (torch's own float32: {worst_.floor:.1e})"
         where = f"{worst_.output} at batch {worst_.batch}, image '{worst_.worst_input}', {_optimiser(worst_.optimised)}"

@@ -178,10 +178,13 @@ class Runs:
                 return
             self._once(checked.get(), x, results, list(names), True)
 
-    def over_many(self, checked: Sessions) -> None:
+    def over_many(self, checked: Sessions, pictures: Array | None = None) -> None:
         """A quantised file is measured over many images, one at a time where it can be: never called parity."""
         count, artifact = checked.batch or 1, checked.get()
-        stack = many_images(self.reference.frame, -(-MANY // count) * count)
+        many = -(-MANY // count) * count
+        stack = many_images(self.reference.frame, many) if pictures is None else pictures
+        if len(stack) % count:
+            stack = np.resize(stack, (many, *stack.shape[1:]))
         for theirs, ours in self.names.items():
             pairs = []
             for x in np.split(stack, len(stack) // count):

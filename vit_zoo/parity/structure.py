@@ -24,6 +24,7 @@ COSTLY = ("Gemm", "MatMul", "Conv", "Attention", "FusedMatMul", "MultiHeadAttent
 QUANTISED = ("integer", "quanti", "qlinear", "qattention", "qgemm", "nbits", "bnb4")  # in the names of operators
 PRECISIONS = ("fp32", "fp16", "bf16")  # finest first
 HALVES = {10: "fp16", 16: "bf16"}  # TensorProto.DataType
+INTEGERS = (2, 3)  # of eight bits, TensorProto.DataType
 NORMS = ("LayerNormalization", "SkipLayerNormalization")
 
 
@@ -177,6 +178,8 @@ def _precision(read: Skeleton) -> str:
     """The coarsest type that goes into a matrix product, followed from inputs and weights through casts."""
     types = {value.name: value.type.tensor_type.elem_type for value in read.proto.graph.input}
     types |= {tensor.name: tensor.data_type for tensor in read.proto.graph.initializer}
+    if any(tensor.data_type in INTEGERS and len(tensor.dims) > 1 for tensor in read.proto.graph.initializer):
+        return "int8"
     coarsest = "fp32"
     for node in read.nodes:
         if any(part in node.op_type.lower() for part in QUANTISED):

@@ -1,0 +1,147 @@
+"""Whether a quantised file still answers as the model does, on real images; and which layers are to blame if not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vit_zoo.errors import InputError
+from vit_zoo.graph.int8_ops import Layer, Quantisation, bias_of, quantised, values_of
+from vit_zoo.parity.judging import Judgement
+from vit_zoo.quantising.calibration import step_of, stepped
+from vit_zoo.quantising.pictures import Pictures
+
+if TYPE_CHECKING:
+    from vit_zoo.files import Stored
+    from vit_zoo.formats.artifact import Array, Artifact
+    from vit_zoo.model import ViT
+
+RANKING = 1  # batches of images that a layer's guilt is measured on
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a file must reach, and the images that it is measured on."""
+
+    pictures: Pictures
+    min_agreement: float | None = None
+    min_accuracy: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("min_agreement", "min_accuracy"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise InputError(f"{name} {value}: a share, above 0 and up to 1")
+        if self.min_accuracy is not None and self.pictures.classes is None:
+            hint = "put the images into folders named as the labels, or as the numbers of the classes"
+            raise InputError("min_accuracy needs the classes of the images", hint=hint)
+
+    def answers(self, model: ViT) -> tuple[int, ...]:
+        """The model's own first classes."""
+        import torch
+
+        found: list[int] = []
+        with torch.inference_mode():
+            for images, _ in self.pictures.batches():
+                found += model(torch.from_numpy(images)).argmax(dim=-1).tolist()
+        return tuple(found)
+
+    def judge(self, artifact: Artifact, answers: tuple[int, ...], kept: tuple[str, ...]) -> Judgement:
+        """One image at a time, so that none can profit from its batch mates."""
+        given = [int(artifact.run(x[None])["logits"][0].argmax()) for images, _ in self.pictures.batches() for x in images]
+        right = self.pictures.classes
+        return Judgement(
+            images=len(given),
+            agreement=_share(given, answers),
+            accuracy=None if right is None else _share(given, right),
+            accuracy_before=None if right is None else _share(answers, right),
+            min_agreement=self.min_agreement,
+            min_accuracy=self.min_accuracy,
+            kept=kept,
+        )
+
+
+def _share(some: Any, others: Any) -> float:
+    return float(np.mean(np.asarray(some) == np.asarray(others)))
+
+
+def gentlest(passes: Callable[[int], bool], count: int) -> int | None:
+    """The fewest layers to leave in float, out of `count` ranked ones: doubled until it passes, then halved between.
+
+    None if not even all of them are enough.
+    """
+    failing, tried = 0, 1
+    while not passes(tried):
+        if tried == count:
+            return None
+        failing, tried = tried, min(2 * tried, count)
+    while tried - failing > 1:
+        middle = (tried + failing) // 2
+        if passes(middle):
+            tried = middle
+        else:
+            failing = middle
+    return tried
+
+
+def ranked(model: ViT, tensors: Mapping[str, Stored], quantisation: Quantisation, kind: str, pictures: Pictures) -> list[str]:
+    """The layers, the one first whose rounding alone moves the outputs most."""
+    import torch
+
+    images = [torch.from_numpy(x) for x, _ in islice(pictures.batches(), RANKING)]
+    with torch.inference_mode():
+        wanted = [model(x) for x in images]
+        guilt = {}
+        for path, layer in quantisation.layers.items():
+            factors = {path: quantisation.smoothing[path]} if path in quantisation.smoothing else {}
+            with _rounding(model, path, layer, tensors, factors, kind):
+                guilt[path] = sum(float((model(x) - y).square().sum()) for x, y in zip(images, wanted, strict=True))
+    return sorted(guilt, key=lambda path: -guilt[path])
+
+
+@contextmanager
+def _rounding(
+    model: ViT, path: str, layer: Layer, tensors: Mapping[str, Stored], factors: Mapping[str, Array], kind: str
+) -> Iterator[None]:
+    """The model with one layer rounded as the file rounds it; factors in front of the layer are undone by those in it."""
+    import torch
+
+    module = model.get_submodule(path)
+    by = torch.from_numpy(factors[path]) if path in factors else torch.ones(())
+    whole = {name: tensors[name] for name in tensors if name.startswith(path.rsplit(".", 1)[0])}
+    weight = whole[f"{path}.weight"]
+    changed = dict(whole)
+    if path in factors:
+        changed[f"{path}.weight"] = replace(weight, dtype="F32", array=lambda: values_of(weight) * factors[path], span=None)
+    stored = quantised(changed, kind, {path: layer})
+    matrix = torch.from_numpy(
+        stored[f"{path}.weight"].array().astype("<f4") * stored[f"{path}.weight_scale"].array().reshape(-1, 1)
+    )
+    bias = bias_of(tensors, path)
+    lost = 0 if layer.lost is None else torch.from_numpy(layer.lost)
+    added = lost if bias is None else torch.from_numpy(bias()) + lost
+
+    def rounded(x: Any) -> Any:
+        if kind == "int8-weights":
+            return x
+        values = x.numpy()
+        step, zero = (layer.scale, layer.zero) if kind == "int8-static" else _dynamic(values)
+        return torch.from_numpy(stepped(values, step, zero))
+
+    def replaced(m: Any, args: Any, output: Any) -> Any:
+        return rounded(args[0] / by) @ matrix.T + added
+
+    handle = module.register_forward_hook(replaced)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _dynamic(values: Array) -> tuple[float, int]:
+    return step_of(float(values.min()), float(values.max()))

@@ -1,0 +1,118 @@
+"""How an int8 file is settled: calibrated, written, judged on real images, and written again with guilty layers in float."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vit_zoo.errors import InputError
+from vit_zoo.formats import open_artifact
+from vit_zoo.graph.int8_ops import Layer, Quantisation, quantisable
+from vit_zoo.quantising.calibration import calibrated
+from vit_zoo.quantising.gate import Gate, gentlest, ranked
+from vit_zoo.quantising.pictures import CALIBRATING, JUDGING, Pictures, read_pictures
+
+if TYPE_CHECKING:
+    from vit_zoo.files import Stored
+    from vit_zoo.formats.artifact import Array
+    from vit_zoo.graph.form import Form
+    from vit_zoo.model import ViT
+    from vit_zoo.model_config import ModelConfig
+    from vit_zoo.parity.judging import Judgement
+
+Write = Callable[[tuple[str, ...], Quantisation], Path]
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """The images to calibrate with, if any, and what the file must reach, if anything."""
+
+    kind: str
+    calibration: Pictures | None
+    gate: Gate | None
+
+    def settle(self, model: ViT, tensors: Mapping[str, Stored], write: Write) -> Judgement | None:
+        """Let `write` make the file with as few layers in float as the gate allows; how the last one written was judged."""
+        whole = self._quantisation(model)
+        if self.gate is None:
+            write((), whole)
+            return None
+        gate, answers = self.gate, self.gate.answers(model)
+
+        def judged(kept: Iterable[str]) -> Judgement:
+            names = tuple(kept)
+            return gate.judge(open_artifact(write(names, _without(whole, names))), answers, names)
+
+        found = judged(())
+        if found.ok:
+            return found
+        ranking = ranked(model, tensors, whole, self.kind, gate.pictures)
+        tried: dict[int, Judgement] = {}
+
+        def passes(count: int) -> bool:
+            tried[count] = judged(ranking[:count])
+            return tried[count].ok
+
+        count = gentlest(passes, len(ranking))
+        if count is None:
+            return tried[len(ranking)]
+        if count != list(tried)[-1]:
+            judged(ranking[:count])
+        return tried[count]
+
+    def stack(self) -> Array | None:
+        """Real images to measure the file on."""
+        pictures = self.gate.pictures if self.gate is not None else self.calibration
+        return None if pictures is None else pictures.stack()
+
+    def _quantisation(self, model: ViT) -> Quantisation:
+        if self.calibration is None:
+            return Quantisation({path: Layer() for path in quantisable(model.spec)})
+        found = calibrated(model, (images for images, _ in self.calibration.batches()))
+        if self.kind == "int8-static":
+            return found
+        return Quantisation({path: Layer() for path in found.layers}, found.smoothing)
+
+
+def _without(quantisation: Quantisation, kept: tuple[str, ...]) -> Quantisation:
+    layers = {path: layer for path, layer in quantisation.layers.items() if path not in kept}
+    return Quantisation(layers, {path: factors for path, factors in quantisation.smoothing.items() if path in layers})
+
+
+def rounding_of(
+    form: Form,
+    config: ModelConfig,
+    *,
+    calibrate: Path | None,
+    evaluate: Path | None,
+    min_agreement: float | None,
+    min_accuracy: float | None,
+) -> Rounding | None:
+    """What the user asks of an int8 form. Raises InputError for words that say nothing to the form, or a lack of images."""
+    gated = min_agreement is not None or min_accuracy is not None
+    if not form.precision.startswith("int8"):
+        if gated or calibrate is not None or evaluate is not None:
+            raise InputError("calibration and its gate are for int8")
+        return None
+    if form.precision == "int8-static" and calibrate is None:
+        raise InputError("static int8 needs images to calibrate with", hint="--calibrate FOLDER; --int8 dynamic needs none")
+    if form.precision == "int8-weights" and calibrate is not None and not gated:
+        raise InputError("weights alone need no calibration")
+    if evaluate is not None and not gated:
+        raise InputError("say what the images to evaluate must show", hint="--min-agreement or --min-accuracy")
+    if gated and ("logits" not in (form.outputs or (config.spec.output,)) or not config.spec.num_classes):
+        raise InputError("agreement and accuracy are of classes: they need the output logits")
+    if gated and calibrate is None and evaluate is None:
+        raise InputError("a gate needs real images", hint="--evaluate FOLDER")
+    calibration = None if calibrate is None else read_pictures(calibrate, config)
+    judged = None if evaluate is None else read_pictures(evaluate, config)
+    if gated and judged is None and calibration is not None:
+        calibration, judged = calibration.parted()
+    if form.precision == "int8-weights":
+        calibration = None
+    gate = None
+    if judged is not None:
+        gate = Gate(judged.at_most(JUDGING), min_agreement, min_accuracy)
+    return Rounding(form.precision, None if calibration is None else calibration.at_most(CALIBRATING), gate)
