@@ -206,8 +206,8 @@ def verify(
     `against` is anything that `load` takes, another artifact, or another library's live module, which then computes by
     its own code; without it, the spec and the weights that the file itself holds. `effort`: `quick` (no float64, no
     optimiser off), `default`, or `full` (more images and batches, every inner value). `fixed` names axes that a file
-    declares free and that are used at one size only. `blocks` measures the error behind every block; `pictures` is a folder of real images that a quantised file is measured
-    on, for its ranges are those of the images that it was calibrated with. Writes
+    declares free and that are used at one size only. `blocks` measures the error behind every block. `pictures` is a folder
+    of real images to measure a quantised file on: its ranges are those of the images that it was calibrated with. Writes
     `FILE.parity.json` beside an artifact; but the verdict that these very bytes got against their model stays, unless a
     greater effort confirms it or the file contradicts itself. Does not raise for a file that fails: the report says so.
     """

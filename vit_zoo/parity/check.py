@@ -13,6 +13,7 @@ from vit_zoo.files import sha256_of
 from vit_zoo.formats.programs import ProgramArtifact
 from vit_zoo.graph.form import Form
 from vit_zoo.parity.claims import Evidence, check_config, check_spec, check_structure, check_weights, note_weights
+from vit_zoo.parity.headroom import headroom
 from vit_zoo.parity.images import images
 from vit_zoo.parity.judging import RULES, TOLERANCE
 from vit_zoo.parity.parting import parted_by_name, parted_models
@@ -44,7 +45,8 @@ def check_parity(
 
     `path` may still have a temporary name; the report is about its bytes. A fault of the file is a fault in the report,
     not an exception. `fixed` names axes that the file declares free and that are used at the model's size alone; `held`
-    are the weights in the file, where the reference is made of them; `blocks` looks behind every block in any case; `pictures`, b c H W, are what a quantised file is measured on.
+    are the weights in the file, where the reference is made of them; `blocks` looks behind every block in any case; `pictures`,
+    b c H W, are what a quantised file is measured on.
     """
     for axis in fixed:
         if axis not in FIXABLE:
@@ -61,6 +63,8 @@ def check_parity(
         check_config(sessions.about, reference, found)
         check_weights(path, sessions.about, reference, held, found)
         _run(sessions, reference, plan, rule, precision, fixed, found, pictures)
+        if structure.precision == "fp16" and sessions.axes is not None:
+            found.headroom = headroom(path, images(reference.frame, (plan.images * 2)[: sessions.batch or 2]))
         sessions.close()
         rounded = str(sessions.about.export.get("precision")).startswith("int8")
         if rounded:  # smoothed channels are others by intent
@@ -110,6 +114,7 @@ def _report(
             "reference": reference.name,
             "comparisons": tuple(found.comparisons),
             "agreements": tuple(found.agreements),
+            "headroom": found.headroom,
             "blocks": tuple(found.blocks),
             "parting": _first_place(found) if not ok else None,
             "faults": tuple(found.faults),

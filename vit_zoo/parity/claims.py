@@ -35,6 +35,7 @@ class Evidence:
     places: list[Parting] = field(default_factory=list)  # where structure or weights differ
     blocks: list[BlockError] = field(default_factory=list)
     parting: Parting | None = None
+    headroom: float | None = None
 
     def note(self, fault: str, place: str, operator: str | None, reason: str) -> None:
         """A fault that says where it is."""

@@ -95,7 +95,8 @@ class ParityReport(BaseModel):
         worst_ = max(self.comparisons, key=lambda c: math.inf if c.relative is None else c.relative)
         floor = "" if worst_.floor is None else f" (torch's own float32: {worst_.floor:.1e})"
         where = f"{worst_.output} at batch {worst_.batch}, image '{worst_.worst_input}', {_optimiser(worst_.optimised)}"
-        return f"largest difference {worst_.relative:.1e} relative{floor}: {where}"
+        room = "" if self.headroom is None else f"; float16 values could grow {self.headroom:,.0f} times"
+        return f"largest difference {worst_.relative:.1e} relative{floor}: {where}{room}"
 
     def table(self) -> list[tuple[str, ...]]:
         """The evidence as rows of text, the head first."""

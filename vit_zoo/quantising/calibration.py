@@ -111,7 +111,7 @@ def step_of(low: float, high: float) -> tuple[float, int]:
 
 
 def stepped(x: Array, step: float, zero: int) -> Array:
-    return ((np.clip(np.rint(x / np.float32(step)) + zero, 0, LEVELS) - zero) * np.float32(step)).astype("<f4")  # type: ignore[no-any-return]
+    return ((np.clip(np.rint(x / np.float32(step)) + zero, 0, LEVELS) - zero) * np.float32(step)).astype("<f4")
 
 
 def _ranges(scaled: Array, low: Array, high: Array) -> list[tuple[float, float]]:
@@ -125,4 +125,4 @@ def _factors(largest: Array, weight: Array, strength: float) -> Array:
     usable = (largest > 0) & (columns > 0)
     raw = np.where(usable, np.maximum(largest, 1e-6) ** strength / np.maximum(columns, 1e-6) ** (1 - strength), 1.0)
     middle = np.exp(np.log(raw[usable]).mean()) if usable.any() else 1.0
-    return np.where(usable, np.clip(raw / middle, 1e-3, 1e3), 1.0).astype("<f4")  # type: ignore[no-any-return]
+    return np.where(usable, np.clip(raw / middle, 1e-3, 1e3), 1.0).astype("<f4")
