@@ -111,7 +111,7 @@ def step_of(low: float, high: float) -> tuple[float, int]:
 
 
 def stepped(x: Array, step: float, zero: int) -> Array:
-    return ((np.clip(np.rint(x / np.float32(step)) + zero, 0, LEVELS) - zero) * np.float32(step)).astype("<f4")
+    return ((np.clip(np.rint(x / np.float32(step)) + zero, 0, LEVELS) - zero) * np.float32(step)).astype("<f4")  # type: ignore[no-any-return]
 
 
 def _ranges(scaled: Array, low: Array, high: Array) -> list[tuple[float, float]]:
