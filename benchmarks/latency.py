@@ -1,7 +1,8 @@
 """How fast the exported files run: ours against those of the peers, in turn, in one process.
 
 ViT-B/16 and ViT-Ti/16 at batch 1 and 8 on the CPU, from one set of weights: every file's logits are compared with timm's
-before anything is timed. Times are relative to timm's file of torch's exporter: the median of each round's ratio.
+before anything is timed. Times are relative to timm's file of torch's exporter, which runs between all others: the median
+of each round's ratio.
 `peer_files.py` makes the peers' files.
 """
 
@@ -13,7 +14,7 @@ import json
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from measure import VITZOO, Claim, Report, parser, ratios, run, table
 BATCHES = (1, 8)
 AGREE = 1e-3  # of float32 logits, which differ by about 1e-5
 TURN = 0.2  # seconds that a file runs for, at least, when it is its turn
+LONG = 0.5  # seconds of a call beside which waking up is nothing
 PROFILED = 6  # runs under the profiler
 BASE, EAGER_BASE = "timm, torch exporter", "timm, eager"
 OURS = ("vitzoo, opset 20", "vitzoo, opset 23")
@@ -48,6 +50,14 @@ class Contenders:
     files: dict[str, Path] = field(default_factory=dict)
     int8: set[str] = field(default_factory=set)
     missing: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Times:
+    """Of each round: seconds per call, and that over what the base took just before and after."""
+
+    seconds: list[float] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)
 
 
 def main() -> int:
@@ -122,14 +132,14 @@ def _measure(report: Report, model: str, found: Contenders, rounds: int, threads
         except ModuleNotFoundError as error:
             found.missing[f"{name}, in openvino"] = f"no module {error.name}"
     apart = {name: _apart(one(images), wanted, name, exact=name not in found.int8) for name, one in infer.items()}
-    seconds = {batch: _in_turn(infer, images[:batch], rounds) for batch in BATCHES}
-    report.rows += [_row(f"{model}, {name}", name, BASE, seconds, apart[name]) for name in infer]
+    seconds = {batch: _in_turn(infer, images[:batch], rounds, BASE) for batch in BATCHES}
+    report.rows += [_row(f"{model}, {name}", seconds, name, apart[name]) for name in infer]
     del infer
     gc.collect()
     modules = _eager(model, found.folder, threads)
     apart = {name: _apart(one(images), wanted, name, exact=True) for name, one in modules.items()}
-    eager = {1: _in_turn(modules, images[:1], rounds)}
-    report.rows += [_row(f"{model}, {name}", name, EAGER_BASE, eager, apart[name]) for name in modules]
+    eager = {1: _in_turn(modules, images[:1], rounds, EAGER_BASE)}
+    report.rows += [_row(f"{model}, {name}", eager, name, apart[name]) for name in modules]
     report.rows += [{"": f"{model}, {name}", "not measured": why} for name, why in found.missing.items()]
     for batch, times in seconds.items():
         _claim(report, f"{model}, batch {batch}, fp32", times, OURS, BASE, FP32_GOAL[model])
@@ -140,22 +150,23 @@ def _measure(report: Report, model: str, found: Contenders, rounds: int, threads
         _claim(report, f"{model}, batch 1, eager", eager[1], ("vit_zoo.load, eager",), EAGER_BASE, EAGER_GOAL[model])
 
 
-def _claim(
-    report: Report, what: str, times: Mapping[str, Sequence[float]], ours: Sequence[str], theirs: str, line: float
-) -> None:
+def _claim(report: Report, what: str, times: Mapping[str, Times], ours: Sequence[str], theirs: str, line: float) -> None:
     """The better one of ours over theirs."""
-    value, name = min((ratios(times[name], times[theirs])[1], name) for name in ours)
+    base = theirs in (BASE, EAGER_BASE)  # over which the ratios are already
+    value, name = min(
+        (median(times[name].ratios) if base else ratios(times[name].ratios, times[theirs].ratios)[1], name) for name in ours
+    )
     report.claims.append(Claim(name=f"{what}, {name} / {theirs}", value=value, line=line, unit="x"))
 
 
-def _row(title: str, name: str, base: str, seconds: Mapping[int, Mapping[str, Sequence[float]]], apart: float) -> dict[str, Any]:
+def _row(title: str, seconds: Mapping[int, Mapping[str, Times]], name: str, apart: float) -> dict[str, Any]:
     cells: dict[str, Any] = {"": title}
     for batch, times in seconds.items():
-        each = [a / b for a, b in zip(times[name], times[base], strict=True)]
-        cells[f"batch {batch} ms"] = round(median(times[name]) * 1e3, 1)
-        cells[f"best {batch} ms"] = round(min(times[name]) * 1e3, 1)
-        cells[f"ratio {batch}"] = f"{median(each):.3f}"
-        cells[f"quarters {batch}"] = "{:.2f} to {:.2f}".format(*np.quantile(each, (0.25, 0.75)))
+        one = times[name]
+        cells[f"batch {batch} ms"] = round(median(one.seconds) * 1e3, 1)
+        cells[f"best {batch} ms"] = round(min(one.seconds) * 1e3, 1)
+        cells[f"ratio {batch}"] = f"{median(one.ratios):.3f}"
+        cells[f"quarters {batch}"] = "{:.2f} to {:.2f}".format(*np.quantile(one.ratios, (0.25, 0.75)))
     return {**cells, "logits apart": f"{apart:.1e}"}
 
 
@@ -167,24 +178,37 @@ def _apart(logits: Any, wanted: Any, name: str, *, exact: bool) -> float:
     return apart
 
 
-def _in_turn(infer: Mapping[str, Infer], images: Any, rounds: int) -> dict[str, list[float]]:
-    """Seconds per call and round: all run in every round, each of which begins with another one.
+def _in_turn(infer: Mapping[str, Infer], images: Any, rounds: int, base: str) -> dict[str, Times]:
+    """All run in every round, each of which begins with another one, and `base` before and after each turn.
 
-    A turn is an untimed call, which wakes the threads and fills the caches, then the median of calls for TURN seconds.
+    So that a neighbour who comes and goes hurts both sides of a ratio. `base` has turns of its own too: how far their
+    ratio strays from 1 is the noise.
     """
     images = np.ascontiguousarray(images)
-    names, found = list(infer), defaultdict[str, list[float]](list)
+    names, found = list(infer), {name: Times() for name in infer}
     for number in range(rounds):
         first = number % len(names)
+        before = _turn(infer[base], images)
         for name in names[first:] + names[:first]:
-            one, calls = infer[name], list[float]()
-            one(images)
-            while sum(calls) < TURN:
-                start = time.perf_counter()
-                one(images)
-                calls.append(time.perf_counter() - start)
-            found[name].append(median(calls))
+            seconds, after = _turn(infer[name], images), _turn(infer[base], images)
+            found[name].seconds.append(seconds)
+            found[name].ratios.append(2 * seconds / (before + after))
+            before = after
     return found
+
+
+def _turn(one: Infer, images: Any) -> float:
+    """Seconds per call. The first wakes threads and fills caches: it does not count, where that could be seen."""
+    calls: list[float] = []
+    warm = False
+    while sum(calls) < TURN:
+        start = time.perf_counter()
+        one(images)
+        took = time.perf_counter() - start
+        if warm or took > LONG:
+            calls.append(took)
+        warm = True
+    return median(calls)
 
 
 def _onnxruntime(path: Path, threads: int) -> Infer:
