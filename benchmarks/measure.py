@@ -33,6 +33,7 @@ PACKAGES = (
     "onnx",
     "onnxruntime",
     "onnxscript",
+    "openvino",
     "torch",
     "timm",
     "transformers",
@@ -110,7 +111,7 @@ class Report:
         """Print it, write the JSON (`-`: a line on stdout); the exit code says whether every goal is met."""
         self.machine |= {"load_after": _load(), "peak_floor_mib": round(own_peak() / MIB, 1)}
         print(f"{self.title}, {self.rounds} rounds")
-        print(_table(self.rows))
+        print(table(self.rows))
         for claim in self.claims:
             print(claim)
         m = self.machine
@@ -242,7 +243,7 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
     heads = list(dict.fromkeys(head for one in rows for head in one))
     cells = [heads, *([str(one.get(head, "")) for head in heads] for one in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(heads))]

@@ -1,0 +1,306 @@
+"""How fast the exported files run: ours against those of the peers, in turn, in one process.
+
+ViT-B/16 and ViT-Ti/16 at batch 1 and 8 on the CPU, from one set of weights: every file's logits are compared with timm's
+before anything is timed. Times are relative to timm's file of torch's exporter, which runs between all others: the median
+of each round's ratio.
+`peer_files.py` makes the peers' files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import peer_files
+from measure import VITZOO, Claim, Report, parser, ratios, run, table
+
+BATCHES = (1, 8)
+AGREE = 1e-3  # of float32 logits, which differ by about 1e-5
+TURN = 0.2  # seconds that a file runs for, at least, when it is its turn
+LONG = 0.5  # seconds of a call beside which waking up is nothing
+PROFILED = 6  # runs under the profiler
+BASE, EAGER_BASE = "timm, torch exporter", "timm, eager"
+OURS = ("vitzoo, opset 20", "vitzoo, opset 23")
+OURS_INT8 = ("vitzoo, int8 static", "vitzoo, int8 dynamic")
+PEER_INT8 = "timm, onnxruntime quantize_dynamic"
+FP32_GOAL = {"vit_b16": 0.86, "vit_ti16": 0.85}
+INT8_GOAL = {"vit_b16": 0.34, "vit_ti16": 0.53}
+INT8_PEER_GOAL = 0.85
+EAGER_GOAL = {"vit_b16": 0.92}
+
+Infer = Callable[[Any], Any]
+
+
+@dataclass
+class Contenders:
+    """What is compared, of one model: files, those of them that openvino runs too, and why others are missing."""
+
+    folder: Path
+    files: dict[str, Path] = field(default_factory=dict)
+    int8: set[str] = field(default_factory=set)
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Times:
+    """Of each round: seconds per call, and that over what the base took just before and after."""
+
+    seconds: list[float] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)
+
+
+def main() -> int:
+    options = parser(__doc__, rounds=5)
+    options.add_argument("--tiny-rounds", type=int, default=15, help="how often ViT-Ti/16 runs (default: %(default)s)")
+    options.add_argument("--models", nargs="+", choices=peer_files.MODELS, default=list(peer_files.MODELS))
+    options.add_argument("--threads", type=int, default=2, help="of each runtime (default: %(default)s)")
+    options.add_argument("--files", type=Path, metavar="FOLDER", help="keep weights and the peers' files for the next run")
+    options.add_argument("--optimum", metavar="PYTHON", help="the interpreter of an environment with optimum-onnx")
+    options.add_argument("--timmx", metavar="PYTHON", help="the interpreter of an environment with timmx")
+    options.add_argument("--profile", action="store_true", help="also print onnxruntime's kernel times by operator")
+    chosen = options.parse_args()
+    report = Report(f"latency with {chosen.threads} threads, ViT-Ti/16 {chosen.tiny_rounds} rounds, ViT-B/16", chosen.rounds)
+    with tempfile.TemporaryDirectory() as temporary:
+        for model in chosen.models:
+            found = _files(model, (chosen.files or Path(temporary)) / model, Path(temporary, "ours", model), chosen)
+            rounds = chosen.tiny_rounds if model == "vit_ti16" else chosen.rounds
+            _measure(report, model, found, rounds, chosen.threads)
+            if chosen.profile:
+                for threads in sorted({1, chosen.threads}):
+                    _print_profiles(model, found, threads)
+    return report.finish(chosen.json)
+
+
+def _files(model: str, folder: Path, ours: Path, chosen: argparse.Namespace) -> Contenders:
+    """Make what is not there. Ours are always made anew: they are what may have changed."""
+    ours.mkdir(parents=True)
+    peer_files.make_weights(model, folder)
+    found = Contenders(folder)
+    for name, opset in zip(OURS, (20, 23), strict=True):
+        found.files[name] = _export(folder, ours / f"{opset}.onnx", "--opset", str(opset))
+    peers = {
+        BASE: "timm-dynamo",
+        "timm, torch exporter, dynamo=False": "timm-script",
+        "transformers.exporters": "transformers",
+        "transformers.exporters, ort_fusions=cpu": "transformers-fused",
+    }
+    for name, way in peers.items():
+        found.files[name] = peer_files.make(way, model, folder)
+    if model == "vit_b16":
+        found.files["torchvision, torch exporter"] = peer_files.make("torchvision", model, folder)
+    else:
+        found.missing["torchvision, torch exporter"] = "torchvision has no ViT-Ti/16"
+    for way, python in (("optimum", chosen.optimum), ("timmx", chosen.timmx)):
+        if python is None and not (folder / f"{way}.onnx").exists():
+            found.missing[way] = f"no --{way} PYTHON"
+        else:
+            found.files[way] = peer_files.make(way, model, folder, python)
+    for name, kind in zip(OURS_INT8, ("static", "dynamic"), strict=True):
+        if "--int8" in run([VITZOO, "export", "--help"]).stdout:
+            calibrate = ["--calibrate", str(folder / "images")] if kind == "static" else []
+            found.files[name] = _export(folder, ours / f"{kind}.onnx", "--int8", kind, *calibrate)
+        else:
+            found.missing[name] = "this vitzoo export has no --int8"
+    found.files[PEER_INT8] = peer_files.make("quantize-dynamic", model, folder)
+    found.files["timm, onnxruntime quantize_static"] = peer_files.make("quantize-static", model, folder)
+    found.int8 = {name for name in found.files if "int8" in name or "quantize" in name}
+    return found
+
+
+def _export(folder: Path, target: Path, *options: str) -> Path:
+    run([VITZOO, "export", str(folder / "vitzoo"), "--onnx", "--verify", "off", *options, "-o", str(target)])
+    return target
+
+
+def _measure(report: Report, model: str, found: Contenders, rounds: int, threads: int) -> None:
+    images, wanted = np.load(found.folder / "images.npy"), np.load(found.folder / "logits.npy")
+    infer = {name: _onnxruntime(path, threads) for name, path in found.files.items()}
+    for name in (OURS[0], BASE):
+        try:
+            infer[f"{name}, in openvino"] = _openvino(found.files[name], threads)
+        except ModuleNotFoundError as error:
+            found.missing[f"{name}, in openvino"] = f"no module {error.name}"
+    apart = {name: _apart(one(images), wanted, name, exact=name not in found.int8) for name, one in infer.items()}
+    seconds = {batch: _in_turn(infer, images[:batch], rounds, BASE) for batch in BATCHES}
+    report.rows += [_row(f"{model}, {name}", seconds, name, apart[name]) for name in infer]
+    del infer
+    gc.collect()
+    modules = _eager(model, found.folder, threads)
+    apart = {name: _apart(one(images), wanted, name, exact=True) for name, one in modules.items()}
+    eager = {1: _in_turn(modules, images[:1], rounds, EAGER_BASE)}
+    report.rows += [_row(f"{model}, {name}", eager, name, apart[name]) for name in modules]
+    report.rows += [{"": f"{model}, {name}", "not measured": why} for name, why in found.missing.items()]
+    for batch, times in seconds.items():
+        _claim(report, f"{model}, batch {batch}, fp32", times, OURS, BASE, FP32_GOAL[model])
+        if not set(OURS_INT8) & found.missing.keys():
+            _claim(report, f"{model}, batch {batch}, int8", times, OURS_INT8, BASE, INT8_GOAL[model])
+            _claim(report, f"{model}, batch {batch}, int8", times, OURS_INT8, PEER_INT8, INT8_PEER_GOAL)
+    if model in EAGER_GOAL:
+        _claim(report, f"{model}, batch 1, eager", eager[1], ("vit_zoo.load, eager",), EAGER_BASE, EAGER_GOAL[model])
+
+
+def _claim(report: Report, what: str, times: Mapping[str, Times], ours: Sequence[str], theirs: str, line: float) -> None:
+    """The better one of ours over theirs."""
+    base = theirs in (BASE, EAGER_BASE)  # over which the ratios are already
+    value, name = min(
+        (median(times[name].ratios) if base else ratios(times[name].ratios, times[theirs].ratios)[1], name) for name in ours
+    )
+    report.claims.append(Claim(name=f"{what}, {name} / {theirs}", value=value, line=line, unit="x"))
+
+
+def _row(title: str, seconds: Mapping[int, Mapping[str, Times]], name: str, apart: float) -> dict[str, Any]:
+    cells: dict[str, Any] = {"": title}
+    for batch, times in seconds.items():
+        one = times[name]
+        cells[f"batch {batch} ms"] = round(median(one.seconds) * 1e3, 1)
+        cells[f"best {batch} ms"] = round(min(one.seconds) * 1e3, 1)
+        cells[f"ratio {batch}"] = f"{median(one.ratios):.3f}"
+        cells[f"quarters {batch}"] = "{:.2f} to {:.2f}".format(*np.quantile(one.ratios, (0.25, 0.75)))
+    return {**cells, "logits apart": f"{apart:.1e}"}
+
+
+def _apart(logits: Any, wanted: Any, name: str, *, exact: bool) -> float:
+    """The largest difference from timm's logits. What is not quantised has to agree."""
+    apart = float(np.abs(logits - wanted).max()) if np.isfinite(logits).all() else float("inf")
+    if exact and apart > AGREE:
+        raise RuntimeError(f"{name}: logits are {apart:.2g} from timm's, more than {AGREE:g}; its time would mean nothing")
+    return apart
+
+
+def _in_turn(infer: Mapping[str, Infer], images: Any, rounds: int, base: str) -> dict[str, Times]:
+    """All run in every round, each of which begins with another one, and `base` before and after each turn.
+
+    So that a neighbour who comes and goes hurts both sides of a ratio. `base` has turns of its own too: how far their
+    ratio strays from 1 is the noise.
+    """
+    images = np.ascontiguousarray(images)
+    names, found = list(infer), {name: Times() for name in infer}
+    for number in range(rounds):
+        first = number % len(names)
+        before = _turn(infer[base], images)
+        for name in names[first:] + names[:first]:
+            seconds, after = _turn(infer[name], images), _turn(infer[base], images)
+            found[name].seconds.append(seconds)
+            found[name].ratios.append(2 * seconds / (before + after))
+            before = after
+    return found
+
+
+def _turn(one: Infer, images: Any) -> float:
+    """Seconds per call. The first wakes threads and fills caches: it does not count, where that could be seen."""
+    calls: list[float] = []
+    warm = False
+    while sum(calls) < TURN:
+        start = time.perf_counter()
+        one(images)
+        took = time.perf_counter() - start
+        if warm or took > LONG:
+            calls.append(took)
+        warm = True
+    return median(calls)
+
+
+def _onnxruntime(path: Path, threads: int) -> Infer:
+    session = _session(path, threads)
+    name = session.get_inputs()[0].name
+    return lambda images: session.run(None, {name: images})[0]
+
+
+def _session(path: Path, threads: int, profile: Path | None = None) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    # Without this the threads of one session take the cores from the next one.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _openvino(path: Path, threads: int) -> Infer:
+    import openvino as ov
+    from openvino import properties
+
+    config = {
+        properties.hint.inference_precision: ov.Type.f32,
+        properties.hint.performance_mode: properties.hint.PerformanceMode.LATENCY,
+        properties.inference_num_threads: threads,
+    }
+    request = ov.Core().compile_model(path, "CPU", config).create_infer_request()
+    return lambda images: request.infer([images], share_inputs=True)[0]
+
+
+def _eager(model: str, folder: Path, threads: int) -> dict[str, Infer]:
+    from peers import import_timm
+
+    timm = import_timm()
+    import torch
+    from safetensors.torch import load_file
+
+    import vit_zoo
+
+    torch.set_num_threads(threads)
+    theirs = timm.create_model(peer_files.MODELS[model]).eval()
+    theirs.load_state_dict(load_file(folder / "timm.safetensors"))
+
+    def infer(module: Any) -> Infer:
+        @torch.inference_mode()
+        def call(images: Any) -> Any:
+            return module(torch.from_numpy(images)).numpy()
+
+        return call
+
+    return {"vit_zoo.load, eager": infer(vit_zoo.load(folder / "vitzoo").eval()), EAGER_BASE: infer(theirs)}
+
+
+def _print_profiles(model: str, found: Contenders, threads: int) -> None:
+    """Kernel time of each file by type of operator: why a file is slower than another."""
+    image = np.load(found.folder / "images.npy")[:1]
+    spent = _kernels(found.files, image, threads)
+    total = sum(spent.values(), Counter[str]())
+    print(f"{model}: milliseconds in onnxruntime's kernels, batch 1, {threads} threads")
+    for number, name in enumerate(spent):
+        print(f"  {number}: {name}")
+    rows = [
+        {"": kind, **{str(i): f"{one[kind]:.2f}" for i, one in enumerate(spent.values()) if kind in one}}
+        for kind, _ in total.most_common()
+    ]
+    whole = {"": "all", **{str(i): f"{one.total():.2f}" for i, one in enumerate(spent.values())}}
+    print(table([whole, *rows]), end="\n\n")
+
+
+def _kernels(files: Mapping[str, Path], image: Any, threads: int) -> dict[str, Counter[str]]:
+    """Milliseconds per run by type of operator, by onnxruntime's own clock: of each kernel, the shortest of its runs."""
+    found = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        sessions = {name: _session(path, threads, Path(temporary, path.stem)) for name, path in files.items()}
+        for _ in range(PROFILED):
+            for session in sessions.values():
+                session.run(None, {session.get_inputs()[0].name: image})
+        for name, session in sessions.items():
+            shortest: dict[tuple[str, str], float] = {}
+            for event in json.loads(Path(session.end_profiling()).read_text(encoding="utf-8")):
+                if event["cat"] == "Node" and event["name"].endswith("_kernel_time"):
+                    kernel = event["args"]["op_name"], event["args"]["node_index"]
+                    shortest[kernel] = min(shortest.get(kernel, float("inf")), event["dur"] / 1e3)
+            found[name] = Counter[str]()
+            for (kind, _), milliseconds in shortest.items():
+                found[name][kind] += milliseconds
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
