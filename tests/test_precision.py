@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 from conftest import SMALL, noise
@@ -87,6 +88,22 @@ def test_every_precision_of_every_kind_of_layer(family, precision, photos):
         found = vit_zoo.open("m.onnx").run(x)["logits"]
         assert np.abs(found - wanted).max() / np.abs(wanted).max() < ALLOWED[precision]
         assert describe("m.onnx").export.get("precision", "fp32") == precision
+
+
+# what onnxruntime makes of the products of a plain model's layers, the last block's attention in two
+KERNELS = {"int8-static": "QGemm", "int8-dynamic": "DynamicQuantizeMatMul", "int8-weights": "Gemm"}
+
+
+@pytest.mark.parametrize("precision", KERNELS)
+def test_onnxruntime_computes_in_integers(precision, photos):
+    vit_zoo.export(small(), precision=precision, out="m.onnx", verify=False, **calibration(precision, photos))
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = "optimised.onnx"
+    options.log_severity_level = 4
+    ort.InferenceSession("m.onnx", options)
+    found = [node.op_type for node in onnx.load("optimised.onnx").graph.node]
+    assert found.count(KERNELS[precision]) == 3 * 4 + 1 + (2 if precision == "int8-weights" else 0)  # patches and head
+    assert not {"DequantizeLinear", "MatMulInteger", "Cast"} & set(found)
 
 
 def test_sizes_of_files(folder, photos):

@@ -111,7 +111,7 @@ def _proto(op: OnnxOps, image: Value, results: dict[str, Value], opset: int) -> 
     def info(value: Value) -> Any:
         return helper.make_tensor_value_info(value.name, TensorProto.FLOAT, list(value.shape))
 
-    types = {"i": TensorProto.INT64, "f": TensorProto.FLOAT, "u": TensorProto.UINT8}
+    types = {"i": TensorProto.INT64, "f": TensorProto.FLOAT, "u": TensorProto.UINT8, "b": TensorProto.INT8}
     nodes = [helper.make_node(n.op, n.inputs, n.outputs, n.name, **n.attributes) for n in op.nodes]
     constants = [
         helper.make_tensor(name, types[kind], [len(values)] if vector else [], values)

@@ -144,7 +144,8 @@ class Int8Ops(OnnxOps):
             return self._node("Add", found, *added) if added else found
         step, zero = self._float(layer.scale), self._byte(layer.zero)
         x = self._node("DequantizeLinear", self._node("QuantizeLinear", x, step, zero), step, zero)
-        return self._node("Gemm", x, self._node("DequantizeLinear", weight, scale, axis=0), *added, transB=1)
+        none = self._constant("b", (0,) * (stop - start), vector=True)  # without it onnxruntime makes no integer product
+        return self._node("Gemm", x, self._node("DequantizeLinear", weight, scale, none, axis=0), *added, transB=1)
 
     def _bias(self, m: Scope, start: int, stop: int) -> str | None:
         if m.path not in self.layers or self.kind != "int8-static" or f"{m.path}.bias" not in self.tensors:
