@@ -31,7 +31,7 @@ def held_by(about: Description) -> dict[str, Stored]:
         open_artifact(about.path)
         raise InputError("name the model to verify it against", where=about.path)
     spec = about.known_config().spec
-    if str(about.export.get("precision")).startswith("int8"):
+    if about.rounded:
         raise InputError("holds rounded weights: name the model to verify it against", where=about.path)
     try:
         check_companion(about)

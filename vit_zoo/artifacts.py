@@ -76,7 +76,7 @@ def write_onnx_file(
 
     assert source.tensors is not None
     spec, tensors = source.config.spec, source.tensors
-    graph = build(spec, tensors, form)
+    graph = build(spec, tensors, form)  # of an int8 form, one of the same size
     placement = placement or ("inline" if inline_size(graph) <= PROTO_LIMIT else "external")
     details: dict[str, Any] = {**_details(effort), "placement": placement}
     size = sum(weight.stop - weight.start for weight in graph.weights.values())
@@ -114,7 +114,7 @@ def write_onnx_file(
         if rounding is None:
             write(graph, form)
         else:
-            judgement = rounding.settle(live.model, tensors, write_rounded)
+            judgement = rounding.settle(live, write_rounded)
         report = _verified(staged, live, effort, data, None if rounding is None else rounding.stack())
         return _finish(staged, source.config, report, data, judgement)
 

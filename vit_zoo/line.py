@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from vit_zoo.model_config import ModelConfig
     from vit_zoo.parity.references import Reference
     from vit_zoo.parity.report import Effort, ParityReport
-    from vit_zoo.quantising.rounding import Rounding
 
 Note = Callable[[str], None]  # what a person should hear while it happens
 
@@ -156,6 +155,8 @@ def export(
     stay in float.
     Raises CheckFailed when a file does not compute the model, or not well enough: it is then set aside as `*.rejected`.
     """
+    from vit_zoo.quantising.rounding import rounding_of
+
     formats = [to] if isinstance(to, str) else list(dict.fromkeys(to))
     for format_ in formats:
         if format_ not in SUFFIX:
@@ -166,8 +167,9 @@ def export(
         raise InputError("opset, precision and the placement of weights are of ONNX files")
     if placement == "shared" and precision != "fp32":
         raise InputError(f"shared weights are those of the folder, not in {precision}")
-    folders = [None if folder is None else Path(folder) for folder in (calibrate, evaluate)]
-    rounding = _rounding(form, source.config, folders[0], folders[1], min_agreement, min_accuracy)
+    rounding = rounding_of(
+        form, source.config, calibrate=calibrate, evaluate=evaluate, min_agreement=min_agreement, min_accuracy=min_accuracy
+    )
     if source.tensors is None:
         source = with_some_weights(source, str(model), seed)
     elif seed is not None:
@@ -217,6 +219,8 @@ def verify(
 
     _check_effort(effort)
     if against is not None and not is_artifact(artifact):
+        if pictures is not None:
+            raise InputError("pictures are for quantised files", where=str(artifact))
         if fixed:
             raise InputError("fixed axes are those of an exported file", where=str(artifact))
         live = Live(with_own_weights(find_source(artifact, **facts), str(artifact)))
@@ -234,6 +238,8 @@ def verify(
     report = check_parity(
         path, reference, companion=companion, effort=effort, fixed=fixed, held=held, blocks=blocks, pictures=stack
     )
+    if stack is not None and report.comparisons:  # those of a quantised file are agreements
+        raise InputError(f"pictures are for quantised files; this one is {report.precision}", where=path)
     if report.replaces(read_report(path), alone=against is None):
         write_text(report_path(path), report.dumps())
     return report
@@ -246,23 +252,6 @@ def _stack(folder: Path, config: ModelConfig | None, path: Path) -> Any:
     if config is None:
         raise InputError("does not say how images are prepared", where=path)
     return read_pictures(folder, config).stack()
-
-
-def _rounding(
-    form: Form,
-    config: ModelConfig,
-    calibrate: Path | None,
-    evaluate: Path | None,
-    min_agreement: float | None,
-    min_accuracy: float | None,
-) -> Rounding | None:
-    if form.precision == "fp32" and not any(value is not None for value in (calibrate, evaluate, min_agreement, min_accuracy)):
-        return None  # what follows imports numpy and Pillow
-    from vit_zoo.quantising.rounding import rounding_of
-
-    return rounding_of(
-        form, config, calibrate=calibrate, evaluate=evaluate, min_agreement=min_agreement, min_accuracy=min_accuracy
-    )
 
 
 def _check_effort(effort: str | None) -> None:

@@ -194,8 +194,8 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
 @click.option(
     "--verify", type=click.Choice(["on", "quick", "full", "off"]), default="on", show_default=True, help="Check the file on disk."
 )
-@click.option("--fp16", "precision", flag_value="fp16", help="ONNX: weights and products in float16, the rest in float32.")
-@click.option("--bf16", "precision", flag_value="bf16", help="ONNX: weights stored in bfloat16, computed in float32.")
+@click.option("--fp16", is_flag=True, help="ONNX: weights and products in float16, the rest in float32.")
+@click.option("--bf16", is_flag=True, help="ONNX: weights stored in bfloat16, computed in float32.")
 @click.option("--int8", type=click.Choice(["static", "dynamic", "weights"]), help="ONNX: rounded to 8 bits; see below.")
 @click.option("--calibrate", type=click.Path(path_type=Path), metavar="DIR", help="Images that int8 ranges are taken from.")
 @click.option("--evaluate", type=click.Path(path_type=Path), metavar="DIR", help="Images to judge int8 by.")
@@ -208,7 +208,7 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
 @speaking
 def export(
     model: str | None, onnx: bool, torchscript: bool, pt2: bool, out: str | None, opset: int | None, placement: Any,
-    outputs: str | None, verify: str, precision: Any, int8: str | None, calibrate: Path | None, evaluate: Path | None,
+    outputs: str | None, verify: str, fp16: bool, bf16: bool, int8: str | None, calibrate: Path | None, evaluate: Path | None,
     min_agreement: float | None, min_accuracy: float | None, weights: str | None, seed: int | None, facts: dict[str, Any],
     voice: Voice,
 ) -> None:  # fmt: skip
@@ -226,16 +226,16 @@ def export(
     formats = [name for name, wanted in (("onnx", onnx), ("torchscript", torchscript), ("pt2", pt2)) if wanted]
     if not formats:
         raise InputError("name a format: --onnx, --torchscript, --pt2")
-    if precision is not None and int8 is not None:
-        raise InputError(f"either --{precision} or --int8")
-    how: Any = precision or ("fp32" if int8 is None else f"int8-{int8}")
+    precisions: list[Any] = [name for name, wanted in (("fp16", fp16), ("bf16", bf16), (f"int8-{int8}", int8)) if wanted]
+    if len(precisions) > 1:
+        raise InputError("one of --fp16, --bf16 and --int8")
     note_name(model, voice)
     from vit_zoo.line import export as export_model
 
     done = export_model(
         "." if model is None else model, formats, out=out, opset=opset, placement=placement,
         outputs=[] if outputs is None else outputs.split(","), verify=VERIFY.get(verify, verify), weights=weights, seed=seed,
-        precision=how, calibrate=calibrate, evaluate=evaluate,
+        precision=precisions[0] if precisions else "fp32", calibrate=calibrate, evaluate=evaluate,
         min_agreement=min_agreement, min_accuracy=min_accuracy, note=voice.progress, **facts,
     )  # fmt: skip
     if done[0].config.random_seed is not None:
@@ -244,7 +244,8 @@ def export(
     def text() -> str:
         lines = []
         for item in done:
-            verdict = "not verified" if item.report is None else f"verified: {item.report.summary()}"
+            judged = "" if item.judgement is None else f", but judged: {item.judgement}"
+            verdict = f"not verified{judged}" if item.report is None else f"verified: {item.report.summary()}"
             beside = "" if item.data is None else f" and {item.data.name} ({_size(item.data)})"
             lines.append(f"{item.path} ({_size(item.path)}){beside}, {verdict}")
         return "\n".join(lines)
@@ -255,6 +256,7 @@ def export(
             "data": None if item.data is None else str(item.data),
             "random_seed": item.config.random_seed,
             "verified": item.report is not None,
+            "judgement": None if item.judgement is None else item.judgement.model_dump(),
             "report": None if item.report is None else item.report.model_dump(),
         }
         for item in done

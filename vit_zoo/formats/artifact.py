@@ -30,6 +30,11 @@ class Description:
     config: ModelConfig | None
     export: Mapping[str, Any]
 
+    @property
+    def rounded(self) -> bool:
+        """Whether it is a file of ours that holds int8 weights, which are none of the model's."""
+        return str(self.export.get("precision")).startswith("int8")
+
     def known_config(self) -> ModelConfig:
         """Spec, preprocessing, labels and origin. Raises RefusedContent if the file does not carry them."""
         if self.config is None:

@@ -57,19 +57,17 @@ def operations(
     kind: Callable[[type[OnnxOps]], type[OnnxOps]] = lambda ops: ops,
 ) -> OnnxOps:
     """The operations of a form, over tensors in its precision; `kind` may make another class of theirs."""
-    tables = positions.tables(spec)
-    if form.precision == "fp32":
-        return kind(OnnxOps)(tensors, form.opset, tables, image=image)
+    ops: type[OnnxOps] = OnnxOps
+    more: dict[str, Any] = {}
     if form.precision == "bf16":
-        return kind(OnnxOps)(halved(tensors, "BF16"), form.opset, tables, image=image)
-    if form.precision == "fp16":
-        return kind(HalfOps)(halved(tensors, "F16"), form.opset, tables, image=image)
-    chosen = quantisation or Quantisation({path: Layer() for path in quantisable(spec) if path not in form.kept})
-    tensors = quantised(smoothed(tensors, spec, chosen.smoothing), form.precision, chosen.layers)
-    op = kind(Int8Ops)(tensors, form.opset, tables, image=image)
-    assert isinstance(op, Int8Ops)
-    op.kind, op.layers = form.precision, chosen.layers
-    return op
+        tensors = halved(tensors, "BF16")
+    elif form.precision == "fp16":
+        ops, tensors = HalfOps, halved(tensors, "F16")
+    elif form.precision != "fp32":
+        chosen = quantisation or Quantisation({path: Layer() for path in quantisable(spec) if path not in form.kept})
+        ops, more = Int8Ops, {"kind": form.precision, "layers": chosen.layers}
+        tensors = quantised(smoothed(tensors, spec, chosen.smoothing), form.precision, chosen.layers)
+    return kind(ops)(tensors, form.opset, positions.tables(spec), image=image, **more)
 
 
 def _check_accounting(op: OnnxOps, spec: ViTSpec, outputs: tuple[str, ...]) -> None:

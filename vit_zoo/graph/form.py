@@ -17,15 +17,12 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """The opset, the outputs by name (none: the model's own), and the images that it takes: of any size if `dynamic`,
-    of the listed (height, width) alone if there are `sizes`, else of the model's. `precision` is `fp32` for weights as they
-    are stored; `kept` are the layers, by path, that an int8 form leaves in float.
+    """The opset, and the outputs by name (none: the model's own). `precision` is `fp32` for weights as they are stored;
+    `kept` are the layers, by path, that an int8 form leaves in float.
     """
 
     opset: int = OPSET
     outputs: tuple[str, ...] = ()
-    dynamic: bool = False
-    sizes: tuple[tuple[int, int], ...] = ()
     precision: Precision = "fp32"
     kept: tuple[str, ...] = ()
 
@@ -34,13 +31,6 @@ class Form:
             raise InputError(f"opset {self.opset}; ViTs are written at opset {OPSETS[0]} to {OPSETS[-1]}")
         if self.precision not in PRECISIONS:
             raise InputError(f"precision {self.precision!r}; there are {', '.join(PRECISIONS)}")
-        if self.dynamic and self.sizes:
-            raise InputError("an image is of any size, or of one of the listed ones: not both")
-
-    @property
-    def resizes(self) -> bool:
-        """Whether height and width are free axes."""
-        return self.dynamic or bool(self.sizes)
 
     def document(self) -> dict[str, Any]:
         """The fields that are not as usual, with the opset and the outputs in any case: for JSON."""
@@ -54,7 +44,6 @@ class Form:
         """The form that a file's metadata state; None for what this version cannot read."""
         known = {name: export[name] for name in cls.__dataclass_fields__ if name in export}
         try:
-            outputs, sizes, kept = (tuple(known.get(name, ())) for name in ("outputs", "sizes", "kept"))
-            return cls(**{**known, "outputs": outputs, "sizes": tuple((int(h), int(w)) for h, w in sizes), "kept": kept})
-        except (TypeError, ValueError, InputError):
+            return cls(**{**known, **{name: tuple(known.get(name, ())) for name in ("outputs", "kept")}})
+        except (TypeError, InputError):
             return None

@@ -86,7 +86,7 @@ def quantised(tensors: Mapping[str, Stored], kind: str, layers: Mapping[str, Lay
     for path, layer in layers.items():
         weight = tensors[f"{path}.weight"]
         rows = weight.shape[0]
-        found[f"{path}.weight"] = Stored("I8", weight.shape, partial(_rounded, weight))
+        found[f"{path}.weight"] = Stored("I8", weight.shape, partial(_stored_integers, weight))
         shape = (rows, 1) if kind == "int8-weights" else (rows,)
         found[f"{path}.weight_scale"] = Stored("F32", shape, partial(_scales, weight, shape))
         bias = bias_of(tensors, path)
@@ -98,7 +98,7 @@ def quantised(tensors: Mapping[str, Stored], kind: str, layers: Mapping[str, Lay
         if kind == "int8-dynamic":
             found[f"{path}.bias"] = Stored("F32", (rows,), whole)
         else:
-            found[f"{path}.bias"] = Stored("I32", (rows,), partial(_integers, whole, weight, layer))
+            found[f"{path}.bias"] = Stored("I32", (rows,), partial(_bias_integers, whole, weight, layer))
             found[f"{path}.bias_scale"] = Stored("F32", (rows,), partial(_bias_scales, weight, layer))
     return found
 
@@ -113,11 +113,12 @@ def bias_of(tensors: Mapping[str, Stored], path: str) -> Callable[[], Array] | N
     return None
 
 
+@dataclass
 class Int8Ops(OnnxOps):
-    """Products of the layers whose weight is I8 in integers; the tensors are those of `quantised`."""
+    """Products of `layers` in integers; the tensors are those of `quantised`, of the same kind."""
 
     kind: str = "int8-static"
-    layers: Mapping[str, Layer] = {}
+    layers: Mapping[str, Layer] = field(default_factory=dict)
 
     def qkv(
         self, m: Scope, x: Value, heads: int, rows: tuple[int, int] | None, biases: tuple[Scope, Scope] | None
@@ -165,17 +166,22 @@ def row_scales(matrix: Array) -> Array:
     return np.where(largest > 0, largest / LARGEST, 1).astype("<f4")
 
 
-def rounded(matrix: Array, scales: Array) -> Array:
-    return np.clip(np.rint(matrix / scales[:, None]), -LARGEST, LARGEST).astype(np.int8)
+def integers(matrix: Array) -> Array:
+    """Each row in steps of its own, I8."""
+    return np.clip(np.rint(matrix / row_scales(matrix)[:, None]), -LARGEST, LARGEST).astype(np.int8)
+
+
+def rounded(matrix: Array) -> Array:
+    """The matrix that its integers stand for, float32."""
+    return integers(matrix) * row_scales(matrix)[:, None]
 
 
 def _matrix(stored: Stored) -> Array:
     return values_of(stored).reshape(stored.shape[0], -1)
 
 
-def _rounded(weight: Stored) -> Array:
-    matrix = _matrix(weight)
-    return rounded(matrix, row_scales(matrix)).reshape(weight.shape)
+def _stored_integers(weight: Stored) -> Array:
+    return integers(_matrix(weight)).reshape(weight.shape)
 
 
 def _scales(weight: Stored, shape: tuple[int, ...]) -> Array:
@@ -191,7 +197,7 @@ def _whole_bias(bias: Callable[[], Array] | None, layer: Layer, rows: int) -> Ar
     return values if layer.lost is None else (values + layer.lost).astype("<f4")
 
 
-def _integers(bias: Callable[[], Array], weight: Stored, layer: Layer) -> Array:
+def _bias_integers(bias: Callable[[], Array], weight: Stored, layer: Layer) -> Array:
     return np.clip(np.rint(bias().astype("<f8") / _bias_scales(weight, layer)), -(2**31), 2**31 - 1).astype("<i4")
 
 

@@ -64,10 +64,9 @@ def check_parity(
         check_weights(path, sessions.about, reference, held, found)
         _run(sessions, reference, plan, rule, precision, fixed, found, pictures)
         if structure.precision == "fp16" and sessions.axes is not None:
-            found.headroom = headroom(path, images(reference.frame, (plan.images * 2)[: sessions.batch or 2]))
+            found.headroom = headroom(path, images(reference.frame, plan.images), sessions.batch or 2)
         sessions.close()
-        rounded = str(sessions.about.export.get("precision")).startswith("int8")
-        if rounded:  # smoothed channels are others by intent
+        if sessions.about.rounded:  # smoothed channels are others by intent
             found.skipped.append("inner values: they are rounded, and their channels scaled")
         elif sessions.axes is not None and (found.faults or blocks or plan.inner):
             _look_inside(path, sessions, reference, plan, rule, found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,8 @@ LIMIT = 65504.0  # the largest float16
 HALF = 10  # TensorProto.DataType
 
 
-def headroom(path: Path, images: Array) -> float | None:
-    """By which factor the largest float16 value that these images cause could grow; None: there is none.
+def headroom(path: Path, images: Array, batch: int) -> float | None:
+    """By which factor the largest float16 value that these images cause, in such batches, could grow; None: there is none.
 
     Looked at are the results of matrix products and what goes into them, weights left out.
     """
@@ -34,8 +35,9 @@ def headroom(path: Path, images: Array) -> float | None:
         if cast == [HALF] or node.op_type in COSTLY:
             halves += node.output
     largest = 0.0
-    for names in chunks(halves):
-        for value in values_in(path, read.proto.graph, names, images).values():
+    stack = np.resize(images, (-(-len(images) // batch) * batch, *images.shape[1:]))  # the first again, to fill the last batch
+    for names, some in product(chunks(halves), np.split(stack, len(stack) // batch)):
+        for value in values_in(path, read.proto.graph, names, some).values():
             if value.dtype == np.float16:
                 largest = max(largest, float(np.abs(value.astype("<f4")).max(initial=0)))
     return LIMIT / largest if largest else None

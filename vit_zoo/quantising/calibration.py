@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vit_zoo.graph.int8_ops import Layer, Quantisation, quantisable, rounded, row_scales, smoothable
+from vit_zoo.graph.int8_ops import Layer, Quantisation, quantisable, rounded, smoothable
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
@@ -26,17 +26,16 @@ LEVELS = 255
 
 @dataclass
 class Seen:
-    """What went into one layer: each channel's largest value, and rows of it."""
+    """What went into one layer: each channel's range, and rows of it."""
 
-    largest: Array
     low: Array
     high: Array
     rows: list[Array] = field(default_factory=list)
 
 
-def calibrated(model: ViT, batches: Iterable[Array], kept: Iterable[str] = ()) -> Quantisation:
-    """Ranges, factors and corrections of every layer that int8 is worth for, but the kept ones."""
-    wanted = [path for path in quantisable(model.spec) if path not in set(kept)]
+def calibrated(model: ViT, batches: Iterable[Array]) -> Quantisation:
+    """Ranges, factors and corrections of every layer that int8 is worth for. The rows are those of the first images."""
+    wanted = quantisable(model.spec)
     seen = watched(model, batches, wanted)
     layers: dict[str, Layer] = {}
     smoothing: dict[str, Array] = {}
@@ -59,9 +58,8 @@ def watched(model: ViT, batches: Iterable[Array], paths: Iterable[str]) -> dict[
     def note(path: str, x: Array) -> None:
         rows = x.reshape(-1, x.shape[-1])
         low, high = rows.min(axis=0), rows.max(axis=0)
-        largest = np.maximum(-low, high)
-        at = seen.setdefault(path, Seen(largest, low, high))
-        at.largest, at.low, at.high = np.maximum(at.largest, largest), np.minimum(at.low, low), np.maximum(at.high, high)
+        at = seen.setdefault(path, Seen(low, high))
+        at.low, at.high = np.minimum(at.low, low), np.maximum(at.high, high)
         for image in x.reshape(len(x), -1, x.shape[-1]):
             if sum(map(len, at.rows)) < ROWS:  # the class token, the row with the largest value, and some others
                 extreme = int(np.abs(image).max(axis=1).argmax())
@@ -87,11 +85,9 @@ def settled(seen: Seen, weight: Array, strengths: Iterable[float]) -> tuple[Laye
     wanted = rows @ weight.T
     best: tuple[float, Layer, Array | None] | None = None
     for strength in strengths:
-        factors = _factors(seen.largest, weight, strength) if strength else None
+        factors = _factors(np.maximum(-seen.low, seen.high), weight, strength) if strength else None
         by = 1 if factors is None else factors
-        scaled, weights = rows / by, weight * by
-        scales = row_scales(weights)
-        matrix = rounded(weights, scales) * scales[:, None]
+        scaled, matrix = rows / by, rounded(weight * by)
         for low, high in _ranges(scaled, seen.low / by, seen.high / by):
             scale, zero = step_of(low, high)
             found = stepped(scaled, scale, zero) @ matrix.T

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vit_zoo.errors import InputError
-from vit_zoo.graph.int8_ops import Layer, Quantisation, bias_of, quantised, values_of
+from vit_zoo.graph.int8_ops import Layer, Quantisation, rounded
 from vit_zoo.parity.judging import Judgement
 from vit_zoo.quantising.calibration import step_of, stepped
 from vit_zoo.quantising.pictures import Pictures
 
 if TYPE_CHECKING:
-    from vit_zoo.files import Stored
     from vit_zoo.formats.artifact import Array, Artifact
     from vit_zoo.model import ViT
 
@@ -47,13 +46,13 @@ class Gate:
 
         found: list[int] = []
         with torch.inference_mode():
-            for images, _ in self.pictures.batches():
+            for images in self.pictures.batches():
                 found += model(torch.from_numpy(images)).argmax(dim=-1).tolist()
         return tuple(found)
 
     def judge(self, artifact: Artifact, answers: tuple[int, ...], kept: tuple[str, ...]) -> Judgement:
         """One image at a time, so that none can profit from its batch mates."""
-        given = [int(artifact.run(x[None])["logits"][0].argmax()) for images, _ in self.pictures.batches() for x in images]
+        given = [int(artifact.run(x[None])["logits"][0].argmax()) for images in self.pictures.batches() for x in images]
         right = self.pictures.classes
         return Judgement(
             images=len(given),
@@ -89,59 +88,37 @@ def gentlest(passes: Callable[[int], bool], count: int) -> int | None:
     return tried
 
 
-def ranked(model: ViT, tensors: Mapping[str, Stored], quantisation: Quantisation, kind: str, pictures: Pictures) -> list[str]:
+def ranked(model: ViT, quantisation: Quantisation, kind: str, pictures: Pictures) -> list[str]:
     """The layers, the one first whose rounding alone moves the outputs most."""
     import torch
 
-    images = [torch.from_numpy(x) for x, _ in islice(pictures.batches(), RANKING)]
+    images = [torch.from_numpy(x) for x in islice(pictures.batches(), RANKING)]
     with torch.inference_mode():
         wanted = [model(x) for x in images]
         guilt = {}
         for path, layer in quantisation.layers.items():
-            factors = {path: quantisation.smoothing[path]} if path in quantisation.smoothing else {}
-            with _rounding(model, path, layer, tensors, factors, kind):
+            with _rounding(model, path, layer, quantisation.smoothing.get(path), kind):
                 guilt[path] = sum(float((model(x) - y).square().sum()) for x, y in zip(images, wanted, strict=True))
     return sorted(guilt, key=lambda path: -guilt[path])
 
 
 @contextmanager
-def _rounding(
-    model: ViT, path: str, layer: Layer, tensors: Mapping[str, Stored], factors: Mapping[str, Array], kind: str
-) -> Iterator[None]:
-    """The model with one layer rounded as the file rounds it; factors in front of the layer are undone by those in it."""
+def _rounding(model: ViT, path: str, layer: Layer, factors: Array | None, kind: str) -> Iterator[None]:
+    """The model with one layer rounded as the file rounds it."""
     import torch
 
-    module = model.get_submodule(path)
-    by = torch.from_numpy(factors[path]) if path in factors else torch.ones(())
-    whole = {name: tensors[name] for name in tensors if name.startswith(path.rsplit(".", 1)[0])}
-    weight = whole[f"{path}.weight"]
-    changed = dict(whole)
-    if path in factors:
-        changed[f"{path}.weight"] = replace(weight, dtype="F32", array=lambda: values_of(weight) * factors[path], span=None)
-    stored = quantised(changed, kind, {path: layer})
-    matrix = torch.from_numpy(
-        stored[f"{path}.weight"].array().astype("<f4") * stored[f"{path}.weight_scale"].array().reshape(-1, 1)
-    )
-    bias = bias_of(tensors, path)
-    lost = 0 if layer.lost is None else torch.from_numpy(layer.lost)
-    added = lost if bias is None else torch.from_numpy(bias()) + lost
-
-    def rounded(x: Any) -> Any:
-        if kind == "int8-weights":
-            return x
-        values = x.numpy()
-        step, zero = (layer.scale, layer.zero) if kind == "int8-static" else _dynamic(values)
-        return torch.from_numpy(stepped(values, step, zero))
+    module, by = model.get_submodule(path), 1 if factors is None else factors
+    matrix = rounded(model.get_parameter(f"{path}.weight").numpy() * by)
 
     def replaced(m: Any, args: Any, output: Any) -> Any:
-        return rounded(args[0] / by) @ matrix.T + added
+        x = args[0].numpy() / by
+        if kind != "int8-weights":
+            x = stepped(x, *((layer.scale, layer.zero) if kind == "int8-static" else step_of(float(x.min()), float(x.max()))))
+        found = torch.from_numpy(x @ matrix.T + (0 if layer.lost is None else layer.lost))
+        return found if m.bias is None else found + m.bias
 
     handle = module.register_forward_hook(replaced)
     try:
         yield
     finally:
         handle.remove()
-
-
-def _dynamic(values: Array) -> tuple[float, int]:
-    return step_of(float(values.min()), float(values.max()))

@@ -31,26 +31,22 @@ class Pictures:
     classes: tuple[int, ...] | None
     preprocess: Preprocess
 
-    def batches(self) -> Iterator[tuple[Array, tuple[int, ...] | None]]:
-        """b c H W, normalised, and their classes."""
+    def batches(self) -> Iterator[Array]:
+        """b c H W, normalised."""
         for start in range(0, len(self.files), BATCH):
-            part = slice(start, start + BATCH)
-            stack = np.stack([self.preprocess(read_image(file)) for file in self.files[part]])
-            yield stack, None if self.classes is None else self.classes[part]
+            yield np.stack([self.preprocess(read_image(file)) for file in self.files[start : start + BATCH]])
 
     def stack(self) -> Array:
         """As many of them as a quantised file is measured on, in one array."""
-        return np.concatenate([images for images, _ in self.at_most(IMAGES).batches()])
+        return np.concatenate(list(self.at_most(IMAGES).batches()))
 
     def of(self, indices: Sequence[int]) -> Pictures:
         classes = None if self.classes is None else tuple(self.classes[i] for i in indices)
         return Pictures(tuple(self.files[i] for i in indices), classes, self.preprocess)
 
     def at_most(self, count: int) -> Pictures:
-        """That many of them, evenly spread."""
-        if len(self.files) <= count:
-            return self
-        return self.of([i * len(self.files) // count for i in range(count)])
+        """That many of them, in an order drawn once: sorted files begin with a single class."""
+        return self.of(np.random.default_rng(0).permutation(len(self.files))[:count].tolist())
 
     def parted(self) -> tuple[Pictures, Pictures]:
         """Those to calibrate with, and those held out; raises InputError if they are too few."""

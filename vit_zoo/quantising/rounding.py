@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +16,9 @@ from vit_zoo.quantising.gate import Gate, gentlest, ranked
 from vit_zoo.quantising.pictures import CALIBRATING, JUDGING, Pictures, read_pictures
 
 if TYPE_CHECKING:
-    from vit_zoo.files import Stored
     from vit_zoo.formats.artifact import Array
     from vit_zoo.graph.form import Form
-    from vit_zoo.model import ViT
+    from vit_zoo.live import Live
     from vit_zoo.model_config import ModelConfig
     from vit_zoo.parity.judging import Judgement
 
@@ -33,13 +33,13 @@ class Rounding:
     calibration: Pictures | None
     gate: Gate | None
 
-    def settle(self, model: ViT, tensors: Mapping[str, Stored], write: Write) -> Judgement | None:
+    def settle(self, live: Live, write: Write) -> Judgement | None:
         """Let `write` make the file with as few layers in float as the gate allows; how the last one written was judged."""
-        whole = self._quantisation(model)
+        whole = self._quantisation(live)
         if self.gate is None:
             write((), whole)
             return None
-        gate, answers = self.gate, self.gate.answers(model)
+        gate, answers = self.gate, self.gate.answers(live.model)
 
         def judged(kept: Iterable[str]) -> Judgement:
             names = tuple(kept)
@@ -48,17 +48,15 @@ class Rounding:
         found = judged(())
         if found.ok:
             return found
-        ranking = ranked(model, tensors, whole, self.kind, gate.pictures)
+        ranking = ranked(live.model, whole, self.kind, gate.pictures)
         tried: dict[int, Judgement] = {}
 
         def passes(count: int) -> bool:
             tried[count] = judged(ranking[:count])
             return tried[count].ok
 
-        count = gentlest(passes, len(ranking))
-        if count is None:
-            return tried[len(ranking)]
-        if count != list(tried)[-1]:
+        count = gentlest(passes, len(ranking)) or len(ranking)
+        if count != list(tried)[-1]:  # the last one that was tried lies on the disk
             judged(ranking[:count])
         return tried[count]
 
@@ -67,13 +65,12 @@ class Rounding:
         pictures = self.gate.pictures if self.gate is not None else self.calibration
         return None if pictures is None else pictures.stack()
 
-    def _quantisation(self, model: ViT) -> Quantisation:
+    def _quantisation(self, live: Live) -> Quantisation:
+        plain = {path: Layer() for path in quantisable(live.source.config.spec)}
         if self.calibration is None:
-            return Quantisation({path: Layer() for path in quantisable(model.spec)})
-        found = calibrated(model, (images for images, _ in self.calibration.batches()))
-        if self.kind == "int8-static":
-            return found
-        return Quantisation({path: Layer() for path in found.layers}, found.smoothing)
+            return Quantisation(plain)
+        found = calibrated(live.model, self.calibration.batches())
+        return found if self.kind == "int8-static" else Quantisation(plain, found.smoothing)
 
 
 def _without(quantisation: Quantisation, kept: tuple[str, ...]) -> Quantisation:
@@ -85,8 +82,8 @@ def rounding_of(
     form: Form,
     config: ModelConfig,
     *,
-    calibrate: Path | None,
-    evaluate: Path | None,
+    calibrate: str | os.PathLike[str] | None,
+    evaluate: str | os.PathLike[str] | None,
     min_agreement: float | None,
     min_accuracy: float | None,
 ) -> Rounding | None:
@@ -106,13 +103,11 @@ def rounding_of(
         raise InputError("agreement and accuracy are of classes: they need the output logits")
     if gated and calibrate is None and evaluate is None:
         raise InputError("a gate needs real images", hint="--evaluate FOLDER")
-    calibration = None if calibrate is None else read_pictures(calibrate, config)
-    judged = None if evaluate is None else read_pictures(evaluate, config)
+    calibration = None if calibrate is None else read_pictures(Path(calibrate), config)
+    judged = None if evaluate is None else read_pictures(Path(evaluate), config)
     if gated and judged is None and calibration is not None:
         calibration, judged = calibration.parted()
     if form.precision == "int8-weights":
         calibration = None
-    gate = None
-    if judged is not None:
-        gate = Gate(judged.at_most(JUDGING), min_agreement, min_accuracy)
+    gate = None if judged is None else Gate(judged.at_most(JUDGING), min_agreement, min_accuracy)
     return Rounding(form.precision, None if calibration is None else calibration.at_most(CALIBRATING), gate)
