@@ -19,13 +19,14 @@ import vit_zoo
 from vit_zoo.cli.commands import vitzoo
 from vit_zoo.cli.edge import _run
 from vit_zoo.errors import CheckFailed, InputError
-from vit_zoo.files import SafetensorsFile
+from vit_zoo.files import SafetensorsFile, Stored
 from vit_zoo.formats import describe
 from vit_zoo.graph.form import PRECISIONS
-from vit_zoo.graph.int8_ops import quantisable, smoothable, smoothed
+from vit_zoo.graph.int8_ops import quantisable, quantised, smoothable, smoothed
 from vit_zoo.preprocess import Preprocess
-from vit_zoo.quantising.calibration import calibrated
+from vit_zoo.quantising.calibration import Seen, calibrated, settled
 from vit_zoo.quantising.gate import gentlest
+from vit_zoo.quantising.pictures import read_pictures
 from vit_zoo.sources import find_source
 
 HELD_OUT = Path(vit_zoo.__file__).parents[1] / "zoo" / "vit_digits" / "held_out"
@@ -159,6 +160,42 @@ def test_float16_that_overflows_is_no_parity(folder):
     assert vit_zoo.export(model, out="m.onnx", precision="bf16")[0].report.ok
     with pytest.raises(CheckFailed):
         vit_zoo.export(model, out="m.onnx", precision="fp16")
+
+
+def test_headroom_is_how_much_larger_the_largest_could_be(folder):
+    model = small()
+    with torch.no_grad():
+        model.blocks[1].mlp.fc1.bias[3] = 10_000  # behind the GELU it is the same, and nobody reads it
+        model.blocks[1].mlp.fc2.weight[:, 3] = 0
+    (done,) = vit_zoo.export(model, out="m.onnx", precision="fp16")
+    assert done.report.headroom == pytest.approx(6.55, rel=0.02)
+
+
+def test_the_mean_of_a_layers_error_is_in_its_bias():
+    random = np.random.default_rng(0)
+    rows, weight = (random.normal(size=size).astype("<f4") ** 3 for size in ((200, 48), (16, 48)))
+    layer, factors = settled(Seen(rows.min(axis=0), rows.max(axis=0), [rows]), weight, [0.0])
+    assert factors is None
+    bias = random.normal(size=16).astype("<f4")
+    tensors = {f"layer.{n}": Stored("F32", x.shape, lambda x=x: x) for n, x in (("weight", weight), ("bias", bias))}
+    found = {name: tensor.array() for name, tensor in quantised(tensors, "int8-static", {"layer": layer}).items()}
+    integers = np.clip(np.rint(rows / layer.scale) + layer.zero, 0, 255) - layer.zero
+    sums = integers @ found["layer.weight"].T.astype("<f8") + found["layer.bias"]
+    given, wanted = sums * found["layer.bias_scale"], rows @ weight.T + bias
+    half = 0.51 * found["layer.bias_scale"]  # an integer's
+    assert (np.abs((given - wanted).mean(axis=0)) < half).all()
+    assert np.abs(given - wanted).max() < 0.05 * np.abs(wanted).max()
+    assert (np.abs((given - layer.lost - wanted).mean(axis=0)) > half).any()  # there is something to correct
+
+
+def test_images_that_judge_are_not_those_that_calibrate(photos):
+    whole = read_pictures(photos, small().config)
+    calibrating, judging = whole.parted()
+    assert (len(calibrating.files), len(judging.files)) == (18, 6)
+    assert {*calibrating.files} | {*judging.files} == {*whole.files}
+    assert {*whole.at_most(9).files} < {*whole.files}
+    assert whole.at_most(9) == whole.at_most(9)
+    assert whole.at_most(9).files != tuple(sorted(whole.at_most(9).files))
 
 
 def test_an_answer_does_not_depend_on_its_batch_mates(folder, photos):
