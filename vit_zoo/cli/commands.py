@@ -196,7 +196,7 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
 )
 @click.option("--fp16", is_flag=True, help="ONNX: weights and products in float16, the rest in float32.")
 @click.option("--bf16", is_flag=True, help="ONNX: weights stored in bfloat16, computed in float32.")
-@click.option("--int8", type=click.Choice(["static", "dynamic", "weights"]), help="ONNX: rounded to 8 bits; see below.")
+@click.option("--int8", type=click.Choice(["static", "dynamic", "weights"]), help="ONNX: rounded to 8 bits, as said above.")
 @click.option("--calibrate", type=click.Path(path_type=Path), metavar="DIR", help="Images that int8 ranges are taken from.")
 @click.option("--evaluate", type=click.Path(path_type=Path), metavar="DIR", help="Images to judge int8 by.")
 @click.option("--min-agreement", type=float, metavar="SHARE", help="Of images with the model's own first class, 0 to 1.")
