@@ -76,7 +76,8 @@ def write_onnx_file(
 
     assert source.tensors is not None
     spec, tensors = source.config.spec, source.tensors
-    graph = build(spec, tensors, form)  # of an int8 form, one of the same size
+    preprocess = source.config.preprocess
+    graph = build(spec, tensors, form, preprocess=preprocess)  # of an int8 form, one of the same size
     placement = placement or ("inline" if inline_size(graph) <= PROTO_LIMIT else "external")
     details: dict[str, Any] = {**_details(effort), "placement": placement}
     size = sum(weight.stop - weight.start for weight in graph.weights.values())
@@ -107,7 +108,7 @@ def write_onnx_file(
 
         def write_rounded(kept: tuple[str, ...], quantisation: Quantisation) -> Path:
             rounded = replace(form, kept=kept)
-            write(build(spec, tensors, rounded, quantisation), rounded)
+            write(build(spec, tensors, rounded, quantisation, preprocess), rounded)
             return staged.path
 
         judgement = None

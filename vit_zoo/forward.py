@@ -18,6 +18,7 @@ from vit_zoo.vit_spec import ViTSpec
 
 Rows = tuple[int, int] | None  # those that ask; None: all
 Maps = list[Any] | None  # where attention weights are collected
+CLASSES = frozenset({"logits", "probabilities"})
 
 
 def read_rows(spec: ViTSpec) -> tuple[int, int]:
@@ -27,7 +28,7 @@ def read_rows(spec: ViTSpec) -> tuple[int, int]:
 
 def output_names(spec: ViTSpec) -> list[str]:
     """Every output that `vit` can give for this spec."""
-    names = ["logits"] if spec.num_classes else []
+    names = ["logits", "probabilities"] if spec.num_classes else []
     names += ["pooler_output"] if spec.pool != "none" else []
     return [*names, "last_hidden_state", *(f"{kind}.{i}" for kind in ("block", "attn") for i in range(spec.depth))]
 
@@ -140,10 +141,10 @@ def blocks_read(spec: ViTSpec, outputs: Collection[str]) -> int:
 
 def unread(spec: ViTSpec, outputs: Collection[str]) -> tuple[str, ...]:
     """Prefixes of the weights behind the last of these outputs: the only ones that may stay unused."""
-    parts = [] if "logits" in outputs else ["head.", "head_dist."]
-    if not {"logits", "pooler_output"} & set(outputs):
+    parts = [] if CLASSES & set(outputs) else ["head.", "head_dist."]
+    if not {*CLASSES, "pooler_output"} & set(outputs):
         parts += ["attn_pool.", "fc_norm.", "pre_logits."]
-    if not {"logits", "pooler_output", "last_hidden_state"} & set(outputs):
+    if not {*CLASSES, "pooler_output", "last_hidden_state"} & set(outputs):
         parts += ["norm."]
     return (*parts, *(f"blocks.{i}." for i in range(blocks_read(spec, outputs), spec.depth)))
 
@@ -151,9 +152,9 @@ def unread(spec: ViTSpec, outputs: Collection[str]) -> tuple[str, ...]:
 def vit(m: Any, image: Any, spec: ViTSpec, op: Any, outputs: Collection[str]) -> dict[str, Any]:
     """The named outputs for a normalised image, b c H W.
 
-    `logits` b k · `pooler_output` b d, what the head sees (two heads: the mean) · `last_hidden_state` b t d, after the
-    final norm where that comes before pooling · `block.N` b t d, after block N, no norm · `attn.N` b n t t, the weights
-    after softmax.
+    `logits` b k · `probabilities` b k, their softmax · `pooler_output` b d, what the head sees (two heads: the mean) ·
+    `last_hidden_state` b t d, after the final norm where that comes before pooling · `block.N` b t d, after block N, no
+    norm · `attn.N` b n t t, the weights after softmax.
     """
     last = spec.depth - 1
     every_row = {"last_hidden_state", f"block.{last}", f"attn.{last}"} & set(outputs)
@@ -172,11 +173,13 @@ def vit(m: Any, image: Any, spec: ViTSpec, op: Any, outputs: Collection[str]) ->
         x = op.norm(m.norm, x, spec.norm_eps)
     if "last_hidden_state" in outputs:
         found["last_hidden_state"] = x
-    if {"logits", "pooler_output"} & set(outputs):
+    if {*CLASSES, "pooler_output"} & set(outputs):
         pooled = pool(m, x, spec, op)
         if "pooler_output" in outputs:
             found["pooler_output"] = op.average(pooled)
-        if "logits" in outputs:
+        if CLASSES & set(outputs):
             heads = [m.head, m.head_dist] if spec.dist_token else [m.head]
             found["logits"] = op.average([op.linear(head, x) for head, x in zip(heads, pooled, strict=True)])
+        if "probabilities" in outputs:
+            found["probabilities"] = op.probabilities(found["logits"])
     return {name: found[name] for name in outputs}

@@ -15,7 +15,8 @@ from vit_zoo.files import write_text
 from vit_zoo.files.atomic import check_target, writing
 from vit_zoo.formats import SUFFIX, describe
 from vit_zoo.formats.artifact import report_path
-from vit_zoo.graph.form import OPSET, Form, Precision
+from vit_zoo.forward import checked_outputs
+from vit_zoo.graph.form import INCLUDES, OPSET, Form, Precision
 from vit_zoo.live import Live, check_content, filled, random_model, with_own_weights, with_some_weights, write_model
 from vit_zoo.sources import ModelLike, Source, find_source
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from vit_zoo.model_config import ModelConfig
     from vit_zoo.parity.references import Reference
     from vit_zoo.parity.report import Effort, ParityReport
+    from vit_zoo.vit_spec import ViTSpec
 
 Note = Callable[[str], None]  # what a person should hear while it happens
 
@@ -131,6 +133,7 @@ def export(
     opset: int | None = None,
     placement: Placement | None = None,
     outputs: Sequence[str] = (),
+    include: Sequence[str] = (),
     verify: bool | Effort = True,
     weights: str | os.PathLike[str] | None = None,
     seed: int | None = None,
@@ -148,6 +151,9 @@ def export(
     the file (the default below 2 GiB), `external` in `.onnx_data` beside it, `shared` with the `model.safetensors` of the
     folder. A registry name alone is exported with the random weights of `seed`, or those that ship with it. `verify` may
     name the effort, as in `verify`.
+    `include`: `softmax` gives `probabilities` in the place of `logits`; `preprocess` makes an ONNX file take whole images,
+    `image` [batch, height, width, channels] uint8, and prepare them as the model says; `preprocess-exact` does so without a
+    pixel off, and slower.
     `precision` of ONNX files: `fp32` (weights as they are stored), `fp16`, `bf16`, `int8-static` (ranges from the images in
     the folder `calibrate`), `int8-dynamic` (ranges of the batch at hand, so that images share their rounding) or
     `int8-weights`. An int8 file may have to give the model's first class for a share of `min_agreement`, or be right for
@@ -161,8 +167,11 @@ def export(
     for format_ in formats:
         if format_ not in SUFFIX:
             raise InputError(f"no format '{format_}'; there are {', '.join(SUFFIX)}")
-    form = Form(opset=OPSET if opset is None else opset, outputs=tuple(outputs), precision=precision)
     source = find_source(model, weights=weights, **facts)
+    outputs, prepares = _included(include, outputs, source.config.spec)
+    form = Form(opset=OPSET if opset is None else opset, outputs=tuple(outputs), precision=precision, include=prepares)
+    if prepares is not None and formats != ["onnx"]:
+        raise InputError("preprocessing can be included in ONNX files alone")
     if "onnx" not in formats and (opset is not None or placement is not None or precision != "fp32"):
         raise InputError("opset, precision and the placement of weights are of ONNX files")
     if placement == "shared" and precision != "fp32":
@@ -252,6 +261,22 @@ def _stack(folder: Path, config: ModelConfig | None, path: Path) -> Any:
     if config is None:
         raise InputError("does not say how images are prepared", where=path)
     return read_pictures(folder, config).stack()
+
+
+def _included(include: Sequence[str], outputs: Sequence[str], spec: ViTSpec) -> tuple[Sequence[str], Any]:
+    """The outputs, with probabilities where softmax is included, and the form of the preprocessing."""
+    for part in include:
+        if part not in ("softmax", *INCLUDES):
+            raise InputError(f"nothing called '{part}' to include; there are softmax, {', '.join(INCLUDES)}")
+    prepares = [part for part in INCLUDES if part in include]
+    if len(prepares) > 1:
+        raise InputError(f"one of {' and '.join(INCLUDES)}")
+    if "softmax" in include:
+        chosen = checked_outputs(spec, outputs)
+        if "logits" not in chosen:
+            raise InputError(f"softmax is of logits; the outputs are {', '.join(chosen)}")
+        outputs = ["probabilities" if name == "logits" else name for name in chosen]
+    return outputs, prepares[0] if prepares else None
 
 
 def _check_effort(effort: str | None) -> None:

@@ -48,6 +48,9 @@ class TorchOps:
     def act(self, x: Tensor, name: str) -> Tensor:
         return ACTS[name](x)
 
+    def probabilities(self, x: Tensor) -> Tensor:
+        return x.softmax(-1)
+
     def tanh(self, x: Tensor) -> Tensor:
         return torch.tanh(x)
 

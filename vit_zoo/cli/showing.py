@@ -50,6 +50,10 @@ def evidence(report: ParityReport) -> str:
             (str(b.block), "not shown" if b.relative is None else f"{b.relative:.1e}", f"{b.allowed:.1e}") for b in report.blocks
         ]
         parts.append(table(rows))
+    if report.fusion:
+        kinds = [("onnxruntime runs", "count", "ms", "share")]
+        kinds += [(o.operator, str(o.count), f"{o.milliseconds:.2f}", f"{100 * o.share:.1f} %") for o in report.fusion]
+        parts.append(table(kinds))
     parts += ["\n".join(f"fault: {fault}" for fault in report.faults)] if report.faults else []
     if report.parting is not None:
         p = report.parting

@@ -89,8 +89,16 @@ class OnnxArtifact(Artifact):
     """An ONNX file in an onnxruntime session."""
 
     def __init__(
-        self, path: Path, *, providers: list[str] | None, threads: int | None, optimised: bool, more: bytes = b""
+        self,
+        path: Path,
+        *,
+        providers: list[str] | None,
+        threads: int | None,
+        optimised: bool,
+        more: bytes = b"",
+        profile: Path | None = None,
     ) -> None:
+        """`more` is appended to the file's bytes; `profile` is the start of the path that a profile is written to."""
         super().__init__(describe_onnx(path))
         check_companion(self.about)
         import onnxruntime as ort
@@ -105,6 +113,8 @@ class OnnxArtifact(Artifact):
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
+        if profile is not None:
+            options.enable_profiling, options.profile_file_prefix = True, str(profile)
         if not optimised:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             options.add_session_config_entry("session.disable_prepacking", "1")  # other kernels, and 140 MiB less for ViT-B/16

@@ -14,6 +14,8 @@ from vit_zoo.graph.form import Form
 from vit_zoo.graph.half_ops import HalfOps, halved
 from vit_zoo.graph.int8_ops import Int8Ops, Layer, Quantisation, quantisable, quantised, smoothed
 from vit_zoo.graph.onnx_ops import BATCH, Node, OnnxOps, Scope, Value, Weight
+from vit_zoo.graph.prepare import IMAGE, prepared
+from vit_zoo.preprocess import Preprocess
 from vit_zoo.vit_spec import ViTSpec
 
 if TYPE_CHECKING:
@@ -32,8 +34,16 @@ class Graph:
     outputs: tuple[str, ...]
 
 
-def build(spec: ViTSpec, tensors: Mapping[str, Stored], form: Form, quantisation: Quantisation | None = None) -> Graph:
+def build(
+    spec: ViTSpec,
+    tensors: Mapping[str, Stored],
+    form: Form,
+    quantisation: Quantisation | None = None,
+    preprocess: Preprocess | None = None,
+) -> Graph:
     """The graph of a model: input `pixel_values` [batch, channels, height, width] float32, outputs by name.
+
+    Where the form includes `preprocess`, the input is `image` [batch, height, width, channels] uint8 instead.
 
     An int8 form needs a `quantisation`, unless its ranges are not needed beforehand. Raises InputError for an output that
     does not exist, CheckFailed if a weight stays unused.
@@ -41,10 +51,11 @@ def build(spec: ViTSpec, tensors: Mapping[str, Stored], form: Form, quantisation
     names = forward.checked_outputs(spec, form.outputs)
     image = Value(INPUT, (BATCH, spec.channels, *spec.image_size))
     op = operations(spec, tensors, form, quantisation, image)
+    given = image if form.include is None else prepared(op, preprocess, form, INPUT)
     found = forward.vit(Scope(), image, spec, op, names)
     _check_accounting(op, spec, names)
     results = {name: op._full(value) for name, value in found.items()}
-    proto = _proto(op, image, _named(op, results), form.opset)
+    proto = _proto(op, given, _named(op, results), form.opset)
     return Graph(proto, op.weights, op.tensors, names)
 
 
@@ -106,17 +117,18 @@ def _named(op: OnnxOps, results: dict[str, Value]) -> dict[str, Value]:
 def _proto(op: OnnxOps, image: Value, results: dict[str, Value], opset: int) -> onnx.ModelProto:
     from onnx import TensorProto, checker, helper, numpy_helper
 
-    def info(value: Value) -> Any:
-        return helper.make_tensor_value_info(value.name, TensorProto.FLOAT, list(value.shape))
+    def info(value: Value, type_: int = TensorProto.FLOAT) -> Any:
+        return helper.make_tensor_value_info(value.name, type_, list(value.shape))
 
-    types = {"i": TensorProto.INT64, "f": TensorProto.FLOAT, "u": TensorProto.UINT8, "b": TensorProto.INT8}
+    types = {"i": "INT64", "f": "FLOAT", "d": "DOUBLE", "u": "UINT8", "b": "INT8"}
     nodes = [helper.make_node(n.op, n.inputs, n.outputs, n.name, **n.attributes) for n in op.nodes]
     constants = [
-        helper.make_tensor(name, types[kind], [len(values)] if vector else [], values)
+        helper.make_tensor(name, TensorProto.DataType.Value(types[kind]), [len(values)] if vector else [], values)
         for (kind, values, vector), name in op.constants.items()
     ]
     constants += [numpy_helper.from_array(table, name) for name, table in op.tables.items()]
-    graph = helper.make_graph(nodes, "vit", [info(image)], [info(value) for value in results.values()], constants)
+    given = info(image, TensorProto.UINT8 if image.name == IMAGE else TensorProto.FLOAT)
+    graph = helper.make_graph(nodes, "vit", [given], [info(value) for value in results.values()], constants)
     opsets = [helper.make_opsetid("", opset)]
     model = helper.make_model_gen_version(graph, opset_imports=opsets, producer_name="vitzoo")
     model.ir_version = helper.find_min_ir_version_for(opsets)

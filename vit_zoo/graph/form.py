@@ -13,17 +13,20 @@ OPSET = 20  # every client reads it; from 23 on attention is one operator, which
 
 Precision = Literal["fp32", "fp16", "bf16", "int8-static", "int8-dynamic", "int8-weights"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+Include = Literal["preprocess", "preprocess-exact"]
+INCLUDES: tuple[Include, ...] = get_args(Include)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
     """The opset, and the outputs by name (none: the model's own). `precision` is `fp32` for weights as they are stored;
-    `kept` are the layers, by path, that an int8 form leaves in float.
+    `include` puts the preprocessing in front; `kept` are the layers, by path, that an int8 form leaves in float.
     """
 
     opset: int = OPSET
     outputs: tuple[str, ...] = ()
     precision: Precision = "fp32"
+    include: Include | None = None
     kept: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -31,6 +34,10 @@ class Form:
             raise InputError(f"opset {self.opset}; ViTs are written at opset {OPSETS[0]} to {OPSETS[-1]}")
         if self.precision not in PRECISIONS:
             raise InputError(f"precision {self.precision!r}; there are {', '.join(PRECISIONS)}")
+        if self.include not in (None, *INCLUDES):
+            raise InputError(f"include {self.include!r}; there are {', '.join(INCLUDES)}")
+        if self.include is not None and self.precision.startswith("int8"):
+            raise InputError("an int8 file takes prepared images, as it was calibrated with: no preprocessing in it")
 
     def document(self) -> dict[str, Any]:
         """The fields that are not as usual, with the opset and the outputs in any case: for JSON."""

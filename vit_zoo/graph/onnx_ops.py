@@ -136,6 +136,9 @@ class OnnxOps:
         gate = self._node("Add", inner, self._float(1.0))
         return self._like(x, "Mul", self._node("Mul", x.name, gate), half)
 
+    def probabilities(self, x: Value) -> Value:
+        return self._like(x, "Softmax", x.name, axis=-1)
+
     def tanh(self, x: Value) -> Value:
         return self._like(x, "Tanh", x.name)
 
@@ -350,6 +353,12 @@ class OnnxOps:
 
     def _float(self, value: float) -> str:
         return self._constant("f", (value,), vector=False)
+
+    def _floats(self, *values: float) -> str:
+        return self._constant("f", values, vector=True)
+
+    def _double(self, value: float) -> str:
+        return self._constant("d", (value,), vector=False)
 
     def _byte(self, value: int) -> str:
         return self._constant("u", (value,), vector=False)

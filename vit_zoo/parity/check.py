@@ -13,10 +13,12 @@ from vit_zoo.files import sha256_of
 from vit_zoo.formats.programs import ProgramArtifact
 from vit_zoo.graph.form import Form
 from vit_zoo.parity.claims import Evidence, check_config, check_spec, check_structure, check_weights, note_weights
+from vit_zoo.parity.fusion import receipt
 from vit_zoo.parity.headroom import headroom
 from vit_zoo.parity.images import images
 from vit_zoo.parity.judging import RULES, TOLERANCE
 from vit_zoo.parity.parting import parted_by_name, parted_models
+from vit_zoo.parity.preparing import inside, pictures
 from vit_zoo.parity.references import ModelReference
 from vit_zoo.parity.report import Effort, ParityReport, Parting
 from vit_zoo.parity.running import FIXABLE, INNER, PLANS, Computed, Plan, Runs, Sessions, batches_of, fits, listed, matched
@@ -64,8 +66,10 @@ def check_parity(
         check_weights(path, sessions.about, reference, held, found)
         _run(sessions, reference, plan, rule, precision, fixed, found, pictures)
         if structure.precision == "fp16" and sessions.axes is not None:
-            found.headroom = headroom(path, images(reference.frame, plan.images), sessions.batch or 2)
+            found.headroom = headroom(path, _some(sessions, reference, plan, len(plan.images)), sessions.batch or 2)
         sessions.close()
+        if plan.inner and sessions.axes is not None and (found.comparisons or found.agreements):
+            found.fusion = receipt(path, _some(sessions, reference, plan, sessions.batch or 1))
         if sessions.about.rounded:  # smoothed channels are others by intent
             found.skipped.append("inner values: they are rounded, and their channels scaled")
         elif sessions.axes is not None and (found.faults or blocks or plan.inner):
@@ -114,6 +118,8 @@ def _report(
             "comparisons": tuple(found.comparisons),
             "agreements": tuple(found.agreements),
             "headroom": found.headroom,
+            "fusion": found.fusion,
+            "preparation": found.preparation,
             "blocks": tuple(found.blocks),
             "parting": _first_place(found) if not ok else None,
             "faults": tuple(found.faults),
@@ -178,21 +184,31 @@ def _run(
         batches = batches_of(sessions.batch, plan)
     names = matched(sessions, reference, found)
     runs = Runs(reference, plan, rule, names, found)
-    if precision == "int8" and names:
+    if sessions.prepares and names:
+        runs.over_pictures(sessions)
+    elif precision == "int8" and names:
         runs.over_many(sessions, pictures)
     elif names:
         runs.over_batches(sessions, batches)
         runs.over_axes(sessions, fixed)
 
 
+def _some(sessions: Sessions, reference: Reference, plan: Plan, count: int) -> Array:
+    """So many images, or for a file that prepares them itself, a batch of pictures."""
+    if sessions.prepares is not None:
+        return next(pictures(sessions.prepares, 1))
+    return images(reference.frame, (plan.images * count)[:count])
+
+
 def _look_inside(path: Path, sessions: Sessions, reference: Reference, plan: Plan, rule: Rule, found: Evidence) -> None:
     """Behind which block and operation the two part; or that they do not."""
     count = sessions.batch or 2
-    x = images(reference.frame, (plan.images * count)[:count])
+    x = _some(sessions, reference, plan, count)
     form = None if sessions.about.config is None else Form.of(sessions.about.export)
     known = all(reference.has(name) for name in sessions.outputs)
     try:
-        steps = reference.steps(x, sessions.outputs if known else tuple(reference.shapes())[:1], form)
+        prepared = inside(path, x) if sessions.prepares else x
+        steps = reference.steps(prepared, sessions.outputs if known else tuple(reference.shapes())[:1], form)
     except VitzooError:  # a reference that does not run has its own fault
         return
     if not steps:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vit_zoo.files import digest_of
+from vit_zoo.parity.fusion import Operator
+from vit_zoo.parity.preparing import Preparation
 from vit_zoo.parity.references import ModelReference
 from vit_zoo.parity.report import BlockError, Parting
 from vit_zoo.parity.structure import Structure, differences
@@ -36,6 +38,8 @@ class Evidence:
     blocks: list[BlockError] = field(default_factory=list)
     parting: Parting | None = None
     headroom: float | None = None
+    fusion: tuple[Operator, ...] = ()
+    preparation: Preparation | None = None
 
     def note(self, fault: str, place: str, operator: str | None, reason: str) -> None:
         """A fault that says where it is."""

@@ -81,7 +81,7 @@ def normal(frame: Frame, seed: int) -> Array:
 
 
 @cache
-def _photograph(name: str) -> Image.Image:
+def photograph(name: str) -> Image.Image:
     return read_image(zoo_folder() / "photos" / f"{name}.jpg")
 
 
@@ -89,7 +89,7 @@ def _photo(name: str) -> Callable[[Frame, int], Array]:
     def prepared(frame: Frame, seed: int) -> Array:
         half = (0.5,) * (3 if frame.channels == 3 else 1)
         how = frame.preprocess or Preprocess(size=frame.size, resize_to=None, interpolation="bicubic", mean=half, std=half)
-        return np.resize(how(_photograph(name)), (frame.channels, *frame.size))
+        return np.resize(how(photograph(name)), (frame.channels, *frame.size))
 
     return prepared
 

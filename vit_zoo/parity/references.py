@@ -95,6 +95,7 @@ class ModelReference(Reference):
         spec = self.spec
         known = {
             "logits": (spec.num_classes,),
+            "probabilities": (spec.num_classes,),
             "pooler_output": (spec.head_width,),
             "last_hidden_state": (spec.tokens, spec.dim),
         }
@@ -111,12 +112,17 @@ class ModelReference(Reference):
                 single = _arrays(forward.vit(self.model, torch.from_numpy(images), self.spec, EVAL, outputs))
                 return single, _unmeasured(outputs, images)
             # few logits may be near by luck: the features that they are made of have the steadier floor
-            more = tuple(dict.fromkeys((*outputs, *(["pooler_output"] if "logits" in outputs else []))))
+            behind = ["logits"] if "probabilities" in outputs else []
+            behind += ["pooler_output"] if forward.CLASSES & set(outputs) else []
+            more = tuple(dict.fromkeys((*outputs, *behind)))
             single = _arrays(forward.vit(self.model, torch.from_numpy(images), self.spec, EVAL, more))
             wanted = _arrays(forward.vit(self.model, torch.from_numpy(images).double(), self.spec, Float64Ops(), more))
         floors = {name: relative(single[name], wanted[name]) for name in more}
-        if "logits" in outputs:
+        if "logits" in more:
             floors["logits"] = np.maximum(floors["logits"], floors["pooler_output"])
+        if "probabilities" in outputs:  # an error of the logits is a factor of the probabilities
+            factors = floors["logits"] * np.abs(wanted["logits"]).max(axis=-1)
+            floors["probabilities"] = np.maximum(floors["probabilities"], factors)
         return {name: wanted[name] for name in outputs}, floors
 
     def steps(self, images: Array, outputs: Sequence[str], form: Form | None) -> list[Step]:

@@ -11,7 +11,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vit_zoo.files import read_json
 from vit_zoo.formats.artifact import report_path
+from vit_zoo.parity.fusion import Operator
 from vit_zoo.parity.judging import Agreement, Comparison, Judgement
+from vit_zoo.parity.preparing import Preparation
 
 Effort = Literal["quick", "default", "full"]
 EFFORTS = ("quick", "default", "full")
@@ -60,7 +62,9 @@ class ParityReport(BaseModel):
     comparisons: tuple[Comparison, ...]
     agreements: tuple[Agreement, ...]
     judgement: Judgement | None = None  # of a quantised file, on real images, where it was asked for
+    preparation: Preparation | None = None  # of a file with its preprocessing inside
     headroom: float | None = None  # how many times larger the largest float16 value inside could be
+    fusion: tuple[Operator, ...] = ()  # what onnxruntime runs, where the effort is `full`
     blocks: tuple[BlockError, ...]
     parting: Parting | None
     faults: tuple[str, ...]
@@ -96,7 +100,8 @@ class ParityReport(BaseModel):
         floor = "" if worst_.floor is None else f" (torch's own float32: {worst_.floor:.1e})"
         where = f"{worst_.output} at batch {worst_.batch}, image '{worst_.worst_input}', {_optimiser(worst_.optimised)}"
         room = "" if self.headroom is None else f"; float16 values could grow {self.headroom:,.0f} times"
-        return f"largest difference {worst_.relative:.1e} relative{floor}: {where}{room}"
+        pixels = "" if self.preparation is None else f"; {self.preparation}"
+        return f"largest difference {worst_.relative:.1e} relative{floor}: {where}{room}{pixels}"
 
     def table(self) -> list[tuple[str, ...]]:
         """The evidence as rows of text, the head first."""

@@ -17,13 +17,15 @@ from vit_zoo.formats.skeleton import declared
 from vit_zoo.parity.claims import Evidence
 from vit_zoo.parity.images import IMAGES, Frame, images, many_images
 from vit_zoo.parity.judging import IMAGES as MANY
-from vit_zoo.parity.judging import RULES, agreement, judge
+from vit_zoo.parity.judging import RULES, agreement, judge, relative
+from vit_zoo.parity.preparing import ALLOWED, SHAPES, Preparation, by_pillow, inside, levels_apart, pictures
 from vit_zoo.parity.references import ModelReference, Reference, Results
 from vit_zoo.parity.report import Effort
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array, Artifact
     from vit_zoo.parity.judging import Rule
+    from vit_zoo.preprocess import Preprocess
 
 AXES = ("batch", "channels", "height", "width")
 FIXABLE = AXES[1:]
@@ -81,7 +83,7 @@ class Sessions:
     """An artifact's sessions, one at a time: two of them would hold the weights twice. `axes` are those of ONNX files."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self.about = path, describe(path)
+        self.path, self.about = path, describe(path)
         self.axes: tuple[int | str, ...] | None = None
         self._open: dict[bool, Artifact] = {}
         if self.about.format == "onnx":  # what it declares is read before anything is in memory
@@ -89,6 +91,12 @@ class Sessions:
             self.outputs, self.axes = declared(path)
         else:
             self.outputs = self.get().outputs
+
+    @property
+    def prepares(self) -> Preprocess | None:
+        """How the file prepares images itself; None: it takes them prepared."""
+        config = self.about.config
+        return config.preprocess if config is not None and "include" in self.about.export else None
 
     @property
     def batch(self) -> int | None:
@@ -100,7 +108,7 @@ class Sessions:
             optimised = True
         if optimised not in self._open:
             self.close()
-            self._open[optimised] = open_artifact(self._path, optimised=optimised)
+            self._open[optimised] = open_artifact(self.path, optimised=optimised)
         return self._open[optimised]
 
     def close(self) -> None:
@@ -151,6 +159,40 @@ class Runs:
                 results = {n: x[rows] for n, x in wanted.items()}, {n: x[rows] for n, x in floors.items()}
                 self._once(runnable, stack[rows], results, [self.plan.images[i] for i in batch], optimised)
             del runnable  # or it would outlive the next one's opening
+
+    def over_pictures(self, checked: Sessions) -> None:
+        """A file that prepares images itself: its pixels against Pillow's, its outputs for the pixels that it made."""
+        how, form = checked.prepares, str(checked.about.export["include"])
+        assert how is not None
+        if form not in ALLOWED:
+            self.found.faults.append(f"includes {form!r}, which this version does not know")
+            return
+        outputs = tuple(dict.fromkeys(self.names.values()))
+        apart, moved, seen = [], [], []
+        for x in pictures(how, len(SHAPES) if self.plan.inner else 3 if self.plan.double else 2):
+            try:
+                pixels = inside(checked.path, x)
+            except VitzooError as error:
+                self.found.faults.append(f"fails at images of shape {list(x.shape)}: {error.message}")
+                return
+            wanted = by_pillow(how, x)
+            apart.append(levels_apart(how, pixels, wanted).ravel())
+            first = outputs[:1]
+            ours, theirs = (self.reference.results(part, first, double=False)[0][first[0]] for part in (wanted, pixels))
+            moved.append(float(relative(theirs, ours).max()))
+            seen.append((x, self.reference.results(pixels, outputs, double=self.plan.double)))
+        off = np.concatenate(apart)
+        self.found.preparation = measured = Preparation(
+            form=form, images=sum(len(x) for x, _ in seen), levels=int(off.max()), share=float((off > 0).mean()),
+            difference=max(moved),
+        )  # fmt: skip
+        if not measured.ok:
+            self.found.faults.append(f"{form}: {measured}")
+        for optimised in self.plan.runs:
+            runnable = checked.get(optimised)
+            for x, results in seen:
+                self._once(runnable, x, results, [f"picture {i}" for i in range(len(x))], optimised, (x.shape[1], x.shape[2]))
+            del runnable
 
     def over_axes(self, checked: Sessions, fixed: Sequence[str]) -> None:
         """Every axis that the file declares free is run at two other lengths, one of them not square."""
@@ -209,8 +251,16 @@ class Runs:
         else:
             self.found.faults.append(f"answers images of {frame.channels + 1} channels, the model takes {frame.channels}")
 
-    def _once(self, runnable: Runnable, x: Array, results: Results, shown: list[str], optimised: bool) -> None:
-        size = (int(x.shape[2]), int(x.shape[3]))
+    def _once(
+        self,
+        runnable: Runnable,
+        x: Array,
+        results: Results,
+        shown: list[str],
+        optimised: bool,
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        size = size or (int(x.shape[2]), int(x.shape[3]))
         at = f"batch {len(x)}, optimiser {'on' if optimised else 'off'}"
         at += "" if size == self.reference.frame.size else f", size {size[0]}x{size[1]}"
         try:
@@ -264,7 +314,7 @@ def matched(checked: Sessions, reference: Reference, found: Evidence) -> dict[st
 
 def fits(checked: Sessions, frame: Frame, found: Evidence) -> bool:
     """Whether the file takes the model's images."""
-    wanted = (frame.channels, *frame.size)
+    wanted = ("height", "width", frame.channels) if checked.prepares else (frame.channels, *frame.size)
     axes = ("batch", *wanted) if checked.axes is None else checked.axes
     if len(axes) == 4 and all(not isinstance(a, int) or a == length for a, length in zip(axes[1:], wanted, strict=True)):
         return True

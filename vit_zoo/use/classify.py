@@ -54,7 +54,7 @@ def classify(
         raise InputError(f"top must be at least 1, got {top}")
     if not images:
         raise InputError("no images")
-    config, logits = _classifier(model, threads)
+    config, logits, prepares = _classifier(model, threads)
     if not config.spec.num_classes:
         raise InputError("has no classes: it gives features", where=config.name)
     if config.preprocess is None:
@@ -62,21 +62,26 @@ def classify(
         raise InputError("does not say how images are prepared", where=config.name, hint=hint)
     labels = config.labels or tuple(f"class {i}" for i in range(config.spec.num_classes))
     found = []
-    for start in range(0, len(images), BATCH):
-        files = [Path(image) for image in images[start : start + BATCH]]
-        for file, row in zip(files, logits(_stack([_prepared(config.preprocess, file) for file in files])), strict=True):
+    size = 1 if prepares else BATCH  # whole images are of many sizes
+    for start in range(0, len(images), size):
+        files = [Path(image) for image in images[start : start + size]]
+        ready = [_whole(config.preprocess, file) if prepares else _prepared(config.preprocess, file) for file in files]
+        for file, row in zip(files, logits(_stack(ready)), strict=True):
             best = _softmax(row, len(labels), model if isinstance(model, str | os.PathLike) else config.name)
             order = (-best).argsort(kind="stable")[:top]
             found.append(Prediction(str(file), tuple(labels[i] for i in order), tuple(float(best[i]) for i in order)))
     return config, found
 
 
-def _classifier(model: Any, threads: int | None) -> tuple[ModelConfig, Callable[[Array], Array]]:
+def _classifier(model: Any, threads: int | None) -> tuple[ModelConfig, Callable[[Array], Array], bool]:
+    """What a model says of itself, its logits for a batch, and whether it prepares whole images itself."""
     if isinstance(model, str | os.PathLike) and Path(model).is_file() and sniff(Path(model)) in SUFFIX:
         artifact = open_artifact(model, threads=threads)
-        if "logits" not in artifact.outputs:
+        given = next((name for name in ("logits", "probabilities") if name in artifact.outputs), None)
+        if given is None:
             raise InputError(f"gives {', '.join(artifact.outputs)}, no logits", where=model)
-        return artifact.config, lambda images: artifact.run(images)["logits"]
+        rows = lambda images: _as_logits(artifact.run(images)[given], given)  # noqa: E731
+        return artifact.config, rows, "include" in artifact.about.export
     if threads is not None:
         raise InputError("threads are onnxruntime's; torch has its own setting")
     import torch
@@ -90,13 +95,28 @@ def _classifier(model: Any, threads: int | None) -> tuple[ModelConfig, Callable[
             found = live(torch.from_numpy(images).to(next(live.parameters()).dtype))
         return found.float().numpy()  # type: ignore[no-any-return]
 
-    return live.config, logits
+    return live.config, logits, False
+
+
+def _as_logits(rows: Array, name: str) -> Array:
+    """Probabilities as the logits that give them, up to a constant."""
+    import numpy as np
+
+    return np.log(np.maximum(rows, np.finfo("<f4").tiny)) if name == "probabilities" else rows
 
 
 def _stack(images: list[Array]) -> Array:
     import numpy as np
 
     return np.stack(images)
+
+
+def _whole(preprocess: Preprocess, file: Path) -> Array:
+    """h w c, uint8."""
+    import numpy as np
+
+    image = np.asarray(read_image(file).convert("RGB" if len(preprocess.mean) == 3 else "L"))
+    return image.reshape(*image.shape[:2], -1)
 
 
 def _prepared(preprocess: Preprocess, file: Path) -> Array:
