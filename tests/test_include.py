@@ -184,7 +184,7 @@ def test_softmax_over_the_wrong_axis_fails(folder):
         ({"include": ["resize"]}, "nothing called 'resize' to include; there are softmax, preprocess, preprocess-exact"),
         ({"include": ["preprocess", "preprocess-exact"]}, "one of preprocess and preprocess-exact"),
         ({"include": ["preprocess"], "opset": 17}, "no antialias before 18"),
-        ({"include": ["preprocess"], "to": ["onnx", "pt2"]}, "in ONNX files alone"),
+        ({"include": ["preprocess"], "to": ["onnx", "pt2"]}, "of ONNX files alone"),
         ({"include": ["preprocess"], "precision": "int8-weights"}, "an int8 file takes prepared images"),
         ({"include": ["softmax"], "outputs": ["pooler_output"]}, "softmax is of logits; the outputs are pooler_output"),
         ({"include": ["preprocess"], "model": "plain"}, "does not say how images are prepared"),

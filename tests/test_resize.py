@@ -14,7 +14,8 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files import Stored
 from vit_zoo.files.pickles import stored
-from vit_zoo.weights.resize import RECIPES, resize_kernel, resize_positions
+from vit_zoo.recipes import RECIPES
+from vit_zoo.weights.resize import resize_kernel, resize_positions
 
 
 def table(prefix, grid, dtype=torch.float32):

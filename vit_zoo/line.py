@@ -16,8 +16,9 @@ from vit_zoo.files.atomic import check_target, writing
 from vit_zoo.formats import SUFFIX, describe
 from vit_zoo.formats.artifact import report_path
 from vit_zoo.forward import checked_outputs
-from vit_zoo.graph.form import INCLUDES, OPSET, Form, Precision
+from vit_zoo.graph.form import COMPUTED, INCLUDES, OPSET, Form, Precision
 from vit_zoo.live import Live, check_content, filled, random_model, with_own_weights, with_some_weights, write_model
+from vit_zoo.recipes import recipe_named
 from vit_zoo.sources import ModelLike, Source, find_source
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ def export(
     placement: Placement | None = None,
     outputs: Sequence[str] = (),
     include: Sequence[str] = (),
+    dynamic: Literal["hw"] | None = None,
     verify: bool | Effort = True,
     weights: str | os.PathLike[str] | None = None,
     seed: int | None = None,
@@ -151,6 +153,8 @@ def export(
     the file (the default below 2 GiB), `external` in `.onnx_data` beside it, `shared` with the `model.safetensors` of the
     folder. A registry name alone is exported with the random weights of `seed`, or those that ship with it. `verify` may
     name the effort, as in `verify`.
+    `dynamic="hw"` makes an ONNX file take images of any height and width that the patch divides: learned positions are
+    interpolated in the graph as their source does, or by the recipe of the fact `resize`.
     `include`: `softmax` gives `probabilities` in the place of `logits`; `preprocess` makes an ONNX file take whole images,
     `image` [batch, height, width, channels] uint8, and prepare them as the model says; `preprocess-exact` does so without a
     pixel off, and slower.
@@ -167,11 +171,18 @@ def export(
     for format_ in formats:
         if format_ not in SUFFIX:
             raise InputError(f"no format '{format_}'; there are {', '.join(SUFFIX)}")
+    if dynamic not in (None, "hw"):
+        raise InputError(f"dynamic {dynamic!r}: 'hw', height and width")
+    apart = dynamic is not None and not {"image_size", "patch_size"} & set(facts)  # `resize` is then of the graph alone
+    recipe = facts.pop("resize", None) if apart else facts.get("resize")
     source = find_source(model, weights=weights, **facts)
     outputs, prepares = _included(include, outputs, source.config.spec)
-    form = Form(opset=OPSET if opset is None else opset, outputs=tuple(outputs), precision=precision, include=prepares)
-    if prepares is not None and formats != ["onnx"]:
-        raise InputError("preprocessing can be included in ONNX files alone")
+    follows = None if dynamic is None else _follows(source.config, recipe)
+    form = Form(
+        opset=OPSET if opset is None else opset, outputs=tuple(outputs), precision=precision, include=prepares, dynamic=follows
+    )
+    if (prepares is not None or dynamic is not None) and formats != ["onnx"]:
+        raise InputError("preprocessing and a dynamic size are of ONNX files alone")
     if "onnx" not in formats and (opset is not None or placement is not None or precision != "fp32"):
         raise InputError("opset, precision and the placement of weights are of ONNX files")
     if placement == "shared" and precision != "fp32":
@@ -261,6 +272,17 @@ def _stack(folder: Path, config: ModelConfig | None, path: Path) -> Any:
     if config is None:
         raise InputError("does not say how images are prepared", where=path)
     return read_pictures(folder, config).stack()
+
+
+def _follows(config: ModelConfig, recipe: Any) -> str:
+    """How the positions of a model follow the size of the image."""
+    if config.spec.pos == "learned":
+        name = recipe or config.resize or "timm"
+        recipe_named(name)
+        return str(name)
+    if recipe is not None:
+        raise InputError("its positions are computed for any size: there is nothing to resize")
+    return COMPUTED
 
 
 def _included(include: Sequence[str], outputs: Sequence[str], spec: ViTSpec) -> tuple[Sequence[str], Any]:

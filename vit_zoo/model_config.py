@@ -18,7 +18,8 @@ SCHEMA = 1
 class ModelConfig(BaseModel):
     """A spec with its name, preprocessing, labels and the origin of its weights.
 
-    `random_seed` is set while the weights are untrained; `source` and `licence` are those of the weights.
+    `random_seed` is set while the weights are untrained; `source` and `licence` are those of the weights; `resize` is the
+    recipe by which their source makes positions for other image sizes (`recipes.py`), timm's if it is not there.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -30,6 +31,7 @@ class ModelConfig(BaseModel):
     source: str | None = None
     licence: str | None = None
     random_seed: int | None = None
+    resize: str | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -36,15 +36,24 @@ def sincos(grid: tuple[int, int], dim: int, *, last_included: bool) -> NDArray[n
 
     The last frequency is 1/10000 itself (MoCo v3, big_vision, vit-pytorch) or the one before it (MAE).
     """
-    steps = dim // 4
-    frequencies = 10_000.0 ** -(np.arange(steps) / (steps - last_included))
-    y, x = (axis.reshape(-1, 1) * frequencies for axis in np.meshgrid(*map(np.arange, grid), indexing="ij"))
+    steps = frequencies(dim, last_included=last_included)
+    y, x = (axis.reshape(-1, 1) * steps for axis in np.meshgrid(*map(np.arange, grid), indexing="ij"))
     return np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1)
+
+
+def frequencies(dim: int, *, last_included: bool) -> NDArray[np.float64]:
+    """Of `sincos`."""
+    steps = dim // 4
+    return 10_000.0 ** -(np.arange(steps) / (steps - last_included))
+
+
+def periods(width: int) -> NDArray[np.float64]:
+    """Of `rotary`."""
+    return THETA ** (4 * np.arange(width // 4) / width)
 
 
 def rotary(grid: tuple[int, int], width: int) -> NDArray[np.float64]:
     """The angles by which DINOv3 turns a head's queries and keys, first y, then x: t e/2 (Siméoni et al., 2025)."""
     centres = [(2 * np.arange(n) + 1) / n - 1 for n in grid]  # from -1 to 1, each side by itself
-    periods = THETA ** (4 * np.arange(width // 4) / width)
-    angles = [2 * np.pi * axis.reshape(-1, 1) / periods for axis in np.meshgrid(*centres, indexing="ij")]
+    angles = [2 * np.pi * axis.reshape(-1, 1) / periods(width) for axis in np.meshgrid(*centres, indexing="ij")]
     return np.concatenate(angles, axis=1)

@@ -68,8 +68,8 @@ def find_source(model: ModelLike, *, weights: str | os.PathLike[str] | None = No
             f for f in type(found.config.spec).model_fields if getattr(found.config.spec, f) != getattr(source.config.spec, f)
         ]
         raise RefusedContent(f"its weights are of another model: {wrong[0]} differs", where=weights)
-    told = {"source": found.config.source, "licence": found.config.licence or source.config.licence}
-    config = source.config.replace(**told, random_seed=found.config.random_seed)
+    told = {name: getattr(found.config, name) for name in ("source", "random_seed", "resize")}
+    config = source.config.replace(**told, licence=found.config.licence or source.config.licence)
     return Source(config, found.tensors, found.path, found.dialect, found.origin, found.digest)
 
 
@@ -182,7 +182,13 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
     stem = "".join(c if c.isalnum() or c in "_.-" else "_" for c in (path.stem if path else "model")).lstrip("_.-")
     origin = path.name if path else where
     labels = beside.labels if beside.labels and len(beside.labels) == reading.spec.num_classes else None
-    config = ModelConfig(name=stem[:96] or "model", spec=reading.spec, source=f"{origin} ({reading.dialect.name})", labels=labels)
+    config = ModelConfig(
+        name=stem[:96] or "model",
+        spec=reading.spec,
+        source=f"{origin} ({reading.dialect.name})",
+        labels=labels,
+        resize=None if reading.recipe == "timm" else reading.recipe,
+    )
     return Source(config, reading.tensors, path, reading.dialect.name, reading.origin, unwanted=reading.unwanted)
 
 
@@ -205,12 +211,18 @@ def _checked(config: ModelConfig, opened: SafetensorsFile, facts: Mapping[str, A
     from vit_zoo.weights.detect import check_facts, resized
 
     check_facts(sizes, where=opened.path)
-    resized_tensors, spec = resized(tensors, config.spec, sizes, "timm", where=opened.path)
+    resized_tensors, spec = resized(tensors, config.spec, sizes, config.resize or "timm", where=opened.path)
     if spec == config.spec:
         return Source(config, tensors, opened.path, "vitzoo", origin, opened.metadata.get("vit_zoo.sha256"))
     origin |= {name: "stated" for name in sizes if name != "resize"}
     preprocess = None if config.preprocess is None else config.preprocess.for_size(spec.image_size)
-    return Source(config.replace(spec=spec, preprocess=preprocess), resized_tensors, opened.path, "vitzoo", origin)
+    return Source(
+        config.replace(spec=spec, preprocess=preprocess, resize=sizes.get("resize", config.resize)),
+        resized_tensors,
+        opened.path,
+        "vitzoo",
+        origin,
+    )
 
 
 def _without_weights(config: ModelConfig, facts: Mapping[str, Any]) -> ModelConfig:

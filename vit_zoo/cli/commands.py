@@ -195,6 +195,7 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
     metavar="NAMES",
     help="Comma-separated: logits, probabilities, pooler_output, last_hidden_state, block.N, attn.N.",
 )
+@click.option("--dynamic", type=click.Choice(["hw"]), help="ONNX: any height and width that the patch divides.")
 @click.option("--include", multiple=True, metavar="PART", help="softmax, preprocess or preprocess-exact. Repeatable.")
 @click.option(
     "--verify", type=click.Choice(["on", "quick", "full", "off"]), default="on", show_default=True, help="Check the file on disk."
@@ -213,7 +214,7 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
 @speaking
 def export(
     model: str | None, onnx: bool, torchscript: bool, pt2: bool, out: str | None, opset: int | None, placement: Any,
-    outputs: str | None, include: tuple[str, ...], verify: str,
+    outputs: str | None, include: tuple[str, ...], dynamic: Any, verify: str,
     fp16: bool, bf16: bool, int8: str | None, calibrate: Path | None, evaluate: Path | None,
     min_agreement: float | None, min_accuracy: float | None, weights: str | None, seed: int | None, facts: dict[str, Any],
     voice: Voice,
@@ -223,6 +224,8 @@ def export(
     --int8 static takes each layer's range from --calibrate, so that an image's answer does not depend on its batch mates;
     dynamic takes that of the batch; weights rounds nothing else. With --min-agreement or --min-accuracy, as few layers as
     that takes stay in float, or the export fails.
+
+    --dynamic hw interpolates learned positions in the graph, by the recipe of their source or that of --set resize=RECIPE.
 
     --include preprocess makes an ONNX file take whole images, uint8 [batch, height, width, channels], and prepare them within
     2 of 255 levels of Pillow; preprocess-exact has no pixel off, and takes longer. softmax gives probabilities.
@@ -243,7 +246,7 @@ def export(
 
     done = export_model(
         "." if model is None else model, formats, out=out, opset=opset, placement=placement,
-        outputs=[] if outputs is None else outputs.split(","), include=include,
+        outputs=[] if outputs is None else outputs.split(","), include=include, dynamic=dynamic,
         verify=VERIFY.get(verify, verify), weights=weights, seed=seed,
         precision=precisions[0] if precisions else "fp32", calibrate=calibrate, evaluate=evaluate,
         min_agreement=min_agreement, min_accuracy=min_accuracy, note=voice.progress, **facts,

@@ -10,12 +10,14 @@ from vit_zoo import forward, positions
 from vit_zoo.errors import CheckFailed
 from vit_zoo.files import Stored
 from vit_zoo.files.stored import ONNX_TYPES
-from vit_zoo.graph.form import Form
+from vit_zoo.graph.form import COMPUTED, Form
+from vit_zoo.graph.free_grid import FreeGrid
 from vit_zoo.graph.half_ops import HalfOps, halved
 from vit_zoo.graph.int8_ops import Int8Ops, Layer, Quantisation, quantisable, quantised, smoothed
 from vit_zoo.graph.onnx_ops import BATCH, Node, OnnxOps, Scope, Value, Weight
 from vit_zoo.graph.prepare import IMAGE, prepared
 from vit_zoo.preprocess import Preprocess
+from vit_zoo.recipes import recipe_named
 from vit_zoo.vit_spec import ViTSpec
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ def build(
     does not exist, CheckFailed if a weight stays unused.
     """
     names = forward.checked_outputs(spec, form.outputs)
-    image = Value(INPUT, (BATCH, spec.channels, *spec.image_size))
+    image = input_of(spec, form)
     op = operations(spec, tensors, form, quantisation, image)
     given = image if form.include is None else prepared(op, preprocess, form, INPUT)
     found = forward.vit(Scope(), image, spec, op, names)
@@ -57,6 +59,12 @@ def build(
     results = {name: op._full(value) for name, value in found.items()}
     proto = _proto(op, given, _named(op, results), form.opset)
     return Graph(proto, op.weights, op.tensors, names)
+
+
+def input_of(spec: ViTSpec, form: Form) -> Value:
+    """The model's own input."""
+    sides = spec.image_size if form.dynamic is None else ("height", "width")
+    return Value(INPUT, (BATCH, spec.channels, *sides))
 
 
 def operations(
@@ -78,7 +86,10 @@ def operations(
         chosen = quantisation or Quantisation({path: Layer() for path in quantisable(spec) if path not in form.kept})
         ops, more = Int8Ops, {"kind": form.precision, "layers": chosen.layers}
         tensors = quantised(smoothed(tensors, spec, chosen.smoothing), form.precision, chosen.layers)
-    return kind(ops)(tensors, form.opset, positions.tables(spec), image=image, **more)
+    if form.dynamic is None:
+        return kind(ops)(tensors, form.opset, positions.tables(spec), image=image, **more)
+    grid = FreeGrid(spec, None if form.dynamic == COMPUTED else recipe_named(form.dynamic))
+    return kind(ops)(tensors, form.opset, image=image, grid=grid, **more)
 
 
 def _check_accounting(op: OnnxOps, spec: ViTSpec, outputs: tuple[str, ...]) -> None:
@@ -129,6 +140,7 @@ def _proto(op: OnnxOps, image: Value, results: dict[str, Value], opset: int) -> 
     constants += [numpy_helper.from_array(table, name) for name, table in op.tables.items()]
     given = info(image, TensorProto.UINT8 if image.name == IMAGE else TensorProto.FLOAT)
     graph = helper.make_graph(nodes, "vit", [given], [info(value) for value in results.values()], constants)
+    graph.value_info.extend(info(Value(name, shape)) for name, shape in op.shapes.items() if name not in results)
     opsets = [helper.make_opsetid("", opset)]
     model = helper.make_model_gen_version(graph, opset_imports=opsets, producer_name="vitzoo")
     model.ir_version = helper.find_min_ir_version_for(opsets)

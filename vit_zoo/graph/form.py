@@ -14,12 +14,14 @@ OPSET = 20  # every client reads it; from 23 on attention is one operator, which
 Precision = Literal["fp32", "fp16", "bf16", "int8-static", "int8-dynamic", "int8-weights"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Include = Literal["preprocess", "preprocess-exact"]
+COMPUTED = "computed"  # positions that are not learned follow any size
 INCLUDES: tuple[Include, ...] = get_args(Include)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
     """The opset, and the outputs by name (none: the model's own). `precision` is `fp32` for weights as they are stored;
+    `dynamic` is the recipe by which positions follow the size of the image, `computed` for those that are not learned;
     `include` puts the preprocessing in front; `kept` are the layers, by path, that an int8 form leaves in float.
     """
 
@@ -27,6 +29,7 @@ class Form:
     outputs: tuple[str, ...] = ()
     precision: Precision = "fp32"
     include: Include | None = None
+    dynamic: str | None = None
     kept: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -38,6 +41,10 @@ class Form:
             raise InputError(f"include {self.include!r}; there are {', '.join(INCLUDES)}")
         if self.include is not None and self.precision.startswith("int8"):
             raise InputError("an int8 file takes prepared images, as it was calibrated with: no preprocessing in it")
+        if self.dynamic is not None and self.precision.startswith("int8"):
+            raise InputError("an int8 file has one size: its ranges are of that")
+        if self.dynamic is not None and self.include is not None:
+            raise InputError("images that the file prepares itself have one size: either --dynamic or --include preprocess")
 
     def document(self) -> dict[str, Any]:
         """The fields that are not as usual, with the opset and the outputs in any case: for JSON."""

@@ -10,13 +10,33 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from vit_zoo.files import Stored
 
 BATCH = "batch"
+PATCHES = "patches"  # how many there are, where only the image tells
+END = 2**63 - 1  # of any axis
 SIGMOID = {"quick_gelu": 1.702, "silu": 1.0}  # x sigmoid(scale x)
-Shape = tuple[int | str, ...]
+Side = int | str  # a length, or the name of one that is known when the graph runs
+Shape = tuple[Side, ...]
+
+
+def plus(side: Side, more: int) -> Side:
+    """A side with more on it; one that is not known keeps the name of what it is made of."""
+    if isinstance(side, int):
+        return side + more
+    base, _, added = side.partition("+")
+    total = int(added or 0) + more
+    return f"{base}+{total}" if total else base
+
+
+class Grid(Protocol):
+    """Where positions come from when only the image tells how many there are."""
+
+    def learned(self, op: OnnxOps, table: str) -> Value: ...
+
+    def table(self, op: OnnxOps, path: str) -> Value: ...
 
 
 @dataclass(frozen=True)
@@ -82,10 +102,14 @@ class OnnxOps:
     nodes: list[Node] = field(default_factory=list)
     weights: dict[str, Weight] = field(default_factory=dict)
     constants: dict[tuple[str, tuple[Any, ...], bool], str] = field(default_factory=dict)
+    _computed: dict[tuple[Side, ...], str] = field(default_factory=dict)
     _where: list[str] = field(default_factory=list)
     _counts: dict[str, int] = field(default_factory=dict)
     _batch: str | None = None
     image: Value | None = None
+    grid: Grid | None = None  # None: of one size
+    grid_sides: tuple[str, ...] = ()  # rows and columns, each an int64 of one element
+    shapes: dict[str, Shape] = field(default_factory=dict)  # of results whose shape no checker can infer
 
     # the operations of forward.py
 
@@ -96,12 +120,18 @@ class OnnxOps:
 
     def weight(self, m: Scope) -> Value:
         shape = self.tensors[m.path].shape
+        if self.grid is not None and m.path == "pos_embed":
+            return self.grid.learned(self, self._weight(m.path))
         return Value(self._weight(m.path), shape)
 
     def table(self, m: Scope, x: Value) -> Value:
+        if self.grid is not None:
+            return self.grid.table(self, m.path)
         return Value(m.path, self.tables[m.path].shape)
 
     def patches(self, image: Value, size: tuple[int, int]) -> Value:
+        if self.grid is not None:
+            return self._free_patches(image, size)
         (c, H, W), (p, q) = map(int, image.shape[1:]), size
         h, w = H // p, W // q
         x = self._node("Reshape", image.name, self._ints(-1, c, h, p, w, q))
@@ -157,7 +187,8 @@ class OnnxOps:
 
     def concat(self, parts: Sequence[Value]) -> Value:
         whole = [self._full(part) for part in parts]
-        length = sum(int(part.shape[1]) for part in whole)
+        known = sum(part.shape[1] for part in whole if isinstance(part.shape[1], int))
+        length = next((plus(part.shape[1], known) for part in whole if isinstance(part.shape[1], str)), known)
         return Value(self._node("Concat", *(part.name for part in whole), axis=1), (BATCH, length, whole[0].shape[2]))
 
     def prepend(self, first: Sequence[Scope], x: Value) -> Value:
@@ -169,12 +200,13 @@ class OnnxOps:
 
     def rows(self, x: Value, start: int, stop: int | None) -> Value:
         x = self._full(x)
-        length, width = int(x.shape[1]), x.shape[2]
-        stop = length if stop is None else stop
-        if stop - start == 1:
+        length, width = x.shape[1:]
+        if stop is None and isinstance(length, int):
+            stop = length
+        if stop is not None and stop - start == 1:
             return Value(self._node("Gather", x.name, self._int(start), axis=1), (BATCH, 1, width), flat=True)
-        name = self._node("Slice", x.name, self._ints(start), self._ints(stop), self._ints(1))
-        return Value(name, (BATCH, stop - start, width))
+        name = self._node("Slice", x.name, self._ints(start), self._ints(END if stop is None else stop), self._ints(1))
+        return Value(name, (BATCH, plus(length, -start) if stop is None else stop - start, width))
 
     def squeeze(self, x: Value) -> Value:
         b, _, d = x.shape
@@ -290,13 +322,13 @@ class OnnxOps:
             return h.x
         b, t, inner = h.x.shape
         e = int(inner) // h.n
-        return Value(self._node("Reshape", h.x.name, self._ints(-1, int(t), h.n, e)), (b, t, h.n, e))
+        return Value(self._shaped(h.x.name, t, h.n, e), (b, t, h.n, e))
 
     def _merged(self, h: Heads) -> Value:
         """b t (n e)."""
         if len(h.x.shape) == 3:
             return self._full(h.x)
-        return Value(self._node("Reshape", h.x.name, self._ints(-1, int(h.x.shape[1]), h.inner)), (*h.x.shape[:2], h.inner))
+        return Value(self._shaped(h.x.name, h.x.shape[1], h.inner), (*h.x.shape[:2], h.inner))
 
     def _transposed(self, h: Heads, *perm: int) -> str:
         return self._node("Transpose", self._apart(h).name, perm=list(perm))
@@ -321,7 +353,46 @@ class OnnxOps:
     def _full(self, x: Value) -> Value:
         if not x.flat:
             return x
-        return Value(self._node("Reshape", x.name, self._ints(-1, *(int(side) for side in x.shape[1:]))), x.shape)
+        return Value(self._shaped(x.name, *x.shape[1:]), x.shape)
+
+    def _shaped(self, x: str, *sides: Side) -> str:
+        """x as b and these sides."""
+        if all(isinstance(side, int) for side in sides):
+            return self._node("Reshape", x, self._ints(-1, *map(int, sides)))
+        name = self._node("Reshape", x, self._sizes(-1, *sides))
+        self.shapes[name] = (BATCH, *sides)
+        return name
+
+    def _sizes(self, *sides: Side) -> str:
+        """A shape that is computed, once for all who need it."""
+        if sides not in self._computed:
+            with self._in("sizes"):
+                parts = [self._ints(side) if isinstance(side, int) else self._side(side) for side in sides]
+                self._computed[sides] = self._node("Concat", *parts, axis=0)
+        return self._computed[sides]
+
+    def _side(self, side: str) -> str:
+        """A length as an int64 of one element."""
+        base, _, more = side.partition("+")
+        if more and (side,) not in self._computed:
+            self._computed[(side,)] = self._node("Add", base, self._ints(int(more)))
+        return self._computed[(side,)] if more else base
+
+    def _free_patches(self, image: Value, size: tuple[int, int]) -> Value:
+        """Where the patch does not divide the image, a Reshape fails whose name says so."""
+        (p, q), c = size, int(image.shape[1])
+        with self._in("sizes"):
+            whole = self._node("Shape", image.name, start=2, end=4)
+            rows, columns = self._new("Split", 2)
+            self._emit("Split", (self._node("Div", whole, self._ints(p, q)), self._ints(1, 1)), (rows, columns), axis=0)
+            self.grid_sides = rows, columns
+            self._emit("Mul", (rows, columns), (PATCHES,))
+            shape = self._node("Concat", self._ints(0, c), rows, self._ints(p), columns, self._ints(q), axis=0)
+        with self._in(f"height and width must be multiples of {p} and {q}"):
+            x = self._node("Reshape", image.name, shape)
+        x = self._node("Transpose", x, perm=[0, 2, 4, 1, 3, 5])
+        x = self._node("Reshape", x, self._ints(-1, c * p * q))
+        return Value(x, (BATCH, PATCHES, c * p * q), flat=True)
 
     def _like(self, x: Value, op: str, *inputs: str, **attributes: Any) -> Value:
         return Value(self._node(op, *inputs, **attributes), x.shape, x.flat)
@@ -356,6 +427,9 @@ class OnnxOps:
 
     def _floats(self, *values: float) -> str:
         return self._constant("f", values, vector=True)
+
+    def _doubles(self, *values: float) -> str:
+        return self._constant("d", values, vector=True)
 
     def _double(self, value: float) -> str:
         return self._constant("d", (value,), vector=False)

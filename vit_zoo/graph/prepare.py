@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vit_zoo.errors import InputError
+from vit_zoo.graph.kernels import cubic, linear
 from vit_zoo.graph.onnx_ops import BATCH, OnnxOps, Value
 from vit_zoo.preprocess import Preprocess
 
@@ -117,21 +118,7 @@ def _weights(op: OnnxOps, given: str, scaled: str, offset: str, axis: int, how: 
     pixels = op._node("Cast", op._node("Range", op._int(0), old, op._int(1)), to=DOUBLE)
     apart = op._node("Abs", op._node("Sub", op._node("Add", pixels, op._double(0.5)), centres))
     apart = op._node("Div", apart, op._node("Max", step, op._double(1.0)))
-    raw = (_cubic if how.interpolation == "bicubic" else _linear)(op, apart)
+    raw = cubic(op, apart, CUBIC) if how.interpolation == "bicubic" else linear(op, apart)
     shares = op._node("Div", raw, op._node("ReduceSum", raw, op._ints(1), keepdims=1))
     units = op._node("Floor", op._node("Add", op._node("Mul", shares, op._double(1 / UNIT)), op._double(0.5)))
     return op._node("Mul", units, op._double(UNIT))
-
-
-def _linear(op: OnnxOps, x: str) -> str:
-    return op._node("Max", op._node("Sub", op._double(1.0), x), op._double(0.0))
-
-
-def _cubic(op: OnnxOps, x: str) -> str:
-    """Keys' kernel: ((a + 2) x - (a + 3)) x^2 + 1 up to 1, a (x - 1) (x - 2)^2 up to 2, in Pillow's order of operations."""
-    a, one = CUBIC, op._double(1.0)
-    near = op._node("Sub", op._node("Mul", x, op._double(a + 2)), op._double(a + 3))
-    near = op._node("Add", op._node("Mul", op._node("Mul", near, x), x), one)
-    short = op._node("Min", op._node("Sub", x, op._double(2.0)), op._double(0.0))
-    far = op._node("Mul", op._node("Mul", op._node("Sub", x, one), op._double(a)), op._node("Mul", short, short))
-    return op._node("Where", op._node("Less", x, one), near, far)

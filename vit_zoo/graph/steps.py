@@ -6,9 +6,9 @@ from typing import Any
 
 from vit_zoo import forward
 from vit_zoo.files import Stored
-from vit_zoo.graph.build import INPUT, operations
+from vit_zoo.graph.build import input_of, operations
 from vit_zoo.graph.form import Form
-from vit_zoo.graph.onnx_ops import BATCH, Heads, Scope, Value
+from vit_zoo.graph.onnx_ops import Heads, Scope
 from vit_zoo.vit_spec import ViTSpec
 
 NO_STEPS = ("run", "weight", "table", "dropout", "drop_path", "prunes")  # operations of `forward.py` that compute nothing here
@@ -52,7 +52,7 @@ def steps_of(spec: ViTSpec, form: Form, *, pruned: bool = True) -> list[tuple[st
     A tensor that holds heads lies as b t (n e) in the graph.
     """
     tensors = {name: Stored("F32", shape, _no_array) for name, shape in spec.shapes().items()}
-    image = Value(INPUT, (BATCH, spec.channels, *spec.image_size))
+    image = input_of(spec, form)
     op: Any = operations(spec, tensors, form, None, image, lambda ops: recorded(ops, pruned=pruned))
     op.steps = []
     found = forward.vit(Scope(), image, spec, op, form.outputs)

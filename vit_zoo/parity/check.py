@@ -59,6 +59,8 @@ def check_parity(
     except OtherWeights as error:
         found.faults.append(error.message)
     else:
+        if isinstance(reference, ModelReference):
+            reference.dynamic = sessions.about.export.get("dynamic")
         structure = _structure(path, sessions, found)
         rule, precision = _rule(structure, reference)
         check_structure(structure, reference, found)

@@ -16,17 +16,21 @@ from torch import Tensor, nn
 
 from vit_zoo import forward
 from vit_zoo.errors import InputError, RefusedContent
+from vit_zoo.files import Stored
 from vit_zoo.graph.form import Form
 from vit_zoo.graph.steps import recorded, steps_of, values_of
 from vit_zoo.parity.images import Frame
 from vit_zoo.parity.judging import relative
+from vit_zoo.positions import tables
 from vit_zoo.torch_ops import EVAL, Float64Ops, TorchOps
+from vit_zoo.weights.resize import resize_positions
 from vit_zoo.weights.timm import ACTS as TIMM_ACTS
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array, Artifact
     from vit_zoo.model import ViT
     from vit_zoo.model_config import ModelConfig
+    from vit_zoo.vit_spec import ViTSpec
 
 Results = tuple[dict[str, Any], dict[str, Any]]
 ACTS = TIMM_ACTS | {  # and transformers' classes, by name and the form of their `approximate` argument
@@ -88,6 +92,7 @@ class ModelReference(Reference):
         self.name, self.spec, self.config = name, model.spec, model.config
         self.frame = Frame.of(self.spec, model.config.preprocess)
         self.norm_eps, self.acts = frozenset({self.spec.norm_eps}), frozenset({self.spec.act})
+        self.dynamic: str | None = None  # how positions follow other sizes, as `graph.form.Form` says it
         if model.config.random_seed is not None:
             self.notes = ("random initial weights: biases of 0 and norms of 1 hide some faults",)
 
@@ -105,18 +110,22 @@ class ModelReference(Reference):
         return output in forward.output_names(self.spec)
 
     def results(self, images: Array, outputs: Sequence[str], *, double: bool) -> Results:
-        if images.shape[1:] != (self.spec.channels, *self.spec.image_size):
+        size = (images.shape[2], images.shape[3])
+        if images.shape[1] != self.spec.channels or (size != self.spec.image_size and self.dynamic is None):
             raise InputError(f"the model takes {'x'.join(map(str, self.spec.image_size))} only")
         with torch.inference_mode():
             if not double:
-                single = _arrays(forward.vit(self.model, torch.from_numpy(images), self.spec, EVAL, outputs))
+                with self._at(size, torch.float32) as spec:
+                    single = _arrays(forward.vit(self.model, torch.from_numpy(images), spec, EVAL, outputs))
                 return single, _unmeasured(outputs, images)
             # few logits may be near by luck: the features that they are made of have the steadier floor
             behind = ["logits"] if "probabilities" in outputs else []
             behind += ["pooler_output"] if forward.CLASSES & set(outputs) else []
             more = tuple(dict.fromkeys((*outputs, *behind)))
-            single = _arrays(forward.vit(self.model, torch.from_numpy(images), self.spec, EVAL, more))
-            wanted = _arrays(forward.vit(self.model, torch.from_numpy(images).double(), self.spec, Float64Ops(), more))
+            with self._at(size, torch.float32) as spec:
+                single = _arrays(forward.vit(self.model, torch.from_numpy(images), spec, EVAL, more))
+            with self._at(size, torch.float64) as spec:
+                wanted = _arrays(forward.vit(self.model, torch.from_numpy(images).double(), spec, Float64Ops(), more))
         floors = {name: relative(single[name], wanted[name]) for name in more}
         if "logits" in more:
             floors["logits"] = np.maximum(floors["logits"], floors["pooler_output"])
@@ -124,6 +133,30 @@ class ModelReference(Reference):
             factors = floors["logits"] * np.abs(wanted["logits"]).max(axis=-1)
             floors["probabilities"] = np.maximum(floors["probabilities"], factors)
         return {name: wanted[name] for name in outputs}, floors
+
+    @contextmanager
+    def _at(self, size: tuple[int, int], dtype: torch.dtype) -> Iterator[ViTSpec]:
+        """The model for images of a size: it has other positions meanwhile, interpolated in double and held in `dtype`."""
+        if size == self.spec.image_size:
+            yield self.spec
+            return
+        spec = self.spec.replace(image_size=size)
+        other = {name: torch.from_numpy(table) for name, table in tables(spec).items()}
+        if spec.pos == "learned":
+            assert self.dynamic is not None
+            table = self.model.pos_embed.detach().double()
+            stored = Stored("F64", tuple(table.shape), table.numpy)
+            prefix = table.shape[1] - self.spec.patch_tokens
+            moved = resize_positions(stored, prefix, self.spec.grid, spec.grid, self.dynamic)
+            other["pos_embed"] = nn.Parameter(torch.from_numpy(moved.array()).to(dtype), requires_grad=False)
+        own = {name: getattr(self.model, name) for name in other}
+        try:
+            for name, value in other.items():
+                setattr(self.model, name, value)
+            yield spec
+        finally:
+            for name, value in own.items():
+                setattr(self.model, name, value)
 
     def steps(self, images: Array, outputs: Sequence[str], form: Form | None) -> list[Step]:
         named = steps_of(self.spec, replace(form or Form(), outputs=tuple(outputs)), pruned=form is not None)

@@ -207,7 +207,9 @@ class Runs:
             return
         frame = self.reference.frame
         (h, w), (p, q) = frame.size, frame.patch
-        for rows, columns in ((1, 2), (3, 1)):
+        ours = checked.about.config is not None
+        fewer = (-(h // p // 2), -(w // q // 2))
+        for rows, columns in ((1, 2), (3, 1), *([fewer] if ours else [])):
             at = frame.at((h + rows * p * ("height" in free), w + columns * q * ("width" in free)))
             names = self.plan.images[: checked.batch or 2]
             x = images(at, names)
@@ -219,6 +221,20 @@ class Runs:
                 self.found.faults.append(f"declares {' and '.join(axes)} free, but {error.message} ({hint})")
                 return
             self._once(checked.get(), x, results, list(names), True)
+        if ours:
+            self._undivided(checked.get(), frame)
+
+    def _undivided(self, artifact: Artifact, frame: Frame) -> None:
+        """A size that the patch does not divide has no answer."""
+        for axis, patch in enumerate(frame.patch):
+            size = [side + (patch > 1) * (i == axis) for i, side in enumerate(frame.size)]
+            if size == list(frame.size):
+                continue
+            try:
+                artifact.run(np.zeros((1, frame.channels, *size), "<f4"))
+            except VitzooError:
+                continue
+            self.found.faults.append(f"answers images of {size[0]}x{size[1]}, which the patch does not divide")
 
     def over_many(self, checked: Sessions, pictures: Array | None = None) -> None:
         """A quantised file is measured over many images, one at a time where it can be: never called parity."""

@@ -8,10 +8,11 @@ from typing import Any
 
 from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files import Stored
+from vit_zoo.recipes import recipe_named
 from vit_zoo.vit_spec import ViTSpec, did_you_mean
 from vit_zoo.weights.dialects import DIALECTS
 from vit_zoo.weights.infer import Pair, from_shapes, heads_of, pool_tokens, prefixes, stored_grid
-from vit_zoo.weights.resize import recipe_named, resize_kernel, resize_positions
+from vit_zoo.weights.resize import resize_kernel, resize_positions
 from vit_zoo.weights.rules import Dialect, Translation, check_needs, check_tensors, to_ours
 
 SOURCE_FACTS = ("grid", "resize")  # what is said of the file alone: the grid of its positions, the recipe to resize them by
@@ -29,6 +30,7 @@ class Reading:
     spec: ViTSpec
     origin: dict[str, str]
     unwanted: tuple[str, ...] = ()  # tensors of the file that are known and not part of the model
+    recipe: str = "timm"  # to resize it by
 
 
 def detect(tensors: Mapping[str, Stored], *, where: object) -> Dialect:
@@ -94,7 +96,8 @@ def read(
     check_tensors(ours, spec.shapes(), where=where, named=named)
     recipe = dialect.resize_registers if dialect.resize_registers and spec.registers else dialect.resize
     ours, resized_spec = resized({name: ours[name] for name in spec.shapes()}, spec, facts, recipe, where=where)
-    return Reading(dialect, ours, resized_spec, {f: origin[f] for f in ViTSpec.model_fields}, found.unwanted)
+    recipe = facts.get("resize", recipe)
+    return Reading(dialect, ours, resized_spec, {f: origin[f] for f in ViTSpec.model_fields}, found.unwanted, recipe)
 
 
 def _untold(unknown: list[str], dialect: Dialect, fields: dict[str, Any], origin: dict[str, str], *, where: object) -> InputError:

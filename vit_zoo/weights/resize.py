@@ -1,18 +1,16 @@
-"""Positions and patch projections for other image and patch sizes, each by the recipe of its source.
+"""Positions and patch projections for other image and patch sizes, each by the recipe of its source (`recipes.py`).
 
-Sources: timm 1.0.31, layers/pos_embed.py and patch_embed.py; transformers 5.23, ViTEmbeddings.interpolate_pos_encoding;
-torchvision 0.28, vision_transformer.interpolate_embeddings; facebookresearch/dino and dinov2, interpolate_pos_encoding;
-google-research/vision_transformer, checkpoint.py; the patch projection by Beyer et al., 2023 (FlexiViT), section 3.4.
+The patch projection by Beyer et al., 2023 (FlexiViT), section 3.4.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files import Stored
+from vit_zoo.recipes import Recipe, recipe_named
 
 if TYPE_CHECKING:
     import torch
@@ -20,36 +18,6 @@ if TYPE_CHECKING:
     from vit_zoo.files.stored import Array
 
 Grid = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a source interpolates; `offset` is added to the new size where it computes a scale (DINO's 0.1)."""
-
-    mode: str
-    antialias: bool = False
-    align_corners: bool = False
-    offset: float = 0.0
-    kernel: tuple[str, bool] = ("bicubic", True)  # mode and antialias for patch projections
-
-
-RECIPES = {
-    "timm": Recipe("bicubic", antialias=True),
-    "open_clip": Recipe("bicubic", antialias=True),
-    "flexivit": Recipe("bilinear", kernel=("bilinear", False)),
-    "hf": Recipe("bicubic"),
-    "torchvision": Recipe("bicubic", align_corners=True),
-    "google": Recipe("bilinear", align_corners=True, kernel=("bilinear", False)),
-    "dino": Recipe("bicubic", offset=0.1),
-    "dinov2": Recipe("bicubic", offset=0.1),
-}
-
-
-def recipe_named(name: Any) -> Recipe:
-    """Raises InputError with the known ones."""
-    if name not in RECIPES:
-        raise InputError(f"no recipe '{name}'; there are {', '.join(RECIPES)}")
-    return RECIPES[name]
 
 
 def resize_positions(table: Stored, prefix: int, old: Grid, new: Grid, recipe: str) -> Stored:
