@@ -112,12 +112,13 @@ def test_shared_weights(folder):
 
 
 def test_every_output(folder):
-    outputs = ["logits", "pooler_output", "last_hidden_state", "block.1", "attn.2"]
+    outputs = ["logits", "pooler_output", "last_hidden_state", "block.1", "attn.2", "block.0.map"]
     (done,) = vit_zoo.export(_model(), "onnx", out="a.onnx", dynamic="hw", outputs=outputs)
     assert {c.output for c in done.report.comparisons if c.size == (56, 64)} == set(outputs)
     given = onnx.load("a.onnx").graph.output
     declared = {o.name: [d.dim_param or d.dim_value for d in o.type.tensor_type.shape.dim] for o in given}
     assert declared["last_hidden_state"] == ["batch", "patches+1", 48]
+    assert declared["block.0.map"] == ["batch", 48, "rows", "columns"]
     assert declared["attn.2"] == ["batch", 3, "patches+1", "patches+1"]
 
 

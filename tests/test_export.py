@@ -185,7 +185,16 @@ def test_a_peers_module_exports(folder):
 
 
 def test_named_outputs(small):
-    names = ("logits", "pooler_output", "last_hidden_state", "block.1", "attn.2")
+    names = (
+        "logits",
+        "pooler_output",
+        "last_hidden_state",
+        "block.1",
+        "attn.2",
+        "probabilities",
+        "block.0.map",
+        "last_hidden_state.map",
+    )
     for format_ in FORMATS:
         (done,) = vit_zoo.export("model", format_, outputs=names)
         assert done.report.ok
@@ -198,7 +207,7 @@ def test_named_outputs(small):
 
 def test_a_file_of_inner_outputs_verifies_alone(small):
     """What lies behind its last output is not in it, and not missed."""
-    for outputs in (("pooler_output",), ("block.1",), ("attn.0", "block.0")):
+    for outputs in (("pooler_output",), ("block.1",), ("attn.0", "block.0"), ("block.1.map",), ("probabilities",)):
         (done,) = vit_zoo.export("model", outputs=outputs)
         Path("small.onnx.parity.json").unlink()
         report = vit_zoo.verify(done.path)

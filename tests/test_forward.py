@@ -241,8 +241,10 @@ def test_features_against_timm():
     images = torch.randn(2, 3, 32, 48)
     with torch.inference_mode():
         _, blocks = peer.forward_intermediates(images, indices=[1], output_fmt="NLC", return_prefix_tokens=True)
+        _, maps = peer.forward_intermediates(images, indices=[1], output_fmt="NCHW")
         tokens = peer.forward_features(images)
-        found = ours.features(images, "class_token", "patch_tokens", "block.1", "last_hidden_state", "attn.0")
+        found = ours.features(images, "class_token", "patch_tokens", "block.1", "last_hidden_state", "attn.0", "block.1.map")
+    assert relative(found["block.1.map"], maps[0]) < TOLERANCE
     assert relative(found["last_hidden_state"], tokens) < TOLERANCE
     assert relative(found["class_token"], tokens[:, 0]) < TOLERANCE
     assert relative(found["patch_tokens"], tokens[:, 3:]) < TOLERANCE

@@ -18,6 +18,7 @@ from vit_zoo.vit_spec import ViTSpec
 
 Rows = tuple[int, int] | None  # those that ask; None: all
 Maps = list[Any] | None  # where attention weights are collected
+MAP = ".map"  # after the name of an output that holds tokens: its patches in their places
 CLASSES = frozenset({"logits", "probabilities"})
 
 
@@ -30,7 +31,8 @@ def output_names(spec: ViTSpec) -> list[str]:
     """Every output that `vit` can give for this spec."""
     names = ["logits", "probabilities"] if spec.num_classes else []
     names += ["pooler_output"] if spec.pool != "none" else []
-    return [*names, "last_hidden_state", *(f"{kind}.{i}" for kind in ("block", "attn") for i in range(spec.depth))]
+    tokens = ["last_hidden_state", *(f"block.{i}" for i in range(spec.depth))]
+    return [*names, *tokens, *(f"{name}{MAP}" for name in tokens), *(f"attn.{i}" for i in range(spec.depth))]
 
 
 def checked_outputs(spec: ViTSpec, outputs: Iterable[str]) -> tuple[str, ...]:
@@ -38,7 +40,9 @@ def checked_outputs(spec: ViTSpec, outputs: Iterable[str]) -> tuple[str, ...]:
     known = output_names(spec)
     for name in outputs:
         if name not in known:
-            raise InputError(f"no output '{name}'; there are {', '.join(n for n in known if '.' not in n)}, block.N, attn.N")
+            raise InputError(
+                f"no output '{name}'; there are {', '.join(n for n in known if '.' not in n)}, block.N, attn.N, block.N.map"
+            )
     return tuple(dict.fromkeys(outputs)) or (spec.output,)
 
 
@@ -133,18 +137,25 @@ def pool(m: Any, x: Any, spec: ViTSpec, op: Any) -> list[Any]:
     return found
 
 
+def whole(outputs: Collection[str]) -> set[str]:
+    """The outputs, those of which patches are asked for as a whole."""
+    return {name.removesuffix(MAP) for name in outputs}
+
+
 def blocks_read(spec: ViTSpec, outputs: Collection[str]) -> int:
     """How many blocks the outputs need."""
-    inner = [name for name in outputs if "." in name]
-    return spec.depth if len(inner) < len(outputs) else 1 + max(int(name.split(".")[1]) for name in inner)
+    names = whole(outputs)
+    inner = [name for name in names if "." in name]
+    return spec.depth if len(inner) < len(names) else 1 + max(int(name.split(".")[1]) for name in inner)
 
 
 def unread(spec: ViTSpec, outputs: Collection[str]) -> tuple[str, ...]:
     """Prefixes of the weights behind the last of these outputs: the only ones that may stay unused."""
-    parts = [] if CLASSES & set(outputs) else ["head.", "head_dist."]
-    if not {*CLASSES, "pooler_output"} & set(outputs):
+    names = whole(outputs)
+    parts = [] if CLASSES & names else ["head.", "head_dist."]
+    if not {*CLASSES, "pooler_output"} & names:
         parts += ["attn_pool.", "fc_norm.", "pre_logits."]
-    if not {*CLASSES, "pooler_output", "last_hidden_state"} & set(outputs):
+    if not {*CLASSES, "pooler_output", "last_hidden_state"} & names:
         parts += ["norm."]
     return (*parts, *(f"blocks.{i}." for i in range(blocks_read(spec, outputs), spec.depth)))
 
@@ -154,24 +165,24 @@ def vit(m: Any, image: Any, spec: ViTSpec, op: Any, outputs: Collection[str]) ->
 
     `logits` b k · `probabilities` b k, their softmax · `pooler_output` b d, what the head sees (two heads: the mean) ·
     `last_hidden_state` b t d, after the final norm where that comes before pooling · `block.N` b t d, after block N, no
-    norm · `attn.N` b n t t, the weights after softmax.
+    norm · `attn.N` b n t t, the weights after softmax · `block.N.map` and `last_hidden_state.map` b d h w, their patches.
     """
-    last = spec.depth - 1
-    every_row = {"last_hidden_state", f"block.{last}", f"attn.{last}"} & set(outputs)
+    last, names = spec.depth - 1, whole(outputs)
+    every_row = {"last_hidden_state", f"block.{last}", f"attn.{last}"} & names
     found: dict[str, Any] = {}
     x = tokens(m, image, spec, op)
     rope = (op.table(m.rope_cos, x), op.table(m.rope_sin, x)) if spec.pos == "rope" else None
-    for i in range(blocks_read(spec, outputs)):
+    for i in range(blocks_read(spec, names)):
         alone = i == last and spec.pool == "cls" and not every_row and op.prunes(m.blocks[i])
-        maps: list[Any] | None = [] if f"attn.{i}" in outputs else None
+        maps: list[Any] | None = [] if f"attn.{i}" in names else None
         x = op.run(block, m.blocks[i], x, spec, read_rows(spec) if alone else None, maps, rope)
-        if f"block.{i}" in outputs:
+        if f"block.{i}" in names:
             found[f"block.{i}"] = x
         if maps:
             found[f"attn.{i}"] = maps[0]
-    if spec.final_norm == "before_pool" and blocks_read(spec, outputs) == spec.depth:
+    if spec.final_norm == "before_pool" and blocks_read(spec, names) == spec.depth:
         x = op.norm(m.norm, x, spec.norm_eps)
-    if "last_hidden_state" in outputs:
+    if "last_hidden_state" in names:
         found["last_hidden_state"] = x
     if {*CLASSES, "pooler_output"} & set(outputs):
         pooled = pool(m, x, spec, op)
@@ -182,4 +193,8 @@ def vit(m: Any, image: Any, spec: ViTSpec, op: Any, outputs: Collection[str]) ->
             found["logits"] = op.average([op.linear(head, x) for head, x in zip(heads, pooled, strict=True)])
         if "probabilities" in outputs:
             found["probabilities"] = op.probabilities(found["logits"])
+    for name in outputs:
+        if name.endswith(MAP):
+            patches = op.rows(found[name.removesuffix(MAP)], spec.prefix_tokens, None)
+            found[name] = op.map(patches, spec.grid)
     return {name: found[name] for name in outputs}

@@ -75,6 +75,9 @@ class TorchOps:
     def rows(self, x: Tensor, start: int, stop: int | None) -> Tensor:
         return x[:, start:stop]
 
+    def map(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        return rearrange(x, "b (h w) d -> b d h w", h=grid[0])
+
     def squeeze(self, x: Tensor) -> Tensor:
         return rearrange(x, "b 1 d -> b d")
 

@@ -193,7 +193,7 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
 @click.option(
     "--outputs",
     metavar="NAMES",
-    help="Comma-separated: logits, probabilities, pooler_output, last_hidden_state, block.N, attn.N.",
+    help="Comma-separated: logits, probabilities, pooler_output, last_hidden_state, block.N, attn.N, block.N.map.",
 )
 @click.option("--dynamic", type=click.Choice(["hw"]), help="ONNX: any height and width that the patch divides.")
 @click.option("--include", multiple=True, metavar="PART", help="softmax, preprocess or preprocess-exact. Repeatable.")

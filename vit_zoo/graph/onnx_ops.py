@@ -208,6 +208,11 @@ class OnnxOps:
         name = self._node("Slice", x.name, self._ints(start), self._ints(END if stop is None else stop), self._ints(1))
         return Value(name, (BATCH, plus(length, -start) if stop is None else stop - start, width))
 
+    def map(self, x: Value, grid: tuple[int, int]) -> Value:
+        x = self._full(x)
+        sides: Shape = (int(x.shape[2]), *(self.grid_sides or grid))
+        return Value(self._shaped(self._node("Transpose", x.name, perm=[0, 2, 1]), *sides), (BATCH, *sides))
+
     def squeeze(self, x: Value) -> Value:
         b, _, d = x.shape
         return Value(self._flat(x).name, (b, d))
@@ -383,7 +388,7 @@ class OnnxOps:
         (p, q), c = size, int(image.shape[1])
         with self._in("sizes"):
             whole = self._node("Shape", image.name, start=2, end=4)
-            rows, columns = self._new("Split", 2)
+            rows, columns = "rows", "columns"
             self._emit("Split", (self._node("Div", whole, self._ints(p, q)), self._ints(1, 1)), (rows, columns), axis=0)
             self.grid_sides = rows, columns
             self._emit("Mul", (rows, columns), (PATCHES,))
