@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+
 import pytest
 import torch
 from torch import nn
@@ -29,6 +32,15 @@ def noise(model: nn.Module, seed: int = 1, *, scale: float = 0.05) -> nn.Module:
         unit = p.ndim == 1 and name.endswith("weight")  # norms
         p.copy_(float(unit) + torch.randn(p.shape, generator=generator) * (0.1 if unit else scale))
     return model.eval()
+
+
+def required(program: str) -> str:
+    """The path of a program. The test is skipped without it, or fails where VITZOO_REQUIRE names it."""
+    found = shutil.which(program)
+    if found is None:
+        message = f"{program} is not installed"
+        (pytest.fail if program in os.environ.get("VITZOO_REQUIRE", "").split(",") else pytest.skip)(message)
+    return str(found)
 
 
 @pytest.fixture

@@ -91,8 +91,22 @@ def test_a_file_that_takes_images(folder, include, form):
     assert np.abs(given - wanted).max() <= allowed * np.abs(wanted).max()
 
 
-def test_a_grey_model_reads_digits(folder):
-    """`predict` hands such a file whole images, of two sizes here."""
+def test_one_channel(folder):
+    model = noise(vit_zoo.create("vit_b16", **SMALL, channels=1), scale=0.15)
+    how = Preprocess(size=SMALL["image_size"], resize_to=53, interpolation="bilinear", mean=(0.4,), std=(0.2,))
+    model.config = model.config.replace(preprocess=how, random_seed=None)
+    for include in ("preprocess", "preprocess-exact"):
+        (done,) = vit_zoo.export(model, "onnx", out="a.onnx", include=[include])
+        assert done.report.preparation.ok
+        image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (71, 94), dtype=np.uint8))
+        image.save("grey.png")
+        given, wanted = vit_zoo.predict("a.onnx", "grey.png", top=11)[0], vit_zoo.predict(model, "grey.png", top=11)[0]
+        assert given.labels[0] == wanted.labels[0]
+        np.testing.assert_allclose(given.probabilities[0], wanted.probabilities[0], rtol=0.02)
+
+
+def test_predict_hands_over_whole_images(folder):
+    """Of two sizes here."""
     digit = Path(vit_zoo.__file__).parents[1] / "zoo" / "vit_digits" / "samples" / "digit_7.png"
     Image.open(digit).resize((31, 45), Image.Resampling.BICUBIC).save("large.png")
     for include in (["preprocess-exact"], ["preprocess-exact", "softmax"]):

@@ -5,7 +5,6 @@ Both hold code that loading runs, so they are opened only by the process that wr
 
 from __future__ import annotations
 
-import hashlib
 import io
 import warnings
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from vit_zoo import forward
 from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files import Staged, sha256_of
+from vit_zoo.formats.archives import write_again
 from vit_zoo.formats.artifact import EMBEDDED, Artifact, Description, embedded
 from vit_zoo.torch_ops import EVAL
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vit_zoo.model import ViT
 
 MAX_BATCH = 65_536  # the upper end of the batch axis that a .pt2 file declares
+ORIGINS = ("stack_trace", "nn_module_stack", "torch_fn", "source_fn_stack", "from_node")  # of a node: paths, lines, modules
 _written: set[str] = set()  # SHA-256 of what this process wrote
 
 
@@ -46,7 +47,7 @@ def write_torchscript(model: ViT, outputs: tuple[str, ...], staged: Staged, expo
     """Trace the model at batch 2; the result runs at any batch, without einops and without this package."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch 2.13 deprecates all of TorchScript
-        traced = torch.jit.trace(Program(model, outputs).eval(), (_example(model),), check_trace=False)  # type: ignore[no-untyped-call]
+        traced = _traced(Program(model, outputs).eval(), _example(model))
         buffer = io.BytesIO()  # torch.jit.save aborts the process on a full disk
         torch.jit.save(traced, buffer, _extra_files={EMBEDDED: embedded(model.config, export).encode()})
     _write(staged, buffer)
@@ -58,9 +59,22 @@ def write_pt2(model: ViT, outputs: tuple[str, ...], staged: Staged, export: Mapp
     program = torch.export.export(
         Program(model, outputs).eval(), (_example(model),), dynamic_shapes={"pixel_values": {0: batch}}, strict=False
     )
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            for key in ORIGINS:
+                node.meta.pop(key, None)
+    program.example_inputs = None
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files={EMBEDDED: embedded(model.config, export)})
     _write(staged, buffer)
+
+
+def _traced(program: Program, example: Tensor) -> Any:
+    """A trace whose classes all have a number in their names, as in every trace but a process's first."""
+    while True:
+        traced = torch.jit.trace(program, (example,), check_trace=False)  # type: ignore[no-untyped-call]
+        if all("___torch_mangle_" in part._c._type().qualified_name() for part in traced.modules()):
+            return traced
 
 
 class ProgramArtifact(Artifact):
@@ -98,6 +112,5 @@ def _example(model: ViT) -> Tensor:
 
 
 def _write(staged: Staged, buffer: io.BytesIO) -> None:
-    content = buffer.getbuffer()
-    _written.add(hashlib.sha256(content).hexdigest())
-    staged.write(lambda file: file.write(content))
+    staged.write(lambda file: write_again(buffer, file))
+    _written.add(sha256_of(staged.path))
