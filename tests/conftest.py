@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -34,12 +35,12 @@ def noise(model: nn.Module, seed: int = 1, *, scale: float = 0.05) -> nn.Module:
     return model.eval()
 
 
-def required(program: str) -> str:
-    """The path of a program. The test is skipped without it, or fails where VITZOO_REQUIRE names it."""
-    found = shutil.which(program)
+def required(program: str, place: Path | None = None) -> str:
+    """Where a program is, or a package in `place`. The test is skipped without it, or fails where VITZOO_REQUIRE names it."""
+    found = shutil.which(program) if place is None else str(place) if place.exists() else None
     if found is None:
-        message = f"{program} is not installed"
-        (pytest.fail if program in os.environ.get("VITZOO_REQUIRE", "").split(",") else pytest.skip)(message)
+        missing = pytest.fail if program in os.environ.get("VITZOO_REQUIRE", "").split(",") else pytest.skip
+        missing(f"{program} is not installed")
     return str(found)
 
 

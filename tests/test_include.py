@@ -131,7 +131,7 @@ def test_planted_faults_of_preprocessing(folder, monkeypatch, include):
         plants += [
             ("_vertical_first", lambda op, given, scaled: op._node("Not", order(op, given, scaled))),
             ("UNIT", 2.0**-7),
-            ("_levels", lambda op, x: op._node("Clip", x, op._double(0.0), op._double(255.0))),
+            ("_levels", lambda op, x: op._node("Mul", x, op._double(prepare.UNIT))),
         ]
     for name, planted in plants:
         with monkeypatch.context() as patch:

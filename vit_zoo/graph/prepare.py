@@ -91,34 +91,42 @@ def _exact(op: OnnxOps, given: str, scaled: str, first: str, offset: str, how: P
     Both orders are in the graph, and the whole batch goes through one of them, none of it through the other.
     """
     rows, columns = (_weights(op, given, scaled, offset, axis, how) for axis in (0, 1))
-    columns = op._node("Transpose", columns, perm=[1, 0])
-    x = op._node("Transpose", op._node("Cast", IMAGE, to=DOUBLE), perm=[0, 3, 1, 2])
     batch = op._node("Shape", IMAGE, start=0, end=1)
     cut = op._node("Mul", batch, op._node("Cast", first, to=INT))
-    tall = op._node("Slice", x, op._ints(0), cut, op._ints(0))
-    wide = op._node("Slice", x, cut, batch, op._ints(0))
-    tall = _levels(op, op._node("MatMul", _levels(op, op._node("MatMul", rows, tall)), columns))
-    wide = _levels(op, op._node("MatMul", rows, _levels(op, op._node("MatMul", wide, columns))))
-    x = op._node("Concat", tall, wide, axis=0)
-    return op._node("Transpose", op._node("Cast", x, to=FLOAT), perm=[0, 2, 3, 1])
+    tall = op._node("Cast", op._node("Slice", IMAGE, op._ints(0), cut, op._ints(0)), to=DOUBLE)
+    wide = op._node("Cast", op._node("Slice", IMAGE, cut, batch, op._ints(0)), to=DOUBLE)
+    tall = _passes(op, op._node("Transpose", tall, perm=[0, 3, 2, 1]), rows, columns)  # b c H W
+    wide = _passes(op, op._node("Transpose", wide, perm=[0, 3, 1, 2]), columns, rows)  # b c W H
+    parts = op._node("Transpose", tall, perm=[0, 2, 3, 1]), op._node("Transpose", wide, perm=[0, 3, 2, 1])
+    return op._node("Cast", op._node("Concat", *parts, axis=0), to=FLOAT)
+
+
+def _passes(op: OnnxOps, x: str, last: str, other: str) -> str:
+    """The last axis resized, then the one before it; the two trade places.
+
+    The weights are on the right, and no Transpose is in front of a product that it would be fused with: onnxruntime 1.30
+    refuses a batch of none in either.
+    """
+    x = _levels(op, op._node("Transpose", op._node("MatMul", x, last), perm=[0, 1, 3, 2]))
+    return _levels(op, op._node("MatMul", x, other))
 
 
 def _levels(op: OnnxOps, x: str) -> str:
-    whole = op._node("Floor", op._node("Add", x, op._double(0.5)))
+    """Sums of units as bytes. The half is added before they are scaled: onnxruntime would else scale inside the product."""
+    whole = op._node("Floor", op._node("Mul", op._node("Add", x, op._double(0.5 / UNIT)), op._double(UNIT)))
     return op._node("Clip", whole, op._double(0.0), op._double(255.0))
 
 
 def _weights(op: OnnxOps, given: str, scaled: str, offset: str, axis: int, how: Preprocess) -> str:
-    """The share of each given row (or column) in each that is kept: kept x given, double, whole units."""
+    """The share of each given row (or column) in each that is kept: given x kept, double, in whole units."""
     old, new, start = (op._node("Gather", x, op._int(axis)) for x in (given, scaled, offset))
     step = op._node("Div", op._node("Cast", old, to=DOUBLE), op._node("Cast", new, to=DOUBLE))
     places = op._node("Add", start, op._ints(*range(how.size[axis])))
     centres = op._node("Mul", op._node("Add", op._node("Cast", places, to=DOUBLE), op._double(0.5)), step)
-    centres = op._node("Reshape", centres, op._ints(-1, 1))
     pixels = op._node("Cast", op._node("Range", op._int(0), old, op._int(1)), to=DOUBLE)
-    apart = op._node("Abs", op._node("Sub", op._node("Add", pixels, op._double(0.5)), centres))
+    pixels = op._node("Reshape", op._node("Add", pixels, op._double(0.5)), op._ints(-1, 1))
+    apart = op._node("Abs", op._node("Sub", pixels, centres))
     apart = op._node("Div", apart, op._node("Max", step, op._double(1.0)))
     raw = cubic(op, apart, CUBIC) if how.interpolation == "bicubic" else linear(op, apart)
-    shares = op._node("Div", raw, op._node("ReduceSum", raw, op._ints(1), keepdims=1))
-    units = op._node("Floor", op._node("Add", op._node("Mul", shares, op._double(1 / UNIT)), op._double(0.5)))
-    return op._node("Mul", units, op._double(UNIT))
+    shares = op._node("Div", raw, op._node("ReduceSum", raw, op._ints(0), keepdims=1))
+    return op._node("Floor", op._node("Add", op._node("Mul", shares, op._double(1 / UNIT)), op._double(0.5)))

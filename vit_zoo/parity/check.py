@@ -60,7 +60,8 @@ def check_parity(
         found.faults.append(error.message)
     else:
         if isinstance(reference, ModelReference):
-            reference.dynamic = sessions.about.export.get("dynamic")
+            dynamic = sessions.about.export.get("dynamic")
+            reference.dynamic = None if dynamic is None else str(dynamic)
         structure = _structure(path, sessions, found)
         rule, precision = _rule(structure, reference)
         check_structure(structure, reference, found)
