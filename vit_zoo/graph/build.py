@@ -140,7 +140,8 @@ def _proto(op: OnnxOps, image: Value, results: dict[str, Value], opset: int) -> 
     constants += [numpy_helper.from_array(table, name) for name, table in op.tables.items()]
     given = info(image, TensorProto.UINT8 if image.name == IMAGE else TensorProto.FLOAT)
     graph = helper.make_graph(nodes, "vit", [given], [info(value) for value in results.values()], constants)
-    graph.value_info.extend(info(Value(name, shape)) for name, shape in op.shapes.items() if name not in results)
+    made = {output for node in op.nodes for output in node.outputs}  # under other names where they are results
+    graph.value_info.extend(info(Value(name, shape)) for name, shape in op.shapes.items() if name in made)
     opsets = [helper.make_opsetid("", opset)]
     model = helper.make_model_gen_version(graph, opset_imports=opsets, producer_name="vitzoo")
     model.ir_version = helper.find_min_ir_version_for(opsets)
