@@ -49,19 +49,24 @@ def stressed(seed: int) -> vit_zoo.ViT:
     return model.eval()
 
 
+def picture(digit: np.ndarray) -> Image.Image:
+    """A digit of scikit-learn, 8x8 with 17 shades."""
+    return Image.fromarray(np.clip(digit * 16, 0, 255).astype(np.uint8)).convert("RGB")
+
+
 def write(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
     """One PNG a digit, in the folder of its class."""
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
         path = folder / str(label) / f"{i:04}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.clip(image * 16, 0, 255).astype(np.uint8)).convert("RGB").save(path)
+        picture(image).save(path)
 
 
 def features(model: vit_zoo.ViT, images: np.ndarray) -> np.ndarray:
     found = []
     with torch.inference_mode():
         for image in images:
-            x = HOW(Image.fromarray(np.clip(image * 16, 0, 255).astype(np.uint8)).convert("RGB"))
+            x = HOW(picture(image))
             found.append(model.features(torch.from_numpy(x[None]), "pooler_output")["pooler_output"][0].numpy())
     return np.stack(found)
 
@@ -86,11 +91,12 @@ def main() -> int:
         folder = Path(where)
         write(folder / "calibrate", train[: arguments.calibrate], its[: arguments.calibrate])
         write(folder / "held_out", held, theirs)
-        (done,) = vit_zoo.export(
-            model, "onnx", out=folder / "probe.onnx", precision="int8-static", verify=False, calibrate=folder / "calibrate",
-            evaluate=folder / "held_out", min_agreement=GOAL,
-        )  # fmt: skip
-        print(f"int8 static, {len(held)} held-out digits: {done.judgement}")
+        for name, least in (("every layer in int8", 0.0), (f"at least {100 * GOAL:.0f} % asked for", GOAL)):
+            (done,) = vit_zoo.export(
+                model, "onnx", out=folder / "probe.onnx", precision="int8-static", verify=False, calibrate=folder / "calibrate",
+                evaluate=folder / "held_out", min_agreement=least,
+            )  # fmt: skip
+            print(f"{name}: {done.judgement}", flush=True)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,31 @@ def test_the_recipe_is_that_of_the_source(folder):
     assert vit_zoo.load("kept").config.resize == "hf"
     (done,) = vit_zoo.export("kept", "onnx", out="a.onnx", dynamic="hw")
     assert vit_zoo.open(done.path).about.export["dynamic"] == "hf"
+
+
+def test_weights_bring_their_recipe_along(folder):
+    """Also those of one source for a name of the registry."""
+    model = _model(image_size=224, patch_size=16, depth=12, dim=192, heads=3, dim_head=64, mlp_dim=768, num_classes=1000)
+    model.config = model.config.replace(resize="dino")
+    vit_zoo.save(model, "mine")
+    vit_zoo.export("vit_ti16", weights="mine", out="a.onnx", dynamic="hw", verify=False)
+    assert vit_zoo.open("a.onnx").about.export["dynamic"] == "dino"
+
+
+def test_a_recipe_that_is_none_of_ours(folder):
+    """In a config beside weights, and in the metadata of a file."""
+    vit_zoo.save(_model(), "model")
+    config = Path("model") / "config.json"
+    config.write_text(config.read_text().replace('"schema"', '"resize": "nearest", "schema"', 1))
+    with pytest.raises(InputError, match="resize 'nearest' is none of timm, "):
+        vit_zoo.load("model")
+    vit_zoo.export(_model(), "onnx", out="a.onnx", dynamic="hw")
+    proto = onnx.load("a.onnx")
+    (entry,) = [entry for entry in proto.metadata_props if entry.key == "vit_zoo.export"]
+    for claim in ('["timm"]', '"nearest"', "3"):
+        entry.value = re.sub(r'"dynamic": [^,]*', f'"dynamic": {claim}', entry.value)
+        onnx.save(proto, "a.onnx")
+        assert not vit_zoo.verify("a.onnx").ok
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from vit_zoo.errors import CheckFailed, InputError
 from vit_zoo.graph import prepare
 from vit_zoo.graph.build import _proto
 from vit_zoo.graph.form import Form
-from vit_zoo.graph.onnx_ops import Value
+from vit_zoo.graph.values import Value
 from vit_zoo.preprocess import Preprocess
 
 RGB = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -116,6 +116,15 @@ def test_predict_hands_over_whole_images(folder):
         ):
             assert mine.labels == plain.labels
             np.testing.assert_allclose(mine.probabilities, plain.probabilities, rtol=1e-4)
+
+
+def test_an_image_that_is_too_narrow(folder):
+    """It would be resized to a hundred thousand columns: refused by name, as without the preprocessing inside."""
+    Image.new("RGB", (2000, 1)).save("narrow.png")
+    vit_zoo.export(_model(), "onnx", out="a.onnx", include=["preprocess"])
+    for model in (_model(), "a.onnx"):
+        with pytest.raises(InputError, match=r"narrow.png: image of 2000x1 is too narrow to resize to 53"):
+            vit_zoo.predict(model, "narrow.png")
 
 
 @pytest.mark.parametrize("include", ["preprocess", "preprocess-exact"])

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vit_zoo.against import held_by, is_artifact, reference_of
 from vit_zoo.artifacts import Export, Placement, target_of, write_onnx_file, write_program
+from vit_zoo.asked import form_of
 from vit_zoo.errors import CannotWrite, InputError
 from vit_zoo.files import write_text
 from vit_zoo.files.atomic import check_target, writing
 from vit_zoo.formats import SUFFIX, describe
 from vit_zoo.formats.artifact import report_path
-from vit_zoo.forward import checked_outputs
-from vit_zoo.graph.form import COMPUTED, INCLUDES, OPSET, Form, Precision
+from vit_zoo.graph.form import Precision
 from vit_zoo.live import Live, check_content, filled, random_model, with_own_weights, with_some_weights, write_model
-from vit_zoo.recipes import recipe_named
 from vit_zoo.sources import ModelLike, Source, find_source
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from vit_zoo.model_config import ModelConfig
     from vit_zoo.parity.references import Reference
     from vit_zoo.parity.report import Effort, ParityReport
-    from vit_zoo.vit_spec import ViTSpec
 
 Note = Callable[[str], None]  # what a person should hear while it happens
 
@@ -171,20 +169,14 @@ def export(
     for format_ in formats:
         if format_ not in SUFFIX:
             raise InputError(f"no format '{format_}'; there are {', '.join(SUFFIX)}")
-    if dynamic not in (None, "hw"):
-        raise InputError(f"dynamic {dynamic!r}: 'hw', height and width")
-    apart = dynamic is not None and not {"image_size", "patch_size"} & set(facts)  # `resize` is then of the graph alone
-    recipe = facts.pop("resize", None) if apart else facts.get("resize")
+    sized = bool({"image_size", "patch_size"} & set(facts))
+    recipe = facts.get("resize") if sized or dynamic is None else facts.pop("resize", None)  # then it is of the graph alone
     source = find_source(model, weights=weights, **facts)
-    outputs, prepares = _included(include, outputs, source.config.spec)
-    follows = None if dynamic is None else _follows(source.config, recipe)
-    form = Form(
-        opset=OPSET if opset is None else opset, outputs=tuple(outputs), precision=precision, include=prepares, dynamic=follows
+    form = form_of(
+        source.config, formats, opset=opset, outputs=outputs, precision=precision, include=include, dynamic=dynamic, recipe=recipe
     )
-    if (prepares is not None or dynamic is not None) and formats != ["onnx"]:
-        raise InputError("preprocessing and a dynamic size are of ONNX files alone")
-    if "onnx" not in formats and (opset is not None or placement is not None or precision != "fp32"):
-        raise InputError("opset, precision and the placement of weights are of ONNX files")
+    if placement is not None and "onnx" not in formats:
+        raise InputError("the placement of weights is of ONNX files")
     if placement == "shared" and precision != "fp32":
         raise InputError(f"shared weights are those of the folder, not in {precision}")
     rounding = rounding_of(
@@ -209,7 +201,7 @@ def export(
         if format_ == "onnx":
             written.append(write_onnx_file(source, target, live, form, placement, effort, rounding))
         else:
-            written.append(write_program(source, target, live, format_, outputs, effort))
+            written.append(write_program(source, target, live, format_, form.outputs, effort))
     return written
 
 
@@ -272,33 +264,6 @@ def _stack(folder: Path, config: ModelConfig | None, path: Path) -> Any:
     if config is None:
         raise InputError("does not say how images are prepared", where=path)
     return read_pictures(folder, config).stack()
-
-
-def _follows(config: ModelConfig, recipe: Any) -> str:
-    """How the positions of a model follow the size of the image."""
-    if config.spec.pos == "learned":
-        name = recipe or config.resize or "timm"
-        recipe_named(name)
-        return str(name)
-    if recipe is not None:
-        raise InputError("its positions are computed for any size: there is nothing to resize")
-    return COMPUTED
-
-
-def _included(include: Sequence[str], outputs: Sequence[str], spec: ViTSpec) -> tuple[Sequence[str], Any]:
-    """The outputs, with probabilities where softmax is included, and the form of the preprocessing."""
-    for part in include:
-        if part not in ("softmax", *INCLUDES):
-            raise InputError(f"nothing called '{part}' to include; there are softmax, {', '.join(INCLUDES)}")
-    prepares = [part for part in INCLUDES if part in include]
-    if len(prepares) > 1:
-        raise InputError(f"one of {' and '.join(INCLUDES)}")
-    if "softmax" in include:
-        chosen = checked_outputs(spec, outputs)
-        if "logits" not in chosen:
-            raise InputError(f"softmax is of logits; the outputs are {', '.join(chosen)}")
-        outputs = ["probabilities" if name == "logits" else name for name in chosen]
-    return outputs, prepares[0] if prepares else None
 
 
 def _check_effort(effort: str | None) -> None:

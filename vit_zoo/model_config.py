@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from vit_zoo.errors import InputError
 from vit_zoo.preprocess import Preprocess
+from vit_zoo.recipes import RECIPES
 from vit_zoo.vit_spec import ViTSpec, faults_of
 
 SCHEMA = 1
@@ -37,6 +38,8 @@ class ModelConfig(BaseModel):
     def _consistent(self) -> Self:
         if self.labels is not None and len(self.labels) != self.spec.num_classes:
             raise ValueError(f"{len(self.labels)} labels for {self.spec.num_classes} classes")
+        if self.resize not in (None, *RECIPES):
+            raise ValueError(f"resize '{self.resize}' is none of {', '.join(RECIPES)}")
         if self.preprocess is not None:
             if self.preprocess.size != self.spec.image_size:
                 raise ValueError(f"preprocess.size {self.preprocess.size} is not image_size {self.spec.image_size}")

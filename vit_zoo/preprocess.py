@@ -65,15 +65,12 @@ class Preprocess(BaseModel):
         from PIL import Image
 
         height, width = self.size
-        mode = "RGB" if len(self.mean) == 3 else "L"
-        image = image if image.mode == mode else image.convert(mode)
+        image = self._moded(image)
         resample = Image.Resampling[self.interpolation.upper()]
         if self.resize_to is None:
             image = image.resize((width, height), resample)
         else:
             scaled = self._scaled(image.width, image.height)
-            if max(scaled) > 65536:
-                raise InputError(f"image of {image.width}x{image.height} is too narrow to resize to {self.resize_to}")
             image = image.resize(scaled, resample)
             # torchvision's offsets, rounded half to even
             left, top = round((scaled[0] - width) / 2), round((scaled[1] - height) / 2)
@@ -83,10 +80,25 @@ class Preprocess(BaseModel):
         shift = np.asarray(self.mean, dtype=np.float64) / np.asarray(self.std, dtype=np.float64)
         return np.ascontiguousarray((pixels * scale - shift).astype(np.float32).transpose(2, 0, 1))
 
+    def whole(self, image: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """What a file with its preprocessing inside takes for one image: uint8, height x width x channels."""
+        import numpy as np
+
+        if self.resize_to is not None:
+            self._scaled(image.width, image.height)
+        return np.asarray(self._moded(image)).reshape(image.height, image.width, -1)
+
+    def _moded(self, image: Image.Image) -> Image.Image:
+        mode = "RGB" if len(self.mean) == 3 else "L"
+        return image if image.mode == mode else image.convert(mode)
+
     def _scaled(self, width: int, height: int) -> tuple[int, int]:
         """The (width, height) before the crop; torchvision's truncated long edge."""
         if isinstance(self.resize_to, tuple):
             return self.resize_to[1], self.resize_to[0]
         assert self.resize_to is not None
         short = min(width, height)
-        return self.resize_to * width // short, self.resize_to * height // short
+        scaled = self.resize_to * width // short, self.resize_to * height // short
+        if max(scaled) > 65536:
+            raise InputError(f"image of {width}x{height} is too narrow to resize to {self.resize_to}")
+        return scaled

@@ -14,8 +14,9 @@ from vit_zoo.graph.form import COMPUTED, Form
 from vit_zoo.graph.free_grid import FreeGrid
 from vit_zoo.graph.half_ops import HalfOps, halved
 from vit_zoo.graph.int8_ops import Int8Ops, Layer, Quantisation, quantisable, quantised, smoothed
-from vit_zoo.graph.onnx_ops import BATCH, Node, OnnxOps, Scope, Value, Weight
+from vit_zoo.graph.onnx_ops import OnnxOps
 from vit_zoo.graph.prepare import IMAGE, prepared
+from vit_zoo.graph.values import BATCH, Node, Scope, Value, Weight
 from vit_zoo.preprocess import Preprocess
 from vit_zoo.recipes import recipe_named
 from vit_zoo.vit_spec import ViTSpec

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self, get_args
 
 from vit_zoo.errors import InputError
+from vit_zoo.recipes import RECIPES
 
 OPSETS = range(17, 26)
 OPSET = 20  # every client reads it; from 23 on attention is one operator, which older ones lack
@@ -37,6 +38,8 @@ class Form:
             raise InputError(f"opset {self.opset}; ViTs are written at opset {OPSETS[0]} to {OPSETS[-1]}")
         if self.precision not in PRECISIONS:
             raise InputError(f"precision {self.precision!r}; there are {', '.join(PRECISIONS)}")
+        if self.dynamic not in (None, COMPUTED, *RECIPES):
+            raise InputError(f"dynamic {self.dynamic!r}; positions follow by {', '.join(RECIPES)}, or are {COMPUTED}")
         if self.include not in (None, *INCLUDES):
             raise InputError(f"include {self.include!r}; there are {', '.join(INCLUDES)}")
         if self.include is not None and self.precision.startswith("int8"):

@@ -12,21 +12,36 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vit_zoo.graph.kernels import cubic, linear
-from vit_zoo.graph.onnx_ops import PATCHES, OnnxOps, Value, plus
+from vit_zoo.graph.onnx_ops import OnnxOps
+from vit_zoo.graph.values import BATCH, DOUBLE, FLOAT, PATCHES, Value, plus
 from vit_zoo.positions import frequencies, periods
 from vit_zoo.recipes import Recipe
 from vit_zoo.vit_spec import ViTSpec
 
-FLOAT, DOUBLE = 1, 11
+SIDES = "rows", "columns"  # each an int64 of one element, and the names of these axes
 
 
 @dataclass
 class FreeGrid:
-    """How a model's positions follow the grid; no recipe: they are computed."""
+    """How patches and their positions follow the image; no recipe: positions are computed."""
 
     spec: ViTSpec
     recipe: Recipe | None
+    sides: tuple[str, str] = SIDES
     _angles: str | None = field(default=None, init=False)
+
+    def patches(self, op: OnnxOps, image: Value, size: tuple[int, int]) -> Value:
+        """b (h w) (c p q). Where the patch does not divide the image, a Reshape fails whose name says so."""
+        (p, q), (rows, columns), c = size, self.sides, int(image.shape[1])
+        with op._in("sizes"):
+            whole = op._node("Div", op._node("Shape", image.name, start=2, end=4), op._ints(p, q))
+            op._emit("Split", (whole, op._ints(1, 1)), self.sides, axis=0)
+            op._emit("Mul", self.sides, (PATCHES,))
+            shape = op._node("Concat", op._ints(0, c), rows, op._ints(p), columns, op._ints(q), axis=0)
+        with op._in(f"height and width must be multiples of {p} and {q}"):
+            x = op._node("Reshape", image.name, shape)
+        x = op._node("Reshape", op._node("Transpose", x, perm=[0, 2, 4, 1, 3, 5]), op._ints(-1, c * p * q))
+        return Value(x, (BATCH, PATCHES, c * p * q), flat=True)
 
     def learned(self, op: OnnxOps, table: str) -> Value:
         """The stored table 1 (prefix + rows x columns) d for the grid at hand; the entries of the prefix as they are."""
@@ -35,9 +50,9 @@ class FreeGrid:
         prefix = self.spec.shapes()["pos_embed"][1] - h0 * w0
         with op._in("pos_embed"):
             rest = op._node("Slice", table, op._ints(prefix), op._ints(prefix + h0 * w0), op._ints(1)) if prefix else table
-            same = op._node("And", *(op._node("Equal", n, op._ints(n0)) for n, n0 in zip(op.grid_sides, (h0, w0), strict=True)))
+            same = op._node("And", *(op._node("Equal", n, op._ints(n0)) for n, n0 in zip(SIDES, (h0, w0), strict=True)))
             high, wide = (
-                op._node("Cast", self._weights(op, n, n0, same), to=FLOAT) for n, n0 in zip(op.grid_sides, (h0, w0), strict=True)
+                op._node("Cast", self._weights(op, n, n0, same), to=FLOAT) for n, n0 in zip(SIDES, (h0, w0), strict=True)
             )
             x = op._node("MatMul", high, op._node("Reshape", rest, op._ints(h0, w0 * d)))
             x = op._node("MatMul", wide, op._node("Reshape", x, op._ints(-1, w0, d)))
@@ -86,7 +101,7 @@ class FreeGrid:
     def _sincos(self, op: OnnxOps) -> Value:
         with op._in("pos_embed"):
             steps = frequencies(self.spec.dim, last_included=self.spec.pos == "sincos_moco")
-            y, x = (op._node("Mul", _column(op, _range(op, n)), op._doubles(*steps)) for n in op.grid_sides)
+            y, x = (op._node("Mul", _column(op, _range(op, n)), op._doubles(*steps)) for n in SIDES)
             parts = [op._node(f, angle) for angle in (x, y) for f in ("Sin", "Cos")]
             whole = _over_the_grid(op, [(part, 1 - i // 2) for i, part in enumerate(parts)], len(steps))
             table = op._node("Cast", op._node("Reshape", whole, op._ints(1, -1, 4 * len(steps))), to=FLOAT)
@@ -97,7 +112,7 @@ class FreeGrid:
         if self._angles is None:
             turns = (2 * np.pi / periods(self.spec.dim_head)).tolist()
             angles = []
-            for n in op.grid_sides:
+            for n in SIDES:
                 doubled = op._node("Add", op._node("Mul", _range(op, n), op._double(2.0)), op._double(1.0))
                 centres = op._node("Sub", op._node("Div", doubled, op._node("Cast", n, to=DOUBLE)), op._double(1.0))
                 angles.append(op._node("Mul", _column(op, centres), op._doubles(*turns)))
@@ -122,7 +137,7 @@ def _column(op: OnnxOps, x: str) -> str:
 
 def _over_the_grid(op: OnnxOps, parts: list[tuple[str, int]], width: int) -> str:
     """Values of rows (axis 0) or columns (axis 1), each n x width, side by side for every patch: h w (parts width)."""
-    shape = op._node("Concat", *op.grid_sides, op._ints(width), axis=0)
+    shape = op._node("Concat", *SIDES, op._ints(width), axis=0)
     laid = [
         op._node("Expand", op._node("Reshape", part, op._ints(*((-1, 1) if axis == 0 else (1, -1)), width)), shape)
         for part, axis in parts

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vit_zoo.files import Stored
-from vit_zoo.graph.onnx_ops import OnnxOps, Scope
-
-FLOAT, HALF = 1, 10  # onnx.TensorProto.DataType
+from vit_zoo.graph.onnx_ops import OnnxOps
+from vit_zoo.graph.values import FLOAT, HALF, Scope
 
 
 def halved(tensors: Mapping[str, Stored], dtype: str) -> dict[str, Stored]:

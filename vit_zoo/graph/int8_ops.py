@@ -18,13 +18,13 @@ import numpy as np
 
 from vit_zoo.files import Stored
 from vit_zoo.files.stored import as_float
-from vit_zoo.graph.onnx_ops import Heads, OnnxOps, Scope, Value
+from vit_zoo.graph.onnx_ops import OnnxOps
+from vit_zoo.graph.values import FLOAT, Heads, Scope, Value
 
 if TYPE_CHECKING:
     from vit_zoo.files.stored import Array
     from vit_zoo.vit_spec import ViTSpec
 
-FLOAT = 1  # onnx.TensorProto.DataType
 LARGEST = 127  # symmetric: -128 stays unused
 
 

@@ -13,83 +13,22 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from vit_zoo.files import Stored
+from vit_zoo.graph.values import BATCH, FLOAT, Heads, Node, Scope, Shape, Side, Value, Weight, plus
 
-BATCH = "batch"
-PATCHES = "patches"  # how many there are, where only the image tells
 END = 2**63 - 1  # of any axis
 SIGMOID = {"quick_gelu": 1.702, "silu": 1.0}  # x sigmoid(scale x)
-Side = int | str  # a length, or the name of one that is known when the graph runs
-Shape = tuple[Side, ...]
-
-
-def plus(side: Side, more: int) -> Side:
-    """A side with more on it; one that is not known keeps the name of what it is made of."""
-    if isinstance(side, int):
-        return side + more
-    base, _, added = side.partition("+")
-    total = int(added or 0) + more
-    return f"{base}+{total}" if total else base
 
 
 class Grid(Protocol):
-    """Where positions come from when only the image tells how many there are."""
+    """Patches and their positions where only the image tells how many there are."""
+
+    sides: tuple[str, str]  # rows and columns, each an int64 of one element
 
     def learned(self, op: OnnxOps, table: str) -> Value: ...
 
     def table(self, op: OnnxOps, path: str) -> Value: ...
 
-
-@dataclass(frozen=True)
-class Scope:
-    """A place in the state dict: attributes and indices lead to names, as on a module."""
-
-    path: str = ""
-
-    def __getattr__(self, name: str) -> Scope:
-        return Scope(f"{self.path}.{name}" if self.path else name)
-
-    def __getitem__(self, index: int) -> Scope:
-        return Scope(f"{self.path}.{index}")
-
-
-@dataclass(frozen=True)
-class Value:
-    """A tensor in the graph: its logical shape, and whether its first two axes lie merged."""
-
-    name: str
-    shape: Shape
-    flat: bool = False
-
-
-@dataclass(frozen=True)
-class Heads:
-    """Queries, keys or values of `n` heads: b t (n e), or b t n e where something looked at single heads."""
-
-    x: Value
-    n: int
-
-    @property
-    def inner(self) -> int:
-        return math.prod(int(side) for side in self.x.shape[2:])
-
-
-@dataclass(frozen=True)
-class Node:
-    op: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    name: str
-    attributes: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Weight:
-    """An initializer: a stored tensor, or rows of it, under the shape that the graph gives it."""
-
-    key: str
-    shape: tuple[int, ...]
-    start: int  # bytes within the stored tensor
-    stop: int
+    def patches(self, op: OnnxOps, image: Value, size: tuple[int, int]) -> Value: ...
 
 
 @dataclass
@@ -108,7 +47,6 @@ class OnnxOps:
     _batch: str | None = None
     image: Value | None = None
     grid: Grid | None = None  # None: of one size
-    grid_sides: tuple[str, ...] = ()  # rows and columns, each an int64 of one element
     shapes: dict[str, Shape] = field(default_factory=dict)  # of results whose shape no checker can infer
 
     # the operations of forward.py
@@ -131,7 +69,7 @@ class OnnxOps:
 
     def patches(self, image: Value, size: tuple[int, int]) -> Value:
         if self.grid is not None:
-            return self._free_patches(image, size)
+            return self.grid.patches(self, image, size)
         (c, H, W), (p, q) = map(int, image.shape[1:]), size
         h, w = H // p, W // q
         x = self._node("Reshape", image.name, self._ints(-1, c, h, p, w, q))
@@ -210,7 +148,7 @@ class OnnxOps:
 
     def map(self, x: Value, grid: tuple[int, int]) -> Value:
         x = self._full(x)
-        sides: Shape = (int(x.shape[2]), *(self.grid_sides or grid))
+        sides: Shape = (int(x.shape[2]), *(self.grid.sides if self.grid else grid))
         return Value(self._shaped(self._node("Transpose", x.name, perm=[0, 2, 1]), *sides), (BATCH, *sides))
 
     def squeeze(self, x: Value) -> Value:
@@ -383,29 +321,13 @@ class OnnxOps:
             self._computed[(side,)] = self._node("Add", base, self._ints(int(more)))
         return self._computed[(side,)] if more else base
 
-    def _free_patches(self, image: Value, size: tuple[int, int]) -> Value:
-        """Where the patch does not divide the image, a Reshape fails whose name says so."""
-        (p, q), c = size, int(image.shape[1])
-        with self._in("sizes"):
-            whole = self._node("Shape", image.name, start=2, end=4)
-            rows, columns = "rows", "columns"
-            self._emit("Split", (self._node("Div", whole, self._ints(p, q)), self._ints(1, 1)), (rows, columns), axis=0)
-            self.grid_sides = rows, columns
-            self._emit("Mul", (rows, columns), (PATCHES,))
-            shape = self._node("Concat", self._ints(0, c), rows, self._ints(p), columns, self._ints(q), axis=0)
-        with self._in(f"height and width must be multiples of {p} and {q}"):
-            x = self._node("Reshape", image.name, shape)
-        x = self._node("Transpose", x, perm=[0, 2, 4, 1, 3, 5])
-        x = self._node("Reshape", x, self._ints(-1, c * p * q))
-        return Value(x, (BATCH, PATCHES, c * p * q), flat=True)
-
     def _like(self, x: Value, op: str, *inputs: str, **attributes: Any) -> Value:
         return Value(self._node(op, *inputs, **attributes), x.shape, x.flat)
 
     def _weight(self, key: str, start: int = 0, stop: int | None = None, *, matrix: bool = False) -> str:
         """The name of a weight in float32; those stored in another type get a Cast, which onnxruntime folds."""
         name = self._initializer(key, start, stop, matrix=matrix)
-        return name if self.tensors[key].dtype == "F32" else self._node("Cast", name, to=1)
+        return name if self.tensors[key].dtype == "F32" else self._node("Cast", name, to=FLOAT)
 
     def _initializer(self, key: str, start: int = 0, stop: int | None = None, *, matrix: bool = False) -> str:
         """The name of a weight as it is stored, all of it or some rows."""

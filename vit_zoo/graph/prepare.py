@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from vit_zoo.errors import InputError
 from vit_zoo.graph.kernels import cubic, linear
-from vit_zoo.graph.onnx_ops import BATCH, OnnxOps, Value
+from vit_zoo.graph.onnx_ops import OnnxOps
+from vit_zoo.graph.values import BATCH, DOUBLE, FLOAT, INT64, Value
 from vit_zoo.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 IMAGE = "image"  # b h w c, uint8
 UNIT = 2.0**-22
 CUBIC = -0.5  # the a of Pillow's bicubic
-FLOAT, DOUBLE, INT = 1, 11, 7
 
 
 def prepared(op: OnnxOps, how: Preprocess | None, form: Form, name: str) -> Value:
@@ -55,7 +55,7 @@ def _scaled(op: OnnxOps, given: str, how: Preprocess) -> str:
 def _offset(op: OnnxOps, scaled: str, size: tuple[int, int]) -> str:
     """Where the crop begins, rounded half to even."""
     spare = op._node("Cast", op._node("Sub", scaled, op._ints(*size)), to=FLOAT)
-    return op._node("Cast", op._node("Round", op._node("Mul", spare, op._float(0.5))), to=INT)
+    return op._node("Cast", op._node("Round", op._node("Mul", spare, op._float(0.5))), to=INT64)
 
 
 def _vertical_first(op: OnnxOps, given: str, scaled: str) -> str:
@@ -92,7 +92,7 @@ def _exact(op: OnnxOps, given: str, scaled: str, first: str, offset: str, how: P
     """
     rows, columns = (_weights(op, given, scaled, offset, axis, how) for axis in (0, 1))
     batch = op._node("Shape", IMAGE, start=0, end=1)
-    cut = op._node("Mul", batch, op._node("Cast", first, to=INT))
+    cut = op._node("Mul", batch, op._node("Cast", first, to=INT64))
     tall = op._node("Cast", op._node("Slice", IMAGE, op._ints(0), cut, op._ints(0)), to=DOUBLE)
     wide = op._node("Cast", op._node("Slice", IMAGE, cut, batch, op._ints(0)), to=DOUBLE)
     tall = _passes(op, op._node("Transpose", tall, perm=[0, 3, 2, 1]), rows, columns)  # b c H W

@@ -8,7 +8,7 @@ from vit_zoo import forward
 from vit_zoo.files import Stored
 from vit_zoo.graph.build import input_of, operations
 from vit_zoo.graph.form import Form
-from vit_zoo.graph.onnx_ops import Heads, Scope
+from vit_zoo.graph.values import Heads, Scope
 from vit_zoo.vit_spec import ViTSpec
 
 NO_STEPS = ("run", "weight", "table", "dropout", "drop_path", "prunes")  # operations of `forward.py` that compute nothing here

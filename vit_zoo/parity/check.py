@@ -60,8 +60,7 @@ def check_parity(
         found.faults.append(error.message)
     else:
         if isinstance(reference, ModelReference):
-            dynamic = sessions.about.export.get("dynamic")
-            reference.dynamic = None if dynamic is None else str(dynamic)
+            reference.dynamic = None if sessions.form is None else sessions.form.dynamic
         structure = _structure(path, sessions, found)
         rule, precision = _rule(structure, reference)
         check_structure(structure, reference, found)
@@ -207,11 +206,10 @@ def _look_inside(path: Path, sessions: Sessions, reference: Reference, plan: Pla
     """Behind which block and operation the two part; or that they do not."""
     count = sessions.batch or 2
     x = _some(sessions, reference, plan, count)
-    form = None if sessions.about.config is None else Form.of(sessions.about.export)
     known = all(reference.has(name) for name in sessions.outputs)
     try:
         prepared = inside(path, x) if sessions.prepares else x
-        steps = reference.steps(prepared, sessions.outputs if known else tuple(reference.shapes())[:1], form)
+        steps = reference.steps(prepared, sessions.outputs if known else tuple(reference.shapes())[:1], sessions.form)
     except VitzooError:  # a reference that does not run has its own fault
         return
     if not steps:

@@ -49,18 +49,12 @@ class Preparation(BaseModel):
 
 def pictures(how: Preprocess, count: int) -> Iterator[Array]:
     """Batches of whole images, b h w c, uint8: photographs in odd shapes, and noise, which overshoots most."""
-    mode, random = "RGB" if len(how.mean) == 3 else "L", np.random.default_rng(0)
+    random = np.random.default_rng(0)
     for high, wide, batch in SHAPES[:count]:
         h, w = (int(factor * side) | 1 for factor, side in zip((high, wide), how.size, strict=True))
         found = [photograph(name).resize((w, h), Image.Resampling.BICUBIC) for name in ("coffee", "cat")]
         found.append(Image.fromarray(random.integers(0, 256, (h, w, 3), dtype=np.uint8)))
-        yield np.stack([as_bytes(found[-1 - i], mode) for i in range(batch)])
-
-
-def as_bytes(image: Image.Image, mode: str) -> Array:
-    """h w c, uint8."""
-    array = np.asarray(image if image.mode == mode else image.convert(mode))
-    return array.reshape(*array.shape[:2], -1)
+        yield np.stack([how.whole(found[-1 - i]) for i in range(batch)])
 
 
 def by_pillow(how: Preprocess, images: Array) -> Array:

@@ -14,11 +14,12 @@ from vit_zoo.errors import InputError, VitzooError
 from vit_zoo.formats import describe, open_artifact
 from vit_zoo.formats.onnx_file import check_companion
 from vit_zoo.formats.skeleton import declared
+from vit_zoo.graph.form import Form
 from vit_zoo.parity.claims import Evidence
 from vit_zoo.parity.images import IMAGES, Frame, images, many_images
 from vit_zoo.parity.judging import IMAGES as MANY
 from vit_zoo.parity.judging import RULES, agreement, judge, relative
-from vit_zoo.parity.preparing import ALLOWED, SHAPES, Preparation, by_pillow, inside, levels_apart, pictures
+from vit_zoo.parity.preparing import SHAPES, Preparation, by_pillow, inside, levels_apart, pictures
 from vit_zoo.parity.references import ModelReference, Reference, Results
 from vit_zoo.parity.report import Effort
 
@@ -84,6 +85,7 @@ class Sessions:
 
     def __init__(self, path: Path) -> None:
         self.path, self.about = path, describe(path)
+        self.form = None if self.about.config is None else Form.of(self.about.export)
         self.axes: tuple[int | str, ...] | None = None
         self._open: dict[bool, Artifact] = {}
         if self.about.format == "onnx":  # what it declares is read before anything is in memory
@@ -95,8 +97,8 @@ class Sessions:
     @property
     def prepares(self) -> Preprocess | None:
         """How the file prepares images itself; None: it takes them prepared."""
-        config = self.about.config
-        return config.preprocess if config is not None and "include" in self.about.export else None
+        config, form = self.about.config, self.form
+        return None if config is None or form is None or form.include is None else config.preprocess
 
     @property
     def batch(self) -> int | None:
@@ -162,11 +164,9 @@ class Runs:
 
     def over_pictures(self, checked: Sessions) -> None:
         """A file that prepares images itself: its pixels against Pillow's, its outputs for the pixels that it made."""
-        how, form = checked.prepares, str(checked.about.export["include"])
+        how, form = checked.prepares, checked.form
         assert how is not None
-        if form not in ALLOWED:
-            self.found.faults.append(f"includes {form!r}, which this version does not know")
-            return
+        assert form is not None
         outputs = tuple(dict.fromkeys(self.names.values()))
         apart, moved, seen = [], [], []
         for x in pictures(how, len(SHAPES) if self.plan.inner else 3 if self.plan.double else 2):
@@ -183,11 +183,11 @@ class Runs:
             seen.append((x, self.reference.results(pixels, outputs, double=self.plan.double)))
         off = np.concatenate(apart)
         self.found.preparation = measured = Preparation(
-            form=form, images=sum(len(x) for x, _ in seen), levels=int(off.max()), share=float((off > 0).mean()),
+            form=form.include, images=sum(len(x) for x, _ in seen), levels=int(off.max()), share=float((off > 0).mean()),
             difference=max(moved),
         )  # fmt: skip
         if not measured.ok:
-            self.found.faults.append(f"{form}: {measured}")
+            self.found.faults.append(f"{form.include}: {measured}")
         for optimised in self.plan.runs:
             runnable = checked.get(optimised)
             for x, results in seen:

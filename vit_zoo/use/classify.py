@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy as np
+    from PIL import Image
 
     from vit_zoo.model_config import ModelConfig
-    from vit_zoo.preprocess import Preprocess
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -65,7 +65,7 @@ def classify(
     size = 1 if prepares else BATCH  # whole images are of many sizes
     for start in range(0, len(images), size):
         files = [Path(image) for image in images[start : start + size]]
-        ready = [_whole(config.preprocess, file) if prepares else _prepared(config.preprocess, file) for file in files]
+        ready = [_read(config.preprocess.whole if prepares else config.preprocess, file) for file in files]
         for file, row in zip(files, logits(_stack(ready)), strict=True):
             best = _softmax(row, len(labels), model if isinstance(model, str | os.PathLike) else config.name)
             order = (-best).argsort(kind="stable")[:top]
@@ -80,8 +80,7 @@ def _classifier(model: Any, threads: int | None) -> tuple[ModelConfig, Callable[
         given = next((name for name in ("logits", "probabilities") if name in artifact.outputs), None)
         if given is None:
             raise InputError(f"gives {', '.join(artifact.outputs)}, no logits", where=model)
-        rows = lambda images: _as_logits(artifact.run(images)[given], given)  # noqa: E731
-        return artifact.config, rows, "include" in artifact.about.export
+        return artifact.config, lambda images: _as_logits(artifact.run(images)[given], given), "include" in artifact.about.export
     if threads is not None:
         raise InputError("threads are onnxruntime's; torch has its own setting")
     import torch
@@ -111,17 +110,9 @@ def _stack(images: list[Array]) -> Array:
     return np.stack(images)
 
 
-def _whole(preprocess: Preprocess, file: Path) -> Array:
-    """h w c, uint8."""
-    import numpy as np
-
-    image = np.asarray(read_image(file).convert("RGB" if len(preprocess.mean) == 3 else "L"))
-    return image.reshape(*image.shape[:2], -1)
-
-
-def _prepared(preprocess: Preprocess, file: Path) -> Array:
+def _read(prepare: Callable[[Image.Image], Array], file: Path) -> Array:
     try:
-        return preprocess(read_image(file))
+        return prepare(read_image(file))
     except InputError as error:
         raise error if error.where else InputError(error.message, where=file, hint=error.hint) from None
 
