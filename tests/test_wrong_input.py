@@ -251,7 +251,7 @@ WRONG = [
     (["export", "tiny.onnx", "--onnx"], 7, "is an exported ONNX file; a checkpoint is wanted"),
     (["export", "misfit", "--onnx"], 7, "tensors do not fit the model"),
     (["export", "tiny", "--torchscript", "--opset", "18"], 2, "are of ONNX files"),
-    (["export", "tiny", "--pt2", "--external"], 2, "are of ONNX files"),
+    (["export", "tiny", "--pt2", "--external"], 2, "question of ONNX files alone"),
     (["export", "tiny", "--onnx", "--opset", "16"], 2, "opset 16; ViTs are written at opset 17 to 25"),
     (["export", "tiny", "--onnx", "--opset", "26"], 2, "opset 26"),
     (["export", "tiny", "--onnx", "--opset", "x"], 2, "'x' is not a valid integer"),

@@ -176,7 +176,7 @@ def export(
         source.config, formats, opset=opset, outputs=outputs, precision=precision, include=include, dynamic=dynamic, recipe=recipe
     )
     if placement is not None and "onnx" not in formats:
-        raise InputError("the placement of weights is of ONNX files")
+        raise InputError("the placement of weights is a question of ONNX files alone")
     if placement == "shared" and precision != "fp32":
         raise InputError(f"shared weights are those of the folder, not in {precision}")
     rounding = rounding_of(
