@@ -11,7 +11,7 @@ from vit_zoo.errors import CheckFailed, InputError, NotRepresentable, OtherWeigh
 from vit_zoo.files import sniff
 from vit_zoo.formats import SUFFIX, describe, open_artifact
 from vit_zoo.forward import unread
-from vit_zoo.live import Live, filled, with_own_weights
+from vit_zoo.live import Live, filled, find_weights
 from vit_zoo.sources import ModelLike, find_source
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def reference_of(against: ModelLike, facts: Mapping[str, Any], about: Descriptio
         config = artifact.about.config or (None if about is None else about.config)
         return ArtifactReference(artifact, _frame(config, artifact.path, {}))
     if isinstance(against, str | os.PathLike | ViT):
-        return Live(with_own_weights(find_source(against, **facts), _shown(against))).reference
+        return Live(find_weights(against, **facts)).reference
     try:
         like = filled(find_source(against, **facts))
     except (RefusedContent, NotRepresentable):  # no dialect of ours: its own code is enough

@@ -5,8 +5,16 @@ Raise them where the facts are; the command line prints them once, at the edge.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
+
+TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")  # the Hub's; other libraries' errors may hold one
+
+
+def without_tokens(text: str) -> str:
+    """The text with every token of the Hub made unreadable."""
+    return TOKEN.sub("hf_***", text)
 
 
 class VitzooError(Exception):
@@ -21,6 +29,7 @@ class VitzooError(Exception):
     def __init__(
         self, message: str, *, where: object = None, hint: str | None = None, details: Mapping[str, Any] | None = None
     ) -> None:
+        message = without_tokens(message)
         super().__init__(message)
         self.message = message
         self.details = details
@@ -60,6 +69,10 @@ class HubError(VitzooError, OSError):
     """The Hub, the network, authentication, or being offline."""
 
     code = 5
+
+
+class Unreachable(HubError):
+    """The Hub did not answer: what is in the cache may do."""
 
 
 class NotRepresentable(VitzooError, ValueError):

@@ -17,7 +17,7 @@ from vit_zoo.files.atomic import check_target, writing
 from vit_zoo.formats import SUFFIX, describe
 from vit_zoo.formats.artifact import report_path
 from vit_zoo.graph.form import Precision
-from vit_zoo.live import Live, check_content, filled, random_model, with_own_weights, with_some_weights, write_model
+from vit_zoo.live import Live, check_content, filled, find_weights, random_model, with_some_weights, write_model
 from vit_zoo.sources import ModelLike, Source, find_source
 
 if TYPE_CHECKING:
@@ -52,18 +52,22 @@ def load(
     check: Literal["header", "full"] = "header",
     device: Any = None,
     dtype: torch.dtype | None = None,
+    offline: bool | None = None,
     **facts: Any,
 ) -> ViT:
-    """A model with its weights, from a name that has some, a folder, a checkpoint file, or another library's module.
+    """A model with its weights, from a name, a folder, a checkpoint file, `hf-hub:ORG/NAME[@REV]`, or another library's module.
+
+    A name alone stands for its default tag. What the Hub has comes into its cache, each file compared with the hash that
+    the Hub states; `offline`, or HF_HUB_OFFLINE, takes what is there.
 
     Only headers are read: tensors are mapped from the file and come in when used; `check="full"` reads everything,
     refuses values that are not finite and compares the content hash. `num_classes` puts a fresh head in place.
     `facts` are fields of the spec that a checkpoint cannot tell, such as `heads=3`.
-    Raises HubError for a name whose weights are not on this machine, RefusedContent for tensors that do not fit.
+    Raises HubError for weights that cannot be had, RefusedContent for tensors that do not fit.
     """
     if check not in ("header", "full"):
         raise InputError(f"check {check!r}: either 'header' or 'full'")
-    found = with_own_weights(find_source(source, **facts), str(source))
+    found = find_weights(source, offline=offline, **facts)
     if check == "full":
         check_content(found)
     model = filled(found)
@@ -120,7 +124,7 @@ def convert(
     from vit_zoo.converting import check_choice, write_converted
 
     check_choice(to, accept)
-    found = with_own_weights(find_source(source, **facts), str(source))
+    found = find_weights(source, **facts)
     return write_converted(found, Path(out), to, accept=accept, allow_drop=allow_drop, force=force)
 
 
@@ -187,6 +191,8 @@ def export(
     elif seed is not None:
         raise InputError(f"{source.config.name} has its own weights: a seed is of random ones")
     assert source.tensors is not None
+    if placement == "shared" and source.cached:
+        raise InputError("the Hub's cache is not written to: `vitzoo pull` makes a folder", where=str(model))
     if placement == "shared" and any(stored.span is None for stored in source.tensors.values()):
         raise InputError("shared weights need a safetensors file whose tensors fit as they are")
     targets = {format_: target_of(source, format_, formats, out, placement) for format_ in formats}
@@ -235,7 +241,7 @@ def verify(
             raise InputError("pictures are for quantised files", where=str(artifact))
         if fixed:
             raise InputError("fixed axes are those of an exported file", where=str(artifact))
-        live = Live(with_own_weights(find_source(artifact, **facts), str(artifact)))
+        live = Live(find_weights(artifact, **facts))
         return check_model(live.reference, reference_of(against, facts), effort=effort, blocks=blocks)
     path = Path(artifact)  # type: ignore[arg-type]
     about, held = describe(path), None

@@ -12,7 +12,7 @@ from vit_zoo.errors import CannotWrite, HubError, RefusedContent
 from vit_zoo.files import Staged, Stored, digest_of, write_safetensors, write_text
 from vit_zoo.files.stored import as_float
 from vit_zoo.model_config import ModelConfig
-from vit_zoo.sources import Source, find_source, shipped
+from vit_zoo.sources import ModelLike, Source, find_source, published, shipped
 
 if TYPE_CHECKING:
     import torch
@@ -71,13 +71,20 @@ def with_some_weights(source: Source, name: str, seed: int | None) -> Source:
     return ready or find_source(random_model(source.config, seed or 0))
 
 
-def with_own_weights(source: Source, name: str) -> Source:
-    """The source, or the weights that ship with its name; raises HubError where there are none."""
-    ready = source if source.tensors is not None else shipped(name, source.config.spec)
-    if ready is None:
+def find_weights(model: ModelLike, *, offline: bool | None = None, **facts: Any) -> Source:
+    """A source with weights: its own, those that ship with a name, or those of its default tag.
+
+    Raises HubError where there are none, or they cannot be had; else as `find_source`.
+    """
+    source = find_source(model, offline=offline, **facts)
+    if source.tensors is not None:
+        return source
+    name = str(model)
+    found = shipped(name, source.config.spec) or published(name, offline=offline, **facts)
+    if found is None:
         hint = f"`vitzoo create {name}` makes a folder with random ones; name a folder or a checkpoint file"
-        raise HubError("no weights of it are on this machine", where=name, hint=hint)
-    return ready
+        raise HubError("no weights of it are published", where=name, hint=hint)
+    return found
 
 
 def name_of(source: Source) -> str:

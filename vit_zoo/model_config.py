@@ -31,6 +31,7 @@ class ModelConfig(BaseModel):
     labels: tuple[str, ...] | None = None
     source: str | None = None
     licence: str | None = None
+    licence_link: str | None = None  # where its text is, if it is none that everybody knows
     random_seed: int | None = None
     resize: str | None = None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
@@ -12,9 +12,11 @@ from vit_zoo.configs import config_of
 from vit_zoo.errors import HubError, InputError, RefusedContent
 from vit_zoo.files import SafetensorsFile, Stored, read_json, sniff
 from vit_zoo.files.checkpoints import CHECKPOINTS, checkpoint_in, read_checkpoint
+from vit_zoo.hub.fetching import PREFIX, Address, fetch
 from vit_zoo.model_config import ModelConfig
 from vit_zoo.registry import get_config
-from vit_zoo.resolving import find, is_alias, is_name
+from vit_zoo.resolving import find, is_alias, is_name, tags_of
+from vit_zoo.tags import Tag
 from vit_zoo.vit_spec import ViTSpec
 from vit_zoo.zoo_files import read_variant
 from vit_zoo.zoo_folders import variants
@@ -47,18 +49,34 @@ class Source:
     origin: Mapping[str, str] = field(default_factory=dict)  # of each field of the spec
     digest: str | None = None  # the content hash that the file states
     unwanted: tuple[str, ...] = ()  # tensors of the file that are known and no part of the model
+    cached: bool = False  # the file lies in the Hub's cache, which is not ours to write to
 
 
-def find_source(model: ModelLike, *, weights: str | os.PathLike[str] | None = None, **facts: Any) -> Source:
+def find_source(
+    model: ModelLike, *, weights: str | os.PathLike[str] | None = None, offline: bool | None = None, **facts: Any
+) -> Source:
     """Resolve what the user named. `facts` are fields of the spec that a checkpoint cannot tell, such as heads.
 
-    A name of the registry is the architecture, whatever lies in the current folder. Raises InputError for what does
-    not exist, RefusedContent for tensors that do not fit, HubError for weights that are not on this machine.
+    A name of the registry is the architecture, whatever lies in the current folder; a name with a tag, and `hf-hub:`, are
+    weights of the Hub, of its cache alone where `offline`. Raises InputError for what does not exist, RefusedContent for
+    tensors that do not fit, HubError for weights that cannot be had.
     """
-    source = _given(model, facts, with_weights=weights is not None)
-    if weights is None:
-        return source
-    found = find_source(weights, **{**source.config.spec.model_dump(), **facts})
+    source = _given(model, facts, offline, with_weights=weights is not None)
+    return source if weights is None else _with_weights(source, weights, facts, offline)
+
+
+def published(name: str, *, offline: bool | None = None, **facts: Any) -> Source | None:
+    """The weights of a registry's or another library's name that are its default tag's, if there are some on the Hub."""
+    if os.path.lexists(name) and not is_name(name):
+        return None
+    named = find(name)
+    tag = named.tag or next((tag for tag in tags_of(named.variant.name).values() if tag.is_on_hub), None)
+    return None if tag is None else _of_tag(tag, facts, offline)
+
+
+def _with_weights(source: Source, weights: str | os.PathLike[str], facts: Mapping[str, Any], offline: bool | None) -> Source:
+    """An architecture with weights that are of it."""
+    found = find_source(weights, offline=offline, **{**source.config.spec.model_dump(), **facts})
     if found.tensors is None:
         found = shipped(str(weights), found.config.spec) or found
     if found.tensors is None:
@@ -70,12 +88,12 @@ def find_source(model: ModelLike, *, weights: str | os.PathLike[str] | None = No
         raise RefusedContent(f"its weights are of another model: {wrong[0]} differs", where=weights)
     told = {name: getattr(found.config, name) for name in ("source", "random_seed", "resize")}
     config = source.config.replace(**told, licence=found.config.licence or source.config.licence)
-    return Source(config, found.tensors, found.path, found.dialect, found.origin, found.digest)
+    return replace(found, config=config, unwanted=())
 
 
-def _given(model: ModelLike, facts: Mapping[str, Any], *, with_weights: bool) -> Source:
+def _given(model: ModelLike, facts: Mapping[str, Any], offline: bool | None, *, with_weights: bool) -> Source:
     if isinstance(model, str | os.PathLike):
-        return _named(str(model), facts, with_weights=with_weights)
+        return _named(str(model), facts, offline, with_weights=with_weights)
     return _of_module(model, facts)
 
 
@@ -88,16 +106,16 @@ def shipped(name: str, spec: ViTSpec) -> Source | None:
     return found if found.config.spec == spec else None
 
 
-def _named(name: str, facts: Mapping[str, Any], *, with_weights: bool) -> Source:
+def _named(name: str, facts: Mapping[str, Any], offline: bool | None, *, with_weights: bool) -> Source:
     """A name of ours, else a path that exists, else another library's name or published weights.
 
-    Of published weights, which are not on this machine, the config is of use where others bring the weights.
+    Where others bring the weights, published ones stay where they are.
     """
     if not name:
         raise InputError("an empty name")
     path = Path(name)
-    if name.startswith("hf-hub:"):
-        raise HubError("this version does not read from the Hub", where=name, hint="download the repository and name its folder")
+    if name.startswith(PREFIX):
+        return _of_hub(name, facts, offline)
     if is_name(name):
         return Source(get_config(name, **facts), None)
     if path.is_dir():
@@ -107,11 +125,42 @@ def _named(name: str, facts: Mapping[str, Any], *, with_weights: bool) -> Source
     if path.suffix in SUFFIXES or ("/" in name and not is_alias(name)):
         raise InputError("no such file or folder", where=name)
     tag = find(name).tag
-    if tag is not None and not with_weights:
-        where = f"{tag.address}, licence {tag.licence}"
-        hint = f"download it, and name the file: `vitzoo export {tag.full_name} --weights FILE`"
-        raise HubError(f"the weights '{tag.tag}' of '{tag.name}' are not on this machine: {where}", hint=hint)
-    return Source(get_config(name, **facts), None)
+    return Source(get_config(name, **facts), None) if tag is None or with_weights else _of_tag(tag, facts, offline)
+
+
+def _of_hub(name: str, facts: Mapping[str, Any], offline: bool | None) -> Source:
+    """A repository of ours, timm's or transformers'. What it says of its licence goes along."""
+    from vit_zoo.hub.cards import terms_of
+
+    found = fetch(Address.parse(name), offline=offline)
+    source = _of_folder(found.folder, facts)
+    config, terms = source.config, terms_of(found.folder)
+    told = {"source": _chained(str(found.address), source), "licence": config.licence or terms.licence}
+    told["licence_link"] = config.licence_link or terms.licence_link
+    if source.dialect != "vitzoo":
+        told["name"] = found.address.repo.partition("/")[2].lstrip("_.-")[:96] or "model"
+    return replace(source, config=config.replace(**told), cached=True)
+
+
+def _chained(address: str, source: Source) -> str:
+    """Where weights come from: the repository, and what that says of it."""
+    if source.dialect != "vitzoo":
+        return f"{address} ({source.dialect})"
+    said = source.config.source
+    return address if said is None or said.startswith(address) else f"{address}, from {said}"
+
+
+def _of_tag(tag: Tag, facts: Mapping[str, Any], offline: bool | None) -> Source:
+    """Published weights of a name, as the file that its row names."""
+    config = get_config(tag.full_name, **facts)
+    if not tag.is_on_hub:
+        hint = f"download it, and name the file: --weights FILE of `vitzoo export {tag.full_name}`"
+        raise HubError(f"the weights '{tag.tag}' of '{tag.name}' are at {tag.address}, licence {tag.licence}", hint=hint)
+    revision = None if tag.revision == "unpinned" else tag.revision
+    found = fetch(Address(tag.repo, revision), [tag.file], offline=offline)
+    source = _with_weights(Source(config, None), found.folder / tag.file, facts, offline)
+    told = {"source": f"{found.address}/{tag.file} ({tag.dialect})", "licence": tag.licence}
+    return replace(source, config=source.config.replace(**told), cached=True)
 
 
 def _of_folder(folder: Path, facts: Mapping[str, Any]) -> Source:

@@ -42,6 +42,10 @@ class Tag:
         return f"{self.repo}/{self.file}"
 
     @property
+    def is_on_hub(self) -> bool:
+        return "://" not in self.repo
+
+    @property
     def reported(self) -> str:
         return "" if self.top1 is None else f"{self.top1:g} % ({self.top1_by})"
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
-from vit_zoo.errors import CannotWrite, InputError, MissingDependency, RefusedContent, VitzooError
+from vit_zoo.errors import CannotWrite, InputError, MissingDependency, RefusedContent, VitzooError, without_tokens
 
 MAX_LINE = 1000  # characters of an error: a fault may quote a whole file
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
@@ -85,7 +85,7 @@ def _run(command: click.Command, arguments: list[str]) -> int:
 
 def _report(arguments: list[str], error: VitzooError, *, kind: str | None = None) -> int:
     if "--debug" in arguments:
-        traceback.print_exc()
+        click.echo(without_tokens(traceback.format_exc()), err=True)
     line = str(error)
     if len(line) > MAX_LINE:  # the cause stands at the end
         line = f"{line[: MAX_LINE // 2]}...{line[-MAX_LINE // 2 :]}"

@@ -193,7 +193,7 @@ def _fit(target: Target, dialect: Dialect, config: ModelConfig, form: Form, *, w
         raise
     except VitzooError as error:
         raise NotRepresentable(f"{dialect.name} cannot hold this model: {error.message}") from None
-    silent = TRAINING if spec.prefix_tokens else (*TRAINING, "pos_covers")  # patches are all that there is
+    silent = TRAINING if spec.prefix_tokens else (*TRAINING, "pos_covers", "pool_tokens")  # patches are all that there is
     fields = [name for name in type(spec).model_fields if name not in silent]
     differs = tuple(name for name in fields if getattr(spec, name) != getattr(reading.spec, name))
     return Fit(dialect, theirs, written, reading, form, differs, tuple(missing))
