@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
+
+# Nothing asks the real Hub: its libraries read these when they are imported, here and in child processes.
+os.environ |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1"}
+os.environ["HF_HOME"] = os.path.join(tempfile.gettempdir(), f"vitzoo-tests-hub-{os.getpid()}")
+for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE"):
+    os.environ.pop(name, None)
 
 import pytest
 import torch

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vit_zoo.article import Attention, FeedForward, Transformer
     from vit_zoo.errors import VitzooError
     from vit_zoo.formats import open_artifact as open
-    from vit_zoo.line import convert, create, export, load, save, verify
+    from vit_zoo.line import convert, create, export, load, publish, pull, save, verify
     from vit_zoo.model import ViT
     from vit_zoo.registry import get_spec, list_models, register
     from vit_zoo.use.classify import predict
@@ -29,6 +29,8 @@ _HOMES = {
     "create": "line",
     "export": "line",
     "load": "line",
+    "publish": "line",
+    "pull": "line",
     "save": "line",
     "verify": "line",
     "ViT": "model",
@@ -55,6 +57,8 @@ __all__ = [
     "load",
     "open",
     "predict",
+    "publish",
+    "pull",
     "register",
     "save",
     "verify",

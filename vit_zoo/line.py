@@ -18,7 +18,7 @@ from vit_zoo.formats import SUFFIX, describe
 from vit_zoo.formats.artifact import report_path
 from vit_zoo.graph.form import Precision
 from vit_zoo.live import Live, check_content, filled, find_weights, random_model, with_some_weights, write_model
-from vit_zoo.sources import ModelLike, Source, find_source
+from vit_zoo.sources import ModelLike, Source, find_architecture, find_source
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vit_zoo.model_config import ModelConfig
     from vit_zoo.parity.references import Reference
     from vit_zoo.parity.report import Effort, ParityReport
+    from vit_zoo.publishing.repository import Published, Pulled
 
 Note = Callable[[str], None]  # what a person should hear while it happens
 
@@ -39,10 +40,7 @@ def create(
 
     Raises InputError for a name or field that does not exist, or sizes that do not fit together.
     """
-    source = find_source(name, **overrides)
-    if source.tensors is not None:
-        raise InputError("has weights; load it instead", where=name)
-    return random_model(source.config, seed, device=device, dtype=dtype)
+    return random_model(find_architecture(name, **overrides), seed, device=device, dtype=dtype)
 
 
 def load(
@@ -275,3 +273,60 @@ def _stack(folder: Path, config: ModelConfig | None, path: Path) -> Any:
 def _check_effort(effort: str | None) -> None:
     if effort not in (None, "quick", "default", "full"):
         raise InputError(f"effort {effort!r}: quick, default or full")
+
+
+def publish(
+    model: ModelLike,
+    repo: str,
+    *,
+    dry_run: str | os.PathLike[str] | None = None,
+    revision: str | None = None,
+    private: bool = False,
+    create_pr: bool = False,
+    tag: str | None = None,
+    licence: str | None = None,
+    message: str | None = None,
+    formats: Sequence[str] = (),
+    without: Sequence[str] = (),
+    calibrate: str | os.PathLike[str] | None = None,
+    random_weights: bool = False,
+    note: Note = lambda line: None,
+    **facts: Any,
+) -> Published:
+    """Bring a repository of the Hub, `ORG/NAME`, to hold a model in a form that vit_zoo, timm, transformers, transformers.js,
+    optimum and onnxruntime load, those of them that can express it; by one commit, or none if all is there already.
+
+    It holds config.json, model.safetensors, transformers.safetensors, preprocessor_config.json, ONNX files in float32,
+    float16 and int8 (weights alone, or static with the images in `calibrate`) but for those in `without`, TorchScript and .pt2
+    where `formats` asks, their parity reports, measurements, and a card. Files exported into the model's folder are taken
+    as they are, if their reports are good and of these bytes and weights. `dry_run` names a folder to stage in: nothing
+    is sent. `revision` is a branch. Random weights go only with `random_weights`.
+    Raises CheckFailed for a file that does not compute the model or whose report is missing, stale or bad, RefusedContent
+    for secrets and pickles, HubError when the Hub refuses; the repository is then as it was.
+    """
+    from vit_zoo.publishing.repository import Plan, published, staged_at
+
+    for kind in formats:
+        if kind not in ("torchscript", "pt2"):
+            raise InputError(f"no format '{kind}' to publish beside ONNX; there are torchscript, pt2")
+    plan = Plan(repo, revision, private, create_pr, tag, licence, message, formats, without, calibrate, random=random_weights)
+    source = find_source(model, **facts)
+    if source.tensors is None and not random_weights:
+        source = find_weights(model, **facts)
+    elif source.tensors is None:
+        source = with_some_weights(source, str(model), 0)
+    return published(plan, source, note) if dry_run is None else staged_at(plan, source, Path(dry_run), note)
+
+
+def pull(repo: str, out: str | os.PathLike[str] | None = None, *, offline: bool | None = None, force: bool = False) -> Pulled:
+    """Write a repository of the Hub, of ours, timm's or transformers', as a folder, ./NAME by default.
+
+    `repo` is `ORG/NAME` or `ORG/NAME@REVISION`. Every file is compared with the hash that the Hub states; the commit, the
+    licence and its text are kept. `offline` takes what the cache has. Raises HubError, RefusedContent, CannotWrite.
+    """
+    from vit_zoo.hub.fetching import Address
+    from vit_zoo.publishing.repository import pulled
+
+    address = Address.parse(repo)
+    folder = Path(address.repo.partition("/")[2]) if out is None else Path(out)
+    return pulled(address, folder, offline=offline, force=force)

@@ -65,6 +65,15 @@ def find_source(
     return source if weights is None else _with_weights(source, weights, facts, offline)
 
 
+def find_architecture(name: str | os.PathLike[str], **facts: Any) -> ModelConfig:
+    """What a name or a config file says of a model without weights. Raises InputError for what has weights."""
+    text = str(name)
+    source = None if text.startswith(PREFIX) else _given(name, facts, None, with_weights=True)
+    if source is None or source.tensors is not None or source.config.source is not None:
+        raise InputError("has weights already; a name or a config is wanted", where=text)
+    return source.config
+
+
 def published(name: str, *, offline: bool | None = None, **facts: Any) -> Source | None:
     """The weights of a registry's or another library's name that are its default tag's, if there are some on the Hub."""
     if os.path.lexists(name) and not is_name(name):
@@ -231,9 +240,13 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
     stem = "".join(c if c.isalnum() or c in "_.-" else "_" for c in (path.stem if path else "model")).lstrip("_.-")
     origin = path.name if path else where
     labels = beside.labels if beside.labels and len(beside.labels) == reading.spec.num_classes else None
+    images = beside.preprocess
+    if images is not None and len(images.mean) != reading.spec.channels:
+        images = None
     config = ModelConfig(
         name=stem[:96] or "model",
         spec=reading.spec,
+        preprocess=None if images is None else images.for_size(reading.spec.image_size),
         source=f"{origin} ({reading.dialect.name})",
         labels=labels,
         resize=None if reading.recipe == "timm" else reading.recipe,

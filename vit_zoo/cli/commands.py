@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from vit_zoo import __version__
+from vit_zoo.cli.hub_verbs import publish, pull
 from vit_zoo.cli.options import MODEL, facts, note_name, zoo
 from vit_zoo.cli.voice import Voice, pairs, speaking, table
 from vit_zoo.errors import CannotWrite, CheckFailed, InputError
@@ -104,12 +105,9 @@ def create(name: str, out: Path | None, seed: int, dry_run: bool, force: bool, f
     vitzoo create vit_b16 --set num_classes=10
     """
     note_name(name, voice)
-    from vit_zoo.sources import find_source
+    from vit_zoo.sources import find_architecture
 
-    source = find_source(name, **facts)
-    if source.tensors is not None:
-        raise InputError("has weights already; a name or a config is wanted", where=name)
-    config = source.config
+    config = find_architecture(name, **facts)
     folder = out if out is not None else Path(config.name)
     about = {"folder": str(folder), "name": config.name, "parameters": config.spec.params, "random_seed": seed}
     if not dry_run:
@@ -378,6 +376,10 @@ def predict(model: str, images: tuple[Path, ...], top: int, threads: int | None,
         return table(rows)
 
     voice.result(document, text)
+
+
+vitzoo.add_command(publish)
+vitzoo.add_command(pull)
 
 
 @vitzoo.command()

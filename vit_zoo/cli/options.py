@@ -10,7 +10,7 @@ import click
 
 from vit_zoo.cli.voice import Voice
 
-MODEL = "MODEL is a registry name, another library's name for one, a config file, a folder, or a checkpoint file."
+MODEL = "MODEL is a registry name, one with a tag, a config file, a folder, a checkpoint file, or hf-hub:ORG/NAME[@REVISION]."
 
 OF_THE_FILE = ("grid", "resize")  # facts of a checkpoint alone, beside the fields of the spec
 

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
+import logging
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from vit_zoo import __version__
 from vit_zoo.errors import CannotWrite, HubError, Unreachable, VitzooError
@@ -22,7 +25,7 @@ CONNECT, READ = 10.0, 60.0  # seconds
 DEADLINE = 900.0  # seconds of a whole conversation, unless VITZOO_HUB_DEADLINE says otherwise
 TRIES = 5
 FIRST_WAIT = 1.0  # seconds, doubled each time
-NO_TOKEN = "the token for the Hub holds characters that no token has"
+UNSENDABLE = "the token for the Hub holds characters that no token has"
 PASSING = (408, 429, 500, 502, 503, 504)  # what may be gone a moment later
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
@@ -133,14 +136,14 @@ class Conversation:
 @contextlib.contextmanager
 def conversation(what: str) -> Iterator[Conversation]:
     """A conversation about a repository; while it lasts, huggingface_hub's requests have timeouts and the deadline."""
+    from huggingface_hub import utils
     from huggingface_hub.utils import _http
     from huggingface_hub.utils import logging as hub_logging
 
-    httpx = _httpx()
-
+    httpx, hub_utils = _httpx(), cast(Any, utils)
     speaker = Conversation(what)
     factory = _http._GLOBAL_CLIENT_FACTORY  # the user's own, for proxies and certificates; no public name gives it
-    verbosity = hub_logging.get_verbosity()
+    verbosity, bars = hub_logging.get_verbosity(), not hub_utils.are_progress_bars_disabled()
 
     def before(request: Any) -> None:
         if speaker.remaining <= 0:
@@ -161,12 +164,16 @@ def conversation(what: str) -> Iterator[Conversation]:
         return made
 
     _http.set_client_factory(client)
-    hub_logging.set_verbosity(hub_logging.ERROR)  # its warnings would tell of every try
+    hub_logging.set_verbosity(logging.ERROR)  # its warnings would tell of every try
+    if bars and not sys.stderr.isatty():
+        hub_utils.disable_progress_bars()
     try:
         yield speaker
     finally:
         _http.set_client_factory(factory)
         hub_logging.set_verbosity(verbosity)
+        if bars:
+            hub_utils.enable_progress_bars()
 
 
 def checked_token() -> str | None:
@@ -176,9 +183,9 @@ def checked_token() -> str | None:
     try:
         token = get_token()
     except UnicodeError:  # of the token's file
-        raise HubError(NO_TOKEN, hint=LOG_IN) from None
+        raise HubError(UNSENDABLE, hint=LOG_IN) from None
     if token and not re.fullmatch(r"[\x21-\x7e]+", token):
-        raise HubError(NO_TOKEN, hint=LOG_IN)
+        raise HubError(UNSENDABLE, hint=LOG_IN)
     return token or None
 
 
@@ -195,7 +202,10 @@ def is_passing(error: BaseException) -> bool:
 
     if isinstance(error, HfHubHTTPError):
         return error.response is not None and error.response.status_code in PASSING
-    return isinstance(error, _httpx().TransportError) or "Consistency check failed" in str(error)
+    if isinstance(error, _httpx().ConnectError):  # nobody is there: who waits for a cache hit should not wait for that
+        return False
+    # a proxy's page in the place of JSON, a body shorter than was said
+    return isinstance(error, _httpx().TransportError | json.JSONDecodeError) or "Consistency check failed" in str(error)
 
 
 def is_unreachable(error: BaseException) -> bool:

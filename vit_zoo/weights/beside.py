@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from vit_zoo.files import read_json
+from vit_zoo.preprocess import Preprocess
+from vit_zoo.weights.client_images import of_hf, of_timm
 from vit_zoo.weights.rules import Dialect
 
 
 @dataclass(frozen=True)
 class Beside:
-    """Fields of the spec, and the words of the classes."""
+    """Fields of the spec, the words of the classes, and how images are prepared."""
 
     facts: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] | None = None
+    preprocess: Preprocess | None = None
 
     @classmethod
     def of(cls, checkpoint: Path, dialect: Dialect) -> Beside:
@@ -29,12 +32,14 @@ class Beside:
         if dialect.name.startswith("hf-") and isinstance(config.get("model_type"), str):
             from vit_zoo.weights.hf_config import facts_of_config, labels_of
 
-            return cls(facts_of_config(config, where=path), labels_of(config))
+            beside = path.with_name("preprocessor_config.json")
+            images = of_hf(read_json(beside)) if beside.is_file() else None
+            return cls(facts_of_config(config, where=path), labels_of(config), images)
         if dialect.name.startswith(("timm", "deit3", "vitzoo")) and isinstance(config.get("architecture"), str):
             from vit_zoo.weights.timm_config import facts_of_config as timm_facts
             from vit_zoo.weights.timm_config import labels_of as timm_labels
 
-            return cls(timm_facts(config, where=path), timm_labels(config))
+            return cls(timm_facts(config, where=path), timm_labels(config), of_timm(config))
         if dialect.name == "keras-hub":
             from vit_zoo.weights.keras_hub import facts_of_config as keras_facts
 

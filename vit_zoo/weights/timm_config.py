@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import InputError, NotRepresentable
+from vit_zoo.weights.client_images import to_timm
 
 if TYPE_CHECKING:
     from vit_zoo.model_config import ModelConfig
@@ -78,5 +79,13 @@ def config_of(config: ModelConfig) -> dict[str, Any]:
         "num_features": spec.dim,
         "global_pool": pool,
         "model_args": {**arguments, "global_pool": pool},
-        "pretrained_cfg": {"input_size": [spec.channels, *spec.image_size], "num_classes": spec.num_classes},
+        "pretrained_cfg": {
+            "input_size": [spec.channels, *spec.image_size],
+            "fixed_input_size": True,
+            **({} if config.preprocess is None else to_timm(config.preprocess)),
+            "num_classes": spec.num_classes,
+            "first_conv": "patch_embed.proj",
+            "classifier": ["head", "head_dist"] if spec.dist_token else "head",
+        },
+        **({} if config.labels is None else {"label_names": list(config.labels)}),
     }

@@ -1,0 +1,237 @@
+"""The folder of a repository, made whole on this machine: the model in each client's layout, its files, and their verdicts."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vit_zoo.artifacts import Export, write_onnx_file, write_program
+from vit_zoo.asked import form_of
+from vit_zoo.errors import CannotWrite, CheckFailed, InputError, VitzooError
+from vit_zoo.files import SafetensorsFile, Staged, Stored, digest_of, sha256_of, sniff, write_safetensors, write_text
+from vit_zoo.files.atomic import writing
+from vit_zoo.formats import SUFFIX, describe
+from vit_zoo.formats.artifact import report_path
+from vit_zoo.graph.form import Precision
+from vit_zoo.hub.fetching import TERMS
+from vit_zoo.hub.manifest import check_no_secrets
+from vit_zoo.live import Live, check_content, write_model
+from vit_zoo.parity.report import ParityReport, read_report
+from vit_zoo.publishing.clients import THEIRS, Profile, profile_of
+from vit_zoo.sources import Source, find_source
+
+if TYPE_CHECKING:
+    from vit_zoo.formats.artifact import Description
+
+Note = Callable[[str], None]
+
+# the ONNX files of a repository: the names that transformers.js and optimum look for
+SLOTS: dict[str, str] = {"fp32": "model", "fp16": "model_fp16", "int8": "model_quantized", "bf16": "model_bf16"}
+STANDARD = ("fp32", "fp16", "int8")  # made where the folder has none
+PROGRAMS = ("torchscript", "pt2")  # made where they are asked for
+
+
+@dataclass
+class Staging:
+    """A staged folder: for whom it is, and what is in it with which verdict."""
+
+    folder: Path
+    profile: Profile
+    files: dict[str, ParityReport] = field(default_factory=dict)  # of each artifact, by its name in the repository
+    unsent: list[str] = field(default_factory=list)  # what lies in the model's folder and does not go along, with the reason
+
+
+def stage(
+    source: Source,
+    folder: Path,
+    *,
+    without: Sequence[str] = (),
+    formats: Sequence[str] = (),
+    calibrate: str | os.PathLike[str] | None = None,
+    note: Note,
+) -> Staging:
+    """Fill an empty folder. Raises CheckFailed for an artifact whose verdict is missing, not good, or of another file."""
+    for name in without:
+        if name not in STANDARD:
+            raise InputError(f"'{name}' is nothing that can be left out; there are {', '.join(STANDARD)}")
+    if calibrate is not None and "int8" in without:
+        raise InputError("calibration is for int8, which is left out")
+    home = _home(source)
+    if home is not None:
+        check_no_secrets(home)
+    check_content(source)
+    profile = profile_of(source, onnx="fp32" not in without)
+    staging = Staging(folder, profile)
+    note("writing the model in its clients' layouts")
+    _write_model(profile, folder)
+    live = Live(profile.source)
+    if home is not None:
+        _take(home, source, staging, note)
+    for precision in STANDARD:
+        name = f"onnx/{SLOTS[precision]}.onnx"
+        if precision not in without and name not in staging.files:
+            note(f"writing {name}, then checking it")
+            _export_onnx(live, staging, name, precision, calibrate)
+    for kind in formats:
+        name = f"programs/{profile.source.config.name}{SUFFIX[kind]}"
+        if name not in staging.files:
+            note(f"writing {name}, then checking it")
+            _made(folder / name, staging, partial(_program, live, kind, profile.outputs))
+    if any((folder / "onnx").glob("*.onnx_data")):
+        _state_external(staging)
+    _load_back(staging)
+    return staging
+
+
+def _home(source: Source) -> Path | None:
+    """The folder that a model lies in, with what lies beside it."""
+    if source.path is None:
+        return None
+    return source.path.parent if (source.path.parent / "config.json").is_file() else None
+
+
+def _write_model(profile: Profile, folder: Path) -> None:
+    assert profile.source.tensors is not None
+    write_model(profile.source.config, profile.source.tensors, folder)
+    _write_json(folder / "config.json", profile.config)
+    if profile.preprocessor is not None:
+        _write_json(folder / "preprocessor_config.json", profile.preprocessor)
+    if profile.theirs is not None:
+        need = sum(tensor.nbytes for tensor in profile.theirs.values())
+        with Staged(folder / THEIRS, need=need) as staged:
+            write_safetensors(staged, profile.theirs, {"format": "pt"})
+            if digest_of(SafetensorsFile(staged.path).tensors) != digest_of(profile.theirs):
+                raise CannotWrite("other values came out than went in", where=staged.target)
+            staged.commit()
+
+
+def _write_json(path: Path, document: Any) -> None:
+    write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def _take(home: Path, source: Source, staging: Staging, note: Note) -> None:
+    """The licence's text, and files that were exported from this model; what does not go along is told."""
+    for path in sorted(p for p in (*home.iterdir(), *(home / "onnx").glob("*")) if p.is_file()):
+        if path.parent == home and TERMS.fullmatch(path.name):
+            _copy(path, staging.folder / path.name)
+            continue
+        kind = sniff(path)
+        if kind not in SUFFIX:
+            if kind in ("pickle", "torch", "old torch"):
+                staging.unsent.append(f"{path.name}: a pickle")
+            continue
+        try:
+            about = describe(path)
+        except VitzooError as error:
+            staging.unsent.append(f"{path.name}: {error.message}")
+            continue
+        if about.config is None:
+            staging.unsent.append(f"{path.name}: another tool's file")
+        elif about.export.get("placement", "inline") != "inline":
+            staging.unsent.append(f"{path.name}: its weights are in another file; it is made anew")
+        else:
+            note(f"taking {path.name}")
+            _take_artifact(path, about, staging, source)
+
+
+def _take_artifact(path: Path, about: Description, staging: Staging, source: Source) -> None:
+    """An exported file, if it has a good verdict, of these bytes, and was made from these weights."""
+    report = read_report(path)
+    again = f"`vitzoo export` makes it anew; or move {path.name} away"
+    if report is None:
+        raise CheckFailed("has no parity report", where=path, hint=again)
+    if not report.ok:
+        raise CheckFailed(f"its parity report says that it failed: {report.summary()}", where=path, hint=again)
+    if report.sha256 != sha256_of(path):
+        raise CheckFailed("its parity report is of another file", where=path, hint=again)
+    whose = (source.tensors, staging.profile.source.tensors)  # as it lies there, and as it is sent
+    if not any(is_made_from(about, tensors) for tensors in whose if tensors is not None):
+        raise CheckFailed("was exported from other weights than the model's", where=path, hint=again)
+    name = _name_of(about, staging.profile)
+    if name in staging.files:
+        raise InputError(f"two files would be {name}: the second is {path.name}", where=path.parent, hint="move one away")
+    target = staging.folder / name
+    target.parent.mkdir(exist_ok=True)
+    _copy(path, target)
+    report = report.model_copy(update={"file": target.name})
+    write_text(report_path(target), report.dumps())
+    staging.files[name] = report
+
+
+def is_made_from(about: Description, tensors: Mapping[str, Stored]) -> bool:
+    """Whether an artifact of ours was exported from these very weights, those that it holds or whose hash it states."""
+    from vit_zoo.against import held_by
+
+    for key in ("source_sha256", "weights_sha256"):
+        if key in about.export:
+            return bool(about.export[key] == digest_of(tensors))
+    held = {name: tensor for name, tensor in held_by(about).items() if not tensor.absent}
+    return digest_of(held) == digest_of({name: tensor for name, tensor in tensors.items() if name in held})
+
+
+def _name_of(about: Description, profile: Profile) -> str:
+    """The name in the repository: a plain file gets that which clients look for, any other keeps its own."""
+    if about.format != "onnx":
+        return f"programs/{profile.source.config.name}{SUFFIX[about.format]}"
+    plain = not {"include", "dynamic"} & set(about.export) and tuple(about.export.get("outputs", ())) == profile.outputs
+    precision = str(about.export.get("precision", "fp32")).partition("-")[0]
+    return f"onnx/{SLOTS[precision]}.onnx" if plain else f"onnx/{about.path.name}"
+
+
+def _export_onnx(live: Live, staging: Staging, name: str, precision: str, calibrate: str | os.PathLike[str] | None) -> None:
+    from vit_zoo.quantising.rounding import rounding_of
+
+    config = live.source.config
+    full: Precision = "fp32" if precision == "fp32" else "fp16"
+    if precision == "int8":
+        full = "int8-weights" if calibrate is None else "int8-static"
+    form = form_of(
+        config, ["onnx"], opset=None, outputs=staging.profile.outputs, precision=full, include=(), dynamic=None, recipe=None
+    )
+    images = calibrate if full == "int8-static" else None
+    rounding = rounding_of(form, config, calibrate=images, evaluate=None, min_agreement=None, min_accuracy=None)
+    _made(
+        staging.folder / name,
+        staging,
+        lambda target: write_onnx_file(live.source, target, live, form, None, "default", rounding),
+    )
+
+
+def _made(target: Path, staging: Staging, write: Callable[[Path], Export]) -> None:
+    with writing(target):
+        target.parent.mkdir(exist_ok=True)
+    done = write(target)
+    assert done.report is not None
+    staging.files[target.relative_to(staging.folder).as_posix()] = done.report
+
+
+def _program(live: Live, kind: str, outputs: Sequence[str], target: Path) -> Export:
+    return write_program(live.source, target, live, kind, outputs, "default")
+
+
+def _state_external(staging: Staging) -> None:
+    """transformers.js fetches a file's weights only where the config says that they lie beside it."""
+    files = sorted(path.name.removesuffix("_data") for path in (staging.folder / "onnx").glob("*.onnx_data"))
+    document = {**staging.profile.config, "transformers.js_config": {"use_external_data_format": dict.fromkeys(files, 1)}}
+    _write_json(staging.folder / "config.json", document)
+
+
+def _load_back(staging: Staging) -> None:
+    """What was staged is the model, as our own code reads it."""
+    back, meant = find_source(staging.folder), staging.profile.source
+    assert back.tensors is not None
+    assert meant.tensors is not None
+    if back.config != meant.config or digest_of(back.tensors) != digest_of(meant.tensors):
+        raise CannotWrite("another model came out than went in", where=staging.folder)
+
+
+def _copy(path: Path, target: Path) -> None:
+    with Staged(target, need=path.stat().st_size) as staged, path.open("rb") as file:
+        staged.write(lambda out: shutil.copyfileobj(file, out, 1 << 20))
+        staged.commit()

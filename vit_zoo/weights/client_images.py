@@ -1,0 +1,130 @@
+"""How timm and transformers say that images are prepared, to and from our one value; None for what we cannot say exactly.
+
+Sources: timm 1.0.31, data/transforms_factory.py; transformers 5.23, models/*/image_processing_*.py. Where a crop does not
+lie in the middle of a pixel, transformers rounds down and timm to even: one pixel aside of each other, for odd margins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from vit_zoo.errors import NotRepresentable
+from vit_zoo.preprocess import Preprocess
+
+RESAMPLE: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+# the classes that take an int for both edges; for the others it is the shorter edge
+SQUASHING = ("ViT", "DeiT", "Siglip", "DINOv3ViT", "Dinov3ViT")
+CLOSE = 1e-6  # of a rescale_factor that was written with few digits
+
+
+def of_timm(config: Mapping[str, Any]) -> Preprocess | None:
+    """From `pretrained_cfg`, or the same keys at the top of an older config."""
+    cfg = config.get("pretrained_cfg")
+    cfg = cfg if isinstance(cfg, Mapping) else config
+    size, interpolation = cfg.get("input_size"), cfg.get("interpolation")
+    if not isinstance(size, list) or len(size) != 3 or not {"mean", "std"} <= set(cfg):
+        return None
+    height, width = size[1:]
+    share, mode = cfg.get("crop_pct", 0.875), cfg.get("crop_mode", "center")
+    if not isinstance(share, int | float) or not 0 < share <= 1:
+        return None
+    edges = math.floor(height / share), math.floor(width / share)
+    match mode:
+        case "squash":
+            resize_to: Any = None if edges == (height, width) else edges
+        case "center" if height == width:
+            resize_to = edges[0]
+        case _:
+            return None
+    return _valid(size=(height, width), resize_to=resize_to, interpolation=interpolation, mean=cfg["mean"], std=cfg["std"])
+
+
+def to_timm(preprocess: Preprocess) -> dict[str, Any]:
+    """Keys of `pretrained_cfg`. Raises NotRepresentable for a resize that timm has no words for."""
+    height, width = preprocess.size
+    match preprocess.resize_to:
+        case None:
+            mode, share = "squash", 1.0
+        case int(edge) if height == width:
+            mode, share = "center", _share(height, edge)
+        case (tall, wide) if tall * width == wide * height:
+            mode, share = "squash", _share(height, tall)
+        case other:
+            raise NotRepresentable(f"timm cannot resize to {other} for a crop of {height}x{width}")
+    found = {"mean": list(preprocess.mean), "std": list(preprocess.std), "interpolation": preprocess.interpolation}
+    return {**found, "crop_pct": share, "crop_mode": mode}
+
+
+def _share(side: int, edge: int) -> float:
+    """The `crop_pct` of which timm, rounding down, makes this edge: the one with the fewest digits."""
+    for digits in range(1, 17):
+        share = round(side / edge, digits)
+        if 0 < share <= 1 and math.floor(side / share) == edge:
+            return share
+    return math.nextafter(side / edge, 0.0)
+
+
+def of_hf(config: Mapping[str, Any]) -> Preprocess | None:
+    """From preprocessor_config.json."""
+    kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
+    if config.get("do_resize", True) is not True or config.get("do_rescale", True) is not True:
+        return None
+    if abs(config.get("rescale_factor", 1 / 255) * 255 - 1) > CLOSE or config.get("do_pad"):
+        return None
+    edge = config.get("size")
+    size: Any = edge
+    if isinstance(edge, Mapping):
+        size = edge.get("shortest_edge") or (edge.get("height"), edge.get("width"))
+    elif kind.startswith(SQUASHING) and isinstance(edge, int):
+        size = (edge, edge)
+    crop: Any = None
+    if config.get("do_center_crop"):
+        crop = config.get("crop_size")
+        crop = (crop, crop) if isinstance(crop, int) else (crop.get("height"), crop.get("width")) if crop else None
+    if crop is None:
+        if not isinstance(size, tuple):
+            return None  # as large as the image's other edge makes it
+        crop, size = size, None
+    if config.get("do_normalize", True):
+        mean, std = config.get("image_mean"), config.get("image_std")
+    else:
+        mean, std = [0.0] * 3, [1.0] * 3
+    resample = RESAMPLE.get(config.get("resample", 3 if kind.startswith(("CLIP", "Bit", "Siglip", "DeiT")) else 2))
+    return _valid(size=crop, resize_to=None if size == crop else size, interpolation=resample, mean=mean, std=std)
+
+
+def to_hf(preprocess: Preprocess) -> dict[str, Any]:
+    """The content of preprocessor_config.json, for a class that transformers and transformers.js have for any of these."""
+    height, width = preprocess.size
+    found: dict[str, Any] = {
+        "image_processor_type": "ViTImageProcessor" if preprocess.resize_to is None else "CLIPImageProcessor",
+        "do_convert_rgb": len(preprocess.mean) == 3,
+        "do_resize": True,
+        "size": {"height": height, "width": width},
+        "resample": next(number for number, name in RESAMPLE.items() if name == preprocess.interpolation),
+    }
+    match preprocess.resize_to:
+        case int(edge):
+            found |= {"size": {"shortest_edge": edge}}
+        case (tall, wide):
+            found |= {"size": {"height": tall, "width": wide}}
+    cropped = preprocess.resize_to is not None
+    found |= {"do_center_crop": cropped, **({"crop_size": {"height": height, "width": width}} if cropped else {})}
+    found |= {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
+    return {**found, "image_mean": list(preprocess.mean), "image_std": list(preprocess.std)}
+
+
+def _valid(**fields: Any) -> Preprocess | None:
+    for key in ("mean", "std"):
+        value = fields[key]
+        if not isinstance(value, list | tuple) or not all(isinstance(x, int | float) for x in value):
+            return None
+        fields[key] = tuple(float(x) for x in value)
+    try:
+        return Preprocess.model_validate(fields)
+    except ValidationError:
+        return None
