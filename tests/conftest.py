@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
 from pathlib import Path
-
-# Nothing asks the real Hub: its libraries read these when they are imported, here and in child processes.
-os.environ |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1"}
-os.environ["HF_HOME"] = os.path.join(tempfile.gettempdir(), f"vitzoo-tests-hub-{os.getpid()}")
-for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE"):
-    os.environ.pop(name, None)
 
 import pytest
 import torch
 from torch import nn
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+# Nothing asks the real Hub. Its libraries read these when they are first imported, here and in child processes; a test that
+# wants a Hub starts one at this port.
+HUB_PORT = _free_port()
+os.environ |= {
+    "HF_ENDPOINT": f"http://127.0.0.1:{HUB_PORT}",
+    "HF_HOME": str(Path(tempfile.gettempdir(), f"vitzoo-tests-hub-{os.getpid()}")),
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_XET": "1",
+}
+for _name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE"):
+    os.environ.pop(_name, None)
 
 SMALL = {
     "image_size": (32, 48),
@@ -56,6 +70,12 @@ def folder(tmp_path, monkeypatch):
     """An empty current folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_cache_is_left():
+    yield
+    shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

@@ -80,9 +80,12 @@ def find_weights(model: ModelLike, *, offline: bool | None = None, **facts: Any)
     if source.tensors is not None:
         return source
     name = str(model)
-    found = shipped(name, source.config.spec) or published(name, offline=offline, **facts)
+    hint = f"`vitzoo create {name}` makes a folder with random ones; name a folder or a checkpoint file"
+    try:
+        found = shipped(name, source.config.spec) or published(name, offline=offline, **facts)
+    except HubError as error:
+        raise type(error)(error.message, where=error.where, hint=error.hint or hint) from None
     if found is None:
-        hint = f"`vitzoo create {name}` makes a folder with random ones; name a folder or a checkpoint file"
         raise HubError("no weights of it are published", where=name, hint=hint)
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import HubError, InputError
@@ -65,15 +65,17 @@ def look(hub: Conversation, repo: str, revision: str | None) -> Remote:
             head = hub.api.model_info(repo, revision=revision).sha
         except RevisionNotFoundError:
             return Remote(repo, None, exists=True, files={}, tags=tags)
-        return Remote(repo, head, exists=True, files=_files(hub, repo, head), tags=tags)
+        return Remote(repo, head, exists=True, files={}, tags=tags)
 
-    return hub.again(ask)
+    found = hub.again(ask)
+    return found if found.head is None else replace(found, files=_files(hub, repo, found.head))
 
 
 def _files(hub: Conversation, repo: str, revision: str | None) -> dict[str, Any]:
+    """What a commit holds, by path. huggingface_hub asks for a listing up to six times itself."""
     from huggingface_hub.hf_api import RepoFile
 
-    listed = hub.api.list_repo_tree(repo, recursive=True, revision=revision)
+    listed = hub.once(lambda: list(hub.api.list_repo_tree(repo, recursive=True, revision=revision)))
     return {entry.path: entry for entry in listed if isinstance(entry, RepoFile)}
 
 
@@ -211,8 +213,7 @@ def _holds_all(hub: Conversation, repo: str, revision: str, items: Sequence[Item
 
 def _read_back(hub: Conversation, repo: str, commit: str, items: Sequence[Item]) -> None:
     """The commit holds what was to be sent, by size and hash."""
-    files = hub.again(lambda: _files(hub, repo, commit))
-    remote = Remote(repo, commit, exists=True, files=files, tags={})
+    remote = Remote(repo, commit, exists=True, files=_files(hub, repo, commit), tags={})
     off = [item.name for item in items if not remote.holds(item)]
     if off:
         what = f"commit {commit[:12]} does not hold {off[0]} as it was sent"

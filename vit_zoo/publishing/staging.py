@@ -121,6 +121,8 @@ def _take(home: Path, source: Source, staging: Staging, note: Note) -> None:
         if path.parent == home and TERMS.fullmatch(path.name):
             _copy(path, staging.folder / path.name)
             continue
+        if source.cached:  # what another program may have brought is made anew
+            continue
         kind = sniff(path)
         if kind not in SUFFIX:
             if kind in ("pickle", "torch", "old torch"):

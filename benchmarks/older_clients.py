@@ -1,0 +1,53 @@
+"""Do transformers 4 and optimum-onnx load what `vitzoo publish` makes? They need an environment of their own:
+
+    python -m venv older && older/bin/pip install -r benchmarks/older-clients.txt
+    python benchmarks/older_clients.py older/bin/python > benchmarks/results/older_clients.json
+
+The repositories are those of tests/test_publish.py, on a Hub of this machine; what is recorded are relative differences.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parent.parent / "tests"
+sys.path.insert(0, str(TESTS))
+
+import conftest  # noqa: F401, E402  the Hub's libraries read what it sets
+import numpy as np  # noqa: E402
+from loopback_hub import Hub  # noqa: E402
+from test_publish import MODELS, Published, relative, repo_of  # noqa: E402
+
+VERSIONS = """
+import json, importlib.metadata as m
+print(json.dumps({name: m.version(name) for name in ("transformers", "optimum-onnx", "onnxruntime", "torch", "huggingface-hub")}))
+"""
+
+
+def main(python: str) -> None:
+    versions = json.loads(subprocess.run([python, "-c", VERSIONS], capture_output=True, text=True, check=True).stdout)
+    with tempfile.TemporaryDirectory() as place, Hub() as hub:
+        published = Published(hub, Path(place))
+        jobs = []
+        for name, (_, _, auto, _, values) in MODELS.items():
+            published.publish(name)
+            places = {"input": f"{place}/{name}.npy", "output": f"{place}/{name}.npz"}
+            jobs.append({"repo": repo_of(name), "auto": auto, "values": values, **places})
+        environment = {key: value for key, value in published.environment.items() if key != "PYTHONPATH"}
+        script = TESTS / "clients" / "of_older_python.py"
+        subprocess.run([python, script], input=json.dumps(jobs), env=environment, text=True, check=True, stdout=sys.stderr)
+        found = {}
+        for name, (_, _, auto, _, _) in MODELS.items():
+            given, wanted = np.load(f"{place}/{name}.npz"), published.wanted[name]
+            differences = {key: float(f"{relative(given[key], wanted[key if key in wanted else 'logits']):.2g}") for key in given}
+            assert max(differences.values()) <= 1e-5, (name, differences)
+            found[name] = {"class": auto, "relative differences": differences}
+    print(json.dumps({"versions": versions, "models": found}, indent=2))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

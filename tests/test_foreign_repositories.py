@@ -1,0 +1,216 @@
+"""Repositories that timm and transformers wrote: do they load with their preprocessing, their words and their licence?"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import peers
+import pytest
+import torch
+from conftest import HUB_PORT, noise
+from huggingface_hub.constants import HF_HUB_CACHE
+from loopback_hub import Hub
+from PIL import Image
+from timm.models._hub import save_for_hf
+
+import vit_zoo
+from vit_zoo.errors import NotRepresentable
+from vit_zoo.preprocess import Preprocess
+from vit_zoo.weights.client_images import of_hf, of_timm, to_hf, to_timm
+
+ROOT = Path(__file__).parent.parent
+PHOTOS = sorted((ROOT / "zoo" / "photos").glob("*.jpg"))
+HALF, IMAGENET = ((0.5,) * 3, (0.5,) * 3), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CARD = b"---\nlicense: other\nlicense_name: strange\nlicense_link: https://example.org/terms\n---\nA card.\n"
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    shutil.rmtree(HF_HUB_CACHE, ignore_errors=True)
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{HUB_PORT}")
+    with Hub(HUB_PORT) as found:
+        yield found
+    shutil.rmtree(HF_HUB_CACHE, ignore_errors=True)
+
+
+def push(hub, repo, folder, **more):
+    files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+    hub.create(repo, {**files, "README.md": CARD, "LICENSE": b"the terms", **more})
+
+
+def timm_repository(hub, folder, name="vit_tiny_patch16_224", repo="timm/tiny"):
+    model = noise(peers.timm.create_model(name, depth=2, num_classes=7))
+    with torch.no_grad():
+        for key, value in (("label_names", [f"word {i}" for i in range(7)]),):
+            model.pretrained_cfg[key] = value
+    save_for_hf(model, folder, model_args={"depth": 2}, safe_serialization=True)
+    push(hub, repo, folder)
+    return model
+
+
+def hf_repository(hub, folder, repo="google/tiny"):
+    config = peers.transformers.ViTConfig(
+        hidden_size=48, num_hidden_layers=2, num_attention_heads=3, intermediate_size=96, image_size=32, patch_size=8,
+        id2label={0: "cat", 1: "dog", 2: "cow"}, layer_norm_eps=1e-6,
+    )  # fmt: skip
+    model = noise(peers.transformers.ViTForImageClassification(config))
+    model.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps({
+        "do_normalize": True, "do_resize": True, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
+        "image_processor_type": "ViTImageProcessor", "resample": 2, "size": {"height": 32, "width": 32},
+    }))  # fmt: skip
+    push(hub, repo, folder)
+    return model
+
+
+@pytest.mark.parametrize("library", ["timm", "transformers"])
+def test_pull(hub, tmp_path, monkeypatch, library):
+    monkeypatch.chdir(tmp_path)
+    made = {"timm": timm_repository, "transformers": hf_repository}[library](hub, tmp_path / "theirs")
+    repo = "timm/tiny" if library == "timm" else "google/tiny"
+    done = vit_zoo.pull(repo, "ours")
+    model = vit_zoo.load("ours").eval()
+    head = hub.repositories[repo].at("main").oid
+    dialect = "timm" if library == "timm" else "hf-vit"
+    assert (model.config.name, model.config.source) == ("tiny", f"hf-hub:{repo}@{head} ({dialect})")
+    assert (done.config.licence, done.config.licence_link) == ("strange", "https://example.org/terms")
+    assert Path("ours/LICENSE").read_bytes() == b"the terms"
+    images = torch.randn(2, 3, *model.spec.image_size)
+    with torch.inference_mode():
+        wanted, given = made(images), model(images)
+    wanted = getattr(wanted, "logits", wanted)
+    assert float((given - wanted).abs().max() / wanted.abs().max()) <= 1e-5
+    if library == "timm":
+        assert model.config.preprocess == Preprocess(
+            size=(224, 224), resize_to=248, interpolation="bicubic", mean=HALF[0], std=HALF[1]
+        )
+    else:
+        assert model.config.labels == ("cat", "dog", "cow")
+        assert model.config.preprocess == Preprocess(
+            size=(32, 32), resize_to=None, interpolation="bilinear", mean=HALF[0], std=HALF[1]
+        )
+
+
+def test_first_contact(hub, tmp_path):
+    """The script for a machine with a network, against models of the same names on this one."""
+    timm_repository(hub, tmp_path / "timm", repo="timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k")
+    hf_repository(hub, tmp_path / "hf", repo="google/vit-base-patch16-224")
+    command = [sys.executable, ROOT / "benchmarks" / "first_contact.py", "timm augreg", "transformers vit"]
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    found = json.loads(done.stdout)
+    assert done.returncode == 0, found
+    assert all(each["relative difference"] <= 1e-5 and each["licence"] == "strange" for each in found.values())
+    done = subprocess.run([*command[:2], "timm siglip"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "no such repository" in json.loads(done.stdout)["timm siglip"]["error"]
+
+
+# preprocessing, both ways
+
+PREPARED = [
+    Preprocess(size=size, resize_to=resize_to, interpolation=interpolation, mean=mean, std=std)
+    for size, resize_to in (((32, 32), None), ((224, 224), 248), ((224, 224), 224), ((64, 64), (80, 80)), ((384, 384), 384))
+    for interpolation, (mean, std) in (("bicubic", HALF), ("bilinear", IMAGENET))
+]
+
+
+@pytest.mark.parametrize("preprocess", PREPARED, ids=lambda p: f"{p.size[0]}-{p.resize_to}-{p.interpolation}")
+def test_timm_prepares_images_alike(preprocess):
+    cfg = {"input_size": [3, *preprocess.size], **to_timm(preprocess)}
+    assert of_timm({"pretrained_cfg": cfg}) == preprocess
+    transform = peers.timm.data.create_transform(
+        **peers.timm.data.resolve_data_config({}, pretrained_cfg={**cfg, "input_size": tuple(cfg["input_size"])})
+    )
+    for photo in PHOTOS:
+        image = Image.open(photo).convert("RGB")
+        assert np.abs(transform(image).numpy() - preprocess(image)).max() <= 1e-6
+
+
+@pytest.mark.parametrize("preprocess", PREPARED, ids=lambda p: f"{p.size[0]}-{p.resize_to}-{p.interpolation}")
+def test_transformers_prepares_images_alike(preprocess, tmp_path):
+    document = to_hf(preprocess)
+    assert of_hf(document) == preprocess
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(document))
+    processor = peers.transformers.AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
+    for photo in PHOTOS:
+        image = Image.open(photo).convert("RGB")
+        found = processor(image, return_tensors="np")["pixel_values"][0]
+        whole = image.width % 2 == image.height % 2 == 0  # margins; see the module
+        assert np.abs(found - preprocess(image)).max() <= 1e-6 or not whole
+
+
+# as published, by the repositories' own files
+AS_PUBLISHED = {
+    "google/vit-base-patch16-224": (
+        {"do_normalize": True, "do_resize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": 224},
+        None,
+    ),
+    "google/vit-base-patch16-224, newer": (
+        {"do_normalize": True, "do_rescale": True, "do_resize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
+         "image_processor_type": "ViTFeatureExtractor", "resample": 2, "rescale_factor": 0.00392156862745098,
+         "size": {"height": 224, "width": 224}},
+        ((224, 224), None, "bilinear", HALF),
+    ),
+    "facebook/dinov2-base": (
+        {"crop_size": {"height": 224, "width": 224}, "do_center_crop": True, "do_convert_rgb": True, "do_normalize": True,
+         "do_rescale": True, "do_resize": True, "image_mean": list(IMAGENET[0]), "image_std": list(IMAGENET[1]),
+         "image_processor_type": "BitImageProcessor", "resample": 3, "rescale_factor": 0.00392156862745098,
+         "size": {"shortest_edge": 256}},
+        ((224, 224), 256, "bicubic", IMAGENET),
+    ),
+    "facebook/deit-base-distilled-patch16-224": (
+        {"crop_size": 224, "do_center_crop": True, "do_normalize": True, "do_resize": True, "feature_extractor_type":
+         "DeiTFeatureExtractor", "image_mean": list(IMAGENET[0]), "image_std": list(IMAGENET[1]), "resample": 3, "size": 256},
+        ((224, 224), (256, 256), "bicubic", IMAGENET),
+    ),
+    "openai/clip-vit-base-patch32": (
+        {"crop_size": 224, "do_center_crop": True, "do_normalize": True, "do_resize": True, "feature_extractor_type":
+         "CLIPFeatureExtractor", "image_mean": list(IMAGENET[0]), "image_std": list(IMAGENET[1]), "resample": 3, "size": 224},
+        ((224, 224), 224, "bicubic", IMAGENET),
+    ),
+    "google/siglip-base-patch16-224": (
+        {"do_normalize": True, "do_rescale": True, "do_resize": True, "image_mean": [0.5] * 3, "image_processor_type":
+         "SiglipImageProcessor", "image_std": [0.5] * 3, "resample": 3, "rescale_factor": 0.00392156862745098,
+         "size": {"height": 224, "width": 224}},
+        ((224, 224), None, "bicubic", HALF),
+    ),
+}  # fmt: skip
+# what our value cannot say: nothing rather than something near it
+UNSAID = [{"do_resize": False}, {"do_rescale": False}, {"rescale_factor": 1 / 127.5}, {"resample": 1}, {"do_pad": True}]
+
+
+@pytest.mark.parametrize("name", AS_PUBLISHED)
+def test_as_published(name):
+    document, wanted = AS_PUBLISHED[name]
+    found = of_hf(document)
+    if wanted is None:  # its class is in no field of it: the number is of one edge or of both
+        assert found is None
+        return
+    size, resize_to, interpolation, (mean, std) = wanted
+    assert found == Preprocess(size=size, resize_to=resize_to, interpolation=interpolation, mean=mean, std=std)
+    for change in UNSAID:
+        assert of_hf({**document, **change}) is None, change
+    raw = of_hf({**document, "do_normalize": False})
+    assert raw is not None
+    assert (raw.mean, raw.std) == ((0.0,) * 3, (1.0,) * 3)
+
+
+@pytest.mark.parametrize("change", [{"interpolation": "lanczos"}, {"crop_mode": "border"}, {"crop_pct": 1.5}, {"mean": None}])
+def test_what_timm_says_otherwise(change):
+    cfg = {"input_size": [3, 224, 224], "interpolation": "bicubic", "crop_pct": 0.9, "mean": [0.5] * 3, "std": [0.5] * 3}
+    assert of_timm({"pretrained_cfg": cfg}) is not None
+    assert of_timm(cfg) is not None  # as older files have it
+    assert of_timm({"pretrained_cfg": {**cfg, **change}}) is None
+
+
+def test_what_timm_cannot_say():
+    uneven = Preprocess(size=(32, 32), resize_to=(40, 48), interpolation="bicubic", mean=HALF[0], std=HALF[1])
+    with pytest.raises(NotRepresentable, match="cannot resize"):
+        to_timm(uneven)

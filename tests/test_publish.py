@@ -1,0 +1,233 @@
+"""Does every client load a published repository, to the same numbers, and does its card say how?"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import noise, required
+from loopback_hub import WRITER, Hub
+
+import vit_zoo
+from vit_zoo.hub.cards import split_card
+
+HERE = Path(__file__).parent
+NODE = HERE / "node"
+SMALL = {"dim": 48, "depth": 3, "heads": 3, "dim_head": 16, "mlp_dim": 96}
+# a name, what is other than the zoo's, transformers' class, transformers.js's class, and the values that all can give
+MODELS = {
+    "vit": ("vit_ti16", {"image_size": 32, "patch_size": 8, "num_classes": 11}, "ViTForImageClassification",
+            "AutoModelForImageClassification", ["logits"]),
+    "distilled": ("deit_distilled_ti16", {"image_size": 32, "patch_size": 8, "num_classes": 11},
+                  "DeiTForImageClassificationWithTeacher", "AutoModelForImageClassification", ["logits"]),
+    "dinov2": ("dinov2_s14", {"image_size": 28, "mlp_dim": 192}, "Dinov2Model", "AutoModel",
+               ["last_hidden_state", "pooler_output"]),
+    "registers": ("dinov2_s14_reg4", {"image_size": 28, "mlp_dim": 192}, "Dinov2WithRegistersModel", "AutoModel",
+                  ["last_hidden_state", "pooler_output"]),
+    "siglip": ("siglip_b16", {"image_size": 32, "patch_size": 8}, "SiglipVisionModel", "SiglipVisionModel",
+               ["last_hidden_state", "pooler_output"]),
+}  # fmt: skip
+POOLED = {"vit": "logits", "distilled": "logits"}  # what timm's model gives; the others' is pooled
+BATCH = 6
+
+
+def repo_of(name):
+    return f"org/{name}"
+
+
+class Published:
+    """The repositories of all models on a Hub, and what each is meant to give."""
+
+    def __init__(self, hub, folder):
+        self.hub, self.folder = hub, folder
+        self.images, self.wanted = {}, {}
+        self.environment = {
+            **os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": WRITER, "HF_HOME": str(folder / "cache"),
+            "PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
+
+    def vitzoo(self, *arguments, code=0):
+        command = [sys.executable, "-m", "vit_zoo.cli", *map(str, arguments)]
+        done = subprocess.run(command, env=self.environment, cwd=self.folder, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        return done
+
+    def publish(self, name):
+        variant, changes, *_, values = MODELS[name]
+        model = noise(vit_zoo.create(variant, **{**SMALL, **changes}), scale=0.15)
+        vit_zoo.save(model, self.folder / name)
+        spec = model.spec
+        generator = torch.Generator().manual_seed(7)
+        images = torch.randn(BATCH, spec.channels, *spec.image_size, generator=generator)
+        with torch.inference_mode():
+            self.wanted[name] = {key: value.numpy() for key, value in model.features(images, *values).items()}
+        self.images[name] = images.numpy()
+        np.save(self.folder / f"{name}.npy", self.images[name])
+        self.images[name].tofile(self.folder / f"{name}.raw")
+        self.vitzoo("publish", name, repo_of(name), "--license", "apache-2.0")
+
+    def given(self, client):
+        """What a client computes of every repository, in a process of its own."""
+        jobs = []
+        for name, (_, _, auto, _, values) in MODELS.items():
+            local = self.folder / "local" / name
+            if client == "timm" and not local.exists():
+                for path, content in self.hub.files(repo_of(name)).items():
+                    (local / path).parent.mkdir(parents=True, exist_ok=True)
+                    (local / path).write_bytes(content)
+            places = {"input": str(self.folder / f"{name}.npy"), "output": str(self.folder / f"{name}.{client}.npz")}
+            jobs.append({"repo": repo_of(name), "local": str(local), "auto": auto, "values": values, **places})
+        command = [sys.executable, HERE / "clients" / "of_python.py"]
+        asked = json.dumps({"client": client, "jobs": jobs})
+        done = subprocess.run(command, input=asked, env=self.environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return {name: dict(np.load(self.folder / f"{name}.{client}.npz")) for name in MODELS}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    with Hub() as hub:
+        found = Published(hub, tmp_path_factory.mktemp("published"))
+        for name in MODELS:
+            found.publish(name)
+        yield found
+
+
+def relative(given, wanted):
+    assert given.shape == wanted.shape
+    return np.abs(given - wanted).max() / np.abs(wanted).max()
+
+
+def decibels(given, wanted):
+    return 10 * np.log10(np.square(wanted).sum() / np.square(given - wanted).sum())
+
+
+def test_one_commit_each(published):
+    for name in MODELS:
+        assert len(published.hub.titles(repo_of(name))) == 2  # the first is the Hub's own
+        files = published.hub.files(repo_of(name))
+        assert {"config.json", "model.safetensors", "transformers.safetensors", "preprocessor_config.json", "README.md"} <= set(
+            files
+        )
+        assert {f"onnx/model{suffix}.onnx" for suffix in ("", "_fp16", "_quantized")} <= set(files)
+
+
+@pytest.mark.parametrize("client", ["vit_zoo", "timm", "transformers", "onnxruntime"])
+def test_python_clients(published, client):
+    for name, found in published.given(client).items():
+        wanted = published.wanted[name]
+        if client == "timm":
+            pooled = wanted[POOLED.get(name, "pooler_output")]
+            assert relative(found["hub"], pooled) <= 1e-5, name
+            assert relative(found["local"], pooled) <= 1e-5, name
+            continue
+        for key, value in wanted.items():
+            assert relative(found[key], value) <= 1e-5, (name, key)
+            if client == "onnxruntime":
+                assert relative(found[f"{key}_fp16"], value) <= 5e-3, (name, key)
+                assert_rounded(found[f"{key}_quantized"], value, key)
+
+
+def assert_rounded(given, wanted, key):
+    assert decibels(given, wanted) >= 25
+    if key == "logits":
+        assert (given.argmax(-1) == wanted.argmax(-1)).all()
+
+
+def in_node(published, script, asked):
+    node = required("node")
+    required("transformers.js", NODE / "node_modules" / "@huggingface" / "transformers")
+    done = subprocess.run([node, script], input=json.dumps(asked), cwd=NODE, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16", "q8"])
+def test_transformers_js(published, dtype):
+    jobs = []
+    for name, (*_, auto, values) in MODELS.items():
+        output = published.folder / f"{name}.{dtype}.raw"
+        shape = list(published.images[name].shape)
+        file = "model" if auto == "SiglipVisionModel" else None  # by its own choice it is vision_model
+        jobs.append({
+            "repo": repo_of(name), "auto": auto, "dtype": dtype, "values": values, "dims": shape, "output": str(output),
+            "input": str(published.folder / f"{name}.raw"), **({} if file is None else {"file": file}),
+        })  # fmt: skip
+    in_node(published, "hub.mjs", {"remote": published.hub.url, "cache": str(published.folder / "js"), "jobs": jobs})
+    for name in MODELS:
+        given = np.fromfile(published.folder / f"{name}.{dtype}.raw", "<f4")
+        at = 0
+        for key, wanted in published.wanted[name].items():
+            value = given[at : at + wanted.size].reshape(wanted.shape)
+            at += wanted.size
+            match dtype:
+                case "fp32":
+                    assert relative(value, wanted) <= 1e-5, (name, key)
+                case "fp16":
+                    assert relative(value, wanted) <= 5e-3, (name, key)
+                case "q8":
+                    assert_rounded(value, wanted, key)
+        assert at == given.size
+
+
+def test_again_is_no_commit(published):
+    heads = {name: published.hub.titles(repo_of(name)) for name in MODELS}
+    commits = published.hub.asked("POST", "/commit/")
+    done = published.vitzoo("publish", "registers", repo_of("registers"), "--license", "apache-2.0", "--json")
+    assert json.loads(done.stdout)["changed"] == []
+    assert published.hub.asked("POST", "/commit/") == commits
+    assert published.hub.titles(repo_of("registers")) == heads["registers"]
+
+
+def blocks(published, name, kind):
+    card = published.hub.files(repo_of(name))["README.md"].decode()
+    return re.findall(rf"```{kind}\n(.*?)```", card, re.DOTALL)
+
+
+@pytest.mark.parametrize("name", ["vit", "registers", "siglip"])
+def test_snippets_run(published, name):
+    """Every Python block of the card but optimum's, which is of another environment, as a reader pastes it."""
+    folder = published.folder / f"reader-{name}"
+    folder.mkdir()
+    shutil.copy(HERE.parent / "zoo" / "photos" / "cat.jpg", folder / "image.jpg")
+    found = [block for block in blocks(published, name, "python") if "optimum" not in block]
+    assert len(found) == 4
+    for block in found:
+        code = f"import sys, warnings\nwarnings.simplefilter('ignore')\nsys.path.insert(0, {str(HERE)!r})\nimport peers\n{block}"
+        done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=published.environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{block}\n{done.stderr[-2000:]}"
+        assert done.stdout.strip(), block
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_snippets_run_in_node(published, name):
+    required("node")
+    required("transformers.js", NODE / "node_modules" / "@huggingface" / "transformers")
+    (block,) = blocks(published, name, "js")
+    image = HERE.parent / "zoo" / "photos" / "cat.jpg"
+    first = f"""import {{ env }} from "@huggingface/transformers";
+Object.assign(env, {{ remoteHost: "{published.hub.url}", cacheDir: "{published.folder / "js"}", allowLocalModels: false }});
+"""
+    code = first + block.replace("image.jpg", str(image))
+    done = subprocess.run(["node", "--input-type=module", "-e", code], cwd=NODE, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip()
+
+
+def test_the_card_states_licence_and_origin(published):
+    """What one repository says of its weights, another that is made of it says too."""
+    done = published.vitzoo("publish", f"hf-hub:{repo_of('vit')}", "org/second", "--without", "fp16", "--without", "int8")
+    assert "RANDOM" not in done.stderr
+    front, text = split_card(published.hub.files("org/second")["README.md"].decode())
+    head = published.hub.repositories[repo_of("vit")].at("main").oid
+    assert front["license"] == "apache-2.0"
+    assert front["base_model"] == [repo_of("vit")]
+    assert f"{repo_of('vit')}](https://huggingface.co/{repo_of('vit')})@{head}" in text
