@@ -153,6 +153,8 @@ def class_of(dialect: str, spec: ViTSpec) -> tuple[str, str]:
         case "hf-deit-teacher":
             return "deit", "DeiTForImageClassificationWithTeacher"
         case "hf-dinov2" | "hf-dinov2-swiglu":
+            if spec.num_classes and spec.pool != "cls+mean":
+                raise NotRepresentable(f"transformers' Dinov2 classifies by the class token and the mean, not by '{spec.pool}'")
             name = "Dinov2WithRegisters" if spec.registers else "Dinov2"
             return ("dinov2_with_registers" if spec.registers else "dinov2"), f"{name}{head}"
         case "hf-dinov3" | "hf-dinov3-gated":

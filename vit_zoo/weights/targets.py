@@ -131,6 +131,21 @@ def forms(spec: ViTSpec, tensors: Mapping[str, Stored]) -> Iterator[Form]:
         yield form
         if spec.pool == "cls" and spec.final_norm != "none" and not spec.dist_token:
             yield _normed(form)
+        if (
+            spec.pool == "cls"
+            and spec.num_classes
+            and not (spec.dist_token or spec.representation or spec.final_norm == "after_pool")
+        ):
+            yield _widened(form)
+
+
+def _widened(form: Form) -> Form:
+    """A head that reads the mean of the patches too, by zeros: what transformers' Dinov2 has for classes."""
+    head = form.tensors["head.weight"]
+    wide = Stored(head.dtype, (head.shape[0], 2 * head.shape[1]), partial(_beside_zeros, head))
+    note = "the head reads the mean of the patches too, by weights of zero"
+    spec = form.spec.replace(pool="cls+mean", pool_tokens="patches")
+    return Form(spec, {**form.tensors, "head.weight": wide}, note if form.note is None else f"{form.note}; {note}")
 
 
 def _normed(form: Form) -> Form:
@@ -233,6 +248,12 @@ def _rest(table: Stored) -> Array:
     import numpy as np
 
     return np.ascontiguousarray(table.array()[:, 1:])
+
+
+def _beside_zeros(head: Stored) -> Array:
+    import numpy as np
+
+    return np.pad(head.array(), ((0, 0), (0, head.shape[1])))
 
 
 def _with_zeros(table: Stored) -> Array:
