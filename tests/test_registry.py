@@ -179,8 +179,7 @@ def test_the_weights_of_a_tag_speak_words(folder):
     with pytest.raises(vit_zoo.VitzooError) as error:
         vit_zoo.export("vit_b16.augreg_in21k_ft_in1k", "onnx")
     assert error.value.code == 5
-    for part in ("timm/vit_base_patch16_224.augreg_in21k_ft_in1k", "model.safetensors", "apache-2.0"):
-        assert part in str(error.value)
+    assert "hf-hub:timm/vit_base_patch16_224.augreg_in21k_ft_in1k" in str(error.value)
 
 
 def test_a_users_variant_is_a_file_of_a_few_lines(folder, monkeypatch):

@@ -1,0 +1,175 @@
+// Draw a digit; the exported ViT reads it with onnxruntime-web, on one thread, so that the page needs no special headers.
+
+const place = document.querySelector(".live");
+const base = new URL("made/", import.meta.url);
+const paper = place.querySelector(".live-paper");
+const pen = paper.getContext("2d", { willReadFrequently: true });
+const answer = place.querySelector(".live-answer");
+const INK = "#2f3b52";
+const CELLS = 8, PATCH = 2, HEADS = 4, LEVELS = 16;
+const FAINT = 0.02; // of full ink: less is no part of the drawing
+const FINE = 16; // samples along a cell's edge
+
+/** How much ink each of the 8 x 8 cells holds, 0 to 1, once the drawing fills the height and stands in the middle. */
+export function cells() {
+  const { width, height } = paper;
+  const alpha = pen.getImageData(0, 0, width, height).data;
+  let left = width, right = -1, top = height, bottom = -1;
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      if (alpha[4 * (y * width + x) + 3] > 255 * FAINT) {
+        left = Math.min(left, x); right = Math.max(right, x);
+        top = Math.min(top, y); bottom = Math.max(bottom, y);
+      }
+    }
+  }
+  if (right < 0) return null;
+  const side = Math.max(bottom - top + 1, right - left + 1);
+  const x0 = (left + right + 1 - side) / 2, y0 = (top + bottom + 1 - side) / 2;
+  const step = side / (CELLS * FINE);
+  const found = new Float32Array(CELLS * CELLS);
+  for (let i = 0; i < CELLS * FINE; i++) {
+    for (let j = 0; j < CELLS * FINE; j++) {
+      const x = Math.floor(x0 + (j + 0.5) * step), y = Math.floor(y0 + (i + 0.5) * step);
+      if (x < 0 || y < 0 || x >= width || y >= height) continue;
+      found[Math.floor(i / FINE) * CELLS + Math.floor(j / FINE)] += alpha[4 * (y * width + x) + 3] / 255;
+    }
+  }
+  return found.map((ink) => Math.round((ink / FINE ** 2) * LEVELS) / LEVELS);
+}
+
+let session = null, runtime = null, busy = false, waiting = false;
+
+async function read() {
+  if (!session) return;
+  if (busy) { waiting = true; return; }
+  busy = true;
+  const ink = cells();
+  if (ink === null) {
+    show(null, new Float32Array(10), null);
+  } else {
+    const pixels = new Float32Array(3 * ink.length);
+    for (let c = 0; c < 3; c++) pixels.set(ink.map((value) => (value - 0.5) / 0.5), c * ink.length);
+    const tensor = new runtime.Tensor("float32", pixels, [1, 3, CELLS, CELLS]);
+    const found = await session.run({ pixel_values: tensor });
+    show(ink, found.probabilities.data, found["attn.5"].data);
+  }
+  busy = false;
+  if (waiting) { waiting = false; await read(); }
+}
+
+const bars = Array.from({ length: 10 }, (_, digit) => {
+  const row = document.createElement("div");
+  row.className = "live-bar";
+  row.innerHTML = `<span>${digit}</span><div><i></i></div><output></output>`;
+  place.querySelector(".live-bars").append(row);
+  return row;
+});
+const maps = Array.from({ length: HEADS + 1 }, (_, index) => {
+  const figure = document.createElement("figure");
+  const canvas = document.createElement("canvas");
+  canvas.width = canvas.height = CELLS * 12;
+  canvas.setAttribute("role", "img");
+  const words = document.createElement("figcaption");
+  words.textContent = index === 0 ? "8 x 8" : `head ${index - 1}`;
+  canvas.setAttribute("aria-label", index === 0 ? "the drawing as the model sees it" : `attention of head ${index - 1}`);
+  figure.append(canvas, words);
+  place.querySelector(".live-heads").append(figure);
+  return canvas.getContext("2d");
+});
+
+function show(ink, chances, attention) {
+  const best = chances.indexOf(Math.max(...chances));
+  bars.forEach((row, digit) => {
+    const percent = 100 * chances[digit];
+    row.querySelector("i").style.width = `${percent}%`;
+    row.querySelector("output").textContent = ink ? `${percent.toFixed(percent < 10 ? 1 : 0)} %` : "";
+    row.classList.toggle("live-best", ink !== null && digit === best);
+  });
+  answer.textContent = ink ? `This is a ${best} (${(100 * chances[best]).toFixed(0)} %).` : "Draw a digit.";
+  answer.dataset.digit = ink ? best : "";
+  maps.forEach((context, index) => drawMap(context, ink, index === 0 ? null : attention, index - 1));
+}
+
+/** The cells, and over them the class token's weights for the patches, the strongest as the strongest. */
+function drawMap(context, ink, attention, head) {
+  const size = context.canvas.width / CELLS, patches = CELLS / PATCH, tokens = patches ** 2 + 1;
+  context.clearRect(0, 0, context.canvas.width, context.canvas.height);
+  if (ink === null) return;
+  ink.forEach((value, at) => {
+    context.fillStyle = `rgba(125, 133, 144, ${value * (attention ? 0.45 : 1)})`;
+    context.fillRect((at % CELLS) * size, Math.floor(at / CELLS) * size, size, size);
+  });
+  if (!attention) return;
+  const start = head * tokens * tokens; // the row of the class token
+  const weights = attention.slice(start + 1, start + tokens);
+  const most = Math.max(...weights);
+  weights.forEach((weight, at) => {
+    context.fillStyle = `rgba(217, 130, 43, ${(0.75 * weight) / most})`;
+    const side = PATCH * size;
+    context.fillRect((at % patches) * side, Math.floor(at / patches) * side, side, side);
+  });
+}
+
+// drawing
+
+function at(event) {
+  const box = paper.getBoundingClientRect();
+  return [((event.clientX - box.left) * paper.width) / box.width, ((event.clientY - box.top) * paper.height) / box.height];
+}
+let last = null;
+paper.addEventListener("pointerdown", (event) => {
+  paper.setPointerCapture(event.pointerId);
+  last = at(event);
+  stroke(last);
+});
+paper.addEventListener("pointermove", (event) => {
+  if (last) stroke(at(event));
+});
+for (const end of ["pointerup", "pointercancel"]) paper.addEventListener(end, () => { last = null; });
+
+function stroke(point) {
+  Object.assign(pen, { lineWidth: 30, lineCap: "round", lineJoin: "round", strokeStyle: INK });
+  pen.beginPath();
+  pen.moveTo(...last);
+  pen.lineTo(...point);
+  pen.stroke();
+  last = point;
+  read();
+}
+
+/** Paint 64 values, 0 to 1, as cells of the paper. */
+export function paint(values) {
+  const size = paper.width / CELLS;
+  pen.clearRect(0, 0, paper.width, paper.height);
+  values.forEach((value, at) => {
+    pen.globalAlpha = value;
+    pen.fillStyle = INK;
+    pen.fillRect((at % CELLS) * size, Math.floor(at / CELLS) * size, size, size);
+  });
+  pen.globalAlpha = 1;
+  return read();
+}
+
+place.querySelector(".live-clear").addEventListener("click", () => {
+  pen.clearRect(0, 0, paper.width, paper.height);
+  place.querySelector(".live-sample").value = "";
+  read();
+});
+
+try {
+  runtime = await import(new URL("ort.wasm.min.mjs", base));
+  runtime.env.wasm.numThreads = 1;
+  runtime.env.wasm.wasmPaths = base.href;
+  session = await runtime.InferenceSession.create(new URL("vit_digits.onnx", base).href, { executionProviders: ["wasm"] });
+  const samples = await (await fetch(new URL("samples.json", base))).json();
+  const choice = place.querySelector(".live-sample");
+  for (const digit of Object.keys(samples)) choice.add(new Option(digit, digit));
+  choice.addEventListener("change", () => choice.value && paint(samples[choice.value]));
+  answer.textContent = "Draw a digit.";
+  place.dataset.ready = "yes";
+  await read();
+} catch (error) {
+  answer.textContent = `The model could not be loaded: ${error.message}`;
+  place.dataset.ready = "no";
+}

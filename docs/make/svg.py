@@ -1,0 +1,62 @@
+"""Pictures as text: a few shapes in SVG, in colours that do on a light and on a dark page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable
+from xml.sax.saxutils import escape
+
+from PIL import Image
+
+INK, ACCENT, OTHER, LINE = "#7d8590", "#4f6bed", "#d9822b", "#a0a7b0"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
+
+
+def picture(width: float, height: float, title: str, parts: Iterable[str]) -> str:
+    """A whole SVG file; `title` says what is seen."""
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {number(width)} {number(height)}" '
+        f'width="{number(width)}" height="{number(height)}" role="img" font-family="{FONT}" font-size="13">\n'
+        f"<title>{escape(title)}</title>\n" + "\n".join(parts) + "\n</svg>\n"
+    )
+
+
+def number(value: float) -> str:
+    """Two digits are finer than a screen, and the same on every machine."""
+    return f"{round(value, 2):g}"
+
+
+def text(x: float, y: float, words: str, *, anchor: str = "start", size: int = 13, colour: str = INK, bold: bool = False) -> str:
+    weight = ' font-weight="600"' if bold else ""
+    place = f'x="{number(x)}" y="{number(y)}"'
+    return f'<text {place} text-anchor="{anchor}" font-size="{size}" fill="{colour}"{weight}>{escape(words)}</text>'
+
+
+def rect(x: float, y: float, width: float, height: float, *, fill: str = "none", opacity: float = 1.0, line: str = "") -> str:
+    edge = f' stroke="{line}"' if line else ""
+    place = f'x="{number(x)}" y="{number(y)}" width="{number(width)}" height="{number(height)}"'
+    return f'<rect {place} fill="{fill}" fill-opacity="{number(opacity)}"{edge}/>'
+
+
+def arrow(x: float, y: float, length: float) -> str:
+    """To the right."""
+    end = x + length
+    head = f"M{number(x)} {number(y)}H{number(end)}m-6 -4l6 4l-6 4"
+    return f'<path d="{head}" fill="none" stroke="{LINE}" stroke-width="1.5"/>'
+
+
+def photo(image: Image.Image, name: str) -> str:
+    """A definition of a picture that `part` shows parts of."""
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=72)
+    data = base64.b64encode(file.getvalue()).decode()
+    size = f'width="{image.width}" height="{image.height}"'
+    return f'<defs><image id="{name}" {size} href="data:image/jpeg;base64,{data}"/></defs>'
+
+
+def part(name: str, box: tuple[float, float, float, float], x: float, y: float, width: float, height: float) -> str:
+    """A part of a picture, `box` (left, top, width, height), at a place."""
+    view = " ".join(number(value) for value in box)
+    place = f'x="{number(x)}" y="{number(y)}" width="{number(width)}" height="{number(height)}"'
+    return f'<svg {place} viewBox="{view}" preserveAspectRatio="none"><use href="#{name}"/></svg>'

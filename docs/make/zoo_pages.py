@@ -1,0 +1,177 @@
+"""The zoo in tables: every architecture and every published checkpoint of it, and a page for each family."""
+
+from __future__ import annotations
+
+import functools
+import html
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from vit_zoo.citations import citation_of
+from vit_zoo.configs import config_of
+from vit_zoo.files.stored import Stored
+from vit_zoo.graph.build import build
+from vit_zoo.graph.form import Form
+from vit_zoo.graph.write import inline_size
+from vit_zoo.resolving import tags_of
+from vit_zoo.tags import Tag
+from vit_zoo.vit_spec import ViTSpec
+from vit_zoo.weights.dialects import DIALECTS
+from vit_zoo.weights.rules import Dialect
+from vit_zoo.zoo_files import Variant
+from vit_zoo.zoo_folders import families, variants
+
+HEAD = ("name", "image", "patch", "tokens", "M params", "GMACs", "classes", "top-1", "licence", "ONNX MB", "source")
+MADE = "<!-- made by docs/make; edit the data in zoo/ -->"
+
+
+@functools.cache
+def onnx_megabytes(spec: ViTSpec) -> float:
+    """The size of the float32 file, in 10^6 bytes: its graph is built, its weights are counted."""
+    shapes = spec.shapes().items()
+    nothing = {name: Stored("F32", shape, partial(np.broadcast_to, np.float32(0), shape)) for name, shape in shapes}
+    return inline_size(build(spec, nothing, Form())) / 1e6
+
+
+def pages() -> dict[str, str]:
+    found = {"zoo/index.md": _index()}
+    for name in families():
+        found[f"zoo/{name}.md"] = _family(name)
+    return found
+
+
+def _of(family: str) -> list[Variant]:
+    return [variant for variant in variants().values() if variant.family == family]
+
+
+def _row(variant: Variant, tag: Tag | None) -> tuple[str, ...]:
+    spec = config_of(variant, tag).spec
+    name = variant.name if tag is None else tag.full_name
+    return (
+        f"`{name}`",
+        _side(spec.image_size),
+        _side(spec.patch_size),
+        str(spec.tokens),
+        f"{spec.params / 1e6:.1f}",
+        f"{spec.macs / 1e9:.2f}",
+        str(spec.num_classes) if spec.num_classes else "features",
+        "" if tag is None or tag.top1 is None else f"{tag.top1:.2f}",
+        "" if tag is None else tag.licence,
+        f"{onnx_megabytes(spec):.1f}",
+        "" if tag is None else _source(tag),
+    )
+
+
+def _source(tag: Tag) -> str:
+    url = f"https://huggingface.co/{tag.repo}" if tag.is_on_hub else tag.repo
+    return f"[{tag.repo if tag.is_on_hub else tag.file}]({url})"
+
+
+def _side(size: tuple[int, int]) -> str:
+    return str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}"
+
+
+def _rows(family: str) -> list[tuple[str, ...]]:
+    found = []
+    for variant in _of(family):
+        tags = list(tags_of(variant.name).values())
+        found += [_row(variant, tag) for tag in tags] or [_row(variant, None)]
+    return found
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)])
+
+
+def _index() -> str:
+    """One table of everything, which a script of ours lets a reader sort and filter."""
+    rows = [(family, row) for family in families() for row in _rows(family)]
+    checkpoints = sum(bool(row[10]) for _, row in rows)
+    columns = ("family", *HEAD)
+    numeric = {"image", "patch", "tokens", "M params", "GMACs", "classes", "top-1", "ONNX MB"}
+    head = "".join(f"<th scope='col'{' data-number' if name in numeric else ''}>{name}</th>" for name in columns)
+    body = "\n".join(
+        "<tr>" + "".join(_cell(name, text) for name, text in zip(columns, (family, *row), strict=True)) + "</tr>"
+        for family, row in rows
+    )
+    return f"""---
+hide: [toc, navigation]
+---
+
+# The zoo
+
+{MADE}
+
+{len(variants())} architectures in {len(families())} families, and {checkpoints} published checkpoints of them. A name alone
+is an architecture; with a tag it is weights: `vit_zoo.load("vit_b16.augreg2_in21k_ft_in1k")`. Any size that has no row has a
+name all the same, such as `vit_s14_reg4_gap_336`.
+
+Top-1 is of ImageNet-1k, in percent, as reported by whoever published the weights (`vitzoo show NAME` says by whom), and not
+measured here. GMACs are multiply-adds for one image. ONNX MB is the float32 file, its graph built and its weights counted.
+`vitzoo list --where 'params<30M and patch_size==16'` asks the same table in the shell.
+
+<div class="zoo" markdown="0">
+<p class="zoo-controls" hidden><label>Filter <input type="search" placeholder="vit_b 384 apache"></label>
+<label>Family <select><option value="">all</option></select></label>
+<label><input type="checkbox"> with weights</label> <output role="status"></output></p>
+<div class="zoo-scroll" tabindex="0" role="region" aria-label="All models">
+<table class="zoo-table"><thead><tr>{head}</tr></thead>
+<tbody>
+{body}
+</tbody></table>
+</div>
+</div>
+"""
+
+
+def _cell(column: str, text: str) -> str:
+    if column == "family":
+        return f"<td><a href='{text}/'>{text}</a></td>"
+    if column == "source" and text:
+        name, _, url = text.removeprefix("[").removesuffix(")").partition("](")
+        return f"<td><a href='{html.escape(url)}'>{html.escape(name)}</a></td>"
+    if text.startswith("`"):
+        return f"<td><code>{text.strip('`')}</code></td>"
+    return f"<td>{html.escape(text)}</td>"
+
+
+def _family(name: str) -> str:
+    family = families()[name]
+    about: dict[str, Any] = family.about
+    parts = [f"# {about.get('title', name)}", MADE, _origin(family.file.read_text())]
+    if "conventions" in about:
+        conventions = " ".join(about["conventions"].split())
+        parts += ["## Conventions", conventions[0].upper() + conventions[1:]]
+    parts += ["## Models", _table(HEAD, _rows(name))]
+    tagged = {tag.dialect for variant in _of(name) for tag in tags_of(variant.name).values()}
+    maps = [dialect for dialect in DIALECTS if dialect.name in tagged and dialect.name not in ("timm", "vitzoo")]
+    if tagged:
+        parts += ["## Key maps"]
+        if "timm" in tagged:
+            parts.append("timm's names are ours: `blocks.{i}.attn.qkv.weight`, with the same shapes.")
+        parts += [_key_map(dialect) for dialect in maps]
+    parts += ["## Citation", f"```bibtex\n{citation_of(name)}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _origin(text: str) -> str:
+    """The comment at the top of the family's file: whose models these are."""
+    lines = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        if not line.startswith("#:"):
+            lines.append(line.removeprefix("#").strip())
+    return " ".join(lines)
+
+
+def _key_map(dialect: Dialect) -> str:
+    """The table by which a dialect is read and written."""
+    rows = []
+    for rule in dialect.rules:
+        theirs = "<br>".join(f"`{name}`" for name in rule.theirs)
+        rows.append((f"`{rule.ours}`", theirs, f"`{rule.pattern}`" if rule.pattern else ""))
+    return f"### {dialect.name}\n\n{_table(('ours', 'theirs', 'rearranged'), rows)}"
