@@ -19,7 +19,6 @@ function enliven(place) {
     button.type = "button";
     button.textContent = head.textContent;
     head.replaceChildren(button);
-    if (number) rows.forEach((row) => row.cells[column].classList.add("number"));
     button.addEventListener("click", () => {
       const down = head.getAttribute("aria-sort") === "ascending";
       heads.forEach((other) => other.removeAttribute("aria-sort"));

@@ -35,13 +35,13 @@ def _digit(file: Path) -> Array:
 
 @functools.cache
 def _inside(file: Path) -> dict[str, Array]:
-    """What the model computes for a digit: the tokens behind each block, the attention of the last."""
+    """What the model computes for a digit: the tokens behind each block, the attention of the first."""
     model = _model()
     assert model.config.preprocess is not None
     image = torch.from_numpy(model.config.preprocess(Image.open(file)))[None]
     names = [f"block.{i}" for i in range(model.spec.depth)]
     with torch.inference_mode():
-        found = model.features(image, "logits", *names, f"attn.{model.spec.depth - 1}")
+        found = model.features(image, "logits", *names, "attn.0")
     return {name: value[0].numpy() for name, value in found.items()}
 
 
@@ -116,7 +116,7 @@ def blocks() -> str:
 
 
 def heads() -> str:
-    """Where the class token looks in the last block: each head's weights over the 16 patches, above the digit itself."""
+    """Where the class token looks in the first block: each head's weights over the 16 patches, above the digit itself."""
     model = _model()
     files = [DIGITS / "samples" / f"digit_{digit}.png" for digit in (0, 3, 4, 7)]
     pixel, gap, left = 10, 16, 0
@@ -126,7 +126,7 @@ def heads() -> str:
     parts += [text(x, 14, words, anchor="middle", bold=True) for words, x in columns.items()]
     for line, file in enumerate(files):
         image = _digit(file)
-        weights = _inside(file)[f"attn.{model.spec.depth - 1}"][:, 0, 1:]  # n (h w): the class token asks, patches answer
+        weights = _inside(file)["attn.0"][:, 0, 1:]  # n (h w): the class token asks, patches answer
         y = 24 + line * (side + gap)
         for column in range(model.spec.heads + 1):
             x = left + column * (side + gap)
@@ -143,5 +143,5 @@ def heads() -> str:
                 place = (x + right * 2 * pixel, y + down * 2 * pixel, 2 * pixel, 2 * pixel)
                 parts.append(rect(*place, fill=OTHER, opacity=0.75 * float(value)))
     width = (model.spec.heads + 1) * (side + gap) - gap
-    title = "Four digits, and for each the patches that the class token attends to in the four heads of the last block"
+    title = "Four digits, and for each the patches that the class token attends to in the four heads of the first block"
     return picture(width, 24 + len(files) * (side + gap) - gap + 2, title, parts)

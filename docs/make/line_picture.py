@@ -6,7 +6,7 @@ from svg import ACCENT, arrow, picture, rect, text
 
 # what is there, and below it what a reader should know of it
 STATIONS = (
-    ("name or checkpoint", ("155 architectures,", "431 published weights,", "10 libraries' files")),
+    ("name or file", ("155 architectures,", "431 published weights,", "10 libraries' files")),
     ("model", ("one forward of 200", "lines, for torch", "and for ONNX")),
     ("artifact", ("ONNX, TorchScript,", ".pt2; fp16, int8;", "285 nodes for B/16")),
     ("parity report", ("float32 and float64,", "every output and", "free axis, or exit 3")),

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 from PIL import Image
 
 import vit_zoo
@@ -22,9 +23,11 @@ def build(folder: Path) -> None:
         raise SystemExit("onnxruntime-web is not there: cd tests/node && npm ci --ignore-scripts")
     made = folder / "made"
     made.mkdir(parents=True, exist_ok=True)
-    vit_zoo.export("vit_digits", "onnx", out=made / "vit_digits.onnx", outputs=("logits", "attn.5"), include=("softmax",))
+    vit_zoo.export("vit_digits", "onnx", out=made / "vit_digits.onnx", outputs=("logits", "attn.0"), include=("softmax",))
     for name in FILES:
         shutil.copyfile(RUNTIME / name, made / name)
+    licence = Path(onnxruntime.__file__).parent / "LICENSE"  # the npm package has none of its own
+    shutil.copyfile(licence, made / "onnxruntime-LICENSE.txt")
     samples = {}
     for digit in range(10):
         image = Image.open(ROOT / "zoo" / "vit_digits" / "samples" / f"digit_{digit}.png").convert("L")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import html
+import re
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ from vit_zoo.zoo_files import Variant
 from vit_zoo.zoo_folders import families, variants
 
 HEAD = ("name", "image", "patch", "tokens", "M params", "GMACs", "classes", "top-1", "licence", "ONNX MB", "source")
+NUMERIC = ("image", "patch", "tokens", "M params", "GMACs", "classes", "top-1", "ONNX MB")
 MADE = "<!-- made by docs/make; edit the data in zoo/ -->"
 
 
@@ -88,15 +90,9 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def _index() -> str:
     """One table of everything, which a script of ours lets a reader sort and filter."""
-    rows = [(family, row) for family in families() for row in _rows(family)]
-    checkpoints = sum(bool(row[10]) for _, row in rows)
-    columns = ("family", *HEAD)
-    numeric = {"image", "patch", "tokens", "M params", "GMACs", "classes", "top-1", "ONNX MB"}
-    head = "".join(f"<th scope='col'{' data-number' if name in numeric else ''}>{name}</th>" for name in columns)
-    body = "\n".join(
-        "<tr>" + "".join(_cell(name, text) for name, text in zip(columns, (family, *row), strict=True)) + "</tr>"
-        for family, row in rows
-    )
+    order = ("vit", *(name for name in families() if name != "vit"))
+    rows = [(family, *row) for family in order for row in _rows(family)]
+    checkpoints = sum(bool(row[11]) for row in rows)
     return f"""---
 hide: [toc, navigation]
 ---
@@ -117,14 +113,23 @@ measured here. GMACs are multiply-adds for one image. ONNX MB is the float32 fil
 <p class="zoo-controls" hidden><label>Filter <input type="search" placeholder="vit_b 384 apache"></label>
 <label>Family <select><option value="">all</option></select></label>
 <label><input type="checkbox"> with weights</label> <output role="status"></output></p>
-<div class="zoo-scroll" tabindex="0" role="region" aria-label="All models">
+{_models(("family", *HEAD), rows, "All models")}
+</div>
+"""
+
+
+def _models(columns: tuple[str, ...], rows: list[tuple[str, ...]], name: str) -> str:
+    """A table that is dense, and scrolls in itself."""
+    head = "".join(f"<th scope='col'{' data-number' if column in NUMERIC else ''}>{column}</th>" for column in columns)
+    body = "\n".join(
+        "<tr>" + "".join(_cell(column, text) for column, text in zip(columns, row, strict=True)) + "</tr>" for row in rows
+    )
+    return f"""<div class="zoo-scroll" tabindex="0" role="region" aria-label="{name}" markdown="0">
 <table class="zoo-table"><thead><tr>{head}</tr></thead>
 <tbody>
 {body}
 </tbody></table>
-</div>
-</div>
-"""
+</div>"""
 
 
 def _cell(column: str, text: str) -> str:
@@ -135,7 +140,8 @@ def _cell(column: str, text: str) -> str:
         return f"<td><a href='{html.escape(url)}'>{html.escape(name)}</a></td>"
     if text.startswith("`"):
         return f"<td><code>{text.strip('`')}</code></td>"
-    return f"<td>{html.escape(text)}</td>"
+    kind = " class='number'" if column in NUMERIC else ""
+    return f"<td{kind}>{html.escape(text)}</td>"
 
 
 def _family(name: str) -> str:
@@ -145,7 +151,7 @@ def _family(name: str) -> str:
     if "conventions" in about:
         conventions = " ".join(about["conventions"].split())
         parts += ["## Conventions", conventions[0].upper() + conventions[1:]]
-    parts += ["## Models", _table(HEAD, _rows(name))]
+    parts += ["## Models", _models(HEAD, _rows(name), "Models of the family")]
     tagged = {tag.dialect for variant in _of(name) for tag in tags_of(variant.name).values()}
     maps = [dialect for dialect in DIALECTS if dialect.name in tagged and dialect.name not in ("timm", "vitzoo")]
     if tagged:
@@ -165,7 +171,7 @@ def _origin(text: str) -> str:
             break
         if not line.startswith("#:"):
             lines.append(line.removeprefix("#").strip())
-    return " ".join(lines)
+    return re.sub(r"([*_])", r"\\\1", " ".join(lines))
 
 
 def _key_map(dialect: Dialect) -> str:
