@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import HUB_PORT, SMALL, noise
+from huggingface_hub import ModelCard
 from huggingface_hub.constants import HF_HUB_CACHE
 from loopback_hub import READER, WRITER, Fault, Hub, git_oid, sha256
 
@@ -244,6 +245,8 @@ def test_a_new_repository(hub, said, model):
 def test_branches_and_proposals(hub, said, model):
     assert publish(said, "--revision", "next")[0] == 0
     assert (commits(hub), commits(hub, "next")) == (0, 1)
+    assert publish(said, "--revision", "next", repo="org/fresh")[0] == 0
+    assert (len(hub.titles("org/fresh")), len(hub.titles("org/fresh", "next"))) == (1, 2)
     hub.faults.append(Fault("POST", "/commit/", drop="after"))
     code, out, _ = publish(said, "--create-pr", "--json")
     assert code == 0
@@ -261,12 +264,13 @@ def test_the_repositorys_gitignore(hub, said, model):
 
 def test_what_is_of_other_weights_goes(hub, said, model):
     """Files of an earlier publish that are not sent again would be of other weights; anything else stays."""
-    hub.push(REPO, {"onnx/model_fp16.onnx": b"old", "onnx/model_fp16.onnx.parity.json": b"{}", "photo.png": b"theirs"})
+    old = {"onnx/model_fp16.onnx": b"old", "onnx/model_fp16.onnx_data": b"old", "onnx/model_fp16.onnx.parity.json": b"{}"}
+    hub.push(REPO, {**old, "onnx/theirs.onnx": b"theirs", "config.json.txt": b"theirs", "photo.png": b"theirs"})
     hub.push(REPO, {"README.md": b"---\nlanguage: en\nlicense: gpl\n---\nTheir words.\n"})
     assert publish(said)[0] == 0
     files = hub.files(REPO)
-    assert not [name for name in files if name.startswith("onnx/")]
-    assert files["photo.png"] == b"theirs"
+    assert not set(old) & set(files)
+    assert {files[name] for name in ("onnx/theirs.onnx", "config.json.txt", "photo.png")} == {b"theirs"}
     card = files["README.md"].decode()
     assert "Their words." in card
     assert "language: en" in card
@@ -490,6 +494,15 @@ def test_a_tag_of_the_zoo(hub, said, model, monkeypatch):
         for (name, a), b in zip(made.named_parameters(), model.parameters(), strict=True):
             assert np.array_equal(a.detach().numpy(), b.detach().numpy()), name
     assert vit_zoo.load("vit_ti16", num_classes=5).spec.num_classes == 5
+    code, _, err = said("publish", "vit_ti16", "org/mine", *QUICK, "--dry-run", "carded")
+    assert code == 0, err
+    card = ModelCard(Path("carded/README.md").read_text())  # as the Hub reads it
+    assert (card.data.license, card.data.base_model) == ("apache-2.0", ["timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"])
+    (result,) = card.data.eval_results
+    assert (result.dataset_type, result.metric_value, result.verified) == ("imagenet-1k", 75.452, False)
+    assert "as reported by timm" in card.text
+    code, _, err = said("publish", "vit_ti16", "org/mine", *QUICK, "--dry-run", "other", "--license", "mit")
+    assert (code, "are under apache-2.0" in err) == (2, True)
     code, _, err = said("create", "vit_ti16.augreg_in21k_ft_in1k")
     assert (code, "has weights already" in err) == (2, True)
 

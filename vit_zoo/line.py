@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from vit_zoo.model_config import ModelConfig
     from vit_zoo.parity.references import Reference
     from vit_zoo.parity.report import Effort, ParityReport
-    from vit_zoo.publishing.repository import Published, Pulled
+    from vit_zoo.publishing.pulling import Pulled
+    from vit_zoo.publishing.repository import Published
 
 Note = Callable[[str], None]  # what a person should hear while it happens
 
@@ -325,7 +326,7 @@ def pull(repo: str, out: str | os.PathLike[str] | None = None, *, offline: bool 
     licence and its text are kept. `offline` takes what the cache has. Raises HubError, RefusedContent, CannotWrite.
     """
     from vit_zoo.hub.fetching import Address
-    from vit_zoo.publishing.repository import pulled
+    from vit_zoo.publishing.pulling import pulled
 
     address = Address.parse(repo)
     folder = Path(address.repo.partition("/")[2]) if out is None else Path(out)

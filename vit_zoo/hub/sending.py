@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
 
 SMALL = 1_048_576  # bytes of a text that is read back
-# what an earlier publish may have left, and which is of other weights when it is not sent again
+# what only a publish writes, and an index that would point away from it
 OURS = (
-    "config.json", "preprocessor_config.json", "model.safetensors", "transformers.safetensors", "measurements.json",
-    "onnx/", "programs/",
+    "config.json", "preprocessor_config.json", "model.safetensors", "model.safetensors.index.json", "transformers.safetensors",
+    "measurements.json",
 )  # fmt: skip
+VERDICT = ".parity.json"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,13 @@ class Remote:
         if known is None or known.size != item.size:
             return False
         return known.lfs.sha256 == item.sha256 if known.lfs is not None else known.blob_id == item.oid
+
+    def left_over(self, items: Sequence[Item]) -> list[str]:
+        """Files of an earlier publish that these do not replace: they are of other weights. A file with a verdict is ours."""
+        sent = {item.name for item in items}
+        judged = {name.removesuffix(VERDICT) for name in self.files if name.endswith(VERDICT)}
+        ours = {*OURS, *judged, *(name + VERDICT for name in judged), *(f"{name}_data" for name in judged)}
+        return sorted(name for name in self.files if name in ours and name not in sent)
 
 
 @dataclass(frozen=True)
@@ -119,13 +127,13 @@ def send(
     """
     if not remote.exists:
         hub.again(lambda: hub.api.create_repo(remote.repo, private=private, exist_ok=True))
-        remote = look(hub, remote.repo, None)
+        remote = look(hub, remote.repo, revision)
     if remote.head is None:
         hub.again(lambda: hub.api.create_branch(remote.repo, branch=str(revision), exist_ok=True))
         remote = look(hub, remote.repo, revision)
     _check_ignored(hub, remote, items)
     changed = [item for item in items if not remote.holds(item)]
-    stale = sorted(name for name in remote.files if name.startswith(OURS) and name not in {item.name for item in items})
+    stale = remote.left_over(items)
     commit, url = str(remote.head), f"{hub.api.endpoint}/{remote.repo}/tree/{revision or 'main'}"
     if changed or stale:
         commit, url = _commit(hub, remote, changed, stale, items, message=message, revision=revision, create_pr=create_pr)

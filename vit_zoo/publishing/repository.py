@@ -1,4 +1,4 @@
-"""From a model to its repository: looked at, staged, shown, sent at once, read back; and back again to a folder."""
+"""From a model to its repository: looked at, staged, shown, sent at once, read back."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from vit_zoo.errors import CannotWrite, InputError
 from vit_zoo.files import write_text
 from vit_zoo.files.atomic import writing
 from vit_zoo.hub.conversation import conversation
-from vit_zoo.hub.fetching import TERMS, Address, fetch
+from vit_zoo.hub.fetching import Address
 from vit_zoo.hub.manifest import Item, manifest_of
-from vit_zoo.hub.sending import Remote, Sent, check_tag, check_token, look, read_text, send
-from vit_zoo.live import check_content, write_model
+from vit_zoo.hub.sending import Sent, check_tag, check_token, look, read_text, send
 from vit_zoo.parity.report import ParityReport
 from vit_zoo.publishing.card import card_of, checked_licence
 from vit_zoo.publishing.measuring import RECORD, Record, measure
@@ -169,38 +168,3 @@ def _published(plan: Plan, staging: Staging, items: Sequence[Item]) -> Published
         reasons=dict(staging.profile.reasons),
         unsent=tuple(staging.unsent),
     )
-
-
-@dataclass(frozen=True)
-class Pulled:
-    """A repository as a folder of ours, and the commit that it was."""
-
-    folder: Path
-    config: ModelConfig
-    address: str
-
-
-def pulled(address: Address, folder: Path, *, offline: bool | None, force: bool) -> Pulled:
-    """Every file of the model compared with its hash, every value with what it should be, then written as our folder."""
-    from vit_zoo.live import find_weights
-
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise CannotWrite("is not a folder", where=folder)
-    if folder.is_dir() and any(folder.iterdir()) and not force:
-        raise CannotWrite("is not empty", where=folder, hint="--force replaces the model in it, -o names another folder")
-    if not folder.resolve().parent.is_dir():
-        raise InputError("no such folder", where=folder.parent)
-    found = fetch(address, offline=offline, check=True)
-    source = find_weights(str(found.address), offline=True)
-    assert source.tensors is not None
-    check_content(source)
-    with writing(folder):
-        folder.mkdir(exist_ok=True)
-    write_model(source.config, source.tensors, folder)
-    for path in sorted(found.folder.iterdir()):
-        if TERMS.fullmatch(path.name):
-            write_text(folder / path.name, path.read_bytes().decode(errors="replace"))
-    return Pulled(folder, source.config, str(found.address))
-
-
-__all__ = ["Plan", "Published", "Pulled", "Remote", "published", "pulled", "staged_at"]
