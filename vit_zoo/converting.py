@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from vit_zoo.errors import CannotWrite, InputError, RefusedContent
 from vit_zoo.files import Staged, Stored, digest_of, write_safetensors, write_text
-from vit_zoo.files.atomic import check_target, writing
+from vit_zoo.files.atomic import REPLACED, check_folder, check_target, writing
 from vit_zoo.files.checkpoints import read_checkpoint
 from vit_zoo.live import check_content, filled, write_model
 from vit_zoo.model_config import ModelConfig
@@ -134,12 +134,7 @@ def _check_out(out: Path, folder: Path | None, force: bool) -> None:
         if out.exists() and not force:
             raise CannotWrite("is there already", where=out, hint="--force replaces it")
         return
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise CannotWrite("is not a folder", where=folder)
-    if folder.is_dir() and any(folder.iterdir()) and not force:
-        raise CannotWrite("is not empty", where=folder, hint="--force replaces the model in it, -o names another folder")
-    if not folder.resolve().parent.is_dir():
-        raise InputError("no such folder", where=folder.parent)
+    check_folder(folder, force=force, hint=REPLACED)
 
 
 def _make(folder: Path) -> bool:

@@ -11,7 +11,7 @@ from vit_zoo import __version__
 from vit_zoo.cli.hub_verbs import publish, pull
 from vit_zoo.cli.options import MODEL, facts, note_name, zoo
 from vit_zoo.cli.voice import Voice, pairs, speaking, table
-from vit_zoo.errors import CannotWrite, CheckFailed, InputError
+from vit_zoo.errors import CheckFailed, InputError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -111,12 +111,9 @@ def create(name: str, out: Path | None, seed: int, dry_run: bool, force: bool, f
     folder = out if out is not None else Path(config.name)
     about = {"folder": str(folder), "name": config.name, "parameters": config.spec.params, "random_seed": seed}
     if not dry_run:
-        if not force and folder.is_dir() and any(folder.iterdir()):
-            raise CannotWrite("is not empty", where=folder, hint="--force replaces the model in it, -o names another folder")
-        if folder.exists() and not folder.is_dir():
-            raise CannotWrite("is not a folder", where=folder)
-        if not folder.resolve().parent.is_dir():
-            raise InputError("no such folder", where=folder.parent)
+        from vit_zoo.files.atomic import REPLACED, check_folder
+
+        check_folder(folder, force=force, hint=REPLACED)
         from vit_zoo.line import create as create_model
         from vit_zoo.line import save
 

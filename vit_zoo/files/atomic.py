@@ -18,6 +18,7 @@ from typing import BinaryIO, Self
 
 from vit_zoo.errors import CannotWrite, InputError, VitzooError
 
+REPLACED = "--force replaces the model in it, -o names another folder"  # what the verbs that fill a folder offer
 STALE = re.compile(r"\..*\.vitzoo-(\d+)-[0-9a-f]{8}\.tmp")
 
 
@@ -96,6 +97,16 @@ def check_target(target: Path) -> None:
             raise InputError("no such folder", where=target.parent)
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise CannotWrite("the folder is not writable", where=target.parent)
+
+
+def check_folder(folder: Path, *, force: bool = False, hint: str = "name another folder") -> None:
+    """Raise before any slow work if a folder cannot be made or filled; one that holds something wants `force`."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise CannotWrite("is not a folder", where=folder)
+    if folder.is_dir() and any(folder.iterdir()) and not force:
+        raise CannotWrite("is not empty", where=folder, hint=hint)
+    if not folder.resolve().parent.is_dir():
+        raise InputError("no such folder", where=folder.parent)
 
 
 def write_text(target: str | os.PathLike[str], text: str) -> None:

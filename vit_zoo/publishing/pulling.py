@@ -6,9 +6,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from vit_zoo.errors import CannotWrite, InputError
 from vit_zoo.files import write_text
-from vit_zoo.files.atomic import writing
+from vit_zoo.files.atomic import REPLACED, check_folder, writing
 from vit_zoo.hub.fetching import TERMS, Address, fetch
 from vit_zoo.live import check_content, find_weights, write_model
 from vit_zoo.model_config import ModelConfig
@@ -25,12 +24,7 @@ class Pulled:
 
 def pulled(address: Address, folder: Path, *, offline: bool | None, force: bool) -> Pulled:
     """Every file of the model compared with its hash, every value with what it should be, then written as our folder."""
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise CannotWrite("is not a folder", where=folder)
-    if folder.is_dir() and any(folder.iterdir()) and not force:
-        raise CannotWrite("is not empty", where=folder, hint="--force replaces the model in it, -o names another folder")
-    if not folder.resolve().parent.is_dir():
-        raise InputError("no such folder", where=folder.parent)
+    check_folder(folder, force=force, hint=REPLACED)
     found = fetch(address, offline=offline, check=True)
     source = find_weights(str(found.address), offline=True)
     assert source.tensors is not None

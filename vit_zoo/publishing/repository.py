@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import CannotWrite, InputError
+from vit_zoo.errors import InputError
 from vit_zoo.files import write_text
-from vit_zoo.files.atomic import writing
+from vit_zoo.files.atomic import check_folder, writing
 from vit_zoo.hub.conversation import conversation
 from vit_zoo.hub.fetching import Address
 from vit_zoo.hub.manifest import Item, manifest_of
@@ -82,12 +82,7 @@ def checked(plan: Plan, source: Source) -> Source:
 def staged_at(plan: Plan, source: Source, folder: Path, note: Note) -> Published:
     """A dry run: the whole repository in a folder that is not there yet, or empty; nothing is asked of the Hub."""
     source = checked(plan, source)
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise CannotWrite("is not a folder", where=folder)
-    if folder.is_dir() and any(folder.iterdir()):
-        raise CannotWrite("is not empty", where=folder, hint="name another folder")
-    if not folder.resolve().parent.is_dir():
-        raise InputError("no such folder", where=folder.parent)
+    check_folder(folder)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.vitzoo-", dir=folder.resolve().parent) as made:
         staging, items = _whole(plan, source, Path(made) / folder.name, None, None, note)
         found = _published(plan, staging, items)
