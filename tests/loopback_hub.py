@@ -4,7 +4,8 @@
         hub.create("org/name", {"config.json": b"{}"})
         hub.faults.append(Fault("POST", "/commit/", status=503, times=2))
 
-Xet is not spoken: clients run with HF_HUB_DISABLE_XET=1. Source: huggingface_hub 2.4, hf_api.py, lfs.py, file_download.py.
+Of Xet it hands out write tokens for a store in a folder, `hub.store`; else clients run with HF_HUB_DISABLE_XET=1.
+Source: huggingface_hub 2.4, hf_api.py, lfs.py, file_download.py.
 """
 
 from __future__ import annotations
@@ -92,6 +93,17 @@ class Repository:
         return found
 
 
+@dataclass
+class Stored:
+    """The content of a file that lies in a Xet store: what the Hub knows of it."""
+
+    oid: str
+    size: int
+
+    def __len__(self):
+        return self.size
+
+
 class Answer(Exception):
     """An answer that ends a request early."""
 
@@ -108,6 +120,7 @@ class Hub:
 
     def __init__(self, port=0):
         self.repositories, self.objects, self.log, self.faults = {}, {}, [], []
+        self.store = None  # the folder of a Xet store
         self.tokens = {WRITER: "write", READER: "read"}
         self.lock = threading.RLock()
         self.on_request = lambda method, path: None
@@ -316,6 +329,14 @@ class Handler(BaseHTTPRequestHandler):
             found.append({"path": name, "uploadMode": "lfs" if is_lfs(name) else "regular", "shouldIgnore": drop, **oid})
         return {"files": found}, {}
 
+    def xet_token(self, repo, revision):
+        self.repository(repo, write=True)
+        if self.hub.store is None:
+            raise Answer(404, code="NotFound")
+        about = {"casUrl": f"local://{self.hub.store}", "accessToken": "t", "exp": int(time.time()) + 3600}
+        headers = {"X-Xet-Cas-Url": about["casUrl"], "X-Xet-Access-Token": "t", "X-Xet-Token-Expiration": str(about["exp"])}
+        return about, headers
+
     def batch(self, repo):
         self.repository(repo, write=True)
         found = []
@@ -353,6 +374,9 @@ class Handler(BaseHTTPRequestHandler):
                 case "file":
                     files[value["path"]] = base64.b64decode(value["content"])
                 case "lfsFile":
+                    if value["oid"] not in self.hub.objects and self.hub.store is not None:
+                        files[value["path"]] = Stored(value["oid"], value["size"])
+                        continue
                     if value["oid"] not in self.hub.objects:
                         raise Answer(400, {"error": f"LFS object {value['oid']} was never uploaded"})
                     files[value["path"]] = self.hub.objects[value["oid"]]
@@ -393,6 +417,7 @@ ROUTES = (
     ("POST", f"/api/models/{REPO}/tag/{REVISION}", Handler.tag),
     ("POST", f"/api/models/{REPO}/preupload/{REVISION}", Handler.preupload),
     ("POST", f"/api/models/{REPO}/commit/{REVISION}", Handler.send),
+    ("GET", f"/api/models/{REPO}/xet-write-token/{REVISION}", Handler.xet_token),
     ("POST", rf"/{REPO}\.git/info/lfs/objects/batch", Handler.batch),
     ("POST", rf"/{REPO}\.git/info/lfs/verify", Handler.verify),
     ("PUT", r"/objects/(?P<oid>[0-9a-f]{64})", Handler.put),
@@ -405,6 +430,8 @@ def is_lfs(name):
 
 
 def sha256(content):
+    if isinstance(content, Stored):
+        return content.oid
     return hashlib.sha256(content).hexdigest()
 
 

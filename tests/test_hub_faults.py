@@ -255,6 +255,23 @@ def test_branches_and_proposals(hub, said, model):
     assert [ref for ref in hub.repositories[REPO].refs if ref.startswith("refs/pr/")] == ["refs/pr/1"]
 
 
+def test_by_way_of_xet(hub, staged, tmp_path):
+    """As it is sent where hf_xet is installed: large files go to its store, here a folder, and the commit names their hashes."""
+    hub.store = tmp_path / "store"
+    hub.store.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_XET"}
+    command = [sys.executable, "-m", "vit_zoo.cli", "publish", "tiny", REPO, "--license", "mit", *QUICK, "--json"]
+    for changed in (True, False):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert bool(json.loads(done.stdout)["changed"]) == changed
+        assert commits(hub) == 1
+    assert hub.asked("GET", "/xet-write-token/")
+    assert not hub.asked("PUT")
+    assert hub.files(REPO)["model.safetensors"].oid == sha256((staged / "model.safetensors").read_bytes())
+    assert sum(path.stat().st_size for path in hub.store.rglob("*") if path.is_file()) > 100_000
+
+
 def test_the_repositorys_gitignore(hub, said, model):
     hub.push(REPO, {".gitignore": b"# large\n*.safetensors\n"})
     code, _, err = publish(said)
