@@ -9,7 +9,7 @@ from typing import Any
 from svg import ACCENT, INK, LINE, OTHER, picture, rect, text
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
-LEFT, BAR, ROW = 430, 300, 30
+LEFT, BAR, ROW = 500, 280, 30
 INTRODUCTION = """# Benchmarks
 
 <!-- made by docs/make from benchmarks/results -->
@@ -56,7 +56,7 @@ def _bars(result: dict[str, Any]) -> str:
     for index, claim in enumerate(claims):
         y = index * ROW
         share = min(1.0, 0.6 * claim["value"] / claim["line"]) if claim["line"] else 0.0
-        parts.append(text(LEFT - 12, y + 17, claim["name"][:68], anchor="end", size=12))
+        parts.append(text(LEFT - 12, y + 17, claim["name"][:82], anchor="end", size=12))
         parts.append(rect(LEFT, y + 5, BAR * share, 16, fill=ACCENT if claim["met"] else OTHER, opacity=0.85))
         parts.append(text(LEFT + BAR + 10, y + 17, f"{claim['value']:.3g}{claim['unit']}", size=12, colour=INK))
         parts.append(rect(goal, y + 1, 1.5, 24, fill=LINE))

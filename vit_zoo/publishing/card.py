@@ -176,14 +176,19 @@ def _preprocessing(config: ModelConfig) -> str:
 
 
 def _terms(config: ModelConfig) -> str:
-    licence = "unknown: nobody stated one" if config.licence is None else config.licence
+    licence = "unknown: nobody stated one" if config.licence is None else _plain(config.licence)
     if config.licence_link is not None:
-        licence += f" ({config.licence_link})"
+        licence += f" ({_plain(config.licence_link)})"
     lines = [f"Licence of the weights: {licence}."]
     if config.source is not None:
-        linked = SOURCE.sub(lambda m: f"[{m[1]}](https://huggingface.co/{m[1]}){m[2] or ''}", config.source)
+        linked = SOURCE.sub(lambda m: f"[{m[1]}](https://huggingface.co/{m[1]}){m[2] or ''}", _plain(config.source))
         lines.append(f"Origin: {linked}. vitzoo made the files of this repository from them.")
     return "\n\n".join(lines)
+
+
+def _plain(words: str) -> str:
+    """Somebody else's words, on one line and without markup."""
+    return " ".join(words.split()).replace("<", "&lt;")
 
 
 def _front(config: ModelConfig, profile: Profile, tag: Tag | None, kept: Mapping[str, Any]) -> dict[str, Any]:
