@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NODE = ROOT / "tests" / "node" / "node_modules"
 HELD_OUT = ROOT / "zoo" / "vit_digits" / "held_out"
 WIDTHS = {"desktop": 1280, "phone": 390}
+SCHEMES = {"desktop": "light", "phone": "dark"}
 UNDER = "vitzoo"  # a site of a project lies under its name
 
 
@@ -95,9 +96,8 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 def address(site):
     """Of the site, with what the live page runs."""
     required("onnxruntime-web", NODE / "onnxruntime-web")
+    subprocess.run([sys.executable, ROOT / "docs" / "make", "--live"], check=True, stdout=subprocess.DEVNULL)
     made = ROOT / "docs" / "assets" / "live" / "made"
-    if not made.is_dir():
-        subprocess.run([sys.executable, ROOT / "docs" / "make", "--live"], check=True, stdout=subprocess.DEVNULL)
     shutil.copytree(made, site / "assets" / "live" / "made", dirs_exist_ok=True)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=site.parent))
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -121,7 +121,10 @@ def browser():
     found.quit()
 
 
-def resize(browser, width):
+def resize(browser, kind):
+    width = WIDTHS[kind]
+    scheme = {"name": "prefers-color-scheme", "value": SCHEMES[kind]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     )
@@ -148,7 +151,7 @@ LOOK = """return {
 def test_every_page(site, address, browser, width):
     """No complaint in the console, no broken picture, nothing wider than the window, nothing asked of another host."""
     axe = (Path(required("axe-core", NODE / "axe-core")) / "axe.min.js").read_text()
-    resize(browser, WIDTHS[width])
+    resize(browser, width)
     faults = []
     for name in pages_of(site):
         if name == "404.html":
@@ -172,7 +175,7 @@ def shown(browser):
 
 
 def test_the_zoos_table_sorts_and_filters(address, browser):
-    resize(browser, WIDTHS["desktop"])
+    resize(browser, "desktop")
     browser.get(f"{address}zoo/")
     everything = shown(browser)
     assert len(everything) > 400
@@ -200,6 +203,8 @@ def test_the_zoos_table_sorts_and_filters(address, browser):
 
 PAINT = """
 const [values, done] = arguments, paper = document.querySelector(".live-paper"), pen = paper.getContext("2d");
+const answer = document.querySelector(".live-answer");
+answer.dataset.digit = "?";
 pen.clearRect(0, 0, paper.width, paper.height);
 values.forEach((value, at) => {
   pen.globalAlpha = value;
@@ -209,13 +214,14 @@ pen.globalAlpha = 0.001;  // a touch of the pen, so that the page reads what is 
 for (const type of ["pointerdown", "pointermove", "pointerup"])
   paper.dispatchEvent(new PointerEvent(type, { pointerId: 1, clientX: paper.getBoundingClientRect().x + 128,
                                                clientY: paper.getBoundingClientRect().y + 128, bubbles: true }));
-setTimeout(() => done(document.querySelector(".live-answer").dataset.digit), 150);
+const look = () => (answer.dataset.digit === "?" ? setTimeout(look, 20) : done(answer.dataset.digit));
+look();
 """
 
 
 def test_the_live_page_reads_digits(address, browser):
     """Held-out digits, two of each class, painted on the page's paper."""
-    resize(browser, WIDTHS["desktop"])
+    resize(browser, "desktop")
     browser.get(f"{address}live/")
     from selenium.webdriver.support.ui import WebDriverWait
 

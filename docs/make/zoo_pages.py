@@ -41,6 +41,7 @@ def pages() -> dict[str, str]:
     found = {"zoo/index.md": _index()}
     for name in families():
         found[f"zoo/{name}.md"] = _family(name)
+    found["reference/keys.md"] = _keys()
     return found
 
 
@@ -174,10 +175,23 @@ def _origin(text: str) -> str:
     return re.sub(r"([*_])", r"\\\1", " ".join(lines))
 
 
+def _keys() -> str:
+    """Every table by which a foreign file is read."""
+    words = (
+        "Each library's names for our tensors: the tables by which its files are read and, where it is a target of "
+        "`vitzoo convert`, written. `{i}` is the number of the block. A pattern of [einops](https://einops.rocks) turns "
+        "theirs into ours; read backwards it is the inverse. Names without a line are those of timm, which are ours."
+    )
+    maps = [_key_map(dialect) for dialect in DIALECTS if any(rule.theirs != (rule.ours,) for rule in dialect.rules)]
+    return "\n\n".join([f"# Key maps\n\n{MADE}", words, *(each.replace("### ", "## ", 1) for each in maps)]) + "\n"
+
+
 def _key_map(dialect: Dialect) -> str:
-    """The table by which a dialect is read and written."""
+    """The table by which a dialect is read and written, but for names that are the same."""
     rows = []
     for rule in dialect.rules:
+        if rule.theirs == (rule.ours,) and rule.pattern is None:
+            continue
         theirs = "<br>".join(f"`{name}`" for name in rule.theirs)
         rows.append((f"`{rule.ours}`", theirs, f"`{rule.pattern}`" if rule.pattern else ""))
     return f"### {dialect.name}\n\n{_table(('ours', 'theirs', 'rearranged'), rows)}"
