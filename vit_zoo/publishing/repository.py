@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from vit_zoo.errors import InputError
 from vit_zoo.files import write_text
@@ -76,7 +77,7 @@ def checked(plan: Plan, source: Source) -> Source:
             f"{source.config.name} has RANDOM WEIGHTS: nobody would be served by them", hint="--random-weights publishes them"
         )
     config = checked_licence(source.config, plan.licence)
-    return source if config is source.config else Source(**{**vars(source), "config": config})
+    return replace(source, config=config)
 
 
 def staged_at(plan: Plan, source: Source, folder: Path, note: Note) -> Published:
@@ -88,7 +89,7 @@ def staged_at(plan: Plan, source: Source, folder: Path, note: Note) -> Published
         found = _published(plan, staging, items)
         with writing(folder):
             staging.folder.replace(folder)
-    return Published(**{**vars(found), "folder": folder})
+    return replace(found, folder=folder)
 
 
 def published(plan: Plan, source: Source, note: Note) -> Published:
@@ -114,7 +115,7 @@ def published(plan: Plan, source: Source, note: Note) -> Published:
                 hub, remote, items, message=message, revision=plan.revision, private=plan.private,
                 create_pr=plan.create_pr, tag=plan.tag,
             )  # fmt: skip
-    return Published(**{**vars(found), "sent": sent})
+    return replace(found, sent=sent)
 
 
 def _whole(
@@ -124,14 +125,14 @@ def _whole(
     theirs: str | None,
     record: str | None,
     note: Note,
-    reports: dict[str, Any] | None = None,
+    reports: Mapping[str, str | None] = MappingProxyType({}),
 ) -> tuple[Staging, list[Item]]:
     """The staged folder with its card, and what is in it. A verdict and a measurement that stand, of the same bytes, stay."""
     with writing(folder):
         folder.mkdir()
     staging = stage(source, folder, without=plan.without, formats=plan.formats, calibrate=plan.calibrate, note=note)
     for name, report in staging.files.items():
-        _keep_verdict(folder / f"{name}.parity.json", report, (reports or {}).get(f"{name}.parity.json"), staging, name)
+        _keep_verdict(folder / f"{name}.parity.json", report, reports.get(f"{name}.parity.json"), staging, name)
     files = [Item(name, folder / name) for name in staging.files]
     measured = measure(files, staging.profile.source.config, Record.read(record))
     write_text(folder / RECORD, measured.dumps())
