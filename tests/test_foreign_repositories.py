@@ -202,6 +202,21 @@ def test_as_published(name):
     assert (raw.mean, raw.std) == ((0.0,) * 3, (1.0,) * 3)
 
 
+HOSTILE = [None, True, "x", [], {}, [1], 1e-320, -1, 10**400, {"height": "x"}, {"shortest_edge": []}]
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=lambda value: str(value)[:20])
+def test_values_of_another_type_say_nothing(value):
+    """Each key of real configs with a value that its library never writes: a Preprocess or None, never another error."""
+    documents = [(of_hf, document) for document, _ in AS_PUBLISHED.values()]
+    documents.append(
+        (of_timm, {"input_size": [3, 8, 8], "interpolation": "bicubic", "crop_pct": 0.9, "mean": [0.5], "std": [0.5]})
+    )
+    for read, document in documents:
+        for key in document:
+            assert read({**document, key: value}) is None or isinstance(read({**document, key: value}), Preprocess)
+
+
 @pytest.mark.parametrize("change", [{"interpolation": "lanczos"}, {"crop_mode": "border"}, {"crop_pct": 1.5}, {"mean": None}])
 def test_what_timm_says_otherwise(change):
     cfg = {"input_size": [3, 224, 224], "interpolation": "bicubic", "crop_pct": 0.9, "mean": [0.5] * 3, "std": [0.5] * 3}

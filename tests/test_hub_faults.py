@@ -21,8 +21,8 @@ from loopback_hub import READER, WRITER, Fault, Hub, git_oid, sha256
 import vit_zoo
 from vit_zoo.cli.commands import vitzoo
 from vit_zoo.cli.edge import _run
+from vit_zoo.files.sniff import git_oid as our_git_oid
 from vit_zoo.hub import conversation
-from vit_zoo.hub.fetching import git_oid as our_git_oid
 
 # how huggingface_hub 2.4 uploads a file, which httpx2 would have otherwise
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -324,6 +324,18 @@ def test_reports(hub, said, model):
     code, _, err = said("publish", "tiny", REPO, *keep)
     assert (code, "other weights" in err) == (3, True)
     assert commits(hub) == done
+
+
+def test_what_lies_in_the_folder(hub, said, model):
+    """A file that is left out is left out; one that is no plain file may not have the name of one."""
+    assert said("export", "tiny", "--onnx", "--fp16", "-o", "tiny", "--verify", "quick")[0] == 0
+    code, _, err = publish(said)
+    assert (code, "vit_ti16.onnx: left out, as asked" in err) == (0, True)
+    assert not [name for name in hub.files(REPO) if name.startswith("onnx/")]
+    Path("tiny/vit_ti16.onnx").unlink()
+    assert said("export", "tiny", "--onnx", "--include", "softmax", "-o", "tiny/model.onnx", "--verify", "quick")[0] == 0
+    code, _, err = publish(said)
+    assert (code, "has the name of one: rename it" in err) == (2, True)
 
 
 def test_random_weights(hub, said, folder):

@@ -44,7 +44,7 @@ MODELS = {
 }  # fmt: skip
 NOT_FOR = {  # of all clients, these cannot load it
     "dinov2": {"optimum"}, "registers": {"optimum"}, "ijepa": {"optimum"}, "siglip": {"optimum"},
-    "dinov3": {"timm", "optimum"}, "clip": {"timm", "transformers.js"},
+    "dinov3": {"timm", "optimum"}, "clip": {"timm", "transformers.js", "optimum"},
 }  # fmt: skip
 THEIRS = {"clip": {"logits": "image_embeds"}}  # transformers' word for a value of ours
 CLASSIFIERS = ("vit", "distilled", "deit3")  # timm's model gives logits; the others' is pooled
@@ -214,14 +214,14 @@ def blocks(published, name, kind):
     return re.findall(rf"```{kind}\n(.*?)```", card, re.DOTALL)
 
 
-@pytest.mark.parametrize("name", ["vit", "registers", "siglip"])
+@pytest.mark.parametrize("name", ["vit", "deit3", "registers", "dinov3", "siglip", "clip"])
 def test_snippets_run(published, name):
     """Every Python block of the card but optimum's, which is of another environment, as a reader pastes it."""
     folder = published.folder / f"reader-{name}"
     folder.mkdir()
     shutil.copy(HERE.parent / "zoo" / "photos" / "cat.jpg", folder / "image.jpg")
     found = [block for block in blocks(published, name, "python") if "optimum" not in block]
-    assert len(found) == 4
+    assert len(found) == len({*published.clients[name]} & {"vit_zoo", "timm", "transformers", "onnxruntime"})
     for block in found:
         code = f"import sys, warnings\nwarnings.simplefilter('ignore')\nsys.path.insert(0, {str(HERE)!r})\nimport peers\n{block}"
         done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=published.environment, capture_output=True, text=True)
@@ -251,5 +251,7 @@ def test_the_card_states_licence_and_origin(published):
     front, text = split_card(published.hub.files("org/second")["README.md"].decode())
     head = published.hub.repositories[repo_of("vit")].at("main").oid
     assert front["license"] == "apache-2.0"
+    assert "q8" not in text  # it was left out
+    assert '{ dtype: "fp32" }' in text
     assert front["base_model"] == [repo_of("vit")]
     assert f"{repo_of('vit')}](https://huggingface.co/{repo_of('vit')})@{head}" in text

@@ -66,9 +66,10 @@ class MissingDependency(VitzooError, ImportError):
 
 
 class HubError(VitzooError, OSError):
-    """The Hub, the network, authentication, or being offline."""
+    """The Hub, the network, authentication, or being offline; `passing`: the same may succeed a moment later."""
 
     code = 5
+    passing = False
 
 
 class Unreachable(HubError):

@@ -307,10 +307,10 @@ def publish(
     """
     from vit_zoo.publishing.repository import Plan, published, staged_at
 
-    for kind in formats:
-        if kind not in ("torchscript", "pt2"):
-            raise InputError(f"no format '{kind}' to publish beside ONNX; there are torchscript, pt2")
-    plan = Plan(repo, revision, private, create_pr, tag, licence, message, formats, without, calibrate, random=random_weights)
+    plan = Plan(
+        repo=repo, revision=revision, private=private, create_pr=create_pr, tag=tag, licence=licence, message=message,
+        formats=formats, without=without, calibrate=calibrate, random=random_weights,
+    )  # fmt: skip
     source = find_source(model, **facts)
     if source.tensors is None and not random_weights:
         source = find_weights(model, **facts)

@@ -53,24 +53,21 @@ class Conversation:
         Raises HubError, CannotWrite for a full disk.
         """
         wait = FIRST_WAIT
-        for attempt in range(TRIES):
+        for tries_left in reversed(range(TRIES)):
             try:
-                return call()
-            except VitzooError:
-                raise
-            except Exception as error:  # httpx, OSError, ValueError, RuntimeError: whatever the library lets through
-                told = self._told(error)
-                passing = is_passing(error)
-                if not passing or attempt == TRIES - 1 or self.remaining < wait:
-                    found = settled() if passing else None
-                    if found is not None:
-                        return found
-                    raise told from None
-            time.sleep(wait)
-            wait *= 2
-            found = settled()
-            if found is not None:
-                return found
+                return self.once(call)
+            except HubError as error:
+                if not error.passing:
+                    raise
+                last = not tries_left or self.remaining < wait
+                if not last:
+                    time.sleep(wait)
+                    wait *= 2
+                found = settled()
+                if found is not None:
+                    return found
+                if last:
+                    raise
         raise AssertionError
 
     def once(self, call: Callable[[], T]) -> T:
@@ -79,8 +76,11 @@ class Conversation:
             return call()
         except VitzooError:
             raise
-        except Exception as error:  # as in `again`
-            raise self._told(error) from None
+        except Exception as error:  # httpx, OSError, ValueError, RuntimeError: whatever the library lets through
+            told = self._told(error)
+            if isinstance(told, HubError):
+                told.passing = is_passing(error)
+            raise told from None
 
     def _told(self, error: Exception) -> VitzooError:
         """The error in our words, by the first cause that says something."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import HubError, InputError, RefusedContent, Unreachable, VitzooError
 from vit_zoo.files.checkpoints import NAMES
-from vit_zoo.files.sniff import read_json, sha256_of
+from vit_zoo.files.sniff import git_oid, read_json, sha256_of
 from vit_zoo.hub.conversation import Conversation, conversation
 
 if TYPE_CHECKING:
@@ -147,15 +146,6 @@ def _is_whole(path: Path, file: RepoSibling) -> bool:
     if file.lfs is not None:
         return sha256_of(path) == file.lfs.sha256
     return file.blob_id is None or git_oid(path) == file.blob_id
-
-
-def git_oid(path: Path) -> str:
-    """The name that git gives to a file's content."""
-    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _cached(address: Address, files: Sequence[str] | None) -> Fetched:

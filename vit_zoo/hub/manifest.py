@@ -9,7 +9,8 @@ from pathlib import Path
 
 from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files import sha256_of, sniff
-from vit_zoo.hub.fetching import TERMS, git_oid
+from vit_zoo.files.sniff import git_oid
+from vit_zoo.hub.fetching import TERMS
 
 # by suffix, what a repository of a model may hold; never a bare pickle
 TEXT = (".json", ".md", ".txt")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import HubError, InputError
-from vit_zoo.hub.conversation import Conversation
+from vit_zoo.hub.conversation import LOG_IN, Conversation
 from vit_zoo.hub.manifest import Item
 
 if TYPE_CHECKING:
@@ -93,14 +94,13 @@ def read_text(hub: Conversation, remote: Remote, name: str) -> str | None:
     if known is None or known.size > SMALL:
         return None
     path = hub.again(lambda: hub.api.hf_hub_download(remote.repo, name, revision=remote.head))
-    with open(path, "rb") as file:  # noqa: PTH123
-        return file.read().decode(errors="replace")
+    return Path(path).read_bytes().decode(errors="replace")
 
 
 def check_token(hub: Conversation) -> None:
     """Raise HubError unless there is a token, and the Hub knows it: before any slow work."""
     if hub.token is None:
-        raise HubError("no token for the Hub", where=hub.what, hint="`hf auth login`, or set HF_TOKEN")
+        raise HubError("no token for the Hub", where=hub.what, hint=LOG_IN)
     hub.again(hub.api.whoami)
 
 
@@ -195,9 +195,9 @@ def _commit(
         """Was it heard although no answer came? Then one more would be a second one."""
         if create_pr:
             for reference in _proposals(hub, remote.repo) - before:
-                if _holds_all(hub, remote.repo, reference, items):
-                    sha = hub.api.model_info(remote.repo, revision=reference).sha
-                    return str(sha), f"{hub.api.endpoint}/{remote.repo}/discussions/{reference.rsplit('/', 1)[-1]}"
+                proposed = look(hub, remote.repo, reference)
+                if all(proposed.holds(item) for item in items):
+                    return str(proposed.head), f"{hub.api.endpoint}/{remote.repo}/discussions/{reference.rsplit('/', 1)[-1]}"
             return None
         now = look(hub, remote.repo, revision)
         if now.head == remote.head:
@@ -212,11 +212,6 @@ def _commit(
 def _proposals(hub: Conversation, repo: str) -> set[str]:
     found = hub.again(lambda: hub.api.list_repo_refs(repo, include_pull_requests=True))
     return {ref.ref for ref in found.pull_requests or ()}
-
-
-def _holds_all(hub: Conversation, repo: str, revision: str, items: Sequence[Item]) -> bool:
-    remote = Remote(repo, revision, exists=True, files=_files(hub, repo, revision), tags={})
-    return all(remote.holds(item) for item in items)
 
 
 def _read_back(hub: Conversation, repo: str, commit: str, items: Sequence[Item]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo import __version__
@@ -11,7 +11,7 @@ from vit_zoo.citations import citation_of
 from vit_zoo.errors import InputError
 from vit_zoo.hub.cards import joined_card, split_card
 from vit_zoo.hub.fetching import PREFIX
-from vit_zoo.publishing.clients import CLIENTS, Profile
+from vit_zoo.publishing.clients import CLIENTS, DTYPES, Profile
 from vit_zoo.publishing.snippets import snippets_of
 from vit_zoo.resolving import find, is_name
 from vit_zoo.zoo_folders import variants
@@ -40,20 +40,21 @@ def card_of(staging: Staging, repo: str, record: Record, theirs: str | None = No
     profile = staging.profile
     config = profile.source.config
     tag = tag_of(config)
+    dtypes = [dtype for name, dtype in DTYPES.items() if name in staging.files]
     kept, text = split_card(theirs or "")
     parts = [
         f"# {repo.rpartition('/')[2]}",
-        _lead(config),
-        _table(_facts(config, tag)),
+        _lead(profile),
+        _table(_facts(profile, tag)),
         "## Which client loads it",
-        _table([("client", "loads it", "how"), *_clients(profile)]),
+        _table([("client", "loads it", "how"), *_clients(profile, dtypes)]),
         "## Files and what they compute",
         "Each was run against the model in float32 and float64 before it was published; the report beside it has every figure.",
         _table(_files(staging.files, record)),
         _measured_on(record),
         *([] if config.preprocess is None else ["## Preprocessing", _preprocessing(config)]),
         "## How to use it",
-        *(f"{title}\n\n```{kind}\n{code}\n```" for title, kind, code in snippets_of(profile, repo)),
+        *(f"{title}\n\n```{kind}\n{code}\n```" for title, kind, code in snippets_of(profile, repo, dtypes)),
         "## Licence and origin",
         _terms(config),
         "## Citation",
@@ -64,7 +65,7 @@ def card_of(staging: Staging, repo: str, record: Record, theirs: str | None = No
         text = OURS.sub(lambda _: ours, text, count=1)
     else:
         text = f"\n{ours}\n" + (f"\n{text.strip()}\n" if text.strip() else "")
-    front = {**kept, **_front(config, profile, tag, kept)}
+    front = {**kept, **_front(profile, tag, kept)}
     return joined_card(front, text)
 
 
@@ -90,16 +91,18 @@ def tag_of(config: ModelConfig) -> Tag | None:
     return None
 
 
-def _lead(config: ModelConfig) -> str:
+def _lead(profile: Profile) -> str:
+    config = profile.source.config
     spec = config.spec
-    kind = "image classification" if spec.num_classes else "image features"
+    kind = "image classification" if profile.classifies else "image features"
     text = f"A Vision Transformer for {kind}: {spec.params:,} parameters, {spec.macs / 1e9:.3g} GMACs for an image."
     if config.random_seed is not None:
         text += "\n\n**RANDOM WEIGHTS**: this model is not trained; its answers mean nothing."
     return text
 
 
-def _facts(config: ModelConfig, tag: Tag | None) -> Rows:
+def _facts(profile: Profile, tag: Tag | None) -> Rows:
+    config = profile.source.config
     spec = config.spec
     height, width = spec.image_size
     rows: Rows = [
@@ -108,24 +111,24 @@ def _facts(config: ModelConfig, tag: Tag | None) -> Rows:
         ("image", f"{height} x {width}, {spec.channels} channels"),
         ("patch", f"{spec.patch_size[0]} x {spec.patch_size[1]}: {spec.tokens} tokens"),
         ("size", f"{spec.dim} wide, {spec.depth} blocks, {spec.heads} heads, MLP {spec.mlp_dim}"),
-        ("gives", f"{spec.num_classes:,} classes" if spec.num_classes else f"features of width {spec.dim}"),
+        ("gives", f"{spec.num_classes:,} classes" if profile.classifies else f"features of width {spec.num_classes or spec.dim}"),
     ]
     if tag is not None and tag.top1 is not None:
         rows.append(("ImageNet-1k top-1", f"{tag.top1} %, as reported by {tag.top1_by}; not measured here"))
     return rows
 
 
-def _clients(profile: Profile) -> Rows:
+def _clients(profile: Profile, dtypes: Sequence[str]) -> Rows:
     found: Rows = []
     for client in CLIENTS:
         if client in profile.reasons:
             found.append((client, "no", profile.reasons[client]))
         else:
-            found.append((client, "yes", _how(client, profile)))
+            found.append((client, "yes", _how(client, profile, dtypes)))
     return found
 
 
-def _how(client: str, profile: Profile) -> str:
+def _how(client: str, profile: Profile, dtypes: Sequence[str]) -> str:
     match client:
         case "vit_zoo":
             return f"vitzoo {__version__} or later"
@@ -136,7 +139,7 @@ def _how(client: str, profile: Profile) -> str:
                 return "as TimmWrapperModel, with timm installed"
             return f"{profile.architecture}, from transformers.safetensors; 4.52 or later (earlier ones load random weights)"
         case "transformers.js":
-            return "onnx/, in fp32, fp16 and q8"
+            return f"onnx/, in {', '.join(dtypes)}"
         case "optimum":
             return "onnx/, optimum-onnx"
     return "onnx/"
@@ -191,13 +194,14 @@ def _plain(words: str) -> str:
     return " ".join(words.split()).replace("<", "&lt;")
 
 
-def _front(config: ModelConfig, profile: Profile, tag: Tag | None, kept: Mapping[str, Any]) -> dict[str, Any]:
+def _front(profile: Profile, tag: Tag | None, kept: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of the front matter that are ours to state."""
+    config = profile.source.config
     clients = [name for name in ("timm", "transformers", "transformers.js", "onnx") if name in (*profile.clients, "onnx")]
     tags = list(dict.fromkeys([*_list(kept.get("tags")), "vitzoo", "vision-transformer", *clients]))
     front: dict[str, Any] = {
         "library_name": "transformers" if profile.architecture else "timm" if "timm" in profile.clients else "vitzoo",
-        "pipeline_tag": "image-classification" if config.spec.num_classes else "image-feature-extraction",
+        "pipeline_tag": "image-classification" if profile.classifies else "image-feature-extraction",
         "tags": tags,
     }
     if config.licence is not None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 THEIRS = "transformers.safetensors"
 # the model types of transformers.js whose class takes what our graph gives; CLIP's asks for other names
 BROWSER = ("vit", "deit", "ijepa", "dinov2", "dinov2_with_registers", "dinov3_vit", "siglip_vision_model")
+DTYPES = {"onnx/model.onnx": "fp32", "onnx/model_fp16.onnx": "fp16", "onnx/model_quantized.onnx": "q8"}  # transformers.js's
 CLIENTS = ("vit_zoo", "timm", "transformers", "transformers.js", "optimum", "onnxruntime")
 
 
@@ -45,6 +46,12 @@ class Profile:
         return None if not found else str(found[0])
 
     @property
+    def classifies(self) -> bool:
+        """Whether its logits are of classes; CLIP's are an embedding."""
+        known = self.architecture is None or "ForImageClassification" in self.architecture
+        return known and self.source.config.spec.num_classes > 0
+
+    @property
     def outputs(self) -> tuple[str, ...]:
         """Those that clients expect of the ONNX file."""
         spec = self.source.config.spec
@@ -61,8 +68,7 @@ def profile_of(source: Source, *, onnx: bool = True) -> Profile:
     timm = _fit("timm", source, reasons, "timm")
     if timm is not None:  # the class token's position may lie elsewhere, for the same function
         source = replace(source, config=source.config.replace(spec=timm.form.spec), tensors=timm.form.tensors)
-        if timm.form.tensors != timm.tensors and set(timm.tensors) != set(timm.form.spec.shapes()):
-            raise AssertionError("timm's names are not ours")
+        assert set(timm.tensors) == set(timm.form.spec.shapes())  # timm's names are ours: one file is both's
     hf = _fit("hf", source, reasons, "transformers")
     document: dict[str, Any] = {}
     preprocessor = None
@@ -77,9 +83,10 @@ def profile_of(source: Source, *, onnx: bool = True) -> Profile:
         assert timm.config is not None
         document |= timm.config
     document |= source.config.document()
+    found = Profile(source, document, None if hf is None else hf.tensors, preprocessor, reasons)
     kind = None if hf is None else str(document["model_type"])
     if not onnx:
-        reasons |= dict.fromkeys(("transformers.js", "optimum", "onnxruntime"), "no ONNX file was asked for")
+        reasons |= dict.fromkeys(("transformers.js", "optimum", "onnxruntime"), "model.onnx was left out")
     elif kind is None:
         reasons |= dict.fromkeys(("transformers.js", "optimum"), "it is no model of transformers")
     else:
@@ -87,9 +94,9 @@ def profile_of(source: Source, *, onnx: bool = True) -> Profile:
             reasons["transformers.js"] = f"its {kind} asks for other outputs"
         elif preprocessor is None:
             reasons["transformers.js"] = "nothing says how images are prepared"
-        if not source.config.spec.num_classes:
+        if not found.classifies:
             reasons["optimum"] = "it has no class for features of images"
-    return Profile(source, document, None if hf is None else hf.tensors, preprocessor, reasons)
+    return found
 
 
 def _fit(target: str, source: Source, reasons: dict[str, str], client: str) -> Fit | None:

@@ -20,7 +20,7 @@ from vit_zoo.hub.sending import Sent, check_tag, check_token, look, read_text, s
 from vit_zoo.parity.report import ParityReport
 from vit_zoo.publishing.card import card_of, checked_licence
 from vit_zoo.publishing.measuring import RECORD, Record, measure
-from vit_zoo.publishing.staging import Staging, stage
+from vit_zoo.publishing.staging import PROGRAMS, STANDARD, Staging, stage
 from vit_zoo.sources import Source
 
 if TYPE_CHECKING:
@@ -65,6 +65,12 @@ def checked(plan: Plan, source: Source) -> Source:
     address = Address.parse(plan.repo)
     if plan.repo.startswith("hf-hub:") or address.revision is not None:
         raise InputError("name the repository as ORG/NAME; --revision names a branch", where=plan.repo)
+    for what, asked, known in (("format", plan.formats, PROGRAMS), ("precision", plan.without, STANDARD)):
+        for name in asked:
+            if name not in known:
+                raise InputError(f"no {what} '{name}' here; there are {', '.join(known)}")
+    if plan.calibrate is not None and "int8" in plan.without:
+        raise InputError("calibration is for int8, which is left out")
     if plan.tag is not None and plan.create_pr:
         raise InputError("a tag is of a commit on a branch, not of a pull request")
     for name, value in (("revision", plan.revision), ("tag", plan.tag)):

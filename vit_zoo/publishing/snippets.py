@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from vit_zoo.publishing.clients import Profile
 
@@ -40,7 +40,7 @@ print(model.config.id2label[logits.argmax().item()])"""),
     "transformers.js": ("transformers.js:", "js", """\
 import {{ pipeline }} from "@huggingface/transformers";
 
-const classify = await pipeline("image-classification", "{repo}", {{ dtype: "q8" }});
+const classify = await pipeline("image-classification", "{repo}", {{ dtype: "{dtype}" }});
 console.log(await classify("image.jpg"));"""),
     "optimum": ("optimum-onnx:", "python", """\
 from optimum.onnxruntime import ORTModelForImageClassification
@@ -82,17 +82,18 @@ with torch.inference_mode():
     "transformers.js": ("transformers.js:", "js", """\
 import {{ pipeline }} from "@huggingface/transformers";
 
-const extract = await pipeline("image-feature-extraction", "{repo}", {{ dtype: "q8" }});
+const extract = await pipeline("image-feature-extraction", "{repo}", {{ dtype: "{dtype}" }});
 console.log((await extract("image.jpg")).dims);"""),
 }  # fmt: skip
 
 
-def snippets_of(profile: Profile, repo: str) -> Iterator[tuple[str, str, str]]:
-    """A title, the language, and the code for each client that loads the repository."""
+def snippets_of(profile: Profile, repo: str, dtypes: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """A title, the language, and the code for each client that loads the repository; `dtypes` are those of its ONNX files."""
     config = profile.source.config
-    classify = config.spec.num_classes > 0 and config.preprocess is not None
+    classify = profile.classifies and config.preprocess is not None
     height, width = config.spec.image_size
     words = {"repo": repo, "channels": config.spec.channels, "height": height, "width": width, "value": profile.outputs[-1]}
+    words["dtype"] = "q8" if "q8" in dtypes else "fp32"
     words["auto"] = profile.architecture or "AutoModel"
     for client, (title, kind, code) in (CLASSIFY if classify else FEATURES).items():
         if client in profile.clients:

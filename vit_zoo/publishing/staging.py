@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -57,11 +57,6 @@ def stage(
     note: Note,
 ) -> Staging:
     """Fill an empty folder. Raises CheckFailed for an artifact whose verdict is missing, not good, or of another file."""
-    for name in without:
-        if name not in STANDARD:
-            raise InputError(f"'{name}' is nothing that can be left out; there are {', '.join(STANDARD)}")
-    if calibrate is not None and "int8" in without:
-        raise InputError("calibration is for int8, which is left out")
     home = _home(source)
     if home is not None:
         check_no_secrets(home)
@@ -72,7 +67,9 @@ def stage(
     _write_model(profile, folder)
     live = Live(profile.source)
     if home is not None:
-        _take(home, source, staging, note)
+        _take(home, source, staging, [f"onnx/{SLOTS[name]}.onnx" for name in without], note)
+    if calibrate is not None and f"onnx/{SLOTS['int8']}.onnx" in staging.files:
+        raise InputError("calibration is for an int8 file to make, and the folder has one", where=home)
     for precision in STANDARD:
         name = f"onnx/{SLOTS[precision]}.onnx"
         if precision not in without and name not in staging.files:
@@ -115,9 +112,9 @@ def _write_json(path: Path, document: Any) -> None:
     write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
-def _take(home: Path, source: Source, staging: Staging, note: Note) -> None:
+def _take(home: Path, source: Source, staging: Staging, left_out: Collection[str], note: Note) -> None:
     """The licence's text, and files that were exported from this model; what does not go along is told."""
-    for path in sorted(p for p in (*home.iterdir(), *(home / "onnx").glob("*")) if p.is_file()):
+    for path in sorted(p for part in (home, home / "onnx", home / "programs") for p in part.glob("*") if p.is_file()):
         if path.parent == home and TERMS.fullmatch(path.name):
             _copy(path, staging.folder / path.name)
             continue
@@ -138,11 +135,15 @@ def _take(home: Path, source: Source, staging: Staging, note: Note) -> None:
         elif about.export.get("placement", "inline") != "inline":
             staging.unsent.append(f"{path.name}: its weights are in another file; it is made anew")
         else:
+            name = _name_of(about, staging.profile)
+            if name in left_out:
+                staging.unsent.append(f"{path.name}: left out, as asked")
+                continue
             note(f"taking {path.name}")
-            _take_artifact(path, about, staging, source)
+            _take_artifact(path, about, name, staging, source)
 
 
-def _take_artifact(path: Path, about: Description, staging: Staging, source: Source) -> None:
+def _take_artifact(path: Path, about: Description, name: str, staging: Staging, source: Source) -> None:
     """An exported file, if it has a good verdict, of these bytes, and was made from these weights."""
     report = read_report(path)
     again = f"`vitzoo export` makes it anew; or move {path.name} away"
@@ -155,7 +156,6 @@ def _take_artifact(path: Path, about: Description, staging: Staging, source: Sou
     whose = (source.tensors, staging.profile.source.tensors)  # as it lies there, and as it is sent
     if not any(is_made_from(about, tensors) for tensors in whose if tensors is not None):
         raise CheckFailed("was exported from other weights than the model's", where=path, hint=again)
-    name = _name_of(about, staging.profile)
     if name in staging.files:
         raise InputError(f"two files would be {name}: the second is {path.name}", where=path.parent, hint="move one away")
     target = staging.folder / name
@@ -183,7 +183,11 @@ def _name_of(about: Description, profile: Profile) -> str:
         return f"programs/{profile.source.config.name}{SUFFIX[about.format]}"
     plain = not {"include", "dynamic"} & set(about.export) and tuple(about.export.get("outputs", ())) == profile.outputs
     precision = str(about.export.get("precision", "fp32")).partition("-")[0]
-    return f"onnx/{SLOTS[precision]}.onnx" if plain else f"onnx/{about.path.name}"
+    if plain:
+        return f"onnx/{SLOTS[precision]}.onnx"
+    if about.path.stem in SLOTS.values():  # clients look for a plain file there
+        raise InputError("is no plain file, and has the name of one: rename it", where=about.path)
+    return f"onnx/{about.path.name}"
 
 
 def _export_onnx(live: Live, staging: Staging, name: str, precision: str, calibrate: str | os.PathLike[str] | None) -> None:

@@ -7,10 +7,8 @@ lie in the middle of a pixel, transformers rounds down and timm to even: one pix
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
-
-from pydantic import ValidationError
 
 from vit_zoo.errors import NotRepresentable
 from vit_zoo.preprocess import Preprocess
@@ -23,6 +21,18 @@ CLOSE = 1e-6  # of a rescale_factor that was written with few digits
 
 def of_timm(config: Mapping[str, Any]) -> Preprocess | None:
     """From `pretrained_cfg`, or the same keys at the top of an older config."""
+    return _or_none(_of_timm, config)
+
+
+def _or_none(read: Callable[[Mapping[str, Any]], Preprocess | None], config: Mapping[str, Any]) -> Preprocess | None:
+    """What is read of a config; nothing where its values are of other types than its library writes."""
+    try:
+        return read(config)
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        return None
+
+
+def _of_timm(config: Mapping[str, Any]) -> Preprocess | None:
     cfg = config.get("pretrained_cfg")
     cfg = cfg if isinstance(cfg, Mapping) else config
     size, interpolation = cfg.get("input_size"), cfg.get("interpolation")
@@ -70,6 +80,10 @@ def _share(side: int, edge: int) -> float:
 
 def of_hf(config: Mapping[str, Any]) -> Preprocess | None:
     """From preprocessor_config.json."""
+    return _or_none(_of_hf, config)
+
+
+def _of_hf(config: Mapping[str, Any]) -> Preprocess | None:
     kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
     if config.get("do_resize", True) is not True or config.get("do_rescale", True) is not True:
         return None
@@ -118,13 +132,10 @@ def to_hf(preprocess: Preprocess) -> dict[str, Any]:
     return {**found, "image_mean": list(preprocess.mean), "image_std": list(preprocess.std)}
 
 
-def _valid(**fields: Any) -> Preprocess | None:
+def _valid(**fields: Any) -> Preprocess | None:  # pydantic's error is a ValueError
     for key in ("mean", "std"):
         value = fields[key]
         if not isinstance(value, list | tuple) or not all(isinstance(x, int | float) for x in value):
             return None
         fields[key] = tuple(float(x) for x in value)
-    try:
-        return Preprocess.model_validate(fields)
-    except ValidationError:
-        return None
+    return Preprocess.model_validate(fields)

@@ -105,7 +105,7 @@ def config_of(dialect: str, spec: ViTSpec, labels: tuple[str, ...] | None) -> di
     square = spec.image_size[0] == spec.image_size[1]
     words = labels or tuple(f"LABEL_{i}" for i in range(spec.num_classes))
     found: dict[str, Any] = {
-        "architectures": [architecture], "model_type": kind, "torch_dtype": "float32",
+        "architectures": [architecture], "model_type": kind,
         "hidden_size": spec.dim, "num_hidden_layers": spec.depth, "num_attention_heads": spec.heads,
         "image_size": spec.image_size[0] if square else list(spec.image_size),
         "patch_size": spec.patch_size[0] if spec.patch_size[0] == spec.patch_size[1] else list(spec.patch_size),
