@@ -69,7 +69,6 @@ def write_converted(
     _check_out(out, folder, force)
     if to == "vitzoo":
         return _write_ours(source, out, folder, config, tensors, dropped)
-    from vit_zoo.weights.client_images import to_hf
     from vit_zoo.weights.targets import TARGETS, fit
 
     target = TARGETS[to]
@@ -87,8 +86,8 @@ def write_converted(
             staged.commit()
         if folder is not None and found.config is not None:
             write_text(folder / "config.json", json.dumps(found.config, indent=2, ensure_ascii=False) + "\n")
-            if to == "hf" and config.preprocess is not None:
-                write_text(folder / "preprocessor_config.json", json.dumps(to_hf(config.preprocess), indent=2) + "\n")
+            if target.images is not None and config.preprocess is not None:
+                write_text(folder / "preprocessor_config.json", json.dumps(target.images(config.preprocess), indent=2) + "\n")
     except BaseException:
         _unmake(folder, made)
         raise

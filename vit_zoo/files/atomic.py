@@ -116,6 +116,13 @@ def write_text(target: str | os.PathLike[str], text: str) -> None:
         staged.commit()
 
 
+def copy_file(path: Path, target: Path) -> None:
+    """Another file of the same bytes, atomically."""
+    with Staged(target, need=path.stat().st_size) as staged, path.open("rb") as file:
+        staged.write(lambda out: shutil.copyfileobj(file, out, 1 << 20))
+        staged.commit()
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename in this folder last through a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)

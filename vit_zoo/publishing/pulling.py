@@ -6,8 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from vit_zoo.files import write_text
-from vit_zoo.files.atomic import REPLACED, check_folder, writing
+from vit_zoo.files.atomic import REPLACED, check_folder, copy_file, writing
 from vit_zoo.hub.fetching import TERMS, Address, fetch
 from vit_zoo.live import check_content, find_weights, write_model
 from vit_zoo.model_config import ModelConfig
@@ -34,8 +33,8 @@ def pulled(address: Address, folder: Path, *, offline: bool | None, force: bool)
         folder.mkdir(exist_ok=True)
     try:
         for path in sorted(found.folder.iterdir()):
-            if TERMS.fullmatch(path.name):
-                write_text(folder / path.name, path.read_bytes().decode(errors="replace"))
+            if TERMS.fullmatch(path.name) and path.is_file():
+                copy_file(path, folder / path.name)
         write_model(source.config, source.tensors, folder)
     except BaseException:
         if made:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +14,7 @@ from vit_zoo.artifacts import Export, write_onnx_file, write_program
 from vit_zoo.asked import form_of
 from vit_zoo.errors import CannotWrite, CheckFailed, InputError, VitzooError
 from vit_zoo.files import SafetensorsFile, Staged, Stored, digest_of, sha256_of, sniff, write_safetensors, write_text
-from vit_zoo.files.atomic import writing
+from vit_zoo.files.atomic import copy_file, writing
 from vit_zoo.formats import SUFFIX, describe
 from vit_zoo.formats.artifact import report_path
 from vit_zoo.graph.form import Precision
@@ -116,7 +115,7 @@ def _take(home: Path, source: Source, staging: Staging, left_out: Collection[str
     """The licence's text, and files that were exported from this model; what does not go along is told."""
     for path in sorted(p for part in (home, home / "onnx", home / "programs") for p in part.glob("*") if p.is_file()):
         if path.parent == home and TERMS.fullmatch(path.name):
-            _copy(path, staging.folder / path.name)
+            copy_file(path, staging.folder / path.name)
             continue
         if source.cached:  # what another program may have brought is made anew
             continue
@@ -160,7 +159,7 @@ def _take_artifact(path: Path, about: Description, name: str, staging: Staging, 
         raise InputError(f"two files would be {name}: the second is {path.name}", where=path.parent, hint="move one away")
     target = staging.folder / name
     target.parent.mkdir(exist_ok=True)
-    _copy(path, target)
+    copy_file(path, target)
     report = report.model_copy(update={"file": target.name})
     write_text(report_path(target), report.dumps())
     staging.files[name] = report
@@ -235,9 +234,3 @@ def _load_back(staging: Staging) -> None:
     assert meant.tensors is not None
     if back.config != meant.config or digest_of(back.tensors) != digest_of(meant.tensors):
         raise CannotWrite("another model came out than went in", where=staging.folder)
-
-
-def _copy(path: Path, target: Path) -> None:
-    with Staged(target, need=path.stat().st_size) as staged, path.open("rb") as file:
-        staged.write(lambda out: shutil.copyfileobj(file, out, 1 << 20))
-        staged.commit()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from vit_zoo.errors import NotRepresentable, VitzooError
 from vit_zoo.files import Stored
 from vit_zoo.weights import hf_config, timm_config
+from vit_zoo.weights.client_images import to_hf
 from vit_zoo.weights.clip import OPEN_CLIP
 from vit_zoo.weights.detect import Reading, read
 from vit_zoo.weights.facebook import DEIT3, DINOV2, DINOV2_SWIGLU
@@ -27,6 +28,7 @@ from vit_zoo.weights.vit_pytorch import SIMPLE_VIT, VIT_PYTORCH, VIT_PYTORCH_0_4
 if TYPE_CHECKING:
     from vit_zoo.files.stored import Array
     from vit_zoo.model_config import ModelConfig
+    from vit_zoo.preprocess import Preprocess
     from vit_zoo.vit_spec import ViTSpec
 
 ACCEPTABLE = ("norm_eps", "act")  # conventions that a user may let go, for the difference is small and can be measured
@@ -43,6 +45,7 @@ class Target:
     config: Callable[[Dialect, ModelConfig], dict[str, Any]] | None = None
     facts: Callable[[dict[str, Any]], dict[str, Any]] = lambda config: {}  # what reading that config gives
     folder: bool = False  # without its config it cannot be read
+    images: Callable[[Preprocess], dict[str, Any]] | None = None  # what preprocessor_config.json says, if it has that file
 
 
 def _hf(dialect: Dialect, config: ModelConfig) -> dict[str, Any]:
@@ -63,6 +66,7 @@ TARGETS = {
         config=_hf,
         facts=lambda config: hf_config.facts_of_config(config, where="hf"),
         folder=True,
+        images=to_hf,
     ),
     "torchvision": Target((TORCHVISION,), "model.pth"),
     "vit-pytorch": Target((VIT_PYTORCH, SIMPLE_VIT, VIT_PYTORCH_1_15, VIT_PYTORCH_1_2, VIT_PYTORCH_0_40), "model.pth"),
