@@ -97,6 +97,15 @@ def test_pull(hub, tmp_path, monkeypatch, library):
         )
 
 
+@pytest.mark.parametrize("target", ["timm", "hf"])
+def test_what_we_convert_says_how_images_are_prepared(folder, target):
+    model = vit_zoo.load("vit_digits")
+    vit_zoo.convert(model, "theirs", target)
+    back = vit_zoo.load("theirs").config
+    assert model.config.preprocess is not None
+    assert (back.preprocess, back.labels) == (model.config.preprocess, model.config.labels)
+
+
 def test_first_contact(hub, tmp_path):
     """The script for a machine with a network, against models of the same names on this one."""
     timm_repository(hub, tmp_path / "timm", repo="timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k")
