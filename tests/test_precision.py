@@ -174,9 +174,9 @@ def test_headroom_is_how_much_larger_the_largest_could_be(folder):
 def test_the_mean_of_a_layers_error_is_in_its_bias():
     random = np.random.default_rng(0)
     rows, weight = (random.normal(size=size).astype("<f4") ** 3 for size in ((200, 48), (16, 48)))
-    layer, factors = settled(Seen(rows.min(axis=0), rows.max(axis=0), [rows]), weight, [0.0])
-    assert factors is None
     bias = random.normal(size=16).astype("<f4")
+    layer, factors = settled(Seen(rows.min(axis=0), rows.max(axis=0), [rows]), weight, bias, [0.0])
+    assert factors is None
     tensors = {f"layer.{n}": Stored("F32", x.shape, lambda x=x: x) for n, x in (("weight", weight), ("bias", bias))}
     found = {name: tensor.array() for name, tensor in quantised(tensors, "int8-static", {"layer": layer}).items()}
     integers = np.clip(np.rint(rows / layer.scale) + layer.zero, 0, 255) - layer.zero
@@ -259,8 +259,12 @@ def test_the_trained_model_loses_nothing(folder):
 
 
 def test_planted_outliers_are_found(folder, photos):
-    """Channels behind a GELU a thousand times the others: ungated it fails, gated it passes with these layers in float."""
-    model = small(depth=4)
+    """Channels behind a GELU a thousand times the others: ungated it fails, gated it passes with these layers in float.
+
+    With these weights every photograph's first class is 2.6 % of the largest logit ahead of the second: no tie is decided by
+    how a CPU rounds.
+    """
+    model = noise(small(depth=4), seed=3, scale=0.15)
     planted = ("blocks.0.mlp.fc2", "blocks.2.mlp.fc2")
     with torch.no_grad():
         for block in (0, 2):

@@ -329,6 +329,8 @@ def verify(
         from vit_zoo.parity.picture import draw
 
         draw(report, plot)
+    for warning in report.warnings:
+        voice.warn(f"warning: {artifact}: {warning}")
     if not report.ok:
         if not voice.json:  # where one document is wanted, it is the error's
             voice.result(None, lambda: evidence(report))

@@ -54,6 +54,10 @@ def evidence(report: ParityReport) -> str:
         kinds = [("onnxruntime runs", "count", "ms", "share")]
         kinds += [(o.operator, str(o.count), f"{o.milliseconds:.2f}", f"{100 * o.share:.1f} %") for o in report.fusion]
         parts.append(table(kinds))
+    if report.integer_products is not None and report.integer_products.saturating:
+        layers = [("can saturate on x86 without VNNI", "pairs", "share")]
+        layers += [(p.layer, f"{p.pairs:,}", f"{100 * p.share:.2g} %") for p in report.integer_products.saturating]
+        parts.append(table(layers))
     parts += ["\n".join(f"fault: {fault}" for fault in report.faults)] if report.faults else []
     if report.parting is not None:
         p = report.parting
@@ -78,11 +82,35 @@ def checkup() -> dict[str, Any]:
             found[name] = "not installed"
     missing = [name for name in RUNTIME if found[name] == "not installed"]
     without_torch = [name for name in WITH_TORCH if found[name] == "not installed"]
+    found["cpu"] = _cpu()
+    if not {"numpy", "onnx", "onnxruntime"} & set(missing):
+        found["int8"] = _int8()
     found["zoo"] = f"{len(variants())} variants"
     found["list, show, predict"] = f"missing: {', '.join(missing)}" if missing else "ready"
     lacking = missing + without_torch
     found["create, export, verify"] = f"missing: {', '.join(lacking)} (pip install vitzoo)" if lacking else "ready"
     return found
+
+
+def _cpu() -> str:
+    from vit_zoo.parity.this_cpu import features
+
+    known = features()
+    if known is None:
+        return "not told by this system"
+    name, has = known
+    return f"{name}: {', '.join(has) or 'no AVX2'}"
+
+
+def _int8() -> str:
+    from vit_zoo.parity.this_cpu import saturates
+
+    if saturates():
+        return (
+            "onnxruntime adds two products in 16 bits on this CPU, with saturation: a file computes what it does on others only "
+            "if `vitzoo show FILE` says that this is proven"
+        )
+    return "onnxruntime adds all products in 32 bits on this CPU: every file computes what it states"
 
 
 def _model(what: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
@@ -212,6 +240,8 @@ def _artifact(about: Description) -> tuple[dict[str, Any], str]:
 
     document: dict[str, Any] = {"format": about.format, "file": about.path.name, "sha256": sha256_of(about.path)}
     lines = {"file": f"{about.path.name}, {about.format}", "sha256": document["sha256"]}
+    if about.format == "onnx":
+        _integers(about.path, document, lines)
     if about.config is None:
         lines["origin"] = "another tool's file: it does not say what it is"
         return document, pairs(lines)
@@ -223,6 +253,16 @@ def _artifact(about: Description) -> tuple[dict[str, Any], str]:
     if report_path(about.path).is_file():
         lines["parity"] = _verdict(about.path, document)
     return document, pairs(lines)
+
+
+def _integers(path: Path, document: dict[str, Any], lines: dict[str, str]) -> None:
+    """Of a quantised file, whether every CPU computes the same integers."""
+    from vit_zoo.parity.saturation import integer_products
+
+    products = integer_products(path)
+    if products is not None:
+        document["integer_products"] = {**products.model_dump(), "proven": products.proven}
+        lines["integers"] = str(products)
 
 
 def _verdict(path: Path, document: dict[str, Any]) -> str:

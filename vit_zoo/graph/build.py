@@ -13,7 +13,7 @@ from vit_zoo.files.stored import ONNX_TYPES
 from vit_zoo.graph.form import COMPUTED, Form
 from vit_zoo.graph.free_grid import FreeGrid
 from vit_zoo.graph.half_ops import HalfOps, halved
-from vit_zoo.graph.int8_ops import Int8Ops, Layer, Quantisation, quantisable, quantised, smoothed
+from vit_zoo.graph.int8_ops import Int8Ops, Layer, Quantisation, adapted, quantisable, quantised, smoothed
 from vit_zoo.graph.onnx_ops import OnnxOps
 from vit_zoo.graph.prepare import IMAGE, prepared
 from vit_zoo.graph.values import BATCH, Node, Scope, Value, Weight
@@ -85,8 +85,9 @@ def operations(
         ops, tensors = HalfOps, halved(tensors, "F16")
     elif form.precision != "fp32":
         chosen = quantisation or Quantisation({path: Layer() for path in quantisable(spec) if path not in form.kept})
-        ops, more = Int8Ops, {"kind": form.precision, "layers": chosen.layers}
-        tensors = quantised(smoothed(tensors, spec, chosen.smoothing), form.precision, chosen.layers)
+        layers = adapted(chosen, spec)
+        ops, more = Int8Ops, {"kind": form.precision, "layers": layers}
+        tensors = quantised(smoothed(tensors, spec, chosen.smoothing), form.precision, layers)
     if form.dynamic is None:
         return kind(ops)(tensors, form.opset, positions.tables(spec), image=image, **more)
     grid = FreeGrid(spec, None if form.dynamic == COMPUTED else recipe_named(form.dynamic))

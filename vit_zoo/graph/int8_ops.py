@@ -5,12 +5,13 @@
 `int8-weights`  Cast, Mul: multiplied out when the file is loaded, then as fast and as large in memory as float32
 
 Weights lie as in float32, a row for each output, with a scale for each row; biases are int32 where they join an integer sum.
+In the first two kinds no CPU's kernel can saturate: see `int8_weights.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from vit_zoo.files import Stored
 from vit_zoo.files.stored import as_float
+from vit_zoo.graph.int8_weights import Rounded, nearest, row_steps
 from vit_zoo.graph.onnx_ops import OnnxOps
 from vit_zoo.graph.values import FLOAT, Heads, Scope, Value
 
@@ -25,16 +27,20 @@ if TYPE_CHECKING:
     from vit_zoo.files.stored import Array
     from vit_zoo.vit_spec import ViTSpec
 
-LARGEST = 127  # symmetric: -128 stays unused
+BIAS = 2**30  # the largest integer of a bias: as much again is left for the sum of products
 
 
 @dataclass(frozen=True)
 class Layer:
-    """How a linear layer's input is rounded, x = scale (q - zero), and what its outputs lose by it on average."""
+    """How a linear layer's input is rounded, x = scale (q - zero), and what its outputs lose by it on average.
+
+    `weight` is its matrix where calibration chose the integers; else each value goes to the nearest.
+    """
 
     scale: float = 1.0
     zero: int = 0
     lost: Array | None = None
+    weight: Rounded | None = None
 
 
 @dataclass(frozen=True)
@@ -80,25 +86,45 @@ def smoothed(tensors: Mapping[str, Stored], spec: ViTSpec, factors: Mapping[str,
     return found
 
 
+def adapted(quantisation: Quantisation, spec: ViTSpec) -> dict[str, Layer]:
+    """The layers, those whose rows take the factors of a layer behind them divided as their weights are in `smoothed`."""
+    layers = dict(quantisation.layers)
+    for path, by in quantisation.smoothing.items():
+        before = smoothable(path, spec)
+        layer = layers.get(before or "")
+        if before is None or layer is None:
+            continue
+        rows = slice(-len(by), None)
+        weight = layer.weight and Rounded(layer.weight.integers, _divided(layer.weight.steps, by=by, rows=rows))
+        lost = None if layer.lost is None else _divided(layer.lost, by=by, rows=rows)
+        layers[before] = replace(layer, lost=lost, weight=weight)
+    return layers
+
+
 def quantised(tensors: Mapping[str, Stored], kind: str, layers: Mapping[str, Layer]) -> dict[str, Stored]:
-    """The tensors of a file: `.weight` in I8 with `.weight_scale`, `.bias` in I32 with `.bias_scale` if static."""
+    """The tensors of a file: `.weight` in I8 with `.weight_scale`; if static, `.weight_zero`, and `.bias` in I32 with
+    `.bias_scale`.
+    """
     found = dict(tensors)
     for path, layer in layers.items():
-        weight = tensors[f"{path}.weight"]
-        rows = weight.shape[0]
-        found[f"{path}.weight"] = Stored("I8", weight.shape, partial(_stored_integers, weight))
+        stored = tensors[f"{path}.weight"]
+        rows = stored.shape[0]
+        own = bias_of(tensors, path)
+        bias = partial(_whole_bias, own, layer, rows)
+        weight = partial(_rounded, stored, kind, layer, bias)
+        found[f"{path}.weight"] = Stored("I8", stored.shape, partial(_integers, weight, stored.shape))
         shape = (rows, 1) if kind == "int8-weights" else (rows,)
-        found[f"{path}.weight_scale"] = Stored("F32", shape, partial(_scales, weight, shape))
-        bias = bias_of(tensors, path)
-        if kind == "int8-weights" or (bias is None and layer.lost is None):
+        found[f"{path}.weight_scale"] = Stored("F32", shape, partial(_steps, weight, shape))
+        if kind == "int8-static":
+            found[f"{path}.weight_zero"] = Stored("I8", (rows,), partial(np.zeros, rows, np.int8))
+        if kind == "int8-weights" or (own is None and layer.lost is None):
             continue
         for name in ("q_bias", "v_bias"):
             found.pop(f"{path.removesuffix('qkv')}{name}", None)
-        whole = partial(_whole_bias, bias, layer, rows)
         if kind == "int8-dynamic":
-            found[f"{path}.bias"] = Stored("F32", (rows,), whole)
+            found[f"{path}.bias"] = Stored("F32", (rows,), bias)
         else:
-            found[f"{path}.bias"] = Stored("I32", (rows,), partial(_bias_integers, whole, weight, layer))
+            found[f"{path}.bias"] = Stored("I32", (rows,), partial(_bias_integers, bias, weight, layer))
             found[f"{path}.bias_scale"] = Stored("F32", (rows,), partial(_bias_scales, weight, layer))
     return found
 
@@ -145,8 +171,10 @@ class Int8Ops(OnnxOps):
             return self._node("Add", found, *added) if added else found
         step, zero = self._float(layer.scale), self._byte(layer.zero)
         x = self._node("DequantizeLinear", self._node("QuantizeLinear", x, step, zero), step, zero)
-        none = self._constant("b", (0,) * (stop - start), vector=True)  # without it onnxruntime makes no integer product
-        return self._node("Gemm", x, self._node("DequantizeLinear", weight, scale, none, axis=0), *added, transB=1)
+        # Without zero points onnxruntime makes no integer product. They are this layer's own, since its option
+        # session.x64quantprecision, which makes weights unsigned, replaces them layer by layer.
+        zeros = self._initializer(f"{m.path}.weight_zero", start, stop)
+        return self._node("Gemm", x, self._node("DequantizeLinear", weight, scale, zeros, axis=0), *added, transB=1)
 
     def _bias(self, m: Scope, start: int, stop: int) -> str | None:
         if m.path not in self.layers or self.kind != "int8-static" or f"{m.path}.bias" not in self.tensors:
@@ -160,36 +188,31 @@ def values_of(stored: Stored) -> Array:
     return as_float(stored.dtype, stored.array()).astype("<f4", copy=False)
 
 
-def row_scales(matrix: Array) -> Array:
-    """The step of each row's integers; 1 for a row of zeros, float32."""
-    largest = np.abs(matrix).max(axis=1)
-    return np.where(largest > 0, largest / LARGEST, 1).astype("<f4")
+def least_steps(bias: Array | float, scale: float) -> Array:
+    """The smallest steps of a static layer's rows: integers of its bias, in steps of weight and input, stay below `BIAS`."""
+    return np.maximum(np.abs(bias) / BIAS, np.finfo("<f4").tiny) / np.float32(scale)
 
 
-def integers(matrix: Array) -> Array:
-    """Each row in steps of its own, I8."""
-    return np.clip(np.rint(matrix / row_scales(matrix)[:, None]), -LARGEST, LARGEST).astype(np.int8)
+def _rounded(stored: Stored, kind: str, layer: Layer, bias: Callable[[], Array]) -> Rounded:
+    if layer.weight is not None:
+        return layer.weight
+    matrix = values_of(stored).reshape(stored.shape[0], -1)
+    if kind == "int8-weights":  # computed in float32
+        return nearest(matrix, row_steps(matrix, paired=False))
+    least = least_steps(bias(), layer.scale) if kind == "int8-static" else 0.0
+    return nearest(matrix, row_steps(matrix, least=least))
 
 
-def rounded(matrix: Array) -> Array:
-    """The matrix that its integers stand for, float32."""
-    return integers(matrix) * row_scales(matrix)[:, None]
+def _integers(weight: Callable[[], Rounded], shape: tuple[int, ...]) -> Array:
+    return weight().integers.reshape(shape)
 
 
-def _matrix(stored: Stored) -> Array:
-    return values_of(stored).reshape(stored.shape[0], -1)
+def _steps(weight: Callable[[], Rounded], shape: tuple[int, ...]) -> Array:
+    return weight().steps.reshape(shape)
 
 
-def _stored_integers(weight: Stored) -> Array:
-    return integers(_matrix(weight)).reshape(weight.shape)
-
-
-def _scales(weight: Stored, shape: tuple[int, ...]) -> Array:
-    return row_scales(_matrix(weight)).reshape(shape)
-
-
-def _bias_scales(weight: Stored, layer: Layer) -> Array:
-    return (row_scales(_matrix(weight)) * np.float32(layer.scale)).astype("<f4")
+def _bias_scales(weight: Callable[[], Rounded], layer: Layer) -> Array:
+    return (weight().steps * np.float32(layer.scale)).astype("<f4")
 
 
 def _whole_bias(bias: Callable[[], Array] | None, layer: Layer, rows: int) -> Array:
@@ -197,8 +220,8 @@ def _whole_bias(bias: Callable[[], Array] | None, layer: Layer, rows: int) -> Ar
     return values if layer.lost is None else (values + layer.lost).astype("<f4")
 
 
-def _bias_integers(bias: Callable[[], Array], weight: Stored, layer: Layer) -> Array:
-    return np.clip(np.rint(bias().astype("<f8") / _bias_scales(weight, layer)), -(2**31), 2**31 - 1).astype("<i4")
+def _bias_integers(bias: Callable[[], Array], weight: Callable[[], Rounded], layer: Layer) -> Array:
+    return np.rint(bias().astype("<f8") / _bias_scales(weight, layer)).astype("<i4")
 
 
 def _joined(q: Stored, v: Stored) -> Array:

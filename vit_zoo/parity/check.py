@@ -12,7 +12,15 @@ from vit_zoo.errors import InputError, OtherWeights, VitzooError
 from vit_zoo.files import sha256_of
 from vit_zoo.formats.programs import ProgramArtifact
 from vit_zoo.graph.form import Form
-from vit_zoo.parity.claims import Evidence, check_config, check_spec, check_structure, check_weights, note_weights
+from vit_zoo.parity.claims import (
+    Evidence,
+    check_config,
+    check_integers,
+    check_spec,
+    check_structure,
+    check_weights,
+    note_weights,
+)  # fmt: skip
 from vit_zoo.parity.fusion import receipt
 from vit_zoo.parity.headroom import headroom
 from vit_zoo.parity.images import images
@@ -66,6 +74,8 @@ def check_parity(
         check_structure(structure, reference, found)
         check_config(sessions.about, reference, found)
         check_weights(path, sessions.about, reference, held, found)
+        if precision == "int8" and sessions.axes is not None:
+            check_integers(path, sessions.about, found)
         _run(sessions, reference, plan, rule, precision, fixed, found, pictures)
         if structure.precision == "fp16" and sessions.axes is not None:
             found.headroom = headroom(path, _some(sessions, reference, plan, len(plan.images)), sessions.batch or 2)
@@ -120,6 +130,8 @@ def _report(
             "comparisons": tuple(found.comparisons),
             "agreements": tuple(found.agreements),
             "headroom": found.headroom,
+            "integer_products": found.integer_products,
+            "warnings": tuple(found.warnings),
             "fusion": found.fusion,
             "preparation": found.preparation,
             "blocks": tuple(found.blocks),

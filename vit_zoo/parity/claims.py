@@ -14,6 +14,7 @@ from vit_zoo.parity.fusion import Operator
 from vit_zoo.parity.preparing import Preparation
 from vit_zoo.parity.references import ModelReference
 from vit_zoo.parity.report import BlockError, Parting
+from vit_zoo.parity.saturation import IntegerProducts, integer_products
 from vit_zoo.parity.structure import Structure, differences
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Evidence:
     headroom: float | None = None
     fusion: tuple[Operator, ...] = ()
     preparation: Preparation | None = None
+    integer_products: IntegerProducts | None = None
+    warnings: list[str] = field(default_factory=list)
 
     def note(self, fault: str, place: str, operator: str | None, reason: str) -> None:
         """A fault that says where it is."""
@@ -58,6 +61,14 @@ def check_structure(structure: Structure, reference: Reference, found: Evidence)
         more = f", and {len(others)} more operators" if others else ""
         place = node if node.startswith("operator ") else node.split(" ")[0]
         found.note(f"{node}: {what}{more}", place, node, what)
+
+
+def check_integers(path: Path, about: Description, found: Evidence) -> None:
+    """No integer product of a file of ours may saturate on any CPU; where another tool's can, the user is warned."""
+    found.integer_products = measured = integer_products(path)
+    if measured is not None and not measured.proven:
+        wrong = found.warnings if about.config is None else found.faults
+        wrong.append(str(measured))
 
 
 def check_config(about: Description, reference: Reference, found: Evidence) -> None:

@@ -111,9 +111,9 @@ def images(frame: Frame, names: tuple[str, ...]) -> Array:
     return np.stack([np.ascontiguousarray(IMAGES[name](frame, seed), "<f4") for seed, name in enumerate(names)])
 
 
-def many_images(frame: Frame, count: int) -> Array:
+def many_images(frame: Frame, count: int, seed: int = 0) -> Array:
     """Crops of the photographs and noise for statistics over images: b c H W, float32, normalised."""
-    (h, w), random = frame.size, frame.random(0)
+    (h, w), random = frame.size, frame.random(seed)
     double = frame.at((2 * h, 2 * w))
     wholes = [_photo(name)(double, 0) for name in ("cat", "coffee")]
     found = []

@@ -14,6 +14,7 @@ from vit_zoo.formats.artifact import report_path
 from vit_zoo.parity.fusion import Operator
 from vit_zoo.parity.judging import Agreement, Comparison, Judgement
 from vit_zoo.parity.preparing import Preparation
+from vit_zoo.parity.saturation import IntegerProducts
 
 Effort = Literal["quick", "default", "full"]
 EFFORTS = ("quick", "default", "full")
@@ -64,6 +65,8 @@ class ParityReport(BaseModel):
     judgement: Judgement | None = None  # of a quantised file, on real images, where it was asked for
     preparation: Preparation | None = None  # of a file with its preprocessing inside
     headroom: float | None = None  # how many times larger the largest float16 value inside could be
+    integer_products: IntegerProducts | None = None  # of a quantised file: are they the same on every CPU?
+    warnings: tuple[str, ...] = ()  # of another tool's file, what is wrong elsewhere than on this machine
     fusion: tuple[Operator, ...] = ()  # what onnxruntime runs, where the effort is `full`
     blocks: tuple[BlockError, ...]
     parting: Parting | None
@@ -95,7 +98,8 @@ class ParityReport(BaseModel):
         if self.verdict == "approximate":
             worst = min(self.agreements, key=lambda a: a.decibels or 0)
             real = "" if self.judgement is None else f"; {self.judgement}"
-            return f"{worst.output} over {worst.images} images: {worst}{real}"
+            integers = "" if self.integer_products is None else f"; {self.integer_products}"
+            return f"{worst.output} over {worst.images} images: {worst}{real}{integers}"
         worst_ = max(self.comparisons, key=lambda c: math.inf if c.relative is None else c.relative)
         floor = "" if worst_.floor is None else f" (torch's own float32: {worst_.floor:.1e})"
         where = f"{worst_.output} at batch {worst_.batch}, image '{worst_.worst_input}', {_optimiser(worst_.optimised)}"

@@ -1,7 +1,8 @@
 """What a model's linear layers see on real images, and from that how each rounds its input: range, smoothing, correction.
 
 Smoothing after Xiao et al., 2023 (SmoothQuant), section 4; the correction of the mean after Nagel et al., 2019, section 4.2.
-Both, and how much of the range is clipped, are chosen for each layer by the error that they leave in its own outputs.
+Both, and how much of the range is clipped, are chosen for each layer by the error that they leave in its own outputs. Then the
+integers of its weights are chosen, so that the errors of channels that vary together cancel.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vit_zoo.graph.int8_ops import Layer, Quantisation, quantisable, rounded, smoothable
+from vit_zoo.graph.int8_ops import Layer, Quantisation, least_steps, quantisable, smoothable
+from vit_zoo.graph.int8_weights import compensated, nearest, row_steps
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 STRENGTHS = (0.0, 0.35, 0.5, 0.65, 0.8)  # how much of a channel's outliers moves from the input to the weights
 CLIPPED = (1e-5, 1e-4, 1e-3)  # share of the sampled values at either end that is cut off
-ROWS, SEEN = 384, 24  # rows kept of a layer's input, and how many of one image
+ROWS, SEEN = 768, 12  # rows kept of a layer's input, and how many of one image
 LEVELS = 255
 
 
@@ -33,7 +35,7 @@ class Seen:
     rows: list[Array] = field(default_factory=list)
 
 
-def calibrated(model: ViT, batches: Iterable[Array]) -> Quantisation:
+def calibrated(model: ViT, batches: Iterable[Array], *, smooth: bool = True) -> Quantisation:
     """Ranges, factors and corrections of every layer that int8 is worth for. The rows are those of the first images."""
     wanted = quantisable(model.spec)
     seen = watched(model, batches, wanted)
@@ -41,11 +43,23 @@ def calibrated(model: ViT, batches: Iterable[Array]) -> Quantisation:
     smoothing: dict[str, Array] = {}
     for path in wanted:
         weight = model.get_parameter(f"{path}.weight").detach().numpy()
-        strengths = STRENGTHS if smoothable(path, model.spec) is not None else STRENGTHS[:1]
-        layers[path], factors = settled(seen[path], weight, strengths)
+        strengths = STRENGTHS if smooth and smoothable(path, model.spec) is not None else STRENGTHS[:1]
+        layers[path], factors = settled(seen[path], weight, _bias(model, path), strengths)
         if factors is not None:
             smoothing[path] = factors
     return Quantisation(layers, smoothing)
+
+
+def _bias(model: ViT, path: str) -> Array | float:
+    """A layer's bias, also where queries and values have their own; 0 without one."""
+    held = {name: p.detach().numpy() for name, p in model.named_parameters() if name.startswith(path.removesuffix("qkv"))}
+    if f"{path}.bias" in held:
+        return held[f"{path}.bias"]
+    parent = path.removesuffix("qkv")
+    if f"{parent}q_bias" not in held or parent == path:
+        return 0.0
+    q, v = held[f"{parent}q_bias"], held[f"{parent}v_bias"]
+    return np.concatenate([q, np.zeros_like(q), v])
 
 
 def watched(model: ViT, batches: Iterable[Array], paths: Iterable[str]) -> dict[str, Seen]:
@@ -79,24 +93,28 @@ def watched(model: ViT, batches: Iterable[Array], paths: Iterable[str]) -> dict[
     return seen
 
 
-def settled(seen: Seen, weight: Array, strengths: Iterable[float]) -> tuple[Layer, Array | None]:
+def settled(seen: Seen, weight: Array, bias: Array | float, strengths: Iterable[float]) -> tuple[Layer, Array | None]:
     """The setting that leaves the least error in the layer's outputs for the rows that were kept."""
     rows = np.concatenate(seen.rows)
     wanted = rows @ weight.T
-    best: tuple[float, Layer, Array | None] | None = None
+    best: tuple[float, float, int, Array | None] | None = None
     for strength in strengths:
         factors = _factors(np.maximum(-seen.low, seen.high), weight, strength) if strength else None
         by = 1 if factors is None else factors
-        scaled, matrix = rows / by, rounded(weight * by)
+        scaled, matrix = rows / by, weight * by
+        matrix = nearest(matrix, row_steps(matrix)).values
         for low, high in _ranges(scaled, seen.low / by, seen.high / by):
             scale, zero = step_of(low, high)
-            found = stepped(scaled, scale, zero) @ matrix.T
-            lost = (wanted - found).mean(axis=0)
-            error = float(np.square(wanted - found - lost).sum())
+            error = float((wanted - stepped(scaled, scale, zero) @ matrix.T).var(axis=0).sum())  # the mean is corrected
             if best is None or error < best[0]:
-                best = error, Layer(scale, zero, lost.astype("<f4")), factors
+                best = error, scale, zero, factors
     assert best is not None
-    return best[1], best[2]
+    _, scale, zero, factors = best
+    by = 1 if factors is None else factors
+    given, matrix = stepped(rows / by, scale, zero), weight * by
+    rounded = compensated(matrix, row_steps(matrix, least=least_steps(bias, scale)), given)
+    lost = (wanted - given @ rounded.values.T).mean(axis=0)
+    return Layer(scale, zero, lost.astype("<f4"), rounded), factors
 
 
 def step_of(low: float, high: float) -> tuple[float, int]:
@@ -111,8 +129,8 @@ def stepped(x: Array, step: float, zero: int) -> Array:
 
 
 def _ranges(scaled: Array, low: Array, high: Array) -> list[tuple[float, float]]:
-    whole = (float(low.min()), float(high.max()))
-    return [whole, *((float(np.quantile(scaled, share)), float(np.quantile(scaled, 1 - share))) for share in CLIPPED)]
+    cuts = np.quantile(scaled, [*CLIPPED, *(1 - share for share in CLIPPED)]).tolist()
+    return [(float(low.min()), float(high.max())), *zip(cuts[: len(CLIPPED)], cuts[len(CLIPPED) :], strict=True)]
 
 
 def _factors(largest: Array, weight: Array, strength: float) -> Array:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vit_zoo.errors import InputError
-from vit_zoo.graph.int8_ops import Layer, Quantisation, rounded
+from vit_zoo.graph.int8_ops import Layer, Quantisation
+from vit_zoo.graph.int8_weights import nearest, row_steps
 from vit_zoo.parity.judging import Judgement
 from vit_zoo.quantising.calibration import step_of, stepped
 from vit_zoo.quantising.pictures import Pictures
@@ -108,7 +109,8 @@ def _rounding(model: ViT, path: str, layer: Layer, factors: Array | None, kind: 
     import torch
 
     module, by = model.get_submodule(path), 1 if factors is None else factors
-    matrix = rounded(model.get_parameter(f"{path}.weight").numpy() * by)
+    matrix = model.get_parameter(f"{path}.weight").numpy() * by
+    matrix = (layer.weight or nearest(matrix, row_steps(matrix, paired=kind != "int8-weights"))).values
 
     def replaced(m: Any, args: Any, output: Any) -> Any:
         x = args[0].numpy() / by

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from vit_zoo.errors import InputError
 from vit_zoo.formats import open_artifact
 from vit_zoo.graph.int8_ops import Layer, Quantisation, quantisable
+from vit_zoo.parity.images import Frame, many_images
 from vit_zoo.quantising.calibration import calibrated
 from vit_zoo.quantising.gate import Gate, gentlest, ranked
-from vit_zoo.quantising.pictures import CALIBRATING, JUDGING, Pictures, read_pictures
+from vit_zoo.quantising.pictures import BATCH, CALIBRATING, JUDGING, Pictures, read_pictures
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from vit_zoo.live import Live
     from vit_zoo.model_config import ModelConfig
     from vit_zoo.parity.judging import Judgement
+
+BUILT_IN = 32  # images: with them, a ViT's layers see a few hundred rows
 
 Write = Callable[[tuple[str, ...], Quantisation], Path]
 
@@ -66,11 +71,17 @@ class Rounding:
         return None if pictures is None else pictures.stack()
 
     def _quantisation(self, live: Live) -> Quantisation:
-        plain = {path: Layer() for path in quantisable(live.source.config.spec)}
-        if self.calibration is None:
-            return Quantisation(plain)
-        found = calibrated(live.model, self.calibration.batches())
-        return found if self.kind == "int8-static" else Quantisation(plain, found.smoothing)
+        if self.kind == "int8-weights":
+            return Quantisation({path: Layer() for path in quantisable(live.source.config.spec)})
+        if self.calibration is None:  # without images of the user's, those that come with this package choose the integers
+            config = live.source.config
+            images = many_images(Frame.of(config.spec, config.preprocess), BUILT_IN, seed=1)
+            found = calibrated(live.model, np.split(images, BUILT_IN // BATCH), smooth=False)
+        else:
+            found = calibrated(live.model, self.calibration.batches())
+        if self.kind == "int8-static":
+            return found
+        return Quantisation({path: Layer(weight=layer.weight) for path, layer in found.layers.items()}, found.smoothing)
 
 
 def _without(quantisation: Quantisation, kept: tuple[str, ...]) -> Quantisation:
