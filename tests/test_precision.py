@@ -92,8 +92,8 @@ def test_every_precision_of_every_kind_of_layer(family, precision, photos):
         assert describe("m.onnx").export.get("precision", "fp32") == precision
 
 
-# what onnxruntime makes of the products of a plain model's layers, the last block's attention in two
-KERNELS = {"int8-static": "QGemm", "int8-dynamic": "DynamicQuantizeMatMul", "int8-weights": "Gemm"}
+# what onnxruntime makes of the products of a plain model's layers; queries, keys and values that share a range share its node
+KERNELS = {"int8-static": ["QGemm"], "int8-dynamic": ["DynamicQuantizeMatMul", "MatMulIntegerToFloat"], "int8-weights": ["Gemm"]}
 
 
 @pytest.mark.parametrize("precision", KERNELS)
@@ -104,7 +104,8 @@ def test_onnxruntime_computes_in_integers(precision, photos):
     options.log_severity_level = 4
     ort.InferenceSession("m.onnx", options)
     found = [node.op_type for node in onnx.load("optimised.onnx").graph.node]
-    assert found.count(KERNELS[precision]) == 3 * 4 + 1 + (2 if precision == "int8-weights" else 0)  # patches and head
+    count = sum(found.count(kernel) for kernel in KERNELS[precision])
+    assert count == 3 * 6 + (2 if precision == "int8-weights" else 0)  # patches and head
     assert not {"DequantizeLinear", "MatMulInteger", "Cast"} & set(found)
 
 
@@ -255,7 +256,7 @@ def test_the_trained_model_loses_nothing(folder):
         assert done.judgement.kept == ()
         assert done.judgement.accuracy >= done.judgement.accuracy_before - 0.005
         assert done.judgement.accuracy_before > 0.99
-        assert done.path.stat().st_size < 300_000
+        assert done.path.stat().st_size < 310_000
 
 
 def test_planted_outliers_are_found(folder, photos):

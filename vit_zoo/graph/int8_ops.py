@@ -145,6 +145,7 @@ class Int8Ops(OnnxOps):
 
     kind: str = "int8-static"
     layers: Mapping[str, Layer] = field(default_factory=dict)
+    _inputs: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)  # rounded, by layer and value
 
     def qkv(
         self, m: Scope, x: Value, heads: int, rows: tuple[int, int] | None, biases: tuple[Scope, Scope] | None
@@ -163,18 +164,28 @@ class Int8Ops(OnnxOps):
             floats = self._node("Mul", self._node("Cast", weight, to=FLOAT), scale)
             return self._node("Gemm", x, floats, *added, transB=1)
         if self.kind == "int8-dynamic":
-            names = self._new("DynamicQuantizeLinear", 3)
-            self._emit("DynamicQuantizeLinear", (x,), names)
+            integers, step, zero = self._rounded(m.path, layer, x)
             weight = self._node("Transpose", weight, perm=[1, 0])  # folded when the file is loaded
-            sums = self._node("Cast", self._node("MatMulInteger", names[0], weight, names[2]), to=FLOAT)
-            found = self._node("Mul", sums, self._node("Mul", names[1], scale))
+            sums = self._node("Cast", self._node("MatMulInteger", integers, weight, zero), to=FLOAT)
+            found = self._node("Mul", sums, self._node("Mul", step, scale))
             return self._node("Add", found, *added) if added else found
-        step, zero = self._float(layer.scale), self._byte(layer.zero)
-        x = self._node("DequantizeLinear", self._node("QuantizeLinear", x, step, zero), step, zero)
+        (x,) = self._rounded(m.path, layer, x)
         # Without zero points onnxruntime makes no integer product. They are this layer's own, since its option
         # session.x64quantprecision, which makes weights unsigned, replaces them layer by layer.
         zeros = self._initializer(f"{m.path}.weight_zero", start, stop)
         return self._node("Gemm", x, self._node("DequantizeLinear", weight, scale, zeros, axis=0), *added, transB=1)
+
+    def _rounded(self, path: str, layer: Layer, x: str) -> tuple[str, ...]:
+        """A layer's input: dequantised integers, or integers with their step and zero; once for queries, keys and values."""
+        if (path, x) not in self._inputs:
+            if self.kind == "int8-dynamic":
+                names = self._new("DynamicQuantizeLinear", 3)
+                self._emit("DynamicQuantizeLinear", (x,), names)
+            else:
+                step, zero = self._float(layer.scale), self._byte(layer.zero)
+                names = (self._node("DequantizeLinear", self._node("QuantizeLinear", x, step, zero), step, zero),)
+            self._inputs[path, x] = names
+        return self._inputs[path, x]
 
     def _bias(self, m: Scope, start: int, stop: int) -> str | None:
         if m.path not in self.layers or self.kind != "int8-static" or f"{m.path}.bias" not in self.tensors:

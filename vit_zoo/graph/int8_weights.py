@@ -69,7 +69,7 @@ def compensated(matrix: Array, steps: Array, inputs: Array) -> Rounded:
     rows, width = matrix.shape
     moments = inputs.T.astype("<f8") @ inputs
     diagonal = np.diagonal(moments).mean() * DAMPING
-    if not diagonal:  # nothing was seen
+    if not 0 < diagonal < np.inf:  # nothing was seen, or nothing that is finite
         return nearest(matrix, steps)
     moments[np.diag_indices(width)] += diagonal
     shares = np.linalg.cholesky(np.linalg.inv(moments)).T.astype("<f4")  # upper: how an error spreads to later columns

@@ -179,18 +179,13 @@ class OnnxOps:
         self, m: Scope, x: Value, heads: int, rows: tuple[int, int] | None, biases: tuple[Scope, Scope] | None
     ) -> tuple[Heads, Heads, Heads]:
         inner = self.tensors[f"{m.path}.weight"].shape[0] // 3
-        bias: list[str] = []
-        if biases is not None:  # keys have none: one vector with zeros in the middle, which onnxruntime folds
-            bias = [self._weight(biases[0].path), self._constant("f", (0.0,) * inner, vector=True), self._weight(biases[1].path)]
-        if rows is None:
-            q, k, v = self._split(self._gemm(m, x, 0, 3 * inner, bias), 3)
-        else:
-            q = self._gemm(m, self.rows(x, *rows), 0, inner, bias[:1])
-            k, v = self._split(self._gemm(m, x, inner, 3 * inner, bias[1:]), 2)
+        own = (None, None, None) if biases is None else (biases[0], None, biases[1])
+        asking = x if rows is None else self.rows(x, *rows)
+        q, k, v = self._rows_of(m, (asking, x, x), inner, own)
         return Heads(q, heads), Heads(k, heads), Heads(v, heads)
 
     def kv(self, m: Scope, x: Value, heads: int) -> tuple[Heads, Heads]:
-        k, v = self._split(self.linear(m, x), 2)
+        k, v = self._rows_of(m, (x, x), self.tensors[f"{m.path}.weight"].shape[0] // 2, (None, None))
         return Heads(k, heads), Heads(v, heads)
 
     def rotate(self, x: Heads, cos: Value, sin: Value) -> Heads:
@@ -226,14 +221,18 @@ class OnnxOps:
 
     # what they are made of
 
-    def _gemm(self, m: Scope, x: Value, start: int, stop: int, bias: Sequence[str] = ()) -> Value:
+    def _rows_of(self, m: Scope, inputs: Sequence[Value], rows: int, biases: Sequence[Scope | None]) -> list[Value]:
+        """Each input times its rows of a fused weight: products of their own, since Split copies what one product gives."""
+        with self._in(m.path):
+            flat = {x: self._flat(x) for x in dict.fromkeys(inputs)}
+        given = enumerate(zip(inputs, biases, strict=True))
+        return [self._gemm(m, flat[x], i * rows, (i + 1) * rows, bias) for i, (x, bias) in given]
+
+    def _gemm(self, m: Scope, x: Value, start: int, stop: int, bias: Scope | None = None) -> Value:
         """x times some rows of a weight, all of them or a slice of a fused one; `bias` replaces the layer's own."""
         with self._in(m.path):
             flat = self._flat(x).name
-            if bias:
-                added: str | None = bias[0] if len(bias) == 1 else self._node("Concat", *bias, axis=0)
-            else:
-                added = self._bias(m, start, stop)
+            added = self._bias(m, start, stop) if bias is None else self._weight(bias.path)
             return Value(self._product(m, flat, start, stop, added), (*x.shape[:-1], stop - start), flat=len(x.shape) == 3)
 
     def _bias(self, m: Scope, start: int, stop: int) -> str | None:
