@@ -23,7 +23,6 @@ from vit_zoo.cli.commands import vitzoo
 from vit_zoo.cli.edge import _run
 from vit_zoo.errors import CheckFailed, RefusedContent
 from vit_zoo.files import Stored
-from vit_zoo.graph import int8_ops
 from vit_zoo.graph.int8_ops import Layer, Quantisation, adapted, least_steps, quantised
 from vit_zoo.graph.int8_weights import Rounded, compensated, nearest, row_steps
 from vit_zoo.parity import this_cpu
@@ -113,10 +112,14 @@ def digits():
 
 @pytest.fixture
 def careless(monkeypatch):
-    """Weights are rounded one by one, as if the products of neighbours were never added in 16 bits."""
-    monkeypatch.setattr(int8_ops, "row_steps", lambda matrix, **_: row_steps(matrix, paired=False))
-    monkeypatch.setattr("vit_zoo.quantising.calibration.row_steps", lambda matrix, **_: row_steps(matrix, paired=False))
-    monkeypatch.setattr("vit_zoo.quantising.calibration.compensated", lambda matrix, steps, _: nearest(matrix, steps))
+    """Called, it lets weights be rounded one by one, as if the products of neighbours were never added in 16 bits."""
+
+    def careless():
+        for name in ("vit_zoo.graph.int8_ops.row_steps", "vit_zoo.quantising.calibration.row_steps"):
+            monkeypatch.setattr(name, lambda matrix, **_: row_steps(matrix, paired=False))
+        monkeypatch.setattr("vit_zoo.quantising.calibration.compensated", lambda matrix, steps, _: nearest(matrix, steps))
+
+    return careless
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -223,8 +226,9 @@ def test_a_cpu_without_vnni_gives_the_same_answers(folder, digits, precision):
         assert saturating.decibels(elsewhere("m.onnx", option=option)[0], here) > 50
 
 
-def test_a_careless_file_is_found_out(folder, digits, careless, photos):
+def test_a_careless_file_is_found_out(folder, digits, careless):
     """By the proof, on whatever CPU; and by an emulated CPU, whose answers are others."""
+    careless()
     with pytest.raises(CheckFailed, match="36 of 36 integer products can saturate on x86 without VNNI, most of all in blocks"):
         vit_zoo.export("vit_digits", precision="int8-static", calibrate=HELD_OUT, out="m.onnx")
     exact, cut = (saturating.run("m.onnx.rejected", digits[0][:64], saturating=how) for how in (False, True))
@@ -236,6 +240,19 @@ def test_a_careless_file_is_found_out(folder, digits, careless, photos):
     assert layers[0]["layer"].startswith("blocks.0.attn.qkv/Gemm")
     assert 0 < layers[0]["share"] < 0.5
     assert any("x86 without VNNI" in kernel for kernel in layers[0]["kernels"])
+
+
+def test_only_proven_files_are_published(folder, careless, monkeypatch):
+    """The card says so; a file and a report of an older version, which did not look, are refused."""
+    vit_zoo.publish("vit_digits", "me/digits", dry_run="staged", calibrate=HELD_OUT, without=["fp16"])
+    assert "same integers on every CPU: proven for 36 integer products" in Path("staged/README.md").read_text()
+    vit_zoo.save(vit_zoo.load("vit_digits"), "digits")
+    careless()
+    monkeypatch.setattr("vit_zoo.parity.check.check_integers", lambda *_: None)
+    (done,) = vit_zoo.export("digits", precision="int8-dynamic", out="digits/model.onnx")
+    assert done.report.ok
+    with pytest.raises(CheckFailed, match="can saturate on x86 without VNNI"):
+        vit_zoo.publish("digits", "me/digits", dry_run="again")
 
 
 class Reader(CalibrationDataReader):

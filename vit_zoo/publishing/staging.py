@@ -22,6 +22,7 @@ from vit_zoo.hub.fetching import TERMS
 from vit_zoo.hub.manifest import check_no_secrets
 from vit_zoo.live import Live, check_content, write_model
 from vit_zoo.parity.report import ParityReport, read_report
+from vit_zoo.parity.saturation import integer_products
 from vit_zoo.publishing.clients import THEIRS, Profile, profile_of
 from vit_zoo.sources import Source, find_source
 
@@ -152,6 +153,9 @@ def _take_artifact(path: Path, about: Description, name: str, staging: Staging, 
         raise CheckFailed(f"its parity report says that it failed: {report.summary()}", where=path, hint=again)
     if report.sha256 != sha256_of(path):
         raise CheckFailed("its parity report is of another file", where=path, hint=again)
+    products = integer_products(path) if report.precision == "int8" else None  # a report of an older version says nothing of it
+    if products is not None and not products.proven:
+        raise CheckFailed(str(products), where=path, hint=again)
     whose = (source.tensors, staging.profile.source.tensors)  # as it lies there, and as it is sent
     if not any(is_made_from(about, tensors) for tensors in whose if tensors is not None):
         raise CheckFailed("was exported from other weights than the model's", where=path, hint=again)

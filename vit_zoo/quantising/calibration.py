@@ -35,7 +35,7 @@ class Seen:
     rows: list[Array] = field(default_factory=list)
 
 
-def calibrated(model: ViT, batches: Iterable[Array], *, smooth: bool = True) -> Quantisation:
+def calibrated(model: ViT, batches: Iterable[Array]) -> Quantisation:
     """Ranges, factors and corrections of every layer that int8 is worth for. The rows are those of the first images."""
     wanted = quantisable(model.spec)
     seen = watched(model, batches, wanted)
@@ -43,7 +43,7 @@ def calibrated(model: ViT, batches: Iterable[Array], *, smooth: bool = True) -> 
     smoothing: dict[str, Array] = {}
     for path in wanted:
         weight = model.get_parameter(f"{path}.weight").detach().numpy()
-        strengths = STRENGTHS if smooth and smoothable(path, model.spec) is not None else STRENGTHS[:1]
+        strengths = STRENGTHS if smoothable(path, model.spec) is not None else STRENGTHS[:1]
         layers[path], factors = settled(seen[path], weight, _bias(model, path), strengths)
         if factors is not None:
             smoothing[path] = factors

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vit_zoo.model_config import ModelConfig
     from vit_zoo.parity.judging import Judgement
 
-BUILT_IN = 32  # images: with them, a ViT's layers see a few hundred rows
+BUILT_IN = 64  # images: as many rows of each as calibration keeps at most
 
 Write = Callable[[tuple[str, ...], Quantisation], Path]
 
@@ -73,10 +73,10 @@ class Rounding:
     def _quantisation(self, live: Live) -> Quantisation:
         if self.kind == "int8-weights":
             return Quantisation({path: Layer() for path in quantisable(live.source.config.spec)})
-        if self.calibration is None:  # without images of the user's, those that come with this package choose the integers
+        if self.calibration is None:  # crops of the photographs that come with this package, other ones than verify takes
             config = live.source.config
             images = many_images(Frame.of(config.spec, config.preprocess), BUILT_IN, seed=1)
-            found = calibrated(live.model, np.split(images, BUILT_IN // BATCH), smooth=False)
+            found = calibrated(live.model, np.split(images, BUILT_IN // BATCH))
         else:
             found = calibrated(live.model, self.calibration.batches())
         if self.kind == "int8-static":

