@@ -162,7 +162,7 @@ def _measure(report: Report, model: str, found: Contenders, rounds: int, threads
     noise = {name: _decibels(_one_by_one(found.files[name], images, threads), wanted) for name in (*OURS_INT8, PEER_INT8)}
     for name in OURS_INT8:
         what = f"{model}, signal to noise of logits, {name}, against {PEER_INT8}"
-        report.claims.append(Claim(name=what, value=noise[name], line=noise[PEER_INT8], side="at least", unit=" dB"))
+        report.claims.append(Claim(name=what, value=noise[name], line=round(noise[PEER_INT8], 1), side="at least", unit=" dB"))
     if model in EAGER_GOAL:
         _claim(report, f"{model}, batch 1, eager", eager[1], ("vit_zoo.load, eager",), EAGER_BASE, EAGER_GOAL[model])
 

@@ -382,13 +382,13 @@ def test_weights_that_are_no_constants_prove_nothing(folder):
     assert str(found).startswith("same integers on every CPU: not proven for 1 of 1 integer products, such as a product")
 
 
-def test_a_circle_of_operators_is_no_file(folder):
+def test_a_cycle_is_refused(folder):
     nodes = [helper.make_node("Identity", [a], [b]) for a, b in (("a", "b"), ("b", "a"))]
     nodes.append(helper.make_node("MatMul", ["a", "b"], ["y"]))
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
-    onnx.save(helper.make_model(helper.make_graph(nodes, "g", [], [y])), "circle.onnx")
-    with pytest.raises(RefusedContent, match="wait for each other"):
-        integer_products(Path("circle.onnx"))
+    onnx.save(helper.make_model(helper.make_graph(nodes, "g", [], [y])), "cycle.onnx")
+    with pytest.raises(RefusedContent, match="has a cycle"):
+        integer_products(Path("cycle.onnx"))
 
 
 def test_rows_that_nearly_died_keep_their_bias(folder):
@@ -418,7 +418,7 @@ def test_errors_of_channels_that_vary_together_cancel():
     assert (compensated(weight, steps, np.zeros((4, 96), "<f4")).integers == nearest(weight, steps).integers).all()
 
 
-def test_what_a_layer_takes_over_is_in_its_rounding_too():
+def test_smoothing_divides_the_rows_of_the_layer_in_front():
     """Smoothing divides rows of the layer in front: its integers stay, its steps and its correction are divided."""
     spec = vit_zoo.get_spec("vit_b16", **SMALL)
     random = np.random.default_rng(0)
@@ -445,7 +445,7 @@ def test_what_a_layer_takes_over_is_in_its_rounding_too():
         ("sse2", "Old CPU: no AVX2"),
     ],
 )
-def test_the_doctor_knows_the_cpu(folder, monkeypatch, capsys, flags, told):
+def test_doctor_reports_the_cpu(folder, monkeypatch, capsys, flags, told):
     Path("cpuinfo").write_text(f"processor : 0\nmodel name : Old CPU\nflags : {flags}\n\nprocessor : 1\nflags : none\n")
     monkeypatch.setattr(this_cpu, "CPUINFO", Path("cpuinfo"))
     for cut, words in ((True, "in 16 bits on this CPU"), (False, "in 32 bits on this CPU")):
@@ -455,4 +455,4 @@ def test_the_doctor_knows_the_cpu(folder, monkeypatch, capsys, flags, told):
         assert document["cpu"] == told
         assert words in document["int8"]
     monkeypatch.setattr(this_cpu, "CPUINFO", Path("nothing"))
-    assert showing.checkup()["cpu"] == "not told by this system"
+    assert showing.checkup()["cpu"] == "not reported by this system"

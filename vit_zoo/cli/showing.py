@@ -97,7 +97,7 @@ def _cpu() -> str:
 
     known = features()
     if known is None:
-        return "not told by this system"
+        return "not reported by this system"
     name, has = known
     return f"{name}: {', '.join(has) or 'no AVX2'}"
 
@@ -107,10 +107,10 @@ def _int8() -> str:
 
     if saturates():
         return (
-            "onnxruntime adds two products in 16 bits on this CPU, with saturation: a file computes what it does on others only "
-            "if `vitzoo show FILE` says that this is proven"
+            "onnxruntime adds pairs of products in 16 bits on this CPU, with saturation: only files that `vitzoo show FILE` "
+            "reports as proven give the results that they give elsewhere"
         )
-    return "onnxruntime adds all products in 32 bits on this CPU: every file computes what it states"
+    return "onnxruntime adds products in 32 bits on this CPU: sums are exact"
 
 
 def _model(what: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], str]:

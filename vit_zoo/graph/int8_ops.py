@@ -232,7 +232,7 @@ def _whole_bias(bias: Callable[[], Array] | None, layer: Layer, rows: int) -> Ar
 
 
 def _bias_integers(bias: Callable[[], Array], weight: Callable[[], Rounded], layer: Layer) -> Array:
-    return np.rint(bias().astype("<f8") / _bias_scales(weight, layer)).astype("<i4")
+    return np.clip(np.rint(bias().astype("<f8") / _bias_scales(weight, layer)), -(2**31), 2**31 - 1).astype("<i4")
 
 
 def _joined(q: Stored, v: Stored) -> Array:

@@ -180,8 +180,8 @@ class OnnxOps:
     ) -> tuple[Heads, Heads, Heads]:
         inner = self.tensors[f"{m.path}.weight"].shape[0] // 3
         own = (None, None, None) if biases is None else (biases[0], None, biases[1])
-        asking = x if rows is None else self.rows(x, *rows)
-        q, k, v = self._rows_of(m, (asking, x, x), inner, own)
+        queried = x if rows is None else self.rows(x, *rows)
+        q, k, v = self._rows_of(m, (queried, x, x), inner, own)
         return Heads(q, heads), Heads(k, heads), Heads(v, heads)
 
     def kv(self, m: Scope, x: Value, heads: int) -> tuple[Heads, Heads]:
@@ -222,7 +222,7 @@ class OnnxOps:
     # what they are made of
 
     def _rows_of(self, m: Scope, inputs: Sequence[Value], rows: int, biases: Sequence[Scope | None]) -> list[Value]:
-        """Each input times its rows of a fused weight: products of their own, since Split copies what one product gives."""
+        """Each input times its share of a fused weight's rows: separate products, because Split would copy a joint one."""
         with self._in(m.path):
             flat = {x: self._flat(x) for x in dict.fromkeys(inputs)}
         given = enumerate(zip(inputs, biases, strict=True))

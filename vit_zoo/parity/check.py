@@ -20,7 +20,7 @@ from vit_zoo.parity.claims import (
     check_structure,
     check_weights,
     note_weights,
-)  # fmt: skip
+)
 from vit_zoo.parity.fusion import receipt
 from vit_zoo.parity.headroom import headroom
 from vit_zoo.parity.images import images

@@ -83,7 +83,7 @@ def integer_products(path: Path) -> IntegerProducts | None:
     try:
         return _read(_Graph(skeleton(path)))
     except RecursionError:
-        raise RefusedContent("its operators wait for each other", where=path) from None
+        raise RefusedContent("its graph has a cycle", where=path) from None
 
 
 def _read(graph: _Graph) -> IntegerProducts | None:
