@@ -236,7 +236,7 @@ def test_what_onnxruntime_makes_of_it(folder, capfd):
     vit_zoo.export(_model(), "onnx", out="a.onnx")
     assert vit_zoo.verify("a.onnx").fusion == ()
     found = {o.operator: o for o in vit_zoo.verify("a.onnx", effort="full").fusion}
-    layers = 1 + 4 * SMALL["depth"] + 2  # patches, blocks, the last block's queries apart, the head
+    layers = 1 + 6 * SMALL["depth"] + 1  # patches, blocks, the head
     assert found["Gemm"].count == layers
     assert sum(name.startswith("Fused") for name in found) == 1
     assert found["Gelu"].count == SMALL["depth"]
