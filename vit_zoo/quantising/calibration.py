@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vit_zoo.graph.int8_ops import Layer, Quantisation, least_steps, quantisable, smoothable
+from vit_zoo.graph.int8_ops import Layer, Quantisation, bias_of, least_steps, quantisable, smoothable
 from vit_zoo.graph.int8_weights import compensated, nearest, row_steps
+from vit_zoo.sources import find_source
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
@@ -39,27 +40,18 @@ def calibrated(model: ViT, batches: Iterable[Array]) -> Quantisation:
     """Ranges, factors and corrections of every layer that int8 is worth for. The rows are those of the first images."""
     wanted = quantisable(model.spec)
     seen = watched(model, batches, wanted)
+    tensors = find_source(model).tensors
+    assert tensors is not None
     layers: dict[str, Layer] = {}
     smoothing: dict[str, Array] = {}
     for path in wanted:
         weight = model.get_parameter(f"{path}.weight").detach().numpy()
         strengths = STRENGTHS if smoothable(path, model.spec) is not None else STRENGTHS[:1]
-        layers[path], factors = settled(seen[path], weight, _bias(model, path), strengths)
+        bias = bias_of(tensors, path)
+        layers[path], factors = settled(seen[path], weight, 0.0 if bias is None else bias(), strengths)
         if factors is not None:
             smoothing[path] = factors
     return Quantisation(layers, smoothing)
-
-
-def _bias(model: ViT, path: str) -> Array | float:
-    """A layer's bias, also where queries and values have their own; 0 without one."""
-    held = {name: p.detach().numpy() for name, p in model.named_parameters() if name.startswith(path.removesuffix("qkv"))}
-    if f"{path}.bias" in held:
-        return held[f"{path}.bias"]
-    parent = path.removesuffix("qkv")
-    if f"{parent}q_bias" not in held or parent == path:
-        return 0.0
-    q, v = held[f"{parent}q_bias"], held[f"{parent}v_bias"]
-    return np.concatenate([q, np.zeros_like(q), v])
 
 
 def watched(model: ViT, batches: Iterable[Array], paths: Iterable[str]) -> dict[str, Seen]:
