@@ -149,12 +149,14 @@ def _biases(path):
     return {n.replace(".bias", ".weight"): x for n, x in _held(path).items() if x.dtype == np.int32}
 
 
-def test_the_rule_is_tight():
-    """A pair of 128 does not saturate, one of 129 does; and one of opposite signs never."""
+def test_the_rule_is_tight(folder):
+    """For the kernel and for the proof: a pair of 128 does not saturate, one of 129 does; and one of opposite signs never."""
     x = np.full((1, 2), 255, np.uint8)
     for pair, same in (([64, 64], True), ([1, 127], True), ([-64, -64], True), ([2, 127], False), ([-65, -64], False)):
         w = np.array(pair, np.int8)[:, None]
         assert (saturating.product(x, w, saturating=True) == saturating.product(x, w, saturating=False)).all() == same
+        _integer_model(x, w)
+        assert integer_products(Path("product.onnx")).proven == same
     w = np.array([[127], [-127]], np.int8)
     for x in np.array([[255, 0], [0, 255], [255, 255]], np.uint8)[:, None]:
         assert saturating.product(x, w, saturating=True) == saturating.product(x, w, saturating=False)
