@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import CheckFailed, InputError, NotRepresentable, OtherWeights, RefusedContent
-from vit_zoo.files import sniff
-from vit_zoo.formats import SUFFIX, describe, open_artifact
+from vit_zoo.formats import describe, open_artifact
 from vit_zoo.forward import unread
 from vit_zoo.live import Live, filled, find_weights
-from vit_zoo.sources import ModelLike, find_source
+from vit_zoo.locator import ExportedFile, parse_locator
+from vit_zoo.sources import ModelLike, of_module
 
 if TYPE_CHECKING:
     from vit_zoo.files import Stored
@@ -58,7 +58,7 @@ def reference_of(against: ModelLike, facts: Mapping[str, Any], about: Descriptio
     if isinstance(against, str | os.PathLike | ViT):
         return Live(find_weights(against, **facts)).reference
     try:
-        like = filled(find_source(against, **facts))
+        like = filled(of_module(against, **facts))
     except (RefusedContent, NotRepresentable):  # no dialect of ours: its own code is enough
         frame = _frame(None, None if about is None else about.path, {**_stated(against), **facts})
         return ModuleReference(against, type(against).__name__, frame)
@@ -94,11 +94,7 @@ def _frame(config: ModelConfig | None, path: Path | None, facts: Mapping[str, An
 
 
 def is_artifact(model: ModelLike) -> bool:
-    from vit_zoo.zoo_folders import variants
-
-    if not isinstance(model, str | os.PathLike) or str(model) in variants():
-        return False
-    return sniff(Path(model)) in SUFFIX if Path(model).is_file() else Path(model).suffix in (".onnx", ".pt2")
+    return isinstance(model, str | os.PathLike) and isinstance(parse_locator(model), ExportedFile)
 
 
 def _shown(model: ModelLike) -> str:

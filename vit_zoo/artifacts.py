@@ -19,7 +19,7 @@ from vit_zoo.formats.artifact import report_path
 from vit_zoo.graph.form import Form
 from vit_zoo.live import Live
 from vit_zoo.model_config import ModelConfig
-from vit_zoo.sources import Source
+from vit_zoo.sources import Checkpoint
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
@@ -44,7 +44,7 @@ class Export:
 
 
 def target_of(
-    source: Source, format_: str, formats: Sequence[str], out: str | os.PathLike[str] | None, placement: str | None
+    source: Checkpoint, format_: str, formats: Sequence[str], out: str | os.PathLike[str] | None, placement: str | None
 ) -> Path:
     """Where a format goes: NAME.onnx in the current folder; shared weights, beside their file as model.onnx."""
     shared = format_ == "onnx" and placement == "shared"
@@ -62,7 +62,7 @@ def target_of(
 
 
 def write_onnx_file(
-    source: Source,
+    source: Checkpoint,
     target: Path,
     live: Live,
     form: Form,
@@ -74,7 +74,6 @@ def write_onnx_file(
     from vit_zoo.graph.build import build
     from vit_zoo.graph.write import PROTO_LIMIT, inline_size, write_external, write_inline, write_shared
 
-    assert source.tensors is not None
     spec, tensors = source.config.spec, source.tensors
     preprocess = source.config.preprocess
     graph = build(spec, tensors, form, preprocess=preprocess)  # of an int8 form, one of the same size
@@ -121,12 +120,11 @@ def write_onnx_file(
 
 
 def write_program(
-    source: Source, target: Path, live: Live, format_: str, outputs: Sequence[str], effort: Effort | None
+    source: Checkpoint, target: Path, live: Live, format_: str, outputs: Sequence[str], effort: Effort | None
 ) -> Export:
     from vit_zoo import forward
     from vit_zoo.formats.programs import write_pt2, write_torchscript
 
-    assert source.tensors is not None
     names = forward.checked_outputs(source.config.spec, outputs)
     details = {**_details(effort), "outputs": list(names), "weights_sha256": source.digest or digest_of(source.tensors)}
     write = write_torchscript if format_ == "torchscript" else write_pt2

@@ -15,7 +15,7 @@ from vit_zoo.files.atomic import REPLACED, check_folder, check_target, writing
 from vit_zoo.files.checkpoints import read_checkpoint
 from vit_zoo.live import check_content, filled, write_model
 from vit_zoo.model_config import ModelConfig
-from vit_zoo.sources import Source
+from vit_zoo.sources import Checkpoint
 from vit_zoo.vit_spec import did_you_mean
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def check_choice(to: str, accept: Sequence[str]) -> None:
 
 
 def write_converted(
-    source: Source, out: Path, to: str, *, accept: Sequence[str] = (), allow_drop: Sequence[str] = (), force: bool = False
+    source: Checkpoint, out: Path, to: str, *, accept: Sequence[str] = (), allow_drop: Sequence[str] = (), force: bool = False
 ) -> Converted:
     """Write a source for a target, a file or a folder by the name of `out`. Raises NotRepresentable, CannotWrite."""
     check_choice(to, accept)
@@ -76,7 +76,7 @@ def write_converted(
         wanted = "a folder, which holds config.json too" if target.folder else f"a {Path(target.file).suffix} file or a folder"
         raise InputError(f"'{to}' is written as {wanted}", where=out)
     found = fit(to, config, tensors, accept, with_config=folder is not None)
-    check_content(Source(config, tensors, source.path, digest=source.digest if tensors == source.tensors else None))
+    check_content(Checkpoint(config, tensors, source.path, digest=source.digest if tensors == source.tensors else None))
     made = folder is not None and _make(folder)
     file = out if folder is None else folder / target.file
     try:
@@ -98,9 +98,8 @@ def write_converted(
     )  # fmt: skip
 
 
-def _without(source: Source, patterns: Sequence[str]) -> tuple[ModelConfig, Mapping[str, Stored], tuple[str, ...]]:
+def _without(source: Checkpoint, patterns: Sequence[str]) -> tuple[ModelConfig, Mapping[str, Stored], tuple[str, ...]]:
     """The source without what the user lets go. Raises InputError for a pattern that names nothing, or what a model needs."""
-    assert source.tensors is not None
     config, tensors = source.config, dict(source.tensors)
     foreign = {*source.unwanted}
     for pattern in patterns:
@@ -149,11 +148,16 @@ def _unmake(folder: Path | None, made: bool) -> None:
 
 
 def _write_ours(
-    source: Source, out: Path, folder: Path | None, config: ModelConfig, tensors: Mapping[str, Stored], dropped: tuple[str, ...]
+    source: Checkpoint,
+    out: Path,
+    folder: Path | None,
+    config: ModelConfig,
+    tensors: Mapping[str, Stored],
+    dropped: tuple[str, ...],
 ) -> Converted:
     if folder is None:
         raise InputError("'vitzoo' is written as a folder, which holds config.json too", where=out)
-    check_content(Source(config, tensors, source.path))
+    check_content(Checkpoint(config, tensors, source.path))
     made = _make(folder)
     try:
         write_model(config, tensors, folder)
@@ -199,7 +203,9 @@ def _difference(config: ModelConfig, found: Fit) -> float:
     spec = found.form.spec
     images = torch.randn(8, spec.channels, *spec.image_size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        sources = (Source(ModelConfig(name=config.name, spec=each), found.form.tensors) for each in (spec, found.reading.spec))
+        sources = (
+            Checkpoint(ModelConfig(name=config.name, spec=each), found.form.tensors) for each in (spec, found.reading.spec)
+        )
         before, after = (filled(source).eval().float()(images) for source in sources)
     if not torch.isfinite(after).all():
         raise RefusedContent("its outputs are not finite", where=config.name)

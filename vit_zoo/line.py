@@ -18,7 +18,7 @@ from vit_zoo.formats import SUFFIX, describe
 from vit_zoo.formats.artifact import report_path
 from vit_zoo.graph.form import Precision
 from vit_zoo.live import Live, check_content, filled, find_weights, random_model, with_some_weights, write_model
-from vit_zoo.sources import ModelLike, Source, find_architecture, find_source
+from vit_zoo.sources import Architecture, Checkpoint, ModelLike, find_architecture, find_source, of_module
 
 if TYPE_CHECKING:
     import torch
@@ -84,8 +84,7 @@ def save(model: ViT, folder: str | os.PathLike[str]) -> Path:
     Files that are there are replaced, each atomically. Raises CannotWrite.
     """
     folder = Path(folder)
-    source = find_source(model)
-    assert source.tensors is not None
+    source = of_module(model)
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise CannotWrite("is not a folder", where=folder)
     made = not folder.exists()
@@ -185,11 +184,10 @@ def export(
     rounding = rounding_of(
         form, source.config, calibrate=calibrate, evaluate=evaluate, min_agreement=min_agreement, min_accuracy=min_accuracy
     )
-    if source.tensors is None:
+    if isinstance(source, Architecture):
         source = with_some_weights(source, str(model), seed)
     elif seed is not None:
         raise InputError(f"{source.config.name} has its own weights: a seed is of random ones")
-    assert source.tensors is not None
     if placement == "shared" and source.cached:
         raise InputError("the Hub's cache is not written to: `vitzoo pull` makes a folder", where=str(model))
     if placement == "shared" and any(stored.span is None for stored in source.tensors.values()):
@@ -246,7 +244,7 @@ def verify(
     about, held = describe(path), None
     if against is None:
         held = held_by(about)
-        reference: Reference = ModelReference(filled(Source(about.known_config(), held)), "the weights that it holds")
+        reference: Reference = ModelReference(filled(Checkpoint(about.known_config(), held)), "the weights that it holds")
     else:
         reference = reference_of(against, facts, about)
     data = about.export.get("data")
@@ -312,10 +310,8 @@ def publish(
         formats=formats, without=without, calibrate=calibrate, random=random_weights,
     )  # fmt: skip
     source = find_source(model, **facts)
-    if source.tensors is None and not random_weights:
-        source = find_weights(model, **facts)
-    elif source.tensors is None:
-        source = with_some_weights(source, str(model), 0)
+    if isinstance(source, Architecture):
+        source = with_some_weights(source, str(model), 0) if random_weights else find_weights(model, **facts)
     return published(plan, source, note) if dry_run is None else staged_at(plan, source, Path(dry_run), note)
 
 

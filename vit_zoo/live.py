@@ -12,7 +12,7 @@ from vit_zoo.errors import CannotWrite, HubError, RefusedContent
 from vit_zoo.files import Staged, Stored, digest_of, write_safetensors, write_text
 from vit_zoo.files.stored import as_float
 from vit_zoo.model_config import ModelConfig
-from vit_zoo.sources import ModelLike, Source, find_source, published, shipped
+from vit_zoo.sources import Architecture, Checkpoint, ModelLike, default_weights, find_source, of_module, shipped
 
 if TYPE_CHECKING:
     import torch
@@ -32,13 +32,12 @@ def random_model(config: ModelConfig, seed: int, *, device: Any = None, dtype: t
     return model
 
 
-def filled(source: Source) -> ViT:
+def filled(source: Checkpoint) -> ViT:
     """The torch model over the source's tensors, which stay where they are until they are used."""
     import torch
 
     from vit_zoo.model import ViT
 
-    assert source.tensors is not None
     model = ViT.empty(source.config)
     state = {}
     with torch.inference_mode(False):  # whoever loads inside one still gets parameters that can be trained
@@ -51,11 +50,10 @@ def filled(source: Source) -> ViT:
     return model
 
 
-def check_content(source: Source) -> None:
+def check_content(source: Checkpoint) -> None:
     """Read every value: finite, and of the hash that the file states."""
     import numpy as np
 
-    assert source.tensors is not None
     for name, stored in source.tensors.items():
         values = as_float(stored.dtype, stored.copied())
         bad = values.size - int(np.isfinite(values).sum())
@@ -65,24 +63,24 @@ def check_content(source: Source) -> None:
         raise RefusedContent("its weights are not those that were written: the content hash differs", where=source.path)
 
 
-def with_some_weights(source: Source, name: str, seed: int | None) -> Source:
-    """An architecture as a source with weights: those that ship with the name, else random ones, which are stamped."""
-    ready = shipped(name, source.config.spec) if seed is None else None
-    return ready or find_source(random_model(source.config, seed or 0))
+def with_some_weights(architecture: Architecture, name: str, seed: int | None) -> Checkpoint:
+    """An architecture with weights: those that ship with the name, else random ones, which are stamped."""
+    ready = shipped(name, architecture.config.spec) if seed is None else None
+    return ready or of_module(random_model(architecture.config, seed or 0))
 
 
-def find_weights(model: ModelLike, *, offline: bool | None = None, **facts: Any) -> Source:
+def find_weights(model: ModelLike, *, offline: bool | None = None, **facts: Any) -> Checkpoint:
     """A source with weights: its own, those that ship with a name, or those of its default tag.
 
     Raises HubError where there are none, or they cannot be had; else as `find_source`.
     """
     source = find_source(model, offline=offline, **facts)
-    if source.tensors is not None:
+    if isinstance(source, Checkpoint):
         return source
     name = str(model)
     hint = f"`vitzoo create {name}` makes a folder with random ones; name a folder or a checkpoint file"
     try:
-        found = shipped(name, source.config.spec) or published(name, offline=offline, **facts)
+        found = shipped(name, source.config.spec) or default_weights(name, offline=offline, **facts)
     except HubError as error:
         raise type(error)(error.message, where=error.where, hint=error.hint or hint) from None
     if found is None:
@@ -90,7 +88,7 @@ def find_weights(model: ModelLike, *, offline: bool | None = None, **facts: Any)
     return found
 
 
-def name_of(source: Source) -> str:
+def name_of(source: Checkpoint) -> str:
     """How a report names its reference; no folder names, which are private."""
     if source.config.random_seed is not None:
         return f"{source.config.name}, random weights of seed {source.config.random_seed}"
@@ -103,7 +101,7 @@ class Live:
     Both are made when a step first needs them.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Checkpoint) -> None:
         self.source = source
 
     @property

@@ -1,4 +1,4 @@
-"""What a user names when a command wants a model: a registry name, a config, a folder, a checkpoint, a live module."""
+"""Sources: what a locator or a live module stands for, as a config and, where there are weights, tensors under our names."""
 
 from __future__ import annotations
 
@@ -10,12 +10,24 @@ from typing import TYPE_CHECKING, Any, Union
 
 from vit_zoo.configs import config_of
 from vit_zoo.errors import HubError, InputError, RefusedContent
-from vit_zoo.files import SafetensorsFile, Stored, read_json, sniff
-from vit_zoo.files.checkpoints import CHECKPOINTS, checkpoint_in, read_checkpoint
-from vit_zoo.hub.fetching import PREFIX, Address, fetch
+from vit_zoo.files import SafetensorsFile, Stored, read_json
+from vit_zoo.files.checkpoints import checkpoint_in, read_checkpoint
+from vit_zoo.hub.fetching import Address, fetch
+from vit_zoo.locator import (
+    KINDS,
+    CheckpointFile,
+    ConfigFile,
+    ExportedFile,
+    Folder,
+    HubRepo,
+    Locator,
+    RegistryName,
+    TaggedName,
+    file_locator,
+    parse_locator,
+)
 from vit_zoo.model_config import ModelConfig
-from vit_zoo.registry import get_config
-from vit_zoo.resolving import find, is_alias, is_name, tags_of
+from vit_zoo.resolving import find, tags_of
 from vit_zoo.tags import Tag
 from vit_zoo.vit_spec import ViTSpec
 from vit_zoo.zoo_files import read_variant
@@ -25,123 +37,129 @@ if TYPE_CHECKING:
     from torch import nn
 
 ModelLike = Union[str, "os.PathLike[str]", "nn.Module"]
-# how an error names what a checkpoint is not
-KINDS = {
-    "onnx": "an exported ONNX file",
-    "pt2": "an exported program",
-    "pickle": "a bare pickle, which runs code when loaded",
-    "empty": "empty",
-    "unknown": "of no known kind",
-    "image": "an image",
-    "HTML page": "an HTML page",
-}
-SUFFIXES = (".toml", ".json", ".safetensors", ".pt", ".pth", ".bin", ".npz", ".h5", ".onnx", ".pt2")
 
 
 @dataclass(frozen=True)
-class Source:
-    """A model on paper: its config and its tensors under our names, not read yet; no tensors: an architecture."""
+class Architecture:
+    """A model without weights."""
 
     config: ModelConfig
-    tensors: Mapping[str, Stored] | None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model with weights: its config, and its tensors under our names, not read yet."""
+
+    config: ModelConfig
+    tensors: Mapping[str, Stored]
     path: Path | None = None
     dialect: str | None = None
-    origin: Mapping[str, str] = field(default_factory=dict)  # of each field of the spec
-    digest: str | None = None  # the content hash that the file states
-    unwanted: tuple[str, ...] = ()  # tensors of the file that are known and no part of the model
-    cached: bool = False  # the file lies in the Hub's cache, which is not ours to write to
+    origin: Mapping[str, str] = field(default_factory=dict)  # where each field of the spec comes from
+    digest: str | None = None  # the content hash stated in the file
+    unwanted: tuple[str, ...] = ()  # tensors of the file that are known and not part of the model
+    cached: bool = False  # the file lies in the Hub's cache, which we do not write to
 
 
 def find_source(
     model: ModelLike, *, weights: str | os.PathLike[str] | None = None, offline: bool | None = None, **facts: Any
-) -> Source:
-    """Resolve what the user named. `facts` are fields of the spec that a checkpoint cannot tell, such as heads.
+) -> Architecture | Checkpoint:
+    """Resolve a name, a path or a live module. `facts` are fields of the spec that a checkpoint does not state, such as heads.
 
-    A name of the registry is the architecture, whatever lies in the current folder; a name with a tag, and `hf-hub:`, are
-    weights of the Hub, of its cache alone where `offline`. Raises InputError for what does not exist, RefusedContent for
-    tensors that do not fit, HubError for weights that cannot be had.
+    `weights` names a checkpoint of the same architecture, which replaces the model's own. Names with a tag, and `hf-hub:`,
+    are weights on the Hub, or in its cache alone if `offline`. Raises InputError for what does not exist, RefusedContent for
+    tensors that do not fit, HubError for weights that cannot be fetched.
     """
-    source = _given(model, facts, offline, with_weights=weights is not None)
-    return source if weights is None else _with_weights(source, weights, facts, offline)
+    if not isinstance(model, str | os.PathLike):
+        source: Architecture | Checkpoint = of_module(model, **facts)
+    else:
+        locator = parse_locator(model)
+        if isinstance(locator, TaggedName) and weights is not None:  # its published weights stay where they are
+            source = _architecture(locator, facts)
+        else:
+            source = _resolve(locator, facts, offline)
+    return source if weights is None else _with_weights(source.config, weights, facts, offline)
 
 
 def find_architecture(name: str | os.PathLike[str], **facts: Any) -> ModelConfig:
-    """What a name or a config file says of a model without weights. Raises InputError for what has weights."""
-    text = str(name)
-    source = None if text.startswith(PREFIX) else _given(name, facts, None, with_weights=True)
-    if source is None or source.tensors is not None or source.config.source is not None:
-        raise InputError("has weights already; a name or a config is wanted", where=text)
-    return source.config
+    """The config of a name or a config file. Raises InputError for a model that has weights."""
+    match parse_locator(name):
+        case RegistryName() | ConfigFile() as locator:
+            source = _resolve(locator, facts, None)
+            if isinstance(source, Architecture) and source.config.source is None:
+                return source.config
+        case Folder() | CheckpointFile() | ExportedFile() as locator:
+            _resolve(locator, facts, None)  # raises for what is no model at all
+    raise InputError("has weights already; a name or a config is wanted", where=name)
 
 
-def published(name: str, *, offline: bool | None = None, **facts: Any) -> Source | None:
-    """The weights of a registry's or another library's name that are its default tag's, if there are some on the Hub."""
-    if os.path.lexists(name) and not is_name(name):
+def default_weights(model: str, *, offline: bool | None = None, **facts: Any) -> Checkpoint | None:
+    """The published weights of a name's default tag, if the Hub has some."""
+    locator = parse_locator(model)
+    if not isinstance(locator, RegistryName):
         return None
-    named = find(name)
-    tag = named.tag or next((tag for tag in tags_of(named.variant.name).values() if tag.is_on_hub), None)
+    tag = next((tag for tag in tags_of(locator.named.variant.name).values() if tag.is_on_hub), None)
     return None if tag is None else _of_tag(tag, facts, offline)
 
 
-def _with_weights(source: Source, weights: str | os.PathLike[str], facts: Mapping[str, Any], offline: bool | None) -> Source:
-    """An architecture with weights that are of it."""
-    found = find_source(weights, offline=offline, **{**source.config.spec.model_dump(), **facts})
-    if found.tensors is None:
-        found = shipped(str(weights), found.config.spec) or found
-    if found.tensors is None:
-        raise InputError("has no weights", where=weights)
-    if found.config.spec != source.config.spec:
-        wrong = [
-            f for f in type(found.config.spec).model_fields if getattr(found.config.spec, f) != getattr(source.config.spec, f)
-        ]
-        raise RefusedContent(f"its weights are of another model: {wrong[0]} differs", where=weights)
-    told = {name: getattr(found.config, name) for name in ("source", "random_seed", "resize")}
-    config = source.config.replace(**told, licence=found.config.licence or source.config.licence)
-    return replace(found, config=config, unwanted=())
-
-
-def _given(model: ModelLike, facts: Mapping[str, Any], offline: bool | None, *, with_weights: bool) -> Source:
-    if isinstance(model, str | os.PathLike):
-        return _named(str(model), facts, offline, with_weights=with_weights)
-    return _of_module(model, facts)
-
-
-def shipped(name: str, spec: ViTSpec) -> Source | None:
-    """The weights that come with a name of the registry, if some do and they are for this very spec."""
+def shipped(name: str, spec: ViTSpec) -> Checkpoint | None:
+    """The weights that come with a name of the registry, if it has some and they are for this very spec."""
     variant = variants().get(name)
     if variant is None or variant.weights is None:
         return None
-    found = _of_folder(variant.weights, {})
-    return found if found.config.spec == spec else None
+    source = _of_folder(variant.weights, {})
+    return source if source.config.spec == spec else None
 
 
-def _named(name: str, facts: Mapping[str, Any], offline: bool | None, *, with_weights: bool) -> Source:
-    """A name of ours, else a path that exists, else another library's name or published weights.
+def _resolve(locator: Locator, facts: Mapping[str, Any], offline: bool | None) -> Architecture | Checkpoint:
+    match locator:
+        case HubRepo(address):
+            return _of_hub(address, facts, offline)
+        case RegistryName():
+            return _architecture(locator, facts)
+        case TaggedName(named=named):
+            assert named.tag is not None
+            return _of_tag(named.tag, facts, offline)
+        case Folder(path):
+            return _of_folder(path, facts)
+        case ConfigFile(path):
+            return Architecture(_config_in(path, facts))
+        case CheckpointFile(path, kind):
+            return _of_file(path, kind, facts)
+        case ExportedFile(path, "torchscript" as kind):
+            return _of_file(path, kind, facts)
+        case ExportedFile(path, kind):
+            raise RefusedContent(f"is {KINDS.get(kind, f'a file of kind {kind}')}; a checkpoint is wanted", where=path)
 
-    Where others bring the weights, published ones stay where they are.
-    """
-    if not name:
-        raise InputError("an empty name")
-    path = Path(name)
-    if name.startswith(PREFIX):
-        return _of_hub(name, facts, offline)
-    if is_name(name):
-        return Source(get_config(name, **facts), None)
-    if path.is_dir():
-        return _of_folder(path, facts)
-    if path.exists():
-        return _of_file(path, facts)
-    if path.suffix in SUFFIXES or ("/" in name and not is_alias(name)):
-        raise InputError("no such file or folder", where=name)
-    tag = find(name).tag
-    return Source(get_config(name, **facts), None) if tag is None or with_weights else _of_tag(tag, facts, offline)
+
+def _architecture(locator: RegistryName | TaggedName, facts: Mapping[str, Any]) -> Architecture:
+    return Architecture(config_of(locator.named.variant, locator.named.tag, **facts))
 
 
-def _of_hub(name: str, facts: Mapping[str, Any], offline: bool | None) -> Source:
+def _with_weights(
+    config: ModelConfig, weights: str | os.PathLike[str], facts: Mapping[str, Any], offline: bool | None
+) -> Checkpoint:
+    """A checkpoint of the architecture in `config`. Raises RefusedContent for one of another architecture."""
+    source = _resolve(parse_locator(weights), {**config.spec.model_dump(), **facts}, offline)
+    if isinstance(source, Architecture):
+        ready = shipped(str(weights), source.config.spec)
+        if ready is None:
+            raise InputError("has no weights", where=weights)
+        source = ready
+    if source.config.spec != config.spec:
+        wrong = [
+            field for field in type(config.spec).model_fields if getattr(source.config.spec, field) != getattr(config.spec, field)
+        ]
+        raise RefusedContent(f"its weights are of another model: {wrong[0]} differs", where=weights)
+    metadata = {name: getattr(source.config, name) for name in ("source", "random_seed", "resize")}
+    config = config.replace(**metadata, licence=source.config.licence or config.licence)
+    return replace(source, config=config, unwanted=())
+
+
+def _of_hub(address: Address, facts: Mapping[str, Any], offline: bool | None) -> Checkpoint:
     """A repository of ours, timm's or transformers'. What it says of its licence goes along."""
     from vit_zoo.hub.cards import terms_of
 
-    found = fetch(Address.parse(name), offline=offline)
+    found = fetch(address, offline=offline)
     source = _of_folder(found.folder, facts)
     config, terms = source.config, terms_of(found.folder)
     told = {"source": _chained(str(found.address), source), "licence": config.licence or terms.licence}
@@ -151,7 +169,7 @@ def _of_hub(name: str, facts: Mapping[str, Any], offline: bool | None) -> Source
     return replace(source, config=config.replace(**told), cached=True)
 
 
-def _chained(address: str, source: Source) -> str:
+def _chained(address: str, source: Checkpoint) -> str:
     """Where weights come from: the repository, and what that says of it."""
     if source.dialect != "vitzoo":
         return f"{address} ({source.dialect})"
@@ -159,20 +177,20 @@ def _chained(address: str, source: Source) -> str:
     return address if said is None or said.startswith(address) else f"{address}, from {said}"
 
 
-def _of_tag(tag: Tag, facts: Mapping[str, Any], offline: bool | None) -> Source:
+def _of_tag(tag: Tag, facts: Mapping[str, Any], offline: bool | None) -> Checkpoint:
     """Published weights of a name, as the file that its row names."""
-    config = get_config(tag.full_name, **facts)
+    config = config_of(find(tag.full_name).variant, tag, **facts)
     if not tag.is_on_hub:
         hint = f"download it, and name the file: --weights FILE of `vitzoo export {tag.full_name}`"
         raise HubError(f"the weights '{tag.tag}' of '{tag.name}' are at {tag.address}, licence {tag.licence}", hint=hint)
     revision = None if tag.revision == "unpinned" else tag.revision
     found = fetch(Address(tag.repo, revision), [tag.file], offline=offline)
-    source = _with_weights(Source(config, None), found.folder / tag.file, facts, offline)
+    source = _with_weights(config, found.folder / tag.file, facts, offline)
     told = {"source": f"{found.address}/{tag.file} ({tag.dialect})", "licence": tag.licence}
     return replace(source, config=source.config.replace(**told), cached=True)
 
 
-def _of_folder(folder: Path, facts: Mapping[str, Any]) -> Source:
+def _of_folder(folder: Path, facts: Mapping[str, Any]) -> Checkpoint:
     config = folder / "config.json"
     if config.is_file():
         document = read_json(config)
@@ -181,18 +199,12 @@ def _of_folder(folder: Path, facts: Mapping[str, Any]) -> Source:
             if not file.is_file():
                 raise InputError("has a config.json but no model.safetensors", where=folder)
             return _checked(parsed, SafetensorsFile(file), facts)
-    return _of_file(checkpoint_in(folder), facts)
+    source = _resolve(file_locator(checkpoint_in(folder)), facts, None)
+    assert isinstance(source, Checkpoint)
+    return source
 
 
-def _of_file(path: Path, facts: Mapping[str, Any]) -> Source:
-    if path.suffix == ".toml":
-        return Source(config_of(read_variant(path), **facts), None)
-    kind = sniff(path)
-    if kind == "json":
-        document = read_json(path)
-        if "weight_map" in document:
-            return _read(read_checkpoint(path, "index"), facts, path)
-        return Source(_without_weights(ModelConfig.parse(document, where=path), facts), None)
+def _of_file(path: Path, kind: str, facts: Mapping[str, Any]) -> Checkpoint:
     if kind == "safetensors":
         opened = SafetensorsFile(path)
         if "vit_zoo" in opened.metadata:
@@ -200,12 +212,19 @@ def _of_file(path: Path, facts: Mapping[str, Any]) -> Source:
 
             return _checked(config_from(opened.metadata["vit_zoo"], where=path), opened, facts)
         return _read(opened.tensors, facts, path)
-    if kind in CHECKPOINTS:
-        return _read(read_checkpoint(path, kind), facts, path)
-    raise RefusedContent(f"is {KINDS.get(kind, f'a file of kind {kind}')}; a checkpoint is wanted", where=path)
+    return _read(read_checkpoint(path, kind), facts, path)
 
 
-def _of_module(module: Any, facts: Mapping[str, Any]) -> Source:
+def _config_in(path: Path, facts: Mapping[str, Any]) -> ModelConfig:
+    """The config in a TOML file with one variant, or in a config.json."""
+    if path.suffix == ".toml":
+        return config_of(read_variant(path), **facts)
+    config = ModelConfig.parse(read_json(path), where=path)
+    spec = config.spec.replace(**facts) if facts else config.spec
+    return config.replace(spec=spec, random_seed=None, source=None, licence=None)
+
+
+def of_module(module: Any, **facts: Any) -> Checkpoint:
     """A live module: ours, or one of a library whose dialect we know."""
     from vit_zoo.files.pickles import tensors_of
     from vit_zoo.model import ViT
@@ -218,11 +237,11 @@ def _of_module(module: Any, facts: Mapping[str, Any]) -> Source:
         if facts:
             raise InputError(f"states its own {next(iter(facts))}", where=where)
         random = module.config.random_seed if module.is_random() else None
-        return Source(module.config.replace(random_seed=random), tensors, dialect="timm")
+        return Checkpoint(module.config.replace(random_seed=random), tensors, dialect="timm")
     return _read(tensors, facts, where, module)
 
 
-def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path | str, module: Any = None) -> Source:
+def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path | str, module: Any = None) -> Checkpoint:
     from vit_zoo.weights.beside import Beside
     from vit_zoo.weights.detect import detect, read
 
@@ -251,10 +270,10 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
         labels=labels,
         resize=None if reading.recipe == "timm" else reading.recipe,
     )
-    return Source(config, reading.tensors, path, reading.dialect.name, reading.origin, unwanted=reading.unwanted)
+    return Checkpoint(config, reading.tensors, path, reading.dialect.name, reading.origin, unwanted=reading.unwanted)
 
 
-def _checked(config: ModelConfig, opened: SafetensorsFile, facts: Mapping[str, Any]) -> Source:
+def _checked(config: ModelConfig, opened: SafetensorsFile, facts: Mapping[str, Any]) -> Checkpoint:
     """Our own file: it says what it is, and its header must agree; another image or patch size than its own is made."""
     from vit_zoo.weights.rules import check_tensors
 
@@ -269,24 +288,19 @@ def _checked(config: ModelConfig, opened: SafetensorsFile, facts: Mapping[str, A
     tensors = {name: opened.tensors[name] for name in wanted}
     origin = dict.fromkeys(type(config.spec).model_fields, "its own config")
     if not sizes:
-        return Source(config, tensors, opened.path, "vitzoo", origin, opened.metadata.get("vit_zoo.sha256"))
+        return Checkpoint(config, tensors, opened.path, "vitzoo", origin, opened.metadata.get("vit_zoo.sha256"))
     from vit_zoo.weights.detect import check_facts, resized
 
     check_facts(sizes, where=opened.path)
     resized_tensors, spec = resized(tensors, config.spec, sizes, config.resize or "timm", where=opened.path)
     if spec == config.spec:
-        return Source(config, tensors, opened.path, "vitzoo", origin, opened.metadata.get("vit_zoo.sha256"))
+        return Checkpoint(config, tensors, opened.path, "vitzoo", origin, opened.metadata.get("vit_zoo.sha256"))
     origin |= {name: "stated" for name in sizes if name != "resize"}
     preprocess = None if config.preprocess is None else config.preprocess.for_size(spec.image_size)
-    return Source(
+    return Checkpoint(
         config.replace(spec=spec, preprocess=preprocess, resize=sizes.get("resize", config.resize)),
         resized_tensors,
         opened.path,
         "vitzoo",
         origin,
     )
-
-
-def _without_weights(config: ModelConfig, facts: Mapping[str, Any]) -> ModelConfig:
-    spec = config.spec.replace(**facts) if facts else config.spec
-    return config.replace(spec=spec, random_seed=None, source=None, licence=None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -79,15 +78,13 @@ def note_name(model: str | None, voice: Voice) -> None:
     """What a name means, where that is not plain: a folder has it too, it is another library's, or not in canonical form."""
     if model is None:
         return
-    from vit_zoo.resolving import find, get_variant, is_alias, is_name
+    from vit_zoo.locator import RegistryName, TaggedName, parse_locator
 
-    if is_name(model):
-        canonical = get_variant(model).name
-        if canonical != model:
-            voice.warn(f"'{model}' is {canonical}")
-        if Path(model, "config.json").is_file():
-            voice.warn(f"'{model}' is the registry's name; for the folder write ./{model}")
-    elif not os.path.lexists(model) and is_alias(model):
-        alias = find(model).alias
-        if alias is not None:
-            voice.warn(alias.sentence)
+    match parse_locator(model):
+        case RegistryName(named=named) | TaggedName(named=named) if named.alias is not None:
+            voice.warn(named.alias.sentence)
+        case RegistryName(named=named):
+            if named.variant.name != model:
+                voice.warn(f"'{model}' is {named.variant.name}")
+            if Path(model, "config.json").is_file():
+                voice.warn(f"'{model}' is the registry's name; for the folder write ./{model}")

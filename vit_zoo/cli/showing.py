@@ -14,12 +14,13 @@ from vit_zoo import __version__
 from vit_zoo.cli.voice import pairs, table
 from vit_zoo.configs import config_of, origin_of
 from vit_zoo.errors import InputError
-from vit_zoo.files import sha256_of, sniff
-from vit_zoo.formats import SUFFIX, describe
+from vit_zoo.files import sha256_of
+from vit_zoo.formats import describe
 from vit_zoo.labels import label_set
+from vit_zoo.locator import ExportedFile, RegistryName, TaggedName, parse_locator
 from vit_zoo.model_config import ModelConfig
-from vit_zoo.resolving import Named, aliases_of, find, is_alias, is_name, tags_of
-from vit_zoo.sources import SUFFIXES, find_source
+from vit_zoo.resolving import Named, aliases_of, tags_of
+from vit_zoo.sources import Checkpoint, find_source
 from vit_zoo.zoo_files import read_variant
 from vit_zoo.zoo_folders import families, variants
 
@@ -33,12 +34,14 @@ WITH_TORCH = ("torch", "einops")
 
 def shown(what: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """The document and the text for a name, a file or a folder."""
-    path = Path(what)
-    if not is_name(what) and path.is_file() and path.suffix not in (".toml", ".json") and sniff(path) in SUFFIX:
-        if facts:
-            raise InputError("an exported file states its own facts", where=path)
-        return _artifact(describe(path))
-    return _model(what, facts)
+    match parse_locator(what):
+        case ExportedFile(path):
+            if facts:
+                raise InputError("an exported file states its own facts", where=path)
+            return _artifact(describe(path))
+        case RegistryName(named=named) | TaggedName(named=named):
+            return _name(named, facts)
+    return _file(what, facts)
 
 
 def evidence(report: ParityReport) -> str:
@@ -113,10 +116,7 @@ def _int8() -> str:
     return "onnxruntime adds products in 32 bits on this CPU: sums are exact"
 
 
-def _model(what: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    named = _named(what)
-    if named is None:
-        return _file(what, facts)
+def _name(named: Named, facts: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     config = config_of(named.variant, named.tag, **facts)
     origin = {**origin_of(named.variant), **dict.fromkeys(facts, "stated")}
     if named.tag is not None:
@@ -136,16 +136,6 @@ def _model(what: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     tables += _family_of(named, config, document, lines)
     tables += _others(named.variant.name, document, named.tag is None)
     return document, "\n\n".join([pairs(lines), _fields(config, document["fields"]), *tables])
-
-
-def _named(what: str) -> Named | None:
-    """What a name stands for, unless it is a path; raises InputError for one that is neither."""
-    if is_name(what):
-        return find(what)
-    path = Path(what)
-    if not what or what.startswith("hf-hub:") or path.exists() or path.suffix in SUFFIXES:
-        return None
-    return find(what) if "/" not in what or is_alias(what) else None
 
 
 def _family_of(named: Named, config: ModelConfig, document: dict[str, Any], lines: dict[str, str]) -> list[str]:
@@ -193,19 +183,18 @@ def _file(what: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
             raise
         return _partly_known(Path(what), error)
     config = source.config
-    origin = dict(source.origin)
-    if not origin:
+    if isinstance(source, Checkpoint):
+        origin = dict(source.origin)
+    else:
         path = Path(what)
         stated = origin_of(read_variant(path)) if path.suffix == ".toml" else {}
         origin = {**stated, **dict.fromkeys(facts, "stated")}
     document: dict[str, Any] = {**_common(config), "fields": _origins(config, origin)}
     lines = _lines(config)
-    if source.path is not None:
+    if isinstance(source, Checkpoint) and source.path is not None:
         document |= {"dialect": source.dialect, "file": source.path.name, "sha256": sha256_of(source.path)}
-        types = sorted({stored.dtype for stored in (source.tensors or {}).values()})
-        lines |= {
-            "file": f"{source.path.name}, {len(source.tensors or {})} tensors of {', '.join(types)}, dialect {source.dialect}"
-        }
+        types = sorted({stored.dtype for stored in source.tensors.values()})
+        lines |= {"file": f"{source.path.name}, {len(source.tensors)} tensors of {', '.join(types)}, dialect {source.dialect}"}
         lines |= {"sha256": document["sha256"]}
         if source.unwanted:
             document["left_out"] = list(source.unwanted)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import NotRepresentable
 from vit_zoo.files import Stored
-from vit_zoo.sources import Source
+from vit_zoo.sources import Checkpoint
 
 if TYPE_CHECKING:
     from vit_zoo.weights.targets import Fit
@@ -29,7 +29,7 @@ CLIENTS = ("vit_zoo", "timm", "transformers", "transformers.js", "optimum", "onn
 class Profile:
     """What a repository holds for its clients. `source` is the model as model.safetensors holds it."""
 
-    source: Source
+    source: Checkpoint
     config: Mapping[str, Any]  # the content of config.json
     theirs: Mapping[str, Stored] | None  # the weights under transformers' names
     preprocessor: Mapping[str, Any] | None  # the content of preprocessor_config.json
@@ -60,7 +60,7 @@ class Profile:
         return ("last_hidden_state",) if spec.pool == "none" else ("last_hidden_state", "pooler_output")
 
 
-def profile_of(source: Source, *, onnx: bool = True) -> Profile:
+def profile_of(source: Checkpoint, *, onnx: bool = True) -> Profile:
     """The union of what the clients can express; `onnx`: whether an ONNX file goes along."""
     from vit_zoo.weights.client_images import to_hf
 
@@ -99,10 +99,9 @@ def profile_of(source: Source, *, onnx: bool = True) -> Profile:
     return found
 
 
-def _fit(target: str, source: Source, reasons: dict[str, str], client: str) -> Fit | None:
+def _fit(target: str, source: Checkpoint, reasons: dict[str, str], client: str) -> Fit | None:
     from vit_zoo.weights.targets import fit
 
-    assert source.tensors is not None
     try:
         return fit(target, source.config, source.tensors, (), with_config=True)
     except NotRepresentable as error:

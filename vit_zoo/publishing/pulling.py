@@ -26,7 +26,6 @@ def pulled(address: Address, folder: Path, *, offline: bool | None, force: bool)
     check_folder(folder, force=force, hint=REPLACED)
     found = fetch(address, offline=offline, check=True)
     source = find_weights(str(found.address), offline=True)
-    assert source.tensors is not None
     check_content(source)
     made = not folder.exists()
     with writing(folder):

@@ -21,7 +21,7 @@ from vit_zoo.parity.report import ParityReport
 from vit_zoo.publishing.card import card_of, checked_licence
 from vit_zoo.publishing.measuring import RECORD, Record, measure
 from vit_zoo.publishing.staging import PROGRAMS, STANDARD, Staging, stage
-from vit_zoo.sources import Source
+from vit_zoo.sources import Checkpoint
 
 if TYPE_CHECKING:
     from vit_zoo.model_config import ModelConfig
@@ -60,7 +60,7 @@ class Plan:
     random: bool = False  # whether weights that are not trained may go
 
 
-def checked(plan: Plan, source: Source) -> Source:
+def checked(plan: Plan, source: Checkpoint) -> Checkpoint:
     """The source as it may be published. Raises InputError for what must not be, or contradicts itself."""
     address = Address.parse(plan.repo)
     if plan.repo.startswith("hf-hub:") or address.revision is not None:
@@ -86,7 +86,7 @@ def checked(plan: Plan, source: Source) -> Source:
     return replace(source, config=config)
 
 
-def staged_at(plan: Plan, source: Source, folder: Path, note: Note) -> Published:
+def staged_at(plan: Plan, source: Checkpoint, folder: Path, note: Note) -> Published:
     """A dry run: the whole repository in a folder that is not there yet, or empty; nothing is asked of the Hub."""
     source = checked(plan, source)
     check_folder(folder)
@@ -98,7 +98,7 @@ def staged_at(plan: Plan, source: Source, folder: Path, note: Note) -> Published
     return replace(found, folder=folder)
 
 
-def published(plan: Plan, source: Source, note: Note) -> Published:
+def published(plan: Plan, source: Checkpoint, note: Note) -> Published:
     """Stage, then bring the repository to hold just that, by one commit or by none."""
     source = checked(plan, source)
     with conversation(plan.repo) as hub:
@@ -126,7 +126,7 @@ def published(plan: Plan, source: Source, note: Note) -> Published:
 
 def _whole(
     plan: Plan,
-    source: Source,
+    source: Checkpoint,
     folder: Path,
     theirs: str | None,
     record: str | None,

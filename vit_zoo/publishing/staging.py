@@ -24,7 +24,7 @@ from vit_zoo.live import Live, check_content, write_model
 from vit_zoo.parity.report import ParityReport, read_report
 from vit_zoo.parity.saturation import integer_products
 from vit_zoo.publishing.clients import THEIRS, Profile, profile_of
-from vit_zoo.sources import Source, find_source
+from vit_zoo.sources import Checkpoint, find_source
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Description
@@ -48,7 +48,7 @@ class Staging:
 
 
 def stage(
-    source: Source,
+    source: Checkpoint,
     folder: Path,
     *,
     without: Sequence[str] = (),
@@ -86,7 +86,7 @@ def stage(
     return staging
 
 
-def _home(source: Source) -> Path | None:
+def _home(source: Checkpoint) -> Path | None:
     """The folder that a model lies in, with what lies beside it."""
     if source.path is None:
         return None
@@ -94,7 +94,6 @@ def _home(source: Source) -> Path | None:
 
 
 def _write_model(profile: Profile, folder: Path) -> None:
-    assert profile.source.tensors is not None
     write_model(profile.source.config, profile.source.tensors, folder)
     _write_json(folder / "config.json", profile.config)
     if profile.preprocessor is not None:
@@ -112,7 +111,7 @@ def _write_json(path: Path, document: Any) -> None:
     write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
-def _take(home: Path, source: Source, staging: Staging, left_out: Collection[str], note: Note) -> None:
+def _take(home: Path, source: Checkpoint, staging: Staging, left_out: Collection[str], note: Note) -> None:
     """The licence's text, and files that were exported from this model; what does not go along is told."""
     for path in sorted(p for part in (home, home / "onnx", home / "programs") for p in part.glob("*") if p.is_file()):
         if path.parent == home and TERMS.fullmatch(path.name):
@@ -143,7 +142,7 @@ def _take(home: Path, source: Source, staging: Staging, left_out: Collection[str
             _take_artifact(path, about, name, staging, source)
 
 
-def _take_artifact(path: Path, about: Description, name: str, staging: Staging, source: Source) -> None:
+def _take_artifact(path: Path, about: Description, name: str, staging: Staging, source: Checkpoint) -> None:
     """An exported file, if it has a good verdict, of these bytes, and was made from these weights."""
     report = read_report(path)
     again = f"`vitzoo export` makes it anew; or move {path.name} away"
@@ -234,7 +233,5 @@ def _state_external(staging: Staging) -> None:
 def _load_back(staging: Staging) -> None:
     """What was staged is the model, as our own code reads it."""
     back, meant = find_source(staging.folder), staging.profile.source
-    assert back.tensors is not None
-    assert meant.tensors is not None
-    if back.config != meant.config or digest_of(back.tensors) != digest_of(meant.tensors):
+    if not isinstance(back, Checkpoint) or back.config != meant.config or digest_of(back.tensors) != digest_of(meant.tensors):
         raise CannotWrite("another model came out than went in", where=staging.folder)

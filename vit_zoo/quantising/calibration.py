@@ -15,7 +15,7 @@ import numpy as np
 
 from vit_zoo.graph.int8_ops import Layer, Quantisation, bias_of, least_steps, quantisable, smoothable
 from vit_zoo.graph.int8_weights import compensated, nearest, row_steps
-from vit_zoo.sources import find_source
+from vit_zoo.sources import of_module
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
@@ -40,8 +40,7 @@ def calibrated(model: ViT, batches: Iterable[Array]) -> Quantisation:
     """Ranges, factors and corrections of every layer that int8 is worth for. The rows are those of the first images."""
     wanted = quantisable(model.spec)
     seen = watched(model, batches, wanted)
-    tensors = find_source(model).tensors
-    assert tensors is not None
+    tensors = of_module(model).tensors
     layers: dict[str, Layer] = {}
     smoothing: dict[str, Array] = {}
     for path in wanted:

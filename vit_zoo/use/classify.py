@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import InputError, RefusedContent
-from vit_zoo.files import read_image, sniff
-from vit_zoo.formats import SUFFIX, open_artifact
+from vit_zoo.files import read_image
+from vit_zoo.formats import open_artifact
+from vit_zoo.locator import ExportedFile, parse_locator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +76,7 @@ def classify(
 
 def _classifier(model: Any, threads: int | None) -> tuple[ModelConfig, Callable[[Array], Array], bool]:
     """What a model says of itself, its logits for a batch, and whether it prepares whole images itself."""
-    if isinstance(model, str | os.PathLike) and Path(model).is_file() and sniff(Path(model)) in SUFFIX:
+    if isinstance(model, str | os.PathLike) and isinstance(parse_locator(model), ExportedFile):
         artifact = open_artifact(model, threads=threads)
         given = next((name for name in ("logits", "probabilities") if name in artifact.outputs), None)
         if given is None:
