@@ -18,7 +18,7 @@ from onnx import helper, numpy_helper
 from safetensors.torch import save_file
 
 import vit_zoo
-from vit_zoo.parity.structure import read_onnx
+from vit_zoo.formats.structure import read_onnx
 
 SMALL = {
     "hidden_size": 48,

@@ -27,7 +27,7 @@ def held_by(about: Description) -> dict[str, Stored]:
     from vit_zoo.formats.onnx_file import check_companion
     from vit_zoo.formats.skeleton import weights_in
 
-    if about.format != "onnx":
+    if not about.graph:
         open_artifact(about.path)
         raise InputError("name the model to verify it against", where=about.path)
     spec = about.known_config().spec
@@ -81,7 +81,7 @@ def _frame(config: ModelConfig | None, path: Path | None, facts: Mapping[str, An
         return Frame.of(config.spec, config.preprocess)
     size, patch = facts.get("image_size"), facts.get("patch_size", 16)
     channels = facts.get("channels", 3)
-    if size is None and path is not None and describe(path).format == "onnx":
+    if size is None and path is not None and describe(path).graph:
         from vit_zoo.formats.skeleton import declared
 
         shape = declared(path)[1]

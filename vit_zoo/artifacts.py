@@ -14,7 +14,7 @@ from vit_zoo import __version__
 from vit_zoo.errors import CheckFailed, InputError, RefusedContent
 from vit_zoo.files import SafetensorsFile, Staged, digest_of, staging_folder, write_text
 from vit_zoo.files.atomic import writing
-from vit_zoo.formats import SUFFIX
+from vit_zoo.formats import FORMATS
 from vit_zoo.formats.artifact import report_path
 from vit_zoo.graph.form import Form
 from vit_zoo.live import Live
@@ -47,8 +47,8 @@ def target_of(
     source: Checkpoint, format_: str, formats: Sequence[str], out: str | os.PathLike[str] | None, placement: str | None
 ) -> Path:
     """Where a format goes: NAME.onnx in the current folder; shared weights, beside their file as model.onnx."""
-    shared = format_ == "onnx" and placement == "shared"
-    name = ("model" if shared else source.config.name) + SUFFIX[format_]
+    shared = FORMATS[format_].graph and placement == "shared"
+    name = ("model" if shared else source.config.name) + FORMATS[format_].suffix
     if out is None:
         return source.path.parent / name if shared and source.path is not None else Path(name)
     path = Path(out)
@@ -123,11 +123,11 @@ def write_program(
     source: Checkpoint, target: Path, live: Live, format_: str, outputs: Sequence[str], effort: Effort | None
 ) -> Export:
     from vit_zoo import forward
-    from vit_zoo.formats.programs import write_pt2, write_torchscript
 
     names = forward.checked_outputs(source.config.spec, outputs)
     details = {**_details(effort), "outputs": list(names), "weights_sha256": source.digest or digest_of(source.tensors)}
-    write = write_torchscript if format_ == "torchscript" else write_pt2
+    write = FORMATS[format_].write
+    assert write is not None
     with Staged(target, need=sum(tensor.nbytes for tensor in source.tensors.values())) as staged:
         write(live.model, names, staged, details)
         return _finish(staged, source.config, _verified(staged, live, effort))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vit_zoo.errors import InputError
+from vit_zoo.formats import FORMATS
 from vit_zoo.forward import checked_outputs
 from vit_zoo.graph.form import COMPUTED, INCLUDES, OPSET, Form, Precision
 from vit_zoo.model_config import ModelConfig
@@ -28,9 +29,10 @@ def form_of(
     if dynamic not in (None, "hw"):
         raise InputError(f"dynamic {dynamic!r}: 'hw', height and width")
     names, prepares = _included(include, outputs, config.spec)
-    if formats != ["onnx"] and (prepares is not None or dynamic is not None):
+    graphs = [FORMATS[name].graph for name in formats]
+    if not all(graphs) and (prepares is not None or dynamic is not None):
         raise InputError("preprocessing and a dynamic size are of ONNX files alone")
-    if "onnx" not in formats and (opset is not None or precision != "fp32"):
+    if not any(graphs) and (opset is not None or precision != "fp32"):
         raise InputError("opset and precision are of ONNX files")
     return Form(
         opset=OPSET if opset is None else opset,

@@ -14,7 +14,7 @@ from vit_zoo.asked import form_of
 from vit_zoo.errors import CannotWrite, InputError
 from vit_zoo.files import write_text
 from vit_zoo.files.atomic import check_target, writing
-from vit_zoo.formats import SUFFIX, describe
+from vit_zoo.formats import FORMATS, describe
 from vit_zoo.formats.artifact import report_path
 from vit_zoo.graph.form import Precision
 from vit_zoo.live import Live, check_content, filled, find_weights, random_model, with_some_weights, write_model
@@ -169,15 +169,15 @@ def export(
 
     formats = [to] if isinstance(to, str) else list(dict.fromkeys(to))
     for format_ in formats:
-        if format_ not in SUFFIX:
-            raise InputError(f"no format '{format_}'; there are {', '.join(SUFFIX)}")
+        if format_ not in FORMATS:
+            raise InputError(f"no format '{format_}'; there are {', '.join(FORMATS)}")
     sized = bool({"image_size", "patch_size"} & set(facts))
     recipe = facts.get("resize") if sized or dynamic is None else facts.pop("resize", None)  # then it is of the graph alone
     source = find_source(model, weights=weights, **facts)
     form = form_of(
         source.config, formats, opset=opset, outputs=outputs, precision=precision, include=include, dynamic=dynamic, recipe=recipe
     )
-    if placement is not None and "onnx" not in formats:
+    if placement is not None and not any(FORMATS[name].graph for name in formats):
         raise InputError("the placement of weights is a question of ONNX files alone")
     if placement == "shared" and precision != "fp32":
         raise InputError(f"shared weights are those of the folder, not in {precision}")
@@ -201,7 +201,7 @@ def export(
     written = []
     for format_, target in targets.items():
         note(f"writing {target}{', then checking it' if verify else ''}")
-        if format_ == "onnx":
+        if FORMATS[format_].graph:
             written.append(write_onnx_file(source, target, live, form, placement, effort, rounding))
         else:
             written.append(write_program(source, target, live, format_, form.outputs, effort))

@@ -12,16 +12,14 @@ from pathlib import Path
 from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files import read_json, sniff
 from vit_zoo.files.checkpoints import CHECKPOINTS
-from vit_zoo.formats import SUFFIX
+from vit_zoo.formats import FORMATS, format_of
 from vit_zoo.hub.fetching import PREFIX, Address
 from vit_zoo.resolving import Named, find, is_alias, is_name
 
 # a text with such a suffix names a file, also one that does not exist
-SUFFIXES = (".toml", ".json", ".safetensors", ".pt", ".pth", ".bin", ".npz", ".h5", ".onnx", ".pt2")
+SUFFIXES = (".toml", ".json", ".safetensors", ".pt", ".pth", ".bin", ".npz", ".h5")
 # how an error names a file that is not a checkpoint
 KINDS = {
-    "onnx": "an exported ONNX file",
-    "pt2": "an exported program",
     "pickle": "a bare pickle, which runs code when loaded",
     "empty": "empty",
     "unknown": "of no known kind",
@@ -77,7 +75,7 @@ class CheckpointFile:
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """A file in one of the export formats, any tool's. A TorchScript archive can also be read as a checkpoint."""
+    """A file in one of the export formats, any tool's; `format` is its name in `FORMATS`."""
 
     path: Path
     format: str
@@ -103,7 +101,11 @@ def parse_locator(model: str | os.PathLike[str]) -> Locator:
         return Folder(path)
     if path.exists():
         return file_locator(path)
-    if path.suffix in SUFFIXES or ("/" in text and not is_alias(text)):
+    if (
+        path.suffix in SUFFIXES
+        or text.endswith(tuple(row.suffix for row in FORMATS.values()))
+        or ("/" in text and not is_alias(text))
+    ):
         raise InputError("no such file or folder", where=text)
     named = find(text)
     return RegistryName(text, named) if named.tag is None else TaggedName(text, named)
@@ -116,8 +118,9 @@ def file_locator(path: Path) -> ConfigFile | CheckpointFile | ExportedFile:
     kind = sniff(path)
     if kind == "json":
         return CheckpointFile(path, "index") if "weight_map" in read_json(path) else ConfigFile(path)
-    if kind in SUFFIX:
-        return ExportedFile(path, kind)
+    row = format_of(path, kind)
+    if row is not None:
+        return ExportedFile(path, row.name)
     if kind in CHECKPOINTS:
         return CheckpointFile(path, kind)
     raise RefusedContent(f"is {KINDS.get(kind, f'a file of kind {kind}')}; a checkpoint is wanted", where=path)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Union
 from vit_zoo.configs import config_of
 from vit_zoo.errors import HubError, InputError, RefusedContent
 from vit_zoo.files import SafetensorsFile, Stored, read_json
-from vit_zoo.files.checkpoints import checkpoint_in, read_checkpoint
+from vit_zoo.files.checkpoints import CHECKPOINTS, checkpoint_in, read_checkpoint
+from vit_zoo.formats import FORMATS
 from vit_zoo.hub.fetching import Address, fetch
 from vit_zoo.locator import (
-    KINDS,
     CheckpointFile,
     ConfigFile,
     ExportedFile,
@@ -125,10 +125,10 @@ def _resolve(locator: Locator, facts: Mapping[str, Any], offline: bool | None) -
             return Architecture(_config_in(path, facts))
         case CheckpointFile(path, kind):
             return _of_file(path, kind, facts)
-        case ExportedFile(path, "torchscript" as kind):
+        case ExportedFile(path, kind) if kind in CHECKPOINTS:  # TorchScript archives, such as OpenAI's CLIP
             return _of_file(path, kind, facts)
         case ExportedFile(path, kind):
-            raise RefusedContent(f"is {KINDS.get(kind, f'a file of kind {kind}')}; a checkpoint is wanted", where=path)
+            raise RefusedContent(f"is an exported {FORMATS[kind].title}; a checkpoint is wanted", where=path)
 
 
 def _architecture(locator: RegistryName | TaggedName, facts: Mapping[str, Any]) -> Architecture:

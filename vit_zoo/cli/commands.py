@@ -9,9 +9,10 @@ import click
 
 from vit_zoo import __version__
 from vit_zoo.cli.hub_verbs import publish, pull
-from vit_zoo.cli.options import MODEL, facts, note_name, zoo
+from vit_zoo.cli.options import MODEL, facts, formats, note_name, zoo
 from vit_zoo.cli.voice import Voice, pairs, speaking, table
 from vit_zoo.errors import CheckFailed, InputError
+from vit_zoo.formats import FORMATS
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -177,9 +178,7 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
 
 @vitzoo.command(epilog=MODEL)
 @click.argument("model", required=False)
-@click.option("--onnx", is_flag=True, help="Write NAME.onnx.")
-@click.option("--torchscript", is_flag=True, help="Write NAME.torchscript.pt.")
-@click.option("--pt2", is_flag=True, help="Write NAME.pt2 (torch.export).")
+@formats(FORMATS.values(), "Write the {title} NAME{suffix}.")
 @click.option("-o", "--out", type=click.Path(), help="A file, or a folder; the current one by default.")
 @click.option("--opset", type=int, help="Of the ONNX file, 17 to 25; 20 by default.")
 @click.option("--inline", "placement", flag_value="inline", help="ONNX weights in the file (the default below 2 GiB).")
@@ -208,7 +207,7 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
 @zoo
 @speaking
 def export(
-    model: str | None, onnx: bool, torchscript: bool, pt2: bool, out: str | None, opset: int | None, placement: Any,
+    model: str | None, formats: list[str], out: str | None, opset: int | None, placement: Any,
     outputs: str | None, include: tuple[str, ...], dynamic: Any, verify: str,
     fp16: bool, bf16: bool, int8: str | None, calibrate: Path | None, evaluate: Path | None,
     min_agreement: float | None, min_accuracy: float | None, weights: str | None, seed: int | None, facts: dict[str, Any],
@@ -230,9 +229,8 @@ def export(
     vitzoo export checkpoint.safetensors --onnx --torchscript --pt2
     vitzoo export --onnx --int8 static --calibrate photos --min-agreement 0.99
     """
-    formats = [name for name, wanted in (("onnx", onnx), ("torchscript", torchscript), ("pt2", pt2)) if wanted]
     if not formats:
-        raise InputError("name a format: --onnx, --torchscript, --pt2")
+        raise InputError(f"name a format: {', '.join(f'--{name}' for name in FORMATS)}")
     precisions: list[Any] = [name for name, wanted in (("fp16", fp16), ("bf16", bf16), (f"int8-{int8}", int8)) if wanted]
     if len(precisions) > 1:
         raise InputError("one of --fp16, --bf16 and --int8")

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from vit_zoo.cli.options import MODEL, facts, note_name, zoo
+from vit_zoo.cli.options import MODEL, facts, formats, note_name, zoo
 from vit_zoo.cli.voice import Voice, speaking, table
+from vit_zoo.formats import FORMATS
 
 
 @click.command(epilog=MODEL)
@@ -21,8 +22,7 @@ from vit_zoo.cli.voice import Voice, speaking, table
 @click.option("--tag", help="A tag for the commit; must be new.")
 @click.option("--license", "--licence", "licence", help="Of weights whose licence is not known yet, such as apache-2.0.")
 @click.option("--message", help="Of the commit.")
-@click.option("--torchscript", is_flag=True, help="With a TorchScript file.")
-@click.option("--pt2", is_flag=True, help="With a .pt2 file.")
+@formats((row for row in FORMATS.values() if not row.graph), "Include the {title}.")
 @click.option("--without", multiple=True, type=click.Choice(["fp32", "fp16", "int8"]), help="An ONNX file to leave out.")
 @click.option("--calibrate", type=click.Path(path_type=Path), metavar="DIR", help="Images for a static int8 file.")
 @click.option("--random-weights", is_flag=True, help="Publish weights that are not trained.")
@@ -31,7 +31,7 @@ from vit_zoo.cli.voice import Voice, speaking, table
 @speaking
 def publish(
     model: str, repo: str, dry_run: Path | None, private: bool, revision: str | None, create_pr: bool, tag: str | None,
-    licence: str | None, message: str | None, torchscript: bool, pt2: bool, without: tuple[str, ...], calibrate: Path | None,
+    licence: str | None, message: str | None, formats: list[str], without: tuple[str, ...], calibrate: Path | None,
     random_weights: bool, facts: dict[str, Any], voice: Voice,
 ) -> None:  # fmt: skip
     """Publish a model so that vit_zoo, timm, transformers, transformers.js, optimum and onnxruntime load it.
@@ -47,7 +47,6 @@ def publish(
     from vit_zoo.line import publish as publish_model
 
     note_name(model, voice)
-    formats = [name for name, wanted in (("torchscript", torchscript), ("pt2", pt2)) if wanted]
     done = publish_model(
         model, repo, dry_run=dry_run, revision=revision, private=private, create_pr=create_pr, tag=tag, licence=licence,
         message=message, formats=formats, without=without, calibrate=calibrate, random_weights=random_weights,

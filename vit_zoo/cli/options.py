@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from vit_zoo.cli.voice import Voice
+from vit_zoo.formats.format import Format
 
 MODEL = "MODEL is a registry name, one with a tag, a config file, a folder, a checkpoint file, or hf-hub:ORG/NAME[@REVISION]."
 
@@ -39,6 +42,23 @@ def _facts(context: click.Context, parameter: click.Parameter, values: tuple[str
             if name not in fields:
                 raise click.BadParameter(f"unknown field '{name[:96]}'{did_you_mean(name, fields)}")
     return found
+
+
+def formats(rows: Iterable[Format], text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A flag for each format, --NAME; the names that are given reach the command as the list `formats`."""
+    known = list(rows)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def collected(*args: Any, **options: Any) -> None:
+            command(*args, formats=[row.name for row in known if options.pop(row.name)], **options)
+
+        wrapped: Callable[..., None] = collected
+        for row in reversed(known):
+            wrapped = click.option(f"--{row.name}", is_flag=True, help=text.format(title=row.title, suffix=row.suffix))(wrapped)
+        return wrapped
+
+    return decorate
 
 
 def zoo(command: Any) -> Any:

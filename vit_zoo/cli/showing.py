@@ -229,7 +229,7 @@ def _artifact(about: Description) -> tuple[dict[str, Any], str]:
 
     document: dict[str, Any] = {"format": about.format, "file": about.path.name, "sha256": sha256_of(about.path)}
     lines = {"file": f"{about.path.name}, {about.format}", "sha256": document["sha256"]}
-    if about.format == "onnx":
+    if about.graph:
         _integers(about.path, document, lines)
     if about.config is None:
         lines["origin"] = "another tool's file: it does not say what it is"
@@ -237,7 +237,7 @@ def _artifact(about: Description) -> tuple[dict[str, Any], str]:
     document |= {**_common(about.config), "export": dict(about.export)}
     lines |= _lines(about.config)
     lines |= {name: _plain(value) for name, value in about.export.items()}
-    if about.format == "onnx":
+    if about.graph:
         check_companion(about)
     if report_path(about.path).is_file():
         lines["parity"] = _verdict(about.path, document)

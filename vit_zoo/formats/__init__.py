@@ -1,4 +1,4 @@
-"""Artifacts: one file per format says how it is written, and how it is opened and run."""
+"""Exported files: the table of formats, a file for each row, and how files are described and opened."""
 
 from __future__ import annotations
 
@@ -7,23 +7,29 @@ from pathlib import Path
 
 from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files import sniff
-from vit_zoo.formats.artifact import Artifact, Description, describe_archive
+from vit_zoo.formats.artifact import Artifact, Description
+from vit_zoo.formats.format import Format, OpenOptions
+from vit_zoo.formats.onnx_file import ONNX
+from vit_zoo.formats.pt2 import PT2
+from vit_zoo.formats.torchscript import TORCHSCRIPT
 
-SUFFIX = {"onnx": ".onnx", "torchscript": ".torchscript.pt", "pt2": ".pt2"}
+FORMATS: dict[str, Format] = {row.name: row for row in (ONNX, TORCHSCRIPT, PT2)}
+
+
+def format_of(path: Path, kind: str | None = None) -> Format | None:
+    """The format of an exported file by its content; None for any other file. `kind` is that of `sniff`, if it is known."""
+    kind = kind or sniff(path)
+    return next((row for row in FORMATS.values() if row.recognise(path, kind)), None)
 
 
 def describe(path: str | os.PathLike[str]) -> Description:
     """What an artifact says of itself, read without running it, without torch and without onnx."""
-    from vit_zoo.formats.onnx_file import describe_onnx
-
     path = Path(path)
-    match sniff(path):
-        case "onnx":
-            return describe_onnx(path)
-        case "torchscript" | "pt2" as kind:
-            return describe_archive(path, kind)
-        case kind:
-            raise RefusedContent(f"is no artifact but {_named(kind)}", where=path)
+    kind = sniff(path)
+    row = format_of(path, kind)
+    if row is None:
+        raise RefusedContent(f"is no artifact but {_named(kind)}", where=path)
+    return row.describe(path)
 
 
 def open_artifact(
@@ -41,16 +47,11 @@ def open_artifact(
     path = Path(path)
     if threads is not None and threads < 1:
         raise InputError(f"threads must be at least 1, got {threads}")
-    if sniff(path) == "onnx":
-        from vit_zoo.formats.onnx_file import OnnxArtifact
-
-        return OnnxArtifact(path, providers=providers, threads=threads, optimised=optimised)
     about = describe(path)
-    if providers is not None or threads is not None:
+    if not about.graph and (providers is not None or threads is not None):
         raise InputError("providers and threads are onnxruntime's", where=path)
-    from vit_zoo.formats.programs import ProgramArtifact
-
-    return ProgramArtifact(path, about)
+    options = OpenOptions(providers=None if providers is None else tuple(providers), threads=threads, optimised=optimised)
+    return FORMATS[about.format].open(path, about, options)
 
 
 def _named(kind: str) -> str:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import InputError, RefusedContent
-from vit_zoo.model_config import ModelConfig
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from vit_zoo.model_config import ModelConfig
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -29,6 +30,7 @@ class Description:
     format: str
     config: ModelConfig | None
     export: Mapping[str, Any]
+    graph: bool = False  # an ONNX graph, which can be read without running it
 
     @property
     def rounded(self) -> bool:
@@ -74,6 +76,8 @@ def report_path(artifact: Path) -> Path:
 
 def config_from(text: str, *, where: Path) -> ModelConfig:
     """The config in an artifact's metadata."""
+    from vit_zoo.model_config import ModelConfig
+
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +13,12 @@ from vit_zoo.errors import InputError, OtherWeights, RefusedContent
 from vit_zoo.files import SafetensorsFile
 from vit_zoo.files.wire import GRAPH, KEY, METADATA, VALUE, fields, tag
 from vit_zoo.formats.artifact import Artifact, Description, config_from
+from vit_zoo.formats.format import Format, OpenOptions
 from vit_zoo.formats.skeleton import length_of
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
+    from vit_zoo.formats.structure import Structure
 
 MAX_METADATA = 4_194_304
 
@@ -41,13 +43,13 @@ def describe_onnx(path: Path) -> Description:
     except (ValueError, UnicodeDecodeError):
         raise RefusedContent("is not a whole ONNX file", where=path) from None
     if "vit_zoo" not in entries:
-        return Description(path, "onnx", None, {})
+        return Description(path, "onnx", None, {}, graph=True)
     config = config_from(entries["vit_zoo"], where=path)
     try:
         export = dict(json.loads(entries.get("vit_zoo.export", "{}")))
     except (ValueError, TypeError, RecursionError):
         raise RefusedContent("has metadata that is not valid JSON", where=path) from None
-    return Description(path, "onnx", config, export)
+    return Description(path, "onnx", config, export, graph=True)
 
 
 def check_companion(about: Description) -> None:
@@ -160,3 +162,26 @@ def _last_sentence(error: Exception) -> str:
     text = re.sub(r"/\S+\.(h|cc):\d+ .*?\) ", "", lines[-1] if lines else type(error).__name__)
     node = re.search(r"running (\w+) node\. Name:'([^']*)'", str(error))
     return re.split(r" : |failed:|, Error ", text)[-1][:300] + (f", at {node[1]} {node[2]!r}" if node else "")
+
+
+def _open(path: Path, about: Description, options: OpenOptions) -> Artifact:
+    providers = None if options.providers is None else list(options.providers)
+    return OnnxArtifact(path, providers=providers, threads=options.threads, optimised=options.optimised)
+
+
+def _structure(path: Path, opened: Callable[[], Artifact]) -> tuple[Structure, list[str]]:
+    from vit_zoo.formats.structure import read_onnx
+
+    return read_onnx(path)
+
+
+ONNX = Format(
+    name="onnx",
+    suffix=".onnx",
+    title="ONNX file",
+    recognise=lambda path, kind: kind == "onnx",
+    describe=describe_onnx,
+    open=_open,
+    write=None,
+    structure=_structure,
+)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -77,10 +77,18 @@ def _traced(program: Program, example: Tensor) -> Any:
             return traced
 
 
+def load_torchscript(file: BinaryIO) -> Any:
+    return torch.jit.load(file)  # type: ignore[no-untyped-call]
+
+
+def load_pt2(file: BinaryIO) -> Any:
+    return torch.export.load(file).module()
+
+
 class ProgramArtifact(Artifact):
     """A TorchScript or .pt2 file that this process wrote."""
 
-    def __init__(self, path: Path, about: Description) -> None:
+    def __init__(self, path: Path, about: Description, load: Callable[[BinaryIO], Any]) -> None:
         super().__init__(about)
         if sha256_of(path) not in _written:
             raise RefusedContent(
@@ -88,10 +96,7 @@ class ProgramArtifact(Artifact):
             )
         with warnings.catch_warnings(), path.open("rb") as file:
             warnings.filterwarnings("ignore", category=DeprecationWarning)
-            if about.format == "torchscript":
-                self.program = torch.jit.load(file)  # type: ignore[no-untyped-call]
-            else:
-                self.program = torch.export.load(file).module()
+            self.program = load(file)
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -10,11 +10,12 @@ from pathlib import Path
 from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files import sha256_of, sniff
 from vit_zoo.files.sniff import git_oid
+from vit_zoo.formats import FORMATS
 from vit_zoo.hub.fetching import TERMS
 
 # by suffix, what a repository of a model may hold; never a bare pickle
 TEXT = (".json", ".md", ".txt")
-BINARY = (".safetensors", ".onnx", ".onnx_data", ".pt2", ".torchscript.pt")
+BINARY = (".safetensors", ".onnx_data", *(row.suffix for row in FORMATS.values()))
 SECRETS = {
     "a token of the Hub": re.compile(rb"\bhf_[A-Za-z0-9]{30,}"),
     "a private key": re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----"),

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import InputError, OtherWeights, VitzooError
 from vit_zoo.files import sha256_of
-from vit_zoo.formats.programs import ProgramArtifact
+from vit_zoo.formats import FORMATS
+from vit_zoo.formats.structure import Structure
 from vit_zoo.graph.form import Form
 from vit_zoo.parity.claims import (
     Evidence,
@@ -31,7 +32,6 @@ from vit_zoo.parity.references import ModelReference
 from vit_zoo.parity.report import Effort, ParityReport, Parting
 from vit_zoo.parity.running import FIXABLE, INNER, PLANS, Computed, Plan, Runs, Sessions, batches_of, fits, listed, matched
 from vit_zoo.parity.searching import parted_by_value
-from vit_zoo.parity.structure import Structure, read_onnx, read_pt2, read_torchscript
 
 if TYPE_CHECKING:
     from vit_zoo.files import Stored
@@ -160,11 +160,7 @@ def _order(block: int | None) -> int:
 
 
 def _structure(path: Path, sessions: Sessions, found: Evidence) -> Structure:
-    if sessions.axes is None:
-        artifact = sessions.get()
-        assert isinstance(artifact, ProgramArtifact)
-        return (read_torchscript if artifact.about.format == "torchscript" else read_pt2)(artifact.program)
-    structure, faults = read_onnx(path)
+    structure, faults = FORMATS[sessions.about.format].structure(path, sessions.get)
     found.faults += faults
     return structure
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vit_zoo.files import digest_of
+from vit_zoo.formats.structure import Structure, differences
 from vit_zoo.parity.fusion import Operator
 from vit_zoo.parity.preparing import Preparation
 from vit_zoo.parity.references import ModelReference
 from vit_zoo.parity.report import BlockError, Parting
 from vit_zoo.parity.saturation import IntegerProducts, integer_products
-from vit_zoo.parity.structure import Structure, differences
 
 if TYPE_CHECKING:
     from vit_zoo.files import Stored
@@ -93,7 +93,7 @@ def check_weights(
     path: Path, about: Description, reference: Reference, held: Mapping[str, Stored] | None, found: Evidence
 ) -> None:
     """The weights of a file of ours are the model's own, value by value; on its own, those that it was written with."""
-    if about.format != "onnx" or about.config is None or not isinstance(reference, ModelReference):
+    if not about.graph or about.config is None or not isinstance(reference, ModelReference):
         return
     if about.rounded:
         found.skipped.append("weights value by value: they are rounded")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vit_zoo.formats.skeleton import skeleton
+from vit_zoo.formats.structure import COSTLY
 from vit_zoo.parity.parting import chunks, values_in
-from vit_zoo.parity.structure import COSTLY
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array

@@ -11,9 +11,9 @@ import numpy as np
 from vit_zoo.errors import VitzooError
 from vit_zoo.formats.onnx_file import inner_values
 from vit_zoo.formats.skeleton import skeleton
+from vit_zoo.formats.structure import label
 from vit_zoo.parity.judging import FLOOR_FACTOR, FLOOR_SLACK, ILL_FACTOR, RELATIVE, RULES, Rule, relative
 from vit_zoo.parity.report import BlockError, Parting
-from vit_zoo.parity.structure import label
 
 if TYPE_CHECKING:
     import onnx

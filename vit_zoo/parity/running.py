@@ -88,7 +88,7 @@ class Sessions:
         self.form = None if self.about.config is None else Form.of(self.about.export)
         self.axes: tuple[int | str, ...] | None = None
         self._open: dict[bool, Artifact] = {}
-        if self.about.format == "onnx":  # what it declares is read before anything is in memory
+        if self.about.graph:  # what it declares is read before anything is in memory
             check_companion(self.about)
             self.outputs, self.axes = declared(path)
         else:
@@ -106,7 +106,7 @@ class Sessions:
         return self.axes[0] if self.axes and isinstance(self.axes[0], int) else None
 
     def get(self, optimised: bool = True) -> Artifact:
-        if self.about.format != "onnx":  # no optimiser to switch off
+        if not self.about.graph:  # no optimiser to switch off
             optimised = True
         if optimised not in self._open:
             self.close()

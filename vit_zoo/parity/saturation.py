@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict
 
 from vit_zoo.errors import RefusedContent
 from vit_zoo.formats.skeleton import Skeleton, lies_in_file, skeleton
+from vit_zoo.formats.structure import label
 from vit_zoo.graph.int8_weights import PAIR, pair_sums
-from vit_zoo.parity.structure import label
 
 if TYPE_CHECKING:
     import onnx

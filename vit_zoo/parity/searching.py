@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vit_zoo.formats.skeleton import skeleton
+from vit_zoo.formats.structure import label
 from vit_zoo.parity.judging import Rule, relative
 from vit_zoo.parity.parting import allowed_at, chunks, values_in
 from vit_zoo.parity.report import BlockError, Parting
-from vit_zoo.parity.structure import label
 
 if TYPE_CHECKING:
     import onnx

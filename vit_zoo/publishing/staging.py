@@ -15,7 +15,7 @@ from vit_zoo.asked import form_of
 from vit_zoo.errors import CannotWrite, CheckFailed, InputError, VitzooError
 from vit_zoo.files import SafetensorsFile, Staged, Stored, digest_of, sha256_of, sniff, write_safetensors, write_text
 from vit_zoo.files.atomic import copy_file, writing
-from vit_zoo.formats import SUFFIX, describe
+from vit_zoo.formats import FORMATS, describe, format_of
 from vit_zoo.formats.artifact import report_path
 from vit_zoo.graph.form import Precision
 from vit_zoo.hub.fetching import TERMS
@@ -34,7 +34,7 @@ Note = Callable[[str], None]
 # the ONNX files of a repository: the names that transformers.js and optimum look for
 SLOTS: dict[str, str] = {"fp32": "model", "fp16": "model_fp16", "int8": "model_quantized", "bf16": "model_bf16"}
 STANDARD = ("fp32", "fp16", "int8")  # made where the folder has none
-PROGRAMS = ("torchscript", "pt2")  # made where they are asked for
+PROGRAMS = tuple(row.name for row in FORMATS.values() if not row.graph)  # made where they are asked for
 
 
 @dataclass
@@ -76,7 +76,7 @@ def stage(
             note(f"writing {name}, then checking it")
             _export_onnx(live, staging, name, precision, calibrate)
     for kind in formats:
-        name = f"programs/{profile.source.config.name}{SUFFIX[kind]}"
+        name = f"programs/{profile.source.config.name}{FORMATS[kind].suffix}"
         if name not in staging.files:
             note(f"writing {name}, then checking it")
             _made(folder / name, staging, partial(_program, live, kind, profile.outputs))
@@ -120,7 +120,7 @@ def _take(home: Path, source: Checkpoint, staging: Staging, left_out: Collection
         if source.cached:  # what another program may have brought is made anew
             continue
         kind = sniff(path)
-        if kind not in SUFFIX:
+        if format_of(path, kind) is None:
             if kind in ("pickle", "torch", "old torch"):
                 staging.unsent.append(f"{path.name}: a pickle")
             continue
@@ -181,8 +181,8 @@ def is_made_from(about: Description, tensors: Mapping[str, Stored]) -> bool:
 
 def _name_of(about: Description, profile: Profile) -> str:
     """The name in the repository: a plain file gets that which clients look for, any other keeps its own."""
-    if about.format != "onnx":
-        return f"programs/{profile.source.config.name}{SUFFIX[about.format]}"
+    if not about.graph:
+        return f"programs/{profile.source.config.name}{FORMATS[about.format].suffix}"
     plain = not {"include", "dynamic"} & set(about.export) and tuple(about.export.get("outputs", ())) == profile.outputs
     precision = str(about.export.get("precision", "fp32")).partition("-")[0]
     if plain:

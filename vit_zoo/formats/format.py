@@ -1,0 +1,51 @@
+"""A row of the table of export formats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vit_zoo.files import Staged
+    from vit_zoo.formats.artifact import Artifact, Description
+    from vit_zoo.formats.structure import Structure
+    from vit_zoo.model import ViT
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenOptions:
+    """How onnxruntime opens a file; None: its default. Formats that it does not run take the defaults alone."""
+
+    providers: tuple[str, ...] | None = None
+    threads: int | None = None
+    optimised: bool = True  # with its graph optimiser
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """An export format: its names, and the functions that recognise, describe, write, open and check its files.
+
+    * `recognise(path, kind)`: whether a file is of this format, by its content; `kind` is what `files.sniff` found.
+    * `describe(path)`: the metadata in a file, read without running it, without torch and without onnx.
+    * `open(path, about, options)`: the file ready to run. Raises RefusedContent for code that this process did not write.
+    * `write(model, outputs, staged, export)`: the torch model as a file, which holds `export` (how it was made) and the
+      model's config as metadata; None for ONNX, which is written from the tensors by `graph/`.
+    * `structure(path, opened)`: the epsilons, activations and precision that a file states, and its faults; `opened` gives
+      the opened file, for formats that have to be open for that.
+    """
+
+    name: str  # in Python and as the option of the command line
+    suffix: str
+    title: str  # in help and errors: "TorchScript file"
+    recognise: Callable[[Path, str], bool]
+    describe: Callable[[Path], Description]
+    open: Callable[[Path, Description, OpenOptions], Artifact]
+    write: Callable[[ViT, tuple[str, ...], Staged, Mapping[str, Any]], None] | None
+    structure: Callable[[Path, Callable[[], Artifact]], tuple[Structure, list[str]]]
+
+    @property
+    def graph(self) -> bool:
+        """Whether its files are ONNX graphs: opset, precision and the placement of weights are options of these alone."""
+        return self.write is None

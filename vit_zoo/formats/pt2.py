@@ -1,0 +1,46 @@
+"""`.pt2` files: a program of torch.export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vit_zoo.formats.artifact import Artifact, Description, describe_archive
+from vit_zoo.formats.format import Format, OpenOptions
+
+if TYPE_CHECKING:
+    from vit_zoo.files import Staged
+    from vit_zoo.formats.structure import Structure
+    from vit_zoo.model import ViT
+
+
+def _open(path: Path, about: Description, options: OpenOptions) -> Artifact:
+    from vit_zoo.formats.programs import ProgramArtifact, load_pt2
+
+    return ProgramArtifact(path, about, load_pt2)
+
+
+def _write(model: ViT, outputs: tuple[str, ...], staged: Staged, export: Mapping[str, Any]) -> None:
+    from vit_zoo.formats.programs import write_pt2
+
+    write_pt2(model, outputs, staged, export)
+
+
+def _structure(path: Path, opened: Callable[[], Any]) -> tuple[Structure, list[str]]:
+    from vit_zoo.formats.structure import read_pt2
+
+    return read_pt2(opened().program), []
+
+
+PT2 = Format(
+    name="pt2",
+    suffix=".pt2",
+    title="torch.export file",
+    recognise=lambda path, kind: kind == "pt2",
+    describe=partial(describe_archive, kind="pt2"),
+    open=_open,
+    write=_write,
+    structure=_structure,
+)
