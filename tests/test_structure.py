@@ -20,7 +20,7 @@ ROOMS = (
     "errors", "recipes", "vit_spec", "files", "preprocess", "model_config", "zoo_files", "zoo_folders", "names", "aliases",
     "tags", "labels", "conditions", "zoo_schema", "resolving", "configs", "registry", "positions", "forward", "torch_ops",
     "model", "article", "graph", "weights", "formats", "parity", "hub", "locator", "sources", "live", "quantising", "converting",
-    "against", "artifacts", "asked", "citations", "publishing", "line", "use", "cli",
+    "against", "asked", "artifacts", "citations", "publishing", "line", "use", "cli",
 )  # fmt: skip
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

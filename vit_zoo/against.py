@@ -4,22 +4,86 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import CheckFailed, InputError, NotRepresentable, OtherWeights, RefusedContent
+from vit_zoo.files import write_text
 from vit_zoo.formats import describe, open_artifact
+from vit_zoo.formats.artifact import report_path
 from vit_zoo.forward import unread
 from vit_zoo.live import Live, filled, find_weights
 from vit_zoo.locator import ExportedFile, parse_locator
-from vit_zoo.sources import ModelLike, of_module
+from vit_zoo.parity.report import Effort, ParityReport, checked_effort, read_report
+from vit_zoo.parity.running import FIXABLE
+from vit_zoo.quantising.pictures import read_pictures
+from vit_zoo.sources import Checkpoint, ModelLike, of_module
 
 if TYPE_CHECKING:
     from vit_zoo.files import Stored
-    from vit_zoo.formats.artifact import Description
+    from vit_zoo.formats.artifact import Array, Description
     from vit_zoo.model_config import ModelConfig
     from vit_zoo.parity.images import Frame
     from vit_zoo.parity.references import Reference
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions:
+    """The options of `verify`, as its docstring explains them. An unknown effort or axis raises InputError here."""
+
+    effort: Effort = "default"
+    fixed: tuple[str, ...] = ()
+    blocks: bool = False
+    pictures: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        checked_effort(self.effort)
+        for axis in self.fixed:
+            if axis not in FIXABLE:
+                raise InputError(f"no axis '{axis}' to take as fixed; there are {', '.join(FIXABLE)}")
+
+
+def verify_model(
+    artifact: ModelLike, against: ModelLike | None, options: VerifyOptions, facts: Mapping[str, Any]
+) -> ParityReport:
+    """The report on an artifact, or on a model, compared with `against`; it is written beside an artifact."""
+    from vit_zoo.parity.check import check_model, check_parity
+    from vit_zoo.parity.references import ModelReference
+
+    if against is not None and not is_artifact(artifact):
+        if options.pictures is not None:
+            raise InputError("pictures are for quantised files", where=str(artifact))
+        if options.fixed:
+            raise InputError("fixed axes are those of an exported file", where=str(artifact))
+        model = Live(find_weights(artifact, **facts)).reference
+        return check_model(model, reference_of(against, facts), effort=options.effort, blocks=options.blocks)
+    path = Path(artifact)  # type: ignore[arg-type]
+    about, held = describe(path), None
+    if against is None:
+        held = held_by(about)
+        reference: Reference = ModelReference(filled(Checkpoint(about.known_config(), held)), "the weights that it holds")
+    else:
+        reference = reference_of(against, facts, about)
+    data = about.export.get("data")
+    companion = None if data is None else path.parent / str(data)
+    stack = None if options.pictures is None else _stack(Path(options.pictures), about.config or reference.config, path)
+    report = check_parity(
+        path, reference, companion=companion, effort=options.effort, fixed=options.fixed, held=held, blocks=options.blocks,
+        pictures=stack,
+    )  # fmt: skip
+    if stack is not None and report.comparisons:  # those of a quantised file are agreements
+        raise InputError(f"pictures are for quantised files; this one is {report.precision}", where=path)
+    if report.replaces(read_report(path), alone=against is None):
+        write_text(report_path(path), report.dumps())
+    return report
+
+
+def _stack(folder: Path, config: ModelConfig | None, path: Path) -> Array:
+    """Real images, prepared as the model's config states."""
+    if config is None:
+        raise InputError("does not say how images are prepared", where=path)
+    return read_pictures(folder, config).stack()
 
 
 def held_by(about: Description) -> dict[str, Stored]:

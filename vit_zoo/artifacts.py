@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from vit_zoo import __version__
+from vit_zoo.asked import ExportOptions, Placement
 from vit_zoo.errors import CheckFailed, InputError, RefusedContent
 from vit_zoo.files import SafetensorsFile, Staged, digest_of, staging_folder, write_text
-from vit_zoo.files.atomic import writing
+from vit_zoo.files.atomic import check_target, writing
 from vit_zoo.formats import FORMATS
 from vit_zoo.formats.artifact import report_path
 from vit_zoo.graph.form import Form
-from vit_zoo.live import Live
+from vit_zoo.live import Live, with_some_weights
 from vit_zoo.model_config import ModelConfig
-from vit_zoo.sources import Checkpoint
+from vit_zoo.sources import Architecture, Checkpoint, ModelLike, find_source
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from vit_zoo.parity.report import Effort, ParityReport
     from vit_zoo.quantising.rounding import Rounding
 
-Placement = Literal["inline", "external", "shared"]
+Note = Callable[[str], None]  # receives a line of progress
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,44 @@ class Export:
     judgement: Judgement | None = None  # of an int8 file that had to reach something
 
 
-def target_of(
-    source: Checkpoint, format_: str, formats: Sequence[str], out: str | os.PathLike[str] | None, placement: str | None
-) -> Path:
+def export_model(model: ModelLike, options: ExportOptions, facts: Mapping[str, Any], note: Note) -> list[Export]:
+    """Each format of a model as a file, verified on disk before it gets its name. Raises as `vit_zoo.export`."""
+    facts = dict(facts)
+    sized = bool({"image_size", "patch_size"} & set(facts))
+    # where the graph follows the size, the recipe is the graph's alone
+    recipe = facts.get("resize") if sized or options.dynamic is None else facts.pop("resize", None)
+    source = find_source(model, weights=options.weights, **facts)
+    form, rounding = options.resolve(source.config, recipe)
+    if isinstance(source, Architecture):
+        source = with_some_weights(source, str(model), options.seed)
+    elif options.seed is not None:
+        raise InputError(f"{source.config.name} has its own weights: a seed is of random ones")
+    if options.placement == "shared":
+        _check_shared(source, str(model))
+    targets = {name: target_of(source, name, options) for name in options.formats}
+    for target in targets.values():
+        check_target(target)
+    live, written = Live(source), []
+    for name, target in targets.items():
+        note(f"writing {target}{', then checking it' if options.effort else ''}")
+        if FORMATS[name].graph:
+            written.append(write_onnx_file(source, target, live, form, options.placement, options.effort, rounding))
+        else:
+            written.append(write_program(source, target, live, name, form.outputs, options.effort))
+    return written
+
+
+def _check_shared(source: Checkpoint, name: str) -> None:
+    """Raise InputError for weights that an ONNX graph cannot point to."""
+    if source.cached:
+        raise InputError("the Hub's cache is not written to: `vitzoo pull` makes a folder", where=name)
+    if any(stored.span is None for stored in source.tensors.values()):
+        raise InputError("shared weights need a safetensors file whose tensors fit as they are")
+
+
+def target_of(source: Checkpoint, format_: str, options: ExportOptions) -> Path:
     """Where a format goes: NAME.onnx in the current folder; shared weights, beside their file as model.onnx."""
-    shared = FORMATS[format_].graph and placement == "shared"
+    out, shared = options.out, FORMATS[format_].graph and options.placement == "shared"
     name = ("model" if shared else source.config.name) + FORMATS[format_].suffix
     if out is None:
         return source.path.parent / name if shared and source.path is not None else Path(name)
@@ -56,7 +90,7 @@ def target_of(
         return path / name
     if os.fspath(out).endswith(os.sep):
         raise InputError("no such folder", where=out)
-    if len(formats) > 1:
+    if len(options.formats) > 1:
         raise InputError("several formats go into a folder, and this is none", where=path)
     return path
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import fnmatch
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vit_zoo.errors import CannotWrite, InputError, RefusedContent
 from vit_zoo.files import Staged, Stored, digest_of, write_safetensors, write_text
-from vit_zoo.files.atomic import REPLACED, check_folder, check_target, writing
+from vit_zoo.files.atomic import REPLACED, check_folder, check_target, made_folder
 from vit_zoo.files.checkpoints import read_checkpoint
 from vit_zoo.live import check_content, filled, write_model
 from vit_zoo.model_config import ModelConfig
@@ -77,9 +78,8 @@ def write_converted(
         raise InputError(f"'{to}' is written as {wanted}", where=out)
     found = fit(to, config, tensors, accept, with_config=folder is not None)
     check_content(Checkpoint(config, tensors, source.path, digest=source.digest if tensors == source.tensors else None))
-    made = folder is not None and _make(folder)
     file = out if folder is None else folder / target.file
-    try:
+    with nullcontext() if folder is None else made_folder(folder):
         with Staged(file, need=sum(tensor.nbytes for tensor in found.tensors.values())) as staged:
             _write(staged, found.tensors, CONTAINERS[file.suffix], target.wrapper)
             _read_back(staged.path, found, file, target.wrapper)
@@ -88,9 +88,6 @@ def write_converted(
             write_text(folder / "config.json", json.dumps(found.config, indent=2, ensure_ascii=False) + "\n")
             if target.images is not None and config.preprocess is not None:
                 write_text(folder / "preprocessor_config.json", json.dumps(target.images(config.preprocess), indent=2) + "\n")
-    except BaseException:
-        _unmake(folder, made)
-        raise
     accepted = tuple(name for name in found.differs if name in accept)
     difference = _difference(config, found) if accepted else None
     return Converted(
@@ -135,18 +132,6 @@ def _check_out(out: Path, folder: Path | None, force: bool) -> None:
     check_folder(folder, force=force, hint=REPLACED)
 
 
-def _make(folder: Path) -> bool:
-    made = not folder.exists()
-    with writing(folder):
-        folder.mkdir(exist_ok=True)
-    return made
-
-
-def _unmake(folder: Path | None, made: bool) -> None:
-    if folder is not None and made and not any(folder.iterdir()):
-        folder.rmdir()
-
-
 def _write_ours(
     source: Checkpoint,
     out: Path,
@@ -158,12 +143,8 @@ def _write_ours(
     if folder is None:
         raise InputError("'vitzoo' is written as a folder, which holds config.json too", where=out)
     check_content(Checkpoint(config, tensors, source.path))
-    made = _make(folder)
-    try:
+    with made_folder(folder):
         write_model(config, tensors, folder)
-    except BaseException:
-        _unmake(folder, made)
-        raise
     return Converted(out, "vitzoo", config, source.unwanted, dropped, (), None, (), None)
 
 

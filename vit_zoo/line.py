@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from vit_zoo.against import held_by, is_artifact, reference_of
-from vit_zoo.artifacts import Export, Placement, target_of, write_onnx_file, write_program
-from vit_zoo.asked import form_of
-from vit_zoo.errors import CannotWrite, InputError
-from vit_zoo.files import write_text
-from vit_zoo.files.atomic import check_target, writing
-from vit_zoo.formats import FORMATS, describe
-from vit_zoo.formats.artifact import report_path
-from vit_zoo.graph.form import Precision
-from vit_zoo.live import Live, check_content, filled, find_weights, random_model, with_some_weights, write_model
-from vit_zoo.sources import Architecture, Checkpoint, ModelLike, find_architecture, find_source, of_module
+from vit_zoo.errors import InputError
+from vit_zoo.live import check_content, filled, find_weights, random_model, save_model
+from vit_zoo.sources import ModelLike, find_architecture
 
 if TYPE_CHECKING:
     import torch
 
+    from vit_zoo.artifacts import Export, Note
+    from vit_zoo.asked import Placement
     from vit_zoo.converting import Converted
+    from vit_zoo.graph.form import Precision
     from vit_zoo.model import ViT
-    from vit_zoo.model_config import ModelConfig
-    from vit_zoo.parity.references import Reference
     from vit_zoo.parity.report import Effort, ParityReport
     from vit_zoo.publishing.pulling import Pulled
     from vit_zoo.publishing.repository import Published
-
-Note = Callable[[str], None]  # what a person should hear while it happens
 
 
 def create(
@@ -83,21 +73,7 @@ def save(model: ViT, folder: str | os.PathLike[str]) -> Path:
 
     Files that are there are replaced, each atomically. Raises CannotWrite.
     """
-    folder = Path(folder)
-    source = of_module(model)
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise CannotWrite("is not a folder", where=folder)
-    made = not folder.exists()
-    with writing(folder):
-        folder.mkdir(exist_ok=True)
-    try:
-        write_model(source.config, {name: source.tensors[name] for name in source.config.spec.shapes()}, folder)
-    except BaseException:
-        if made:
-            with suppress(OSError):  # something else may lie in it by now
-                folder.rmdir()
-        raise
-    return folder
+    return save_model(model, Path(folder))
 
 
 def convert(
@@ -165,47 +141,15 @@ def export(
     stay in float.
     Raises CheckFailed when a file does not compute the model, or not well enough: it is then set aside as `*.rejected`.
     """
-    from vit_zoo.quantising.rounding import rounding_of
+    from vit_zoo.artifacts import export_model
+    from vit_zoo.asked import ExportOptions, formats_of
 
-    formats = [to] if isinstance(to, str) else list(dict.fromkeys(to))
-    for format_ in formats:
-        if format_ not in FORMATS:
-            raise InputError(f"no format '{format_}'; there are {', '.join(FORMATS)}")
-    sized = bool({"image_size", "patch_size"} & set(facts))
-    recipe = facts.get("resize") if sized or dynamic is None else facts.pop("resize", None)  # then it is of the graph alone
-    source = find_source(model, weights=weights, **facts)
-    form = form_of(
-        source.config, formats, opset=opset, outputs=outputs, precision=precision, include=include, dynamic=dynamic, recipe=recipe
-    )
-    if placement is not None and not any(FORMATS[name].graph for name in formats):
-        raise InputError("the placement of weights is a question of ONNX files alone")
-    if placement == "shared" and precision != "fp32":
-        raise InputError(f"shared weights are those of the folder, not in {precision}")
-    rounding = rounding_of(
-        form, source.config, calibrate=calibrate, evaluate=evaluate, min_agreement=min_agreement, min_accuracy=min_accuracy
-    )
-    if isinstance(source, Architecture):
-        source = with_some_weights(source, str(model), seed)
-    elif seed is not None:
-        raise InputError(f"{source.config.name} has its own weights: a seed is of random ones")
-    if placement == "shared" and source.cached:
-        raise InputError("the Hub's cache is not written to: `vitzoo pull` makes a folder", where=str(model))
-    if placement == "shared" and any(stored.span is None for stored in source.tensors.values()):
-        raise InputError("shared weights need a safetensors file whose tensors fit as they are")
-    targets = {format_: target_of(source, format_, formats, out, placement) for format_ in formats}
-    for target in targets.values():
-        check_target(target)
-    live = Live(source)
-    effort: Effort | None = None if verify is False else "default" if verify is True else verify
-    _check_effort(effort)
-    written = []
-    for format_, target in targets.items():
-        note(f"writing {target}{', then checking it' if verify else ''}")
-        if FORMATS[format_].graph:
-            written.append(write_onnx_file(source, target, live, form, placement, effort, rounding))
-        else:
-            written.append(write_program(source, target, live, format_, form.outputs, effort))
-    return written
+    options = ExportOptions(
+        formats=formats_of(to), out=out, opset=opset, placement=placement, outputs=tuple(outputs), include=tuple(include),
+        dynamic=dynamic, verify=verify, weights=weights, seed=seed, precision=precision, calibrate=calibrate, evaluate=evaluate,
+        min_agreement=min_agreement, min_accuracy=min_accuracy,
+    )  # fmt: skip
+    return export_model(model, options, facts, note)
 
 
 def verify(
@@ -228,50 +172,10 @@ def verify(
     `FILE.parity.json` beside an artifact; but the verdict that these very bytes got against their model stays, unless a
     greater effort confirms it or the file contradicts itself. Does not raise for a file that fails: the report says so.
     """
-    from vit_zoo.parity.check import check_model, check_parity
-    from vit_zoo.parity.references import ModelReference
-    from vit_zoo.parity.report import read_report
+    from vit_zoo.against import VerifyOptions, verify_model
 
-    _check_effort(effort)
-    if against is not None and not is_artifact(artifact):
-        if pictures is not None:
-            raise InputError("pictures are for quantised files", where=str(artifact))
-        if fixed:
-            raise InputError("fixed axes are those of an exported file", where=str(artifact))
-        live = Live(find_weights(artifact, **facts))
-        return check_model(live.reference, reference_of(against, facts), effort=effort, blocks=blocks)
-    path = Path(artifact)  # type: ignore[arg-type]
-    about, held = describe(path), None
-    if against is None:
-        held = held_by(about)
-        reference: Reference = ModelReference(filled(Checkpoint(about.known_config(), held)), "the weights that it holds")
-    else:
-        reference = reference_of(against, facts, about)
-    data = about.export.get("data")
-    companion = None if data is None else path.parent / str(data)
-    stack = None if pictures is None else _stack(Path(pictures), about.config or reference.config, path)
-    report = check_parity(
-        path, reference, companion=companion, effort=effort, fixed=fixed, held=held, blocks=blocks, pictures=stack
-    )
-    if stack is not None and report.comparisons:  # those of a quantised file are agreements
-        raise InputError(f"pictures are for quantised files; this one is {report.precision}", where=path)
-    if report.replaces(read_report(path), alone=against is None):
-        write_text(report_path(path), report.dumps())
-    return report
-
-
-def _stack(folder: Path, config: ModelConfig | None, path: Path) -> Any:
-    """Real images, prepared as the model says."""
-    from vit_zoo.quantising.pictures import read_pictures
-
-    if config is None:
-        raise InputError("does not say how images are prepared", where=path)
-    return read_pictures(folder, config).stack()
-
-
-def _check_effort(effort: str | None) -> None:
-    if effort not in (None, "quick", "default", "full"):
-        raise InputError(f"effort {effort!r}: quick, default or full")
+    options = VerifyOptions(effort=effort, fixed=tuple(fixed), blocks=blocks, pictures=pictures)
+    return verify_model(artifact, against, options, facts)
 
 
 def publish(
@@ -303,16 +207,13 @@ def publish(
     Raises CheckFailed for a file that does not compute the model or whose report is missing, stale or bad, RefusedContent
     for secrets and pickles, HubError when the Hub refuses; the repository is then as it was.
     """
-    from vit_zoo.publishing.repository import Plan, published, staged_at
+    from vit_zoo.publishing.repository import PublishOptions, publish_model
 
-    plan = Plan(
-        repo=repo, revision=revision, private=private, create_pr=create_pr, tag=tag, licence=licence, message=message,
-        formats=formats, without=without, calibrate=calibrate, random=random_weights,
+    options = PublishOptions(
+        repo=repo, dry_run=dry_run, revision=revision, private=private, create_pr=create_pr, tag=tag, licence=licence,
+        message=message, formats=tuple(formats), without=tuple(without), calibrate=calibrate, random_weights=random_weights,
     )  # fmt: skip
-    source = find_source(model, **facts)
-    if isinstance(source, Architecture):
-        source = with_some_weights(source, str(model), 0) if random_weights else find_weights(model, **facts)
-    return published(plan, source, note) if dry_run is None else staged_at(plan, source, Path(dry_run), note)
+    return publish_model(model, options, facts, note)
 
 
 def pull(repo: str, out: str | os.PathLike[str] | None = None, *, offline: bool | None = None, force: bool = False) -> Pulled:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import CannotWrite, HubError, RefusedContent
 from vit_zoo.files import Staged, Stored, digest_of, write_safetensors, write_text
+from vit_zoo.files.atomic import made_folder
 from vit_zoo.files.stored import as_float
 from vit_zoo.model_config import ModelConfig
 from vit_zoo.sources import Architecture, Checkpoint, ModelLike, default_weights, find_source, of_module, shipped
@@ -123,6 +124,16 @@ def write_model(config: ModelConfig, tensors: Mapping[str, Stored], folder: Path
         _read_back(staged.path, tensors)
         staged.commit()
     write_text(folder / "config.json", config.dumps())
+
+
+def save_model(model: ViT, folder: Path) -> Path:
+    """Write a model into a folder, which is made if it does not exist, and removed again if writing fails."""
+    source = of_module(model)
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise CannotWrite("is not a folder", where=folder)
+    with made_folder(folder):
+        write_model(source.config, {name: source.tensors[name] for name in source.config.spec.shapes()}, folder)
+    return folder
 
 
 def _read_back(path: Path, tensors: Mapping[str, Stored]) -> None:

@@ -9,10 +9,9 @@ import click
 
 from vit_zoo import __version__
 from vit_zoo.cli.hub_verbs import publish, pull
-from vit_zoo.cli.options import MODEL, facts, formats, note_name, zoo
+from vit_zoo.cli.options import MODEL, FormatsCommand, facts, note_name, zoo
 from vit_zoo.cli.voice import Voice, pairs, speaking, table
 from vit_zoo.errors import CheckFailed, InputError
-from vit_zoo.formats import FORMATS
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -106,11 +105,11 @@ def create(name: str, out: Path | None, seed: int, dry_run: bool, force: bool, f
     vitzoo create vit_b16 --set num_classes=10
     """
     note_name(name, voice)
+    from vit_zoo.cli.documents import CreateDocument
     from vit_zoo.sources import find_architecture
 
     config = find_architecture(name, **facts)
     folder = out if out is not None else Path(config.name)
-    about = {"folder": str(folder), "name": config.name, "parameters": config.spec.params, "random_seed": seed}
     if not dry_run:
         from vit_zoo.files.atomic import REPLACED, check_folder
 
@@ -122,7 +121,7 @@ def create(name: str, out: Path | None, seed: int, dry_run: bool, force: bool, f
         save(create_model(name, seed=seed, **facts), folder)
     verb = "would write" if dry_run else "wrote"
     lines = f"{verb} {folder}/: {config.name}, {config.spec.params:,} parameters, RANDOM WEIGHTS (seed {seed})"
-    voice.result(about, lambda: f"{lines}\n{_summary(config)}" if dry_run else lines)
+    voice.result(CreateDocument.of(folder, config, seed), lambda: f"{lines}\n{_summary(config)}" if dry_run else lines)
 
 
 def _summary(config: Any) -> str:
@@ -159,26 +158,21 @@ def convert(
     vitzoo convert B_16.npz -o vit_b16 --to hf
     vitzoo convert dinov2_vits14.pth -o dinov2.safetensors --to timm --set image_size=224
     """
+    from vit_zoo.cli.documents import ConvertDocument
     from vit_zoo.converting import lines
     from vit_zoo.line import convert as convert_model
 
     note_name(src, voice)
     voice.progress(f"converting {src}")
     done = convert_model(src, out, to, accept=accept, allow_drop=allow_drop, force=force, **facts)
-    document = {
-        "path": str(done.path), "dialect": done.dialect, "left_out": done.unwanted, "dropped": done.dropped, "added": done.added,
-        "note": done.note, "accepted": done.accepted, "difference": done.difference,
-        "spec": done.config.spec.model_dump(mode="json"),
-    }  # fmt: skip
-    voice.result(document, lambda: "\n".join(lines(done)))
+    voice.result(ConvertDocument.of(done), lambda: "\n".join(lines(done)))
 
 
 VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are efforts
 
 
-@vitzoo.command(epilog=MODEL)
+@vitzoo.command(cls=FormatsCommand, flag_help="Write the {title} NAME{suffix}.", epilog=MODEL)
 @click.argument("model", required=False)
-@formats(FORMATS.values(), "Write the {title} NAME{suffix}.")
 @click.option("-o", "--out", type=click.Path(), help="A file, or a folder; the current one by default.")
 @click.option("--opset", type=int, help="Of the ONNX file, 17 to 25; 20 by default.")
 @click.option("--inline", "placement", flag_value="inline", help="ONNX weights in the file (the default below 2 GiB).")
@@ -230,11 +224,14 @@ def export(
     vitzoo export --onnx --int8 static --calibrate photos --min-agreement 0.99
     """
     if not formats:
+        from vit_zoo.formats import FORMATS
+
         raise InputError(f"name a format: {', '.join(f'--{name}' for name in FORMATS)}")
     precisions: list[Any] = [name for name, wanted in (("fp16", fp16), ("bf16", bf16), (f"int8-{int8}", int8)) if wanted]
     if len(precisions) > 1:
         raise InputError("one of --fp16, --bf16 and --int8")
     note_name(model, voice)
+    from vit_zoo.cli.export_document import ExportDocument
     from vit_zoo.line import export as export_model
 
     done = export_model(
@@ -256,18 +253,7 @@ def export(
             lines.append(f"{item.path} ({_size(item.path)}){beside}, {verdict}")
         return "\n".join(lines)
 
-    documents = [
-        {
-            "path": str(item.path),
-            "data": None if item.data is None else str(item.data),
-            "random_seed": item.config.random_seed,
-            "verified": item.report is not None,
-            "judgement": None if item.judgement is None else item.judgement.model_dump(),
-            "report": None if item.report is None else item.report.model_dump(),
-        }
-        for item in done
-    ]
-    voice.result(documents, text)
+    voice.result([ExportDocument.of(item) for item in done], text)
 
 
 def _warn_random(config: Any, voice: Voice) -> None:
@@ -338,7 +324,7 @@ def verify(
     verb = "approximates" if report.verdict == "approximate" else "computes"
     precision = "" if report.precision == "fp32" else f" in {report.precision}"
     text = f"{artifact} {verb} {report.reference}{precision}: {report.summary()}"
-    voice.result(report.model_dump(), lambda: f"{evidence(report)}\n\n{text}" if voice.verbose or effort == "full" else text)
+    voice.result(report, lambda: f"{evidence(report)}\n\n{text}" if voice.verbose or effort == "full" else text)
 
 
 @vitzoo.command(epilog=MODEL + " Or an exported ONNX file, which needs neither torch nor a side file.")
@@ -354,16 +340,13 @@ def predict(model: str, images: tuple[Path, ...], top: int, threads: int | None,
     \b
     vitzoo predict vit_digits.onnx digit.png --top 3
     """
+    from vit_zoo.cli.documents import PredictDocument
     from vit_zoo.use.classify import classify
 
     note_name(model, voice)
     config, found = classify(model, images, top=top, threads=threads)
     if config.random_seed is not None:
         _warn_random(config, voice)
-    document = [
-        {"file": p.file, "predictions": [{"label": n, "probability": x} for n, x in zip(p.labels, p.probabilities, strict=True)]}
-        for p in found
-    ]
 
     def text() -> str:
         rows = [
@@ -372,7 +355,7 @@ def predict(model: str, images: tuple[Path, ...], top: int, threads: int | None,
         ]
         return table(rows)
 
-    voice.result(document, text)
+    voice.result([PredictDocument.of(prediction) for prediction in found], text)
 
 
 vitzoo.add_command(publish)

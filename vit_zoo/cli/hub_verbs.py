@@ -7,12 +7,11 @@ from typing import Any
 
 import click
 
-from vit_zoo.cli.options import MODEL, facts, formats, note_name, zoo
+from vit_zoo.cli.options import MODEL, FormatsCommand, facts, note_name, zoo
 from vit_zoo.cli.voice import Voice, speaking, table
-from vit_zoo.formats import FORMATS
 
 
-@click.command(epilog=MODEL)
+@click.command(cls=FormatsCommand, flag_help="Include the {title}.", graphs=False, epilog=MODEL)
 @click.argument("model")
 @click.argument("repo", metavar="ORG/NAME")
 @click.option("--dry-run", type=click.Path(path_type=Path), metavar="DIR", help="Stage it in DIR; send nothing.")
@@ -22,7 +21,6 @@ from vit_zoo.formats import FORMATS
 @click.option("--tag", help="A tag for the commit; must be new.")
 @click.option("--license", "--licence", "licence", help="Of weights whose licence is not known yet, such as apache-2.0.")
 @click.option("--message", help="Of the commit.")
-@formats((row for row in FORMATS.values() if not row.graph), "Include the {title}.")
 @click.option("--without", multiple=True, type=click.Choice(["fp32", "fp16", "int8"]), help="An ONNX file to leave out.")
 @click.option("--calibrate", type=click.Path(path_type=Path), metavar="DIR", help="Images for a static int8 file.")
 @click.option("--random-weights", is_flag=True, help="Publish weights that are not trained.")
@@ -44,6 +42,7 @@ def publish(
     vitzoo publish ./vit_b16 me/vit_b16 --dry-run staged
     vitzoo publish ./vit_b16 me/vit_b16 --license apache-2.0 --tag v1
     """
+    from vit_zoo.cli.documents import PublishDocument
     from vit_zoo.line import publish as publish_model
 
     note_name(model, voice)
@@ -59,13 +58,6 @@ def publish(
     if done.config.licence is None:
         voice.warn("nobody stated a licence: --license does")
     sent = done.sent
-    document = {
-        "repo": done.repo, "files": done.files, "clients": done.clients, "not_for": done.reasons, "unsent": done.unsent,
-        "licence": done.config.licence, "source": done.config.source,
-        "folder": None if done.folder is None else str(done.folder),
-        "commit": None if sent is None else sent.commit, "url": None if sent is None else sent.url,
-        "changed": None if sent is None else [*sent.added, *sent.deleted],
-    }  # fmt: skip
 
     def text() -> str:
         lines = [table([(name, f"{size:,}") for name, size in done.files.items()])]
@@ -80,7 +72,7 @@ def publish(
             lines.append(f"{sent.url}: all of it was there, nothing was sent")
         return "\n".join(lines)
 
-    voice.result(document, text)
+    voice.result(PublishDocument.of(done), text)
 
 
 @click.command()
@@ -98,19 +90,16 @@ def pull(repo: str, out: Path | None, offline: bool, force: bool, voice: Voice) 
     vitzoo pull google/vit-base-patch16-224
     vitzoo pull timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k@main -o tiny
     """
+    from vit_zoo.cli.documents import PullDocument
     from vit_zoo.line import pull as pull_model
 
     voice.progress(f"asking for {repo}")
     done = pull_model(repo, out, offline=offline or None, force=force)
     config = done.config
-    document = {
-        "folder": str(done.folder), "name": config.name, "source": config.source, "licence": config.licence,
-        "licence_link": config.licence_link, "parameters": config.spec.params,
-    }  # fmt: skip
     link = f" ({config.licence_link})" if config.licence_link else ""
     lines = (
         f"wrote {done.folder}/: {config.name}, {config.spec.params:,} parameters",
         f"from {config.source}",
         f"licence: {config.licence or 'nobody stated one'}{link}",
     )
-    voice.result(document, lambda: "\n".join(lines))
+    voice.result(PullDocument.of(done), lambda: "\n".join(lines))

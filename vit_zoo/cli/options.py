@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vit_zoo.cli.voice import Voice
-from vit_zoo.formats.format import Format
+
+if TYPE_CHECKING:
+    from vit_zoo.formats.format import Format
 
 MODEL = "MODEL is a registry name, one with a tag, a config file, a folder, a checkpoint file, or hf-hub:ORG/NAME[@REVISION]."
 
@@ -44,21 +44,31 @@ def _facts(context: click.Context, parameter: click.Parameter, values: tuple[str
     return found
 
 
-def formats(rows: Iterable[Format], text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A flag for each format, --NAME; the names that are given reach the command as the list `formats`."""
-    known = list(rows)
+class FormatsCommand(click.Command):
+    """A command with a flag for each row of FORMATS, --NAME; the names that are given reach it as the list `formats`.
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(command)
-        def collected(*args: Any, **options: Any) -> None:
-            command(*args, formats=[row.name for row in known if options.pop(row.name)], **options)
+    The table is imported when the command runs, so that others start without it. `graphs=False` leaves out ONNX.
+    """
 
-        wrapped: Callable[..., None] = collected
-        for row in reversed(known):
-            wrapped = click.option(f"--{row.name}", is_flag=True, help=text.format(title=row.title, suffix=row.suffix))(wrapped)
-        return wrapped
+    def __init__(self, *args: Any, flag_help: str, graphs: bool = True, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.flag_help, self.graphs = flag_help, graphs
 
-    return decorate
+    def _rows(self) -> list[Format]:
+        from vit_zoo.formats import FORMATS
+
+        return [row for row in FORMATS.values() if self.graphs or not row.graph]
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        flags = [
+            click.Option([f"--{row.name}"], is_flag=True, help=self.flag_help.format(title=row.title, suffix=row.suffix))
+            for row in self._rows()
+        ]
+        return [*flags, *super().get_params(ctx)]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        ctx.params["formats"] = [row.name for row in self._rows() if ctx.params.pop(row.name)]
+        return super().invoke(ctx)
 
 
 def zoo(command: Any) -> Any:

@@ -25,7 +25,7 @@ class Voice:
     def result(self, document: Any, text: Callable[[], str]) -> None:
         """The outcome of a verb: the document with --json, else its text, which is made only then."""
         if self.json:
-            click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+            click.echo(json.dumps(_plain(document), indent=2, ensure_ascii=False))
         elif not self.quiet:
             click.echo("".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text()))  # labels are anyone's text
 
@@ -53,6 +53,13 @@ def speaking(command: Callable[..., None]) -> Callable[..., None]:
         command(*args, voice=Voice(as_json, quiet, verbose), **options)
 
     return spoken
+
+
+def _plain(document: Any) -> Any:
+    """Pydantic models, or lists of them, as `json.dumps` takes them."""
+    if isinstance(document, list):
+        return [_plain(item) for item in document]
+    return document.model_dump(mode="json") if hasattr(document, "model_dump") else document
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

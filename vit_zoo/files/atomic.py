@@ -109,6 +109,26 @@ def check_folder(folder: Path, *, force: bool = False, hint: str = "name another
         raise InputError("no such folder", where=folder.parent)
 
 
+@contextlib.contextmanager
+def made_folder(folder: Path, *, clear: bool = False) -> Iterator[None]:
+    """Make a folder if it does not exist. If the block fails, one that was made is removed, unless something is in it.
+
+    `clear` removes it with its content.
+    """
+    made = not folder.exists()
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if made and clear:
+            shutil.rmtree(folder, ignore_errors=True)
+        elif made:
+            with contextlib.suppress(OSError):  # it is not empty
+                folder.rmdir()
+        raise
+
+
 def write_text(target: str | os.PathLike[str], text: str) -> None:
     """Replace a small text file atomically."""
     with Staged(target) as staged:

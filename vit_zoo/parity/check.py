@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import InputError, OtherWeights, VitzooError
+from vit_zoo.errors import OtherWeights, VitzooError
 from vit_zoo.files import sha256_of
 from vit_zoo.formats import FORMATS
 from vit_zoo.formats.structure import Structure
@@ -30,7 +30,7 @@ from vit_zoo.parity.parting import parted_by_name, parted_models
 from vit_zoo.parity.preparing import inside, pictures
 from vit_zoo.parity.references import ModelReference
 from vit_zoo.parity.report import Effort, ParityReport, Parting
-from vit_zoo.parity.running import FIXABLE, INNER, PLANS, Computed, Plan, Runs, Sessions, batches_of, fits, listed, matched
+from vit_zoo.parity.running import INNER, PLANS, Computed, Plan, Runs, Sessions, batches_of, fits, listed, matched
 from vit_zoo.parity.searching import parted_by_value
 
 if TYPE_CHECKING:
@@ -58,9 +58,6 @@ def check_parity(
     are the weights in the file, where the reference is made of them; `blocks` looks behind every block in any case; `pictures`,
     b c H W, are what a quantised file is measured on.
     """
-    for axis in fixed:
-        if axis not in FIXABLE:
-            raise InputError(f"no axis '{axis}' to take as fixed; there are {', '.join(FIXABLE)}")
     plan, found, precision = PLANS[effort], Evidence(), "fp32"
     try:
         sessions = Sessions(path)

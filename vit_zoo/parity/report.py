@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from vit_zoo.errors import InputError
 from vit_zoo.files import read_json
 from vit_zoo.formats.artifact import report_path
 from vit_zoo.parity.fusion import Operator
@@ -18,6 +19,12 @@ from vit_zoo.parity.saturation import IntegerProducts
 
 Effort = Literal["quick", "default", "full"]
 EFFORTS = ("quick", "default", "full")
+
+
+def checked_effort(effort: str | None) -> None:
+    """Raise InputError for an effort that does not exist; None stands for no check at all."""
+    if effort not in (None, *EFFORTS):
+        raise InputError(f"effort {effort!r}: quick, default or full")
 
 
 class BlockError(BaseModel):

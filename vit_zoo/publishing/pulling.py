@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from vit_zoo.files.atomic import REPLACED, check_folder, copy_file, writing
+from vit_zoo.files.atomic import REPLACED, check_folder, copy_file, made_folder
 from vit_zoo.hub.fetching import TERMS, Address, fetch
 from vit_zoo.live import check_content, find_weights, write_model
 from vit_zoo.model_config import ModelConfig
@@ -27,16 +26,9 @@ def pulled(address: Address, folder: Path, *, offline: bool | None, force: bool)
     found = fetch(address, offline=offline, check=True)
     source = find_weights(str(found.address), offline=True)
     check_content(source)
-    made = not folder.exists()
-    with writing(folder):
-        folder.mkdir(exist_ok=True)
-    try:
+    with made_folder(folder, clear=True):
         for path in sorted(found.folder.iterdir()):
             if TERMS.fullmatch(path.name) and path.is_file():
                 copy_file(path, folder / path.name)
         write_model(source.config, source.tensors, folder)
-    except BaseException:
-        if made:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
     return Pulled(folder, source.config, str(found.address))

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.artifacts import Export, write_onnx_file, write_program
-from vit_zoo.asked import form_of
+from vit_zoo.artifacts import Export, Note, write_onnx_file, write_program
+from vit_zoo.asked import ExportOptions
 from vit_zoo.errors import CannotWrite, CheckFailed, InputError, VitzooError
 from vit_zoo.files import SafetensorsFile, Staged, Stored, digest_of, sha256_of, sniff, write_safetensors, write_text
 from vit_zoo.files.atomic import copy_file, writing
@@ -28,8 +28,6 @@ from vit_zoo.sources import Checkpoint, find_source
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Description
-
-Note = Callable[[str], None]
 
 # the ONNX files of a repository: the names that transformers.js and optimum look for
 SLOTS: dict[str, str] = {"fp32": "model", "fp16": "model_fp16", "int8": "model_quantized", "bf16": "model_bf16"}
@@ -193,17 +191,13 @@ def _name_of(about: Description, profile: Profile) -> str:
 
 
 def _export_onnx(live: Live, staging: Staging, name: str, precision: str, calibrate: str | os.PathLike[str] | None) -> None:
-    from vit_zoo.quantising.rounding import rounding_of
-
     config = live.source.config
     full: Precision = "fp32" if precision == "fp32" else "fp16"
     if precision == "int8":
         full = "int8-weights" if calibrate is None else "int8-static"
-    form = form_of(
-        config, ["onnx"], opset=None, outputs=staging.profile.outputs, precision=full, include=(), dynamic=None, recipe=None
-    )
     images = calibrate if full == "int8-static" else None
-    rounding = rounding_of(form, config, calibrate=images, evaluate=None, min_agreement=None, min_accuracy=None)
+    options = ExportOptions(outputs=staging.profile.outputs, precision=full, calibrate=images)
+    form, rounding = options.resolve(config)
     _made(
         staging.folder / name,
         staging,

@@ -33,10 +33,6 @@ class Gate:
     min_accuracy: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("min_agreement", "min_accuracy"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value <= 1:
-                raise InputError(f"{name} {value}: a share, above 0 and up to 1")
         if self.min_accuracy is not None and self.pictures.classes is None:
             hint = "put the images into folders named as the labels, or as the numbers of the classes"
             raise InputError("min_accuracy needs the classes of the images", hint=hint)

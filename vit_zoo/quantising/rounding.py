@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vit_zoo.errors import InputError
 from vit_zoo.formats import open_artifact
 from vit_zoo.graph.int8_ops import Layer, Quantisation, quantisable
 from vit_zoo.parity.images import Frame, many_images
@@ -20,7 +19,7 @@ from vit_zoo.quantising.pictures import BATCH, CALIBRATING, JUDGING, Pictures, r
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
-    from vit_zoo.graph.form import Form
+    from vit_zoo.graph.form import Precision
     from vit_zoo.live import Live
     from vit_zoo.model_config import ModelConfig
     from vit_zoo.parity.judging import Judgement
@@ -90,7 +89,7 @@ def _without(quantisation: Quantisation, kept: tuple[str, ...]) -> Quantisation:
 
 
 def rounding_of(
-    form: Form,
+    precision: Precision,
     config: ModelConfig,
     *,
     calibrate: str | os.PathLike[str] | None,
@@ -98,27 +97,18 @@ def rounding_of(
     min_agreement: float | None,
     min_accuracy: float | None,
 ) -> Rounding | None:
-    """What the user asks of an int8 form. Raises InputError for words that say nothing to the form, or a lack of images."""
-    gated = min_agreement is not None or min_accuracy is not None
-    if not form.precision.startswith("int8"):
-        if gated or calibrate is not None or evaluate is not None:
-            raise InputError("calibration and its gate are for int8")
+    """How an int8 file of a model is settled; None for other precisions. The options fit together already.
+
+    Raises InputError for folders without images, or with too few.
+    """
+    if not precision.startswith("int8"):
         return None
-    if form.precision == "int8-static" and calibrate is None:
-        raise InputError("static int8 needs images to calibrate with", hint="--calibrate FOLDER; --int8 dynamic needs none")
-    if form.precision == "int8-weights" and calibrate is not None and not gated:
-        raise InputError("weights alone need no calibration")
-    if evaluate is not None and not gated:
-        raise InputError("say what the images to evaluate must show", hint="--min-agreement or --min-accuracy")
-    if gated and ("logits" not in (form.outputs or (config.spec.output,)) or not config.spec.num_classes):
-        raise InputError("agreement and accuracy are of classes: they need the output logits")
-    if gated and calibrate is None and evaluate is None:
-        raise InputError("a gate needs real images", hint="--evaluate FOLDER")
+    gated = min_agreement is not None or min_accuracy is not None
     calibration = None if calibrate is None else read_pictures(Path(calibrate), config)
     judged = None if evaluate is None else read_pictures(Path(evaluate), config)
     if gated and judged is None and calibration is not None:
         calibration, judged = calibration.parted()
-    if form.precision == "int8-weights":
+    if precision == "int8-weights":
         calibration = None
     gate = None if judged is None else Gate(judged.at_most(JUDGING), min_agreement, min_accuracy)
-    return Rounding(form.precision, None if calibration is None else calibration.at_most(CALIBRATING), gate)
+    return Rounding(precision, None if calibration is None else calibration.at_most(CALIBRATING), gate)

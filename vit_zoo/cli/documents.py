@@ -1,0 +1,111 @@
+"""The JSON documents that commands print with --json."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from vit_zoo.vit_spec import ViTSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vit_zoo.converting import Converted
+    from vit_zoo.model_config import ModelConfig
+    from vit_zoo.publishing.pulling import Pulled
+    from vit_zoo.publishing.repository import Published
+    from vit_zoo.use.classify import Prediction
+
+
+class Document(BaseModel):
+    """A document: its fields, in the order in which they are printed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CreateDocument(Document):
+    folder: str
+    name: str
+    parameters: int
+    random_seed: int
+
+    @classmethod
+    def of(cls, folder: Path, config: ModelConfig, seed: int) -> Self:
+        return cls(folder=str(folder), name=config.name, parameters=config.spec.params, random_seed=seed)
+
+
+class ConvertDocument(Document):
+    path: str
+    dialect: str
+    left_out: tuple[str, ...]
+    dropped: tuple[str, ...]
+    added: tuple[str, ...]
+    note: str | None
+    accepted: tuple[str, ...]
+    difference: float | None
+    spec: ViTSpec
+
+    @classmethod
+    def of(cls, done: Converted) -> Self:
+        return cls(
+            path=str(done.path), dialect=done.dialect, left_out=done.unwanted, dropped=done.dropped, added=done.added,
+            note=done.note, accepted=done.accepted, difference=done.difference, spec=done.config.spec,
+        )  # fmt: skip
+
+
+class LabelDocument(Document):
+    label: str
+    probability: float
+
+
+class PredictDocument(Document):
+    file: str
+    predictions: tuple[LabelDocument, ...]
+
+    @classmethod
+    def of(cls, prediction: Prediction) -> Self:
+        labels = zip(prediction.labels, prediction.probabilities, strict=True)
+        best = tuple(LabelDocument(label=label, probability=probability) for label, probability in labels)
+        return cls(file=prediction.file, predictions=best)
+
+
+class PublishDocument(Document):
+    repo: str
+    files: dict[str, int]
+    clients: tuple[str, ...]
+    not_for: dict[str, str]
+    unsent: tuple[str, ...]
+    licence: str | None
+    source: str | None
+    folder: str | None
+    commit: str | None
+    url: str | None
+    changed: tuple[str, ...] | None
+
+    @classmethod
+    def of(cls, done: Published) -> Self:
+        sent = done.sent
+        return cls(
+            repo=done.repo, files=done.files, clients=done.clients, not_for=done.reasons, unsent=done.unsent,
+            licence=done.config.licence, source=done.config.source, folder=None if done.folder is None else str(done.folder),
+            commit=None if sent is None else sent.commit, url=None if sent is None else sent.url,
+            changed=None if sent is None else (*sent.added, *sent.deleted),
+        )  # fmt: skip
+
+
+class PullDocument(Document):
+    folder: str
+    name: str
+    source: str | None
+    licence: str | None
+    licence_link: str | None
+    parameters: int
+
+    @classmethod
+    def of(cls, done: Pulled) -> Self:
+        config = done.config
+        return cls(
+            folder=str(done.folder), name=config.name, source=config.source, licence=config.licence,
+            licence_link=config.licence_link, parameters=config.spec.params,
+        )  # fmt: skip
