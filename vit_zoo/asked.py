@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-from vit_zoo.errors import InputError
+from vit_zoo.errors import InputError, Option
 from vit_zoo.formats import FORMATS
 from vit_zoo.forward import checked_outputs
 from vit_zoo.graph.form import COMPUTED, INCLUDES, OPSET, Form, Include, Precision
@@ -93,13 +93,17 @@ class ExportOptions:
                 raise InputError("calibration and its gate are for int8")
             return
         if self.precision == "int8-static" and self.calibrate is None:
-            raise InputError("static int8 needs images to calibrate with", hint="--calibrate FOLDER; --int8 dynamic needs none")
+            images, dynamic = Option("calibrate", "FOLDER"), Option("precision", "'int8-dynamic'", "--int8 dynamic")
+            hint = f"{images}; {dynamic} needs none"
+            raise InputError("static int8 needs images to calibrate with", hint=hint, options=[images, dynamic])
         if self.precision == "int8-weights" and self.calibrate is not None and not self.gated:
             raise InputError("weights alone need no calibration")
         if self.evaluate is not None and not self.gated:
-            raise InputError("say what the images to evaluate must show", hint="--min-agreement or --min-accuracy")
+            gates = Option("min_agreement", "SHARE"), Option("min_accuracy", "SHARE")
+            raise InputError("say what the images to evaluate must show", hint=f"{gates[0]} or {gates[1]}", options=gates)
         if self.gated and self.calibrate is None and self.evaluate is None:
-            raise InputError("a gate needs real images", hint="--evaluate FOLDER")
+            images = Option("evaluate", "FOLDER")
+            raise InputError("a gate needs real images", hint=str(images), options=[images])
         for name in ("min_agreement", "min_accuracy"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:

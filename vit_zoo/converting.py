@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vit_zoo.errors import CannotWrite, InputError, RefusedContent
+from vit_zoo.errors import FORCE, CannotWrite, InputError, RefusedContent
 from vit_zoo.files import Staged, Stored, digest_of, write_safetensors, write_text
-from vit_zoo.files.atomic import REPLACED, check_folder, check_target, made_folder
+from vit_zoo.files.atomic import check_folder, check_target, made_folder
 from vit_zoo.files.checkpoints import read_checkpoint
 from vit_zoo.live import check_content, filled, write_model
 from vit_zoo.model_config import ModelConfig
@@ -127,9 +127,9 @@ def _check_out(out: Path, folder: Path | None, force: bool) -> None:
     if folder is None:
         check_target(out)
         if out.exists() and not force:
-            raise CannotWrite("is there already", where=out, hint="--force replaces it")
+            raise CannotWrite("is there already", where=out, hint=f"{FORCE} replaces it", options=[FORCE])
         return
-    check_folder(folder, force=force, hint=REPLACED)
+    check_folder(folder, force=force)
 
 
 def _write_ours(

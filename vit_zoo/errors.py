@@ -5,9 +5,11 @@ Raise them where the facts are; the command line prints them once, at the edge.
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")  # the Hub's; other libraries' errors may hold one
 
@@ -17,28 +19,64 @@ def without_tokens(text: str) -> str:
     return TOKEN.sub("hf_***", text)
 
 
+@dataclass(frozen=True)
+class Option:
+    """An option that an error refers to: an argument in Python, `force=True`, and a flag on the command line, `--force`."""
+
+    name: str
+    value: str = "True"
+    flag: str = ""  # where it is not --NAME VALUE
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.value}"
+
+    @property
+    def on_command_line(self) -> str:
+        value = "" if self.value == "True" else f" {self.value}"
+        return self.flag or f"--{self.name.replace('_', '-')}{value}"
+
+
+FORCE = Option("force")
+
+
 class VitzooError(Exception):
     """The root of every error this package raises on purpose.
 
     `message` says what was wanted and what was found, `hint` the next step, `where` the file or name it is about;
-    `details` is what a program may want to know beside it.
+    `details` is what a program may want to know beside it. `options` are those that the message or the hint refers to: they
+    are written as arguments, and the command line shows them as flags.
     """
 
     code = 1
 
     def __init__(
-        self, message: str, *, where: object = None, hint: str | None = None, details: Mapping[str, Any] | None = None
+        self,
+        message: str,
+        *,
+        where: object = None,
+        hint: str | None = None,
+        details: Mapping[str, Any] | None = None,
+        options: Sequence[Option] = (),
     ) -> None:
         message = without_tokens(message)
         super().__init__(message)
         self.message = message
         self.details = details
+        self.options = tuple(options)
         self.where = None if where is None else str(where)
         self.hint = hint
 
     @property
     def kind(self) -> str:
         return type(self).__name__
+
+    def for_command_line(self) -> Self:
+        """The same error with its options written as flags."""
+        error = copy.copy(self)
+        for option in self.options:
+            error.message = error.message.replace(str(option), option.on_command_line)
+            error.hint = error.hint and error.hint.replace(str(option), option.on_command_line)
+        return error
 
     def __str__(self) -> str:
         line = self.message if self.where is None else f"{self.where}: {self.message}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
 from vit_zoo.configs import config_of
-from vit_zoo.errors import HubError, InputError, RefusedContent
+from vit_zoo.errors import HubError, InputError, Option, RefusedContent
 from vit_zoo.files import SafetensorsFile, Stored, read_json
 from vit_zoo.files.checkpoints import CHECKPOINTS, checkpoint_in, read_checkpoint
 from vit_zoo.formats import FORMATS
@@ -181,8 +181,10 @@ def _of_tag(tag: Tag, facts: Mapping[str, Any], offline: bool | None) -> Checkpo
     """Published weights of a name, as the file that its row names."""
     config = config_of(find(tag.full_name).variant, tag, **facts)
     if not tag.is_on_hub:
-        hint = f"download it, and name the file: --weights FILE of `vitzoo export {tag.full_name}`"
-        raise HubError(f"the weights '{tag.tag}' of '{tag.name}' are at {tag.address}, licence {tag.licence}", hint=hint)
+        weights = Option("weights", "FILE")
+        hint = f"download it, and name the file: {weights} of `vitzoo export {tag.full_name}`"
+        message = f"the weights '{tag.tag}' of '{tag.name}' are at {tag.address}, licence {tag.licence}"
+        raise HubError(message, hint=hint, options=[weights])
     revision = None if tag.revision == "unpinned" else tag.revision
     found = fetch(Address(tag.repo, revision), [tag.file], offline=offline)
     source = _with_weights(config, found.folder / tag.file, facts, offline)

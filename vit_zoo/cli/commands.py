@@ -111,9 +111,9 @@ def create(name: str, out: Path | None, seed: int, dry_run: bool, force: bool, f
     config = find_architecture(name, **facts)
     folder = out if out is not None else Path(config.name)
     if not dry_run:
-        from vit_zoo.files.atomic import REPLACED, check_folder
+        from vit_zoo.files.atomic import check_folder
 
-        check_folder(folder, force=force, hint=REPLACED)
+        check_folder(folder, force=force)
         from vit_zoo.line import create as create_model
         from vit_zoo.line import save
 

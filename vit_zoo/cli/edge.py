@@ -86,6 +86,7 @@ def _run(command: click.Command, arguments: list[str]) -> int:
 def _report(arguments: list[str], error: VitzooError, *, kind: str | None = None) -> int:
     if "--debug" in arguments:
         click.echo(without_tokens(traceback.format_exc()), err=True)
+    error = error.for_command_line()
     line = str(error)
     if len(line) > MAX_LINE:  # the cause stands at the end
         line = f"{line[: MAX_LINE // 2]}...{line[-MAX_LINE // 2 :]}"

@@ -16,9 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from vit_zoo.errors import CannotWrite, InputError, VitzooError
+from vit_zoo.errors import FORCE, CannotWrite, InputError, Option, VitzooError
 
-REPLACED = "--force replaces the model in it, -o names another folder"  # what the verbs that fill a folder offer
+OUT = Option("out", "FOLDER", flag="-o")
 STALE = re.compile(r"\..*\.vitzoo-(\d+)-[0-9a-f]{8}\.tmp")
 
 
@@ -99,12 +99,16 @@ def check_target(target: Path) -> None:
         raise CannotWrite("the folder is not writable", where=target.parent)
 
 
-def check_folder(folder: Path, *, force: bool = False, hint: str = "name another folder") -> None:
-    """Raise before any slow work if a folder cannot be made or filled; one that holds something wants `force`."""
+def check_folder(folder: Path, *, force: bool | None = None) -> None:
+    """Raise before any slow work if a folder cannot be made or filled; one that holds something wants `force`.
+
+    None: the caller does not offer `force`.
+    """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise CannotWrite("is not a folder", where=folder)
     if folder.is_dir() and any(folder.iterdir()) and not force:
-        raise CannotWrite("is not empty", where=folder, hint=hint)
+        hint = "name another folder" if force is None else f"{FORCE} replaces the model in it, {OUT} names another folder"
+        raise CannotWrite("is not empty", where=folder, hint=hint, options=[FORCE, OUT])
     if not folder.resolve().parent.is_dir():
         raise InputError("no such folder", where=folder.parent)
 

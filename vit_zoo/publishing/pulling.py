@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vit_zoo.files.atomic import REPLACED, check_folder, copy_file, made_folder
+from vit_zoo.files.atomic import check_folder, copy_file, made_folder
 from vit_zoo.hub.fetching import TERMS, Address, fetch
 from vit_zoo.live import check_content, find_weights, write_model
 from vit_zoo.model_config import ModelConfig
@@ -22,7 +22,7 @@ class Pulled:
 
 def pulled(address: Address, folder: Path, *, offline: bool | None, force: bool) -> Pulled:
     """Every file of the model compared with its hash, every value with what it should be, then written as our folder."""
-    check_folder(folder, force=force, hint=REPLACED)
+    check_folder(folder, force=force)
     found = fetch(address, offline=offline, check=True)
     source = find_weights(str(found.address), offline=True)
     check_content(source)

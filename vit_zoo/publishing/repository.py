@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.artifacts import Note
-from vit_zoo.errors import InputError
+from vit_zoo.errors import InputError, Option
 from vit_zoo.files import write_text
 from vit_zoo.files.atomic import check_folder, writing
 from vit_zoo.hub.conversation import conversation
@@ -66,7 +66,8 @@ class PublishOptions:
     def __post_init__(self) -> None:
         address = Address.parse(self.repo)
         if self.repo.startswith("hf-hub:") or address.revision is not None:
-            raise InputError("name the repository as ORG/NAME; --revision names a branch", where=self.repo)
+            branch = Option("revision", "BRANCH")
+            raise InputError(f"name the repository as ORG/NAME; {branch} names a branch", where=self.repo, options=[branch])
         for what, names, known in (("format", self.formats, PROGRAMS), ("precision", self.without, STANDARD)):
             for name in names:
                 if name not in known:
@@ -85,7 +86,8 @@ class PublishOptions:
         """The checkpoint under the licence that is stated. Raises InputError for weights that must not be published so."""
         if source.config.random_seed is not None and not self.random_weights:
             message = f"{source.config.name} has RANDOM WEIGHTS: nobody would be served by them"
-            raise InputError(message, hint="--random-weights publishes them")
+            allowed = Option("random_weights")
+            raise InputError(message, hint=f"{allowed} publishes them", options=[allowed])
         return replace(source, config=checked_licence(source.config, self.licence))
 
 
