@@ -15,9 +15,8 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-import peers
-
 import vit_zoo
+from support import peers
 from vit_zoo.errors import VitzooError
 
 # a repository, the library that it is of, transformers' class, and the value that both give

@@ -3,7 +3,7 @@
     python -m venv older && older/bin/pip install -r benchmarks/older-clients.txt
     python benchmarks/older_clients.py older/bin/python > benchmarks/results/older_clients.json
 
-The repositories are those of tests/test_publish.py, on a Hub of this machine; what is recorded are relative differences.
+The repositories are those of tests/support/published.py, on a Hub of this machine; what is recorded are relative differences.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 sys.path.insert(0, str(TESTS))
 
-import conftest  # noqa: F401, E402  the Hub's libraries read what it sets
 import numpy as np  # noqa: E402
-from loopback_hub import Hub  # noqa: E402
-from test_publish import MODELS, Published, relative, repo_of  # noqa: E402
+
+from support import hub_environment  # noqa: E402
+from support.loopback_hub import Hub  # noqa: E402
+from support.published import MODELS, Published, relative, repo_of  # noqa: E402
 
 VERSIONS = """
 import json, importlib.metadata as m
@@ -29,6 +30,7 @@ print(json.dumps({name: m.version(name) for name in ("transformers", "optimum-on
 
 
 def main(python: str) -> None:
+    hub_environment.set_up()
     versions = json.loads(subprocess.run([python, "-c", VERSIONS], capture_output=True, text=True, check=True).stdout)
     with tempfile.TemporaryDirectory() as place, Hub() as hub:
         published = Published(hub, Path(place))

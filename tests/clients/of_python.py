@@ -24,7 +24,7 @@ def with_vit_zoo(job, images):
 
 
 def with_timm(job, images):
-    import peers
+    from support import peers
 
     found = {}
     for name, source in (("hub", f"hf-hub:{job['repo']}"), ("local", f"local-dir:{job['local']}")):
@@ -34,7 +34,7 @@ def with_timm(job, images):
 
 
 def with_transformers(job, images):
-    import peers
+    from support import peers
 
     model, about = getattr(peers.transformers, job["auto"]).from_pretrained(job["repo"], output_loading_info=True)
     assert not any(about[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), about

@@ -1,0 +1,35 @@
+"""The command that reports on this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vit_zoo.cli import showing
+from vit_zoo.cli.commands import vitzoo
+from vit_zoo.cli.edge import _run
+from vit_zoo.parity import this_cpu
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ("fpu sse4_2 avx2", "Old CPU: AVX2"),
+        ("avx2 avx512f avx512_vnni amx_int8", "Old CPU: AVX2, AVX512, VNNI, AMX"),
+        ("avx2 avx_vnni", "Old CPU: AVX2, VNNI"),
+        ("sse2", "Old CPU: no AVX2"),
+    ],
+)
+def test_doctor_reports_the_cpu(folder, monkeypatch, capsys, flags, told):
+    Path("cpuinfo").write_text(f"processor : 0\nmodel name : Old CPU\nflags : {flags}\n\nprocessor : 1\nflags : none\n")
+    monkeypatch.setattr(this_cpu, "CPUINFO", Path("cpuinfo"))
+    for cut, words in ((True, "in 16 bits on this CPU"), (False, "in 32 bits on this CPU")):
+        monkeypatch.setattr(this_cpu, "saturates", lambda cut=cut: cut)
+        assert _run(vitzoo, ["doctor", "--json"]) == 0
+        document = json.loads(capsys.readouterr().out)
+        assert document["cpu"] == told
+        assert words in document["int8"]
+    monkeypatch.setattr(this_cpu, "CPUINFO", Path("nothing"))
+    assert showing.checkup()["cpu"] == "not reported by this system"

@@ -1,0 +1,27 @@
+"""Errors that refer to options: as arguments in Python, as flags on the command line."""
+
+from __future__ import annotations
+
+import pytest
+
+import vit_zoo
+from support.models import SMALL
+from vit_zoo.cli.commands import vitzoo
+from vit_zoo.cli.edge import _run
+from vit_zoo.errors import CannotWrite, InputError
+
+
+def test_a_folder_in_the_way(folder, capsys):
+    (folder / "there").mkdir()
+    (folder / "there" / "file").write_text("mine")
+    with pytest.raises(CannotWrite, match=r"force=True replaces the model in it, out=FOLDER names another folder"):
+        vit_zoo.convert(vit_zoo.create("vit_ti16", **SMALL), "there")
+    assert _run(vitzoo, ["create", "vit_ti16", "-o", "there"]) == 8
+    assert "--force replaces the model in it, -o names another folder" in capsys.readouterr().err
+
+
+def test_images_to_calibrate_with(folder, capsys):
+    with pytest.raises(InputError, match=r"calibrate=FOLDER; precision='int8-dynamic' needs none"):
+        vit_zoo.export("vit_ti16", precision="int8-static")
+    assert _run(vitzoo, ["export", "vit_ti16", "--onnx", "--int8", "static"]) == 2
+    assert "--calibrate FOLDER; --int8 dynamic needs none" in capsys.readouterr().err

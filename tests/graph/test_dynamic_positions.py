@@ -1,0 +1,223 @@
+"""Files of any image size: positions that follow the grid in the graph, for every recipe and kind of positions."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+import vit_zoo
+from support.models import SMALL, noise
+from support.paths import CASES
+from vit_zoo.cli.commands import vitzoo
+from vit_zoo.cli.edge import _run
+from vit_zoo.errors import CheckFailed, InputError, RefusedContent
+from vit_zoo.graph import free_grid
+from vit_zoo.recipes import RECIPES
+
+KINDS = {
+    "learned, over all tokens": {},
+    "learned, over class token and patches, with registers": {"pos_covers": "class", "registers": 3},
+    "learned, over patches": {"pos_covers": "patches", "registers": 2},
+    "attention pooling": {"pool": "map", "pool_tokens": "patches", "class_token": False, "pos_covers": "patches"},
+    "mean of patches": {"pool": "mean", "pool_tokens": "patches", "final_norm": "after_pool"},
+    "sincos, MoCo": {"pos": "sincos_moco", "pos_covers": "patches"},
+    "sincos, MAE": {"pos": "sincos_mae", "pos_covers": "patches", "class_token": False, "pool": "mean", "pool_tokens": "patches"},
+    "rotation": {"pos": "rope", "pos_covers": "patches", "registers": 2},
+    "no positions": {"pos": "none", "pos_covers": "patches"},
+}
+SIZES = ((40, 80), (56, 64), (16, 32), (32, 48), (8, 160), (120, 16))
+
+
+def _model(**fields):
+    return noise(vit_zoo.create("vit_b16", **{**SMALL, **fields}), scale=0.15)
+
+
+def _resized(model, size, recipe):
+    """The model as it loads at another size, by torch's own interpolation."""
+    vit_zoo.save(model, "whole")
+    facts = {"resize": recipe} if model.spec.pos == "learned" and size != model.spec.image_size else {}
+    return vit_zoo.load("whole", image_size=size, **facts)
+
+
+def _agree(path, model, recipe):
+    artifact = vit_zoo.open(path)
+    for size in SIZES:
+        x = torch.randn(2, 3, *size)
+        with torch.inference_mode():
+            wanted = _resized(model, size, recipe)(x).numpy()
+        given = artifact.run(x.numpy())[model.spec.output]
+        assert np.abs(given - wanted).max() <= 2e-5 * np.abs(wanted).max(), size
+
+
+@pytest.mark.parametrize("opset", [17, 20, 23])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_positions(folder, kind, opset):
+    model = _model(**KINDS[kind])
+    (done,) = vit_zoo.export(model, "onnx", out="a.onnx", dynamic="hw", opset=opset)
+    assert {c.size for c in done.report.comparisons} == {(32, 48), (40, 80), (56, 64), (16, 32)}
+    _agree("a.onnx", model, "timm")
+    full = vit_zoo.verify("a.onnx", effort="full", blocks=True)
+    assert full.ok
+    assert full.skipped == ()
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe(folder, recipe):
+    model = _model()
+    (done,) = vit_zoo.export(model, "onnx", out="a.onnx", dynamic="hw", resize=recipe)
+    assert done.report.ok
+    assert vit_zoo.open("a.onnx").about.export["dynamic"] == recipe
+    _agree("a.onnx", model, recipe)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_its_own_size_keeps_its_positions(folder, recipe):
+    """Bit for bit: a resize to the same grid is a product with ones and zeros."""
+    model = _model()
+    for name, more in (("plain.onnx", {}), ("free.onnx", {"dynamic": "hw", "resize": recipe})):
+        vit_zoo.export(model, "onnx", out=name, outputs=["block.0"], verify=False, **more)
+    x = np.random.default_rng(0).normal(size=(2, 3, *SMALL["image_size"])).astype("<f4")
+    plain, free = (vit_zoo.open(name, threads=1).run(x)["block.0"] for name in ("plain.onnx", "free.onnx"))
+    np.testing.assert_array_equal(plain, free)
+
+
+def test_the_recipe_is_that_of_the_source(folder):
+    """What a checkpoint was trained with is remembered through saving and loading."""
+    transformers = next(path for path in sorted(CASES.glob("hf*")) if (path / "config.json").is_file())
+    model = vit_zoo.load(transformers)
+    assert model.config.resize == "hf"
+    vit_zoo.save(model, "kept")
+    assert vit_zoo.load("kept").config.resize == "hf"
+    (done,) = vit_zoo.export("kept", "onnx", out="a.onnx", dynamic="hw")
+    assert vit_zoo.open(done.path).about.export["dynamic"] == "hf"
+
+
+def test_weights_bring_their_recipe_along(folder):
+    """Also those of one source for a name of the registry."""
+    model = _model(image_size=224, patch_size=16, depth=12, dim=192, heads=3, dim_head=64, mlp_dim=768, num_classes=1000)
+    model.config = model.config.replace(resize="dino")
+    vit_zoo.save(model, "mine")
+    vit_zoo.export("vit_ti16", weights="mine", out="a.onnx", dynamic="hw", verify=False)
+    assert vit_zoo.open("a.onnx").about.export["dynamic"] == "dino"
+
+
+def test_a_recipe_that_is_none_of_ours(folder):
+    """In a config beside weights, and in the metadata of a file."""
+    vit_zoo.save(_model(), "model")
+    config = Path("model") / "config.json"
+    config.write_text(config.read_text().replace('"schema"', '"resize": "nearest", "schema"', 1))
+    with pytest.raises(InputError, match="resize 'nearest' is none of timm, "):
+        vit_zoo.load("model")
+    vit_zoo.export(_model(), "onnx", out="a.onnx", dynamic="hw")
+    proto = onnx.load("a.onnx")
+    (entry,) = [entry for entry in proto.metadata_props if entry.key == "vit_zoo.export"]
+    for claim in ('["timm"]', '"nearest"', "3"):
+        entry.value = re.sub(r'"dynamic": [^,]*', f'"dynamic": {claim}', entry.value)
+        onnx.save(proto, "a.onnx")
+        assert not vit_zoo.verify("a.onnx").ok
+
+
+@pytest.mark.parametrize(
+    "form", [{"precision": "fp16"}, {"precision": "bf16"}, {"placement": "external"}, {"include": ["softmax"]}]
+)
+def test_with_other_forms(folder, form):
+    (done,) = vit_zoo.export(_model(), "onnx", out="a.onnx", dynamic="hw", **form)
+    assert done.report.ok
+    assert len({c.size for c in done.report.comparisons}) == 4
+
+
+def test_shared_weights(folder):
+    vit_zoo.save(_model(), "model")
+    (done,) = vit_zoo.export("model", "onnx", placement="shared", dynamic="hw")
+    assert done.report.ok
+
+
+def test_every_output(folder):
+    outputs = ["logits", "pooler_output", "last_hidden_state", "block.1", "attn.2", "block.0.map"]
+    (done,) = vit_zoo.export(_model(), "onnx", out="a.onnx", dynamic="hw", outputs=outputs)
+    assert {c.output for c in done.report.comparisons if c.size == (56, 64)} == set(outputs)
+    given = onnx.load("a.onnx").graph.output
+    declared = {o.name: [d.dim_param or d.dim_value for d in o.type.tensor_type.shape.dim] for o in given}
+    assert declared["last_hidden_state"] == ["batch", "patches+1", 48]
+    assert declared["block.0.map"] == ["batch", 48, "rows", "columns"]
+    assert declared["attn.2"] == ["batch", 3, "patches+1", "patches+1"]
+
+
+def test_a_size_that_the_patch_does_not_divide(folder):
+    vit_zoo.export(_model(), "onnx", out="a.onnx", dynamic="hw")
+    for size in ((33, 48), (32, 56), (7, 48), (32, 15)):
+        with pytest.raises(RefusedContent, match="height and width must be multiples of 8 and 16"):
+            vit_zoo.open("a.onnx").run(np.zeros((2, 3, *size), "<f4"))
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        ("recipe_named", lambda name: RECIPES["hf"]),
+        ("cubic", lambda op, x, a: free_grid.linear(op, x)),
+        ("periods", lambda width: np.full(width // 4, 7.0)),
+        ("frequencies", lambda dim, *, last_included: np.ones(dim // 4)),
+    ],
+    ids=lambda plant: plant[0],
+)
+def test_planted_faults(folder, monkeypatch, plant):
+    """Right at the model's own size, or nearly so, and wrong elsewhere."""
+    fields = {"periods": KINDS["rotation"], "frequencies": KINDS["sincos, MoCo"]}.get(plant[0], {})
+    from vit_zoo.graph import build
+
+    monkeypatch.setattr(build if plant[0] == "recipe_named" else free_grid, *plant)
+    with pytest.raises(CheckFailed):
+        vit_zoo.export(_model(**fields), "onnx", out="a.onnx", dynamic="hw")
+    assert Path("a.onnx.rejected").exists()
+
+
+def test_a_guard_that_is_gone_is_a_fault(folder):
+    """A graph that cuts off what the patch does not divide answers with something."""
+    vit_zoo.export(_model(), "onnx", out="a.onnx", dynamic="hw")
+    proto = onnx.load("a.onnx")
+    cut = next(i for i, node in enumerate(proto.graph.node) if node.name.startswith("height and width"))
+    first = proto.graph.node[cut]
+    ends = onnx.helper.make_tensor("ends", 7, [4], [2**31, 3, 32, 48])
+    starts = onnx.helper.make_tensor("starts", 7, [4], [0, 0, 0, 0])
+    proto.graph.initializer.extend([starts, ends])
+    whole = onnx.helper.make_node("Slice", ["pixel_values", "starts", "ends"], ["cut"], "cut")
+    first.input[0] = "cut"
+    shape = next(node for node in proto.graph.node if node.op_type == "Shape")
+    shape.input[0] = "cut"
+    proto.graph.node.insert(0, whole)
+    onnx.save(proto, "a.onnx")
+    report = vit_zoo.verify("a.onnx")
+    assert any("which the patch does not divide" in fault for fault in report.faults)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dynamic": "h"}, "'hw', height and width"),
+        ({"dynamic": "hw", "to": ["onnx", "torchscript"]}, "of ONNX files alone"),
+        ({"dynamic": "hw", "precision": "int8-weights"}, "an int8 file has one size"),
+        ({"dynamic": "hw", "include": ["preprocess"]}, "images that the file prepares itself have one size"),
+        ({"dynamic": "hw", "resize": "nearest"}, "no recipe 'nearest'"),
+    ],
+)
+def test_what_does_not_go_together(folder, options, message):
+    with pytest.raises(InputError, match=message):
+        vit_zoo.export(_model(), **options)
+    assert list(Path().iterdir()) == []
+
+
+def test_computed_positions_have_no_recipe(folder):
+    with pytest.raises(InputError, match="nothing to resize"):
+        vit_zoo.export(_model(**KINDS["rotation"]), dynamic="hw", resize="timm")
+
+
+def test_the_command_line(folder, capfd):
+    assert _run(vitzoo, ["export", "vit_digits", "--onnx", "--dynamic", "hw", "--set", "resize=dino"]) == 0
+    assert "verified" in capfd.readouterr().out
+    assert _run(vitzoo, ["verify", "vit_digits.onnx", "--full"]) == 0
+    assert _run(vitzoo, ["export", "vit_digits", "--onnx", "--dynamic", "b"]) == 2

@@ -1,0 +1,130 @@
+"""Does a model train, and does what was trained survive saving, loading, exporting and verifying?"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import vit_zoo
+from support import peers
+from support.models import SMALL, noise
+
+
+def twenty_steps(model):
+    """Twenty AdamW steps on eight fixed images: the losses."""
+    images, labels = torch.randn(8, 3, 32, 48), torch.arange(8)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    losses = []
+    model.train()
+    for _ in range(20):
+        loss = torch.nn.functional.cross_entropy(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"pool": "map", "pool_tokens": "patches", "registers": 2},
+        {"dist_token": True, "qk_norm": True},
+        {"pos": "rope", "pos_covers": "patches", "qkv_bias": "qv", "mlp": "swiglu", "act": "silu", "dropout": 0.1},
+        {"pos": "sincos_mae", "pos_covers": "patches", "pool": "cls+mean", "pool_tokens": "patches", "representation": 20},
+        {"patch_norms": True, "pre_norm": True, "layer_scale": True, "drop_path": 0.1, "dropout": 0.1, "emb_dropout": 0.1},
+    ],
+)
+def test_twenty_steps_lower_the_loss_and_the_result_exports(options, folder):
+    model = vit_zoo.create("vit_b16", **SMALL, **options)
+    losses = twenty_steps(model)
+    assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+    vit_zoo.save(model.eval(), "trained")
+    loaded = vit_zoo.load("trained", check="full")
+    assert loaded.config.random_seed is None  # trained weights are not random ones
+    assert all(torch.equal(p, loaded.state_dict()[name]) for name, p in model.state_dict().items())
+    images = torch.randn(2, 3, 32, 48)
+    with torch.inference_mode():  # mapped weights are aligned otherwise, and a product's last bit depends on that
+        torch.testing.assert_close(loaded(images), model(images), rtol=0, atol=1e-5)
+    (exported,) = vit_zoo.export("trained", out="trained.onnx")
+    assert exported.report.ok
+    assert vit_zoo.verify("trained.onnx", "trained").ok
+
+
+def test_drop_path_against_timm():
+    """Stochastic depth: same weights, same random numbers, same logits."""
+    theirs = noise(peers.timm_vit(drop_path_rate=0.5)).train()
+    ours = vit_zoo.load(theirs, drop_path=0.5).train()
+    images = torch.randn(8, 3, 32, 48)
+    torch.manual_seed(5)
+    wanted = theirs(images)
+    torch.manual_seed(5)
+    torch.testing.assert_close(ours(images), wanted, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(ours(images), wanted, atol=1e-3)
+
+
+def test_set_head_of_two_heads():
+    model = vit_zoo.create("vit_b16", **SMALL, dist_token=True)
+    model.set_head(3)
+    assert model(torch.randn(1, 3, 32, 48)).shape == (1, 3)
+    assert model.head_dist.weight.shape == (3, 48)
+    assert not torch.equal(model.head.weight, model.head_dist.weight)
+    model.set_head(0)
+    assert not hasattr(model, "head_dist")
+
+
+def test_set_head():
+    model = vit_zoo.create("vit_b16", **SMALL)
+    body = {name: p.clone() for name, p in model.named_parameters() if not name.startswith("head")}
+    model.set_head(3, labels=["a", "b", "c"])
+    assert model(torch.randn(1, 3, 32, 48)).shape == (1, 3)
+    assert model.config.labels == ("a", "b", "c")
+    assert all(torch.equal(p, dict(model.named_parameters())[name]) for name, p in body.items())
+    model.set_head(0)
+    assert model(torch.randn(1, 3, 32, 48)).shape == (1, 48)
+    assert model.is_random()
+    with pytest.raises(ValueError, match="2 labels for 3 classes"):
+        model.set_head(3, labels=["a", "b"])
+
+
+def test_a_fresh_head_is_random_until_it_is_trained(folder):
+    model = vit_zoo.create("vit_b16", **SMALL)
+    twenty_steps(model)
+    vit_zoo.save(model, "trained")
+    model = vit_zoo.load("trained", num_classes=8)
+    assert model.is_random()
+    (done,) = vit_zoo.export(model, out="probe.onnx", verify=False)
+    assert done.config.random_seed == 0
+    twenty_steps(model)
+    (done,) = vit_zoo.export(model, out="probe.onnx", verify=False)
+    assert done.config.random_seed is None
+
+
+def test_only_untouched_weights_are_random(folder):
+    model = vit_zoo.create("vit_b16", **SMALL)
+    vit_zoo.save(model, "fresh")
+    again = vit_zoo.load("fresh")
+    assert again.config.random_seed == 0
+    assert again.is_random()
+    vit_zoo.save(again, "copy")
+    assert vit_zoo.load("copy").config.random_seed == 0
+    with torch.no_grad():
+        again.head.weight.mul_(2)
+    vit_zoo.save(again, "touched")
+    assert vit_zoo.load("touched").config.random_seed is None
+
+
+def test_seeds():
+    one, same, other = (vit_zoo.create("vit_b16", **SMALL, seed=seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.equal(one["head.weight"], other["head.weight"])
+
+
+def test_a_loaded_module_has_its_own_memory():
+    peer = noise(peers.timm_vit())
+    ours = vit_zoo.load(peer)
+    with torch.no_grad():
+        ours.head.weight.zero_()
+    assert peer.head.weight.abs().sum() > 0

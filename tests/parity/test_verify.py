@@ -1,0 +1,150 @@
+"""Does `verify` say what it did: efforts, reports, schema, picture, and its words on the command line?"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import vit_zoo
+from support.models import SMALL, noise
+from support.paths import ROOT
+from vit_zoo.cli.commands import vitzoo
+from vit_zoo.cli.edge import _run
+from vit_zoo.errors import InputError
+from vit_zoo.formats import programs
+from vit_zoo.parity.report import EFFORTS, ParityReport, schema
+from vit_zoo.parity.running import PLANS
+
+
+@pytest.fixture
+def small(folder):
+    """A folder with a small noised model in `model`, another in `other`, and the first one's file."""
+    for name, seed in (("model", 1), ("other", 2)):
+        model = noise(vit_zoo.create("vit_b16", **SMALL), seed=seed)
+        model.config = model.config.replace(name="small", random_seed=None)
+        vit_zoo.save(model, name)
+    vit_zoo.export("model", out="small.onnx", verify=False)
+    return folder
+
+
+def test_efforts_say_what_they_leave_out(small):
+    reports = {effort: vit_zoo.verify("small.onnx", "model", effort=effort) for effort in EFFORTS}
+    assert all(report.ok and report.effort == effort for effort, report in reports.items())
+    assert "the optimiser off" in reports["quick"].skipped
+    assert all(c.floor is None and c.optimised for c in reports["quick"].comparisons)
+    assert all(c.floor is not None for c in reports["default"].comparisons)
+    assert reports["default"].skipped == ("inner values, as long as nothing fails",)
+    assert reports["full"].skipped == ()
+    assert [len(reports[effort].blocks) for effort in EFFORTS] == [0, 0, 3]
+    sizes = [len(report.comparisons) for report in reports.values()]
+    assert sizes == sorted(sizes)
+    for plan in PLANS.values():  # no image is made for nothing
+        assert {i for batches in plan.runs.values() for batch in batches for i in batch} == set(range(len(plan.images)))
+
+
+def test_a_lesser_effort_does_not_replace_a_greater(small):
+    for effort, kept in (("quick", "quick"), ("full", "full"), ("default", "full")):
+        assert vit_zoo.verify("small.onnx", "model", effort=effort).ok
+        assert json.loads(Path("small.onnx.parity.json").read_text())["effort"] == kept
+    assert not vit_zoo.verify("small.onnx", "other").ok
+    assert json.loads(Path("small.onnx.parity.json").read_text())["ok"], "another model says nothing about this file's own"
+    Path("small.onnx.parity.json").write_text('{"schema_version": 1}')  # of an older version
+    assert vit_zoo.verify("small.onnx", "model").ok
+    assert json.loads(Path("small.onnx.parity.json").read_text())["ok"]
+
+
+def test_the_schema_is_fresh():
+    assert (ROOT / "docs" / "parity-report.schema.json").read_text() == schema()
+
+
+def test_a_report_survives_its_file(small):
+    report = vit_zoo.verify("small.onnx", "other", effort="full")
+    assert ParityReport.model_validate_json(Path("small.onnx.parity.json").read_text()) == report
+    rows = report.table()
+    assert len({len(row) for row in rows}) == 1
+    assert len(rows) == 1 + len(report.comparisons)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_the_picture(suffix, small):
+    assert _run(vitzoo, ["verify", "small.onnx", "--against", "model", "--plot", f"errors{suffix}", "--quiet"]) == 0
+    if suffix == ".png":
+        with Image.open("errors.png") as image:
+            assert image.size[0] > 300
+    else:
+        assert "measured" in Path("errors.svg").read_text()
+    assert _run(vitzoo, ["verify", "small.onnx", "--against", "other", "--plot", f"failed{suffix}", "--quiet"]) == 3
+    assert Path(f"failed{suffix}").stat().st_size > 1000
+    assert _run(vitzoo, ["verify", "small.onnx", "--against", "model", "--plot", "errors.gif"]) == 2
+    assert _run(vitzoo, ["verify", "model", "--against", "model", "--plot", f"models{suffix}", "--quiet"]) == 0
+    assert Path(f"models{suffix}").stat().st_size > 1000
+
+
+def test_the_picture_needs_matplotlib(small):
+    code = "import sys; sys.modules['matplotlib'] = None; from vit_zoo.cli import main; main()"
+    command = [sys.executable, "-c", code, "verify", "small.onnx", "--against", "model", "--plot", "a.png"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 4
+    assert "pip install 'vitzoo[plots]'" in done.stderr
+    assert not Path("a.png").exists()
+
+
+def test_the_command_line(small, capfd):
+    assert _run(vitzoo, ["verify", "small.onnx", "--against", "model", "--full"]) == 0
+    out = capfd.readouterr().out
+    assert out.startswith("output")
+    assert "small.onnx computes model.safetensors: largest difference" in out
+    assert _run(vitzoo, ["verify", "model", "--against", "model"]) == 0
+    assert _run(vitzoo, ["verify", "model", "--against", "other"]) == 3
+    out, err = capfd.readouterr()
+    assert "they part at patch_embed.proj" in out
+    assert "holds another 'cls_token' and" in err
+    assert _run(vitzoo, ["verify", "small.onnx", "--against", "other", "--json"]) == 3
+    document = json.loads(capfd.readouterr().out)
+    assert document["report"]["verdict"] == "failed"
+    assert _run(vitzoo, ["verify", "small.onnx", "--against", "small.onnx", "--set", "heads=3"]) == 2
+    assert _run(vitzoo, ["verify", "small.onnx", "--against", "model", "--fixed", "depth"]) == 2
+    assert "no axis 'depth'" in capfd.readouterr().err
+    assert _run(vitzoo, ["verify", "model", "--against", "model", "--fixed", "height"]) == 2
+    assert "fixed axes are those of an exported file" in capfd.readouterr().err
+    assert _run(vitzoo, ["export", "model", "--onnx", "--verify", "quick", "-o", "quick.onnx", "-q"]) == 0
+    assert json.loads(Path("quick.onnx.parity.json").read_text())["effort"] == "quick"
+    with pytest.raises(InputError, match="effort 'some'"):
+        vit_zoo.verify("small.onnx", "model", effort="some")
+
+
+def test_the_precision_is_said(small, capfd):
+    """Weights rounded to half where the model's are not: another rule, by name."""
+    half = vit_zoo.load("model", dtype=torch.float16)
+    vit_zoo.export(half, out="half.onnx", verify=False)
+    assert _run(vitzoo, ["verify", "half.onnx", "--against", "model"]) == 0
+    assert "half.onnx computes model.safetensors in fp16: " in capfd.readouterr().out
+    assert vit_zoo.verify("half.onnx").precision == "fp32", "against the weights that it holds it is exact"
+
+
+@pytest.mark.parametrize("format_", ["torchscript", "pt2"])
+@pytest.mark.parametrize("fault", ["eps", "bias"])
+def test_programs(format_, fault, small, monkeypatch):
+    """An epsilon, which is read in the program, and a bias, which only running it shows."""
+    honest = getattr(programs, f"write_{format_}")
+
+    def dishonest(model, *rest):
+        other = vit_zoo.load("model")
+        if fault == "eps":
+            other.blocks[1].norm2.eps = 1e-12
+        else:
+            other.blocks[1].mlp.fc1.bias.data.zero_()
+        honest(other, *rest)
+
+    monkeypatch.setattr(programs, f"write_{format_}", dishonest)
+    (done,) = vit_zoo.export("model", format_, verify=False)
+    report = vit_zoo.verify(done.path, "model")
+    assert not report.ok
+    assert ("epsilon 1e-12" in report.faults[0]) == (fault == "eps")
+    assert fault == "eps" or not all(c.ok for c in report.comparisons)

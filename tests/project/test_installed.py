@@ -1,0 +1,91 @@
+"""Is the zoo found in every kind of installation, and does a host without torch list, show and predict?"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+import vit_zoo
+from support.paths import ROOT
+
+COUNT = "import vit_zoo, vit_zoo.zoo_folders as z; print(len(vit_zoo.list_models()), z.zoo_folder())"
+
+
+def output(*command, cwd, **environment):
+    """What a command prints, in an environment that does not know this checkout."""
+    clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VITZOO_PATH")}
+    done = subprocess.run(list(map(str, command)), cwd=cwd, capture_output=True, text=True, env={**clean, **environment})
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The built wheel, made from a copy of what belongs to the distribution."""
+    source = tmp_path_factory.mktemp("source")
+    for name in ("vit_zoo", "zoo"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    folder = tmp_path_factory.mktemp("wheel")
+    output(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source, cwd=source)
+    (built,) = folder.glob("vitzoo-*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def torch_free(wheel, tmp_path_factory):
+    """A fresh environment with the wheel, without dependencies, and the requirements of a host without torch."""
+    folder = tmp_path_factory.mktemp("host")
+    venv.create(folder / "env", with_pip=True)
+    python = folder / "env" / "bin" / "python"
+    output(python, "-m", "pip", "install", "-q", "--no-deps", wheel, cwd=folder)
+    output(
+        python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", "-r", ROOT / "requirements-runtime.txt", cwd=folder
+    )
+    return python
+
+
+def test_checkout(tmp_path):
+    names, folder = output(sys.executable, "-c", COUNT, cwd=ROOT).split()
+    assert folder == str(ROOT / "zoo")
+    assert int(names) == len(vit_zoo.list_models())
+    assert output(sys.executable, "-c", COUNT, cwd=tmp_path, PYTHONPATH=str(ROOT)).split() == [names, folder]
+
+
+@pytest.mark.parametrize("editable", [False, True])
+def test_installation(editable, wheel, tmp_path):
+    venv.create(tmp_path / "env", with_pip=True, system_site_packages=False)
+    python = tmp_path / "env" / "bin" / "python"
+    what = ["-e", ROOT] if editable else [wheel]
+    output(python, "-m", "pip", "install", "-q", "--no-deps", *what, cwd=tmp_path)
+    names, folder = output(python, "-c", COUNT, cwd=tmp_path).split()
+    assert int(names) == len(vit_zoo.list_models())
+    assert (Path(folder) == ROOT / "zoo") == editable
+    assert (Path(folder) / "vit_digits" / "model.safetensors").is_file()
+
+
+def test_a_host_without_torch(torch_free, folder):
+    vitzoo = torch_free.parent / "vitzoo"
+    vit_zoo.export("vit_digits")
+    shutil.move("vit_digits.onnx", "renamed.bin")
+    Path("vit_digits.onnx.parity.json").unlink()
+    samples = sorted((ROOT / "zoo" / "vit_digits" / "samples").glob("*.png"))
+    found = json.loads(output(vitzoo, "predict", "renamed.bin", *samples, "--json", cwd=folder))
+    assert [item["predictions"][0]["label"] for item in found] == list("0123456789")
+    assert output(vitzoo, "list", cwd=folder).split() == vit_zoo.list_models()
+    assert "203,594 parameters" in output(vitzoo, "show", "renamed.bin", cwd=folder)
+    assert "86,567,656 parameters" in output(vitzoo, "show", "vit_b16", cwd=folder)
+    assert "203,594 parameters" in output(vitzoo, "show", "vit_digits", cwd=folder)
+    assert "missing: torch" in output(vitzoo, "doctor", cwd=folder)
+    refused = subprocess.run([vitzoo, "create", "vit_ti16"], cwd=folder, capture_output=True, text=True)
+    assert refused.returncode == 4
+    assert "torch" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1

@@ -1,0 +1,538 @@
+"""Is the zoo's data true: sizes and costs, what other libraries call a name and do differently, published weights, labels?
+
+Independent sources: figures measured on the peers, the arguments that timm gives its own models, the configurations of
+transformers, the weights' metadata of torchvision, and vit-pytorch's modules.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import timm.models.deit
+import timm.models.eva
+import timm.models.vision_transformer
+import torch
+import torchvision.models
+import transformers
+import vit_pytorch
+from timm.models import get_pretrained_cfg, model_entrypoint
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from vit_pytorch.simple_vit import SimpleViT
+
+import vit_zoo
+from support import peers
+from support.paths import ROOT
+from vit_zoo import configs, labels, registry, resolving, zoo_folders
+from vit_zoo.aliases import read_aliases
+from vit_zoo.files import Stored
+from vit_zoo.model import ViT
+from vit_zoo.tags import read_tags
+from vit_zoo.weights import detect
+from vit_zoo.zoo_files import read_toml
+from vit_zoo.zoo_folders import zoo_folder
+
+# parameters and billions of multiply-adds, counted on the peers' modules on the meta device
+MEASURED = {
+    "vit_ti16": (5_717_416, 1.254), "vit_ti16_384": (5_790_376, 4.682), "vit_s32": (22_878_952, 1.143),
+    "vit_s32_384": (22_915_432, 3.443), "vit_s16": (22_050_664, 4.599), "vit_s16_384": (22_196_584, 15.490),
+    "vit_s8": (22_055_272, 22.406), "vit_b32": (88_224_232, 4.409), "vit_b32_384": (88_297_192, 13.044),
+    "vit_b16": (86_567_656, 17.564), "vit_b16_384": (86_859_496, 55.484), "vit_b8": (86_576_872, 78.148),
+    "vit_l32": (306_535_400, 15.378), "vit_l32_384": (306_632_680, 45.276), "vit_l16": (304_326_632, 61.555),
+    "vit_l16_384": (304_715_752, 191.066), "vit_l14": (304_203_752, 81.013), "vit_h14": (632_045_800, 167.295),
+    "vit_g14": (1_012_611_432, 267.031), "vit_bigg14": (1_844_440_680, 483.748),
+    "deit_distilled_ti16": (5_910_800, 1.261), "deit_distilled_s16": (22_436_432, 4.624),
+    "deit_distilled_b16": (87_338_192, 17.657), "deit_distilled_b16_384": (87_630_032, 55.591),
+    "deit3_s16": (22_059_496, 4.599), "deit3_m16": (38_849_512, 7.991), "deit3_b16": (86_585_320, 17.564),
+    "deit3_b16_384": (86_877_160, 55.484), "deit3_l16": (304_374_760, 61.555), "deit3_l16_384": (304_763_880, 191.066),
+    "deit3_h14": (632_126_440, 167.295), "flexivit_s16": (22_061_416, 5.336), "flexivit_b16": (86_589_160, 20.270),
+    "flexivit_l16": (304_355_304, 70.938), "dinov2_s14": (22_056_192, 46.697), "dinov2_b14": (86_579_712, 151.574),
+    "dinov2_l14": (304_367_616, 506.804), "dinov2_giant14": (1_136_479_232, 1783.343),
+    "openclip_b32": (87_849_216, 4.409), "openclip_b16": (86_192_640, 17.563), "openclip_l14": (303_966_208, 81.013),
+    "openclip_l14_336": (304_293_888, 190.960), "openclip_h14": (632_076_800, 167.295),
+    "openclip_g14": (1_012_645_632, 267.032), "openclip_bigg14": (1_844_907_264, 483.748),
+    "siglip_b16": (92_884_224, 17.708), "siglip_b16_256": (92_930_304, 23.411), "siglip_b16_384": (93_176_064, 56.064),
+    "siglip_b16_512": (93_520_128, 108.120), "siglip_b32_256": (94_552_320, 5.744), "siglip_l16_256": (315_956_224, 81.280),
+    "siglip_l16_384": (316_283_904, 191.926), "siglip_l16_512": (316_742_656, 363.743),
+    "siglip_so400m14": (427_680_704, 110.177), "siglip_so400m14_378": (428_225_600, 335.173),
+    "siglip_so400m16_256": (427_888_064, 110.230), "siglip_so400m16_384": (428_256_704, 259.468),
+    "siglip_so400m16_512": (428_772_800, 489.805), "siglip_gopt16_256": (1_163_168_256, 299.498),
+    "siglip_gopt16_384": (1_163_659_776, 696.490),
+    # DINOv3's modules have a key bias, masked to zero, which the names here have not
+    "dinov3_s16": (21_600_768 - 12 * 384, 4.698), "dinov3_splus16": (28_697_088 - 12 * 384, 6.121),
+    "dinov3_b16": (85_668_864 - 12 * 768, 17.932), "dinov3_l16": (303_153_152 - 24 * 1024, 62.840),
+    "dinov3_hplus16": (840_632_320 - 32 * 1280, 172.113),
+    "dinov3_7b16": (6_716_043_264 - 3 * 4096, None),  # nor its mask token and the norm of local crops, which only train
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_sizes_and_costs_are_those_of_the_peers(name):
+    params, gmacs = MEASURED[name]
+    row = resolving.get_variant(name).row
+    assert row["params"] == params
+    assert gmacs is None or row["gmacs"] == gmacs
+
+
+def test_every_row_states_its_figures_and_they_are_those_of_its_spec():
+    for name, variant in zoo_folders.variants().items():
+        spec = vit_zoo.get_spec(name)
+        assert variant.row["params"] == spec.params, name
+        assert variant.row["gmacs"] == round(spec.macs / 1e9, 3), name
+        assert not set(variant.row) - {"size", "form", "params", "gmacs", "weights"}
+
+
+class Asked(Exception):
+    """What timm asked its builder for."""
+
+
+@pytest.fixture
+def timm_arguments(monkeypatch):
+    """The arguments of a timm name, without building the model."""
+
+    def ask(variant, pretrained=False, distilled=False, **arguments):
+        raise Asked({**arguments, "distilled": distilled})
+
+    monkeypatch.setattr(timm.models.vision_transformer, "_create_vision_transformer", ask)
+    monkeypatch.setattr(timm.models.eva, "_create_eva", ask)
+    monkeypatch.setattr(timm.models.deit, "_create_deit", ask)
+
+    def arguments_of(name):
+        with pytest.raises(Asked) as found:
+            model_entrypoint(name)()
+        return found.value.args[0]
+
+    return arguments_of
+
+
+def spec_of_timm(given, config):
+    """Fields of the spec that timm's arguments and default configuration state."""
+    pool = {"token": "cls", "avg": "mean", "map": "map"}[given.get("global_pool", "token")]
+    eva = "use_rot_pos_emb" in given
+    pool = "mean" if eva else pool
+    gated = "mlp_layer" in given or given.get("swiglu_mlp", False)
+    act = given.get("act_layer", "gelu")
+    norm_after = given["fc_norm"] if given.get("fc_norm") is not None else pool == "mean"
+    prefix = given.get("class_token", True) or given.get("reg_tokens", 0)
+    found = {
+        "image_size": config.input_size[1:], "patch_size": (given.get("patch_size", 16),) * 2, "dim": given["embed_dim"],
+        "depth": given["depth"], "heads": given["num_heads"], "num_classes": config.num_classes,
+        "dim_head": given["embed_dim"] // given["num_heads"],
+        "class_token": given.get("class_token", True), "dist_token": given["distilled"],
+        "registers": given.get("num_reg_tokens" if eva else "reg_tokens", 0), "pos": "rope" if eva else "learned",
+        "pos_covers": "patches" if eva or given.get("no_embed_class") or not prefix else "all",
+        "patch_bias": not given.get("pre_norm", False), "pre_norm": given.get("pre_norm", False),
+        "norm_eps": given["norm_layer"].keywords["eps"] if "norm_layer" in given else 1e-6,
+        "act": "silu" if gated else act, "mlp": "swiglu" if gated else "plain",
+        "qkv_bias": "qv" if eva and given["qkv_bias"] else given.get("qkv_bias", True),
+        "layer_scale": bool(given.get("init_values")), "pool": pool, "pool_tokens": "all" if pool == "cls" else "patches",
+        "final_norm": "after_pool" if norm_after and not eva else "before_pool",
+        "head_bias": True if config.num_classes else None,  # without a head it says nothing
+    }  # fmt: skip
+    if not (eva and gated):
+        width = int(given["embed_dim"] * given.get("mlp_ratio", 4))
+        found["mlp_dim"] = width // 2 if gated else width
+    return {field: value for field, value in found.items() if value is not None}
+
+
+def resize_of_timm(config):
+    edge = math.floor(config.input_size[1] / config.crop_pct)
+    return edge if config.crop_mode == "center" else None if edge == config.input_size[1] else (edge, edge)
+
+
+ALIASES = read_aliases(zoo_folders.zoo().folders)[0]
+TIMM = [alias for alias in ALIASES.values() if alias.library == "timm" and "." not in alias.alias]
+
+
+@pytest.mark.parametrize("alias", TIMM, ids=lambda alias: alias.alias)
+def test_a_name_of_timm_differs_as_it_says_and_in_nothing_else(alias, timm_arguments):
+    ours, config = registry.get_config(alias.name), get_pretrained_cfg(alias.alias)
+    theirs = spec_of_timm(timm_arguments(alias.alias), config)
+    differs = {field: value for field, value in theirs.items() if value != getattr(ours.spec, field)}
+    stated = {field: value for field, value in alias.differs.items() if field != "preprocess"}
+    square = {field: value[0] if field == "image_size" else value for field, value in differs.items()}
+    assert square == stated
+    same = (
+        resize_of_timm(config) == ours.preprocess.resize_to
+        and config.interpolation == ours.preprocess.interpolation
+        and tuple(config.mean) == ours.preprocess.mean
+    )
+    assert same == ("preprocess" not in alias.differs)
+    if not same:
+        words = alias.differs["preprocess"]
+        assert config.interpolation in words
+        assert ("squashed" in words) == (config.crop_mode == "squash")
+        assert f"crop {config.crop_pct:g}" in words or (config.crop_mode == "squash" and config.crop_pct == 1)
+        assert ("mean and std" in words) == (tuple(config.mean) != ours.preprocess.mean)
+
+
+def tensors_of_timm(model):
+    """Names and shapes of a timm model's state dict; DINOv3's under the names of all others, gate and value stacked."""
+    found = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    renamed = {re.sub(r"gamma_([12])$", r"ls\1.gamma", name).replace("fc1_g", "fc1"): shape for name, shape in found.items()}
+    for name in [name for name in renamed if "fc1_x" in name]:
+        shape = renamed.pop(name)
+        renamed[name.replace("fc1_x", "fc1")] = (2 * shape[0], *shape[1:])
+    return renamed
+
+
+@pytest.mark.parametrize("alias", {alias.name: alias for alias in TIMM}.values(), ids=lambda alias: alias.name)
+def test_the_state_dict_is_timms_at_full_size(alias):
+    spec = vit_zoo.get_spec(alias.name)
+    with torch.device("meta"):
+        theirs = timm.create_model(alias.alias, num_classes=spec.num_classes)
+    stated = {field: value for field, value in alias.differs.items() if field in ("qkv_bias", "head_bias") and spec.num_classes}
+    stated |= {field: value for field, value in alias.differs.items() if field == "qkv_bias"}
+    assert tensors_of_timm(theirs) == spec.replace(**stated).shapes()
+    assert read_as_a_file(theirs, spec.replace(**stated)) == spec.replace(**stated)
+
+
+UNTOLD = ("heads", "image_size", "norm_eps", "act", "pool", "pool_tokens")  # all that files of names and shapes may leave unsaid
+TRAINING = {"dropout": 0.0, "emb_dropout": 0.0, "drop_path": 0.0}
+
+
+def read_as_a_file(theirs, spec):
+    """The spec that the names and shapes of a module's state dict make, no key left over; what no file tells is stated."""
+    tensors = {key: Stored("F32", tuple(value.shape), lambda: None) for key, value in theirs.state_dict().items()}
+    reading = detect.read(tensors, {field: getattr(spec, field) for field in UNTOLD}, where=type(theirs).__name__)
+    assert reading.unwanted == ()
+    assert {key: tensor.shape for key, tensor in reading.tensors.items()} == spec.shapes()
+    return reading.spec
+
+
+@pytest.mark.parametrize("name", zoo_folders.variants())
+def test_costs_are_what_torch_counts(name):
+    """At full size but two blocks deep; torch counts two operations for a multiply-add."""
+    config = registry.get_config(name, depth=2)
+    model = ViT.empty(config).train()  # in training nothing is pruned
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # it does not know the fused one
+        model(torch.empty(1, config.spec.channels, *config.spec.image_size, device="meta"))
+    assert counter.get_total_flops() == 2 * config.spec.macs
+
+
+SIZE = {
+    "s": {"dim": 384, "depth": 12, "heads": 6, "mlp_dim": 1536},
+    "b": {"dim": 768, "depth": 12, "heads": 12, "mlp_dim": 3072},
+    "l": {"dim": 1024, "depth": 24, "heads": 16, "mlp_dim": 4096},
+    "example": {"dim": 1024, "depth": 6, "heads": 16, "mlp_dim": 2048},
+}
+
+
+def plain(dim, depth, heads, mlp, **more):
+    sizes = {"img_size": 224, "embed_dim": dim, "depth": depth, "num_heads": heads, "mlp_ratio": mlp / dim}
+    return lambda: peers.VisionTransformer(**{**sizes, **more})
+
+
+def article(size, patch, **more):
+    sizes = {"image_size": 256, "patch_size": patch, "num_classes": 1000, **SIZE[size]}
+    return lambda: vit_pytorch.ViT(**sizes, **more)
+
+
+def simple(size, patch):
+    return lambda: SimpleViT(image_size=256, patch_size=patch, num_classes=1000, **SIZE[size])
+
+
+# names that no name of timm is for, and the module that defines each
+OTHERS = {
+    "dino_s16": plain(384, 12, 6, 1536, num_classes=0),
+    "dino_s8": plain(384, 12, 6, 1536, patch_size=8, num_classes=0),
+    "dino_b16": plain(768, 12, 12, 3072, num_classes=0),
+    "dino_b8": plain(768, 12, 12, 3072, patch_size=8, num_classes=0),
+    "mae_b16": plain(768, 12, 12, 3072, num_classes=0),
+    "mae_b16_gap": plain(768, 12, 12, 3072, global_pool="avg"),
+    "mae_l16": plain(1024, 24, 16, 4096, num_classes=0),
+    "mae_l16_gap": plain(1024, 24, 16, 4096, global_pool="avg"),
+    "mae_h14": plain(1280, 32, 16, 5120, patch_size=14, num_classes=0),
+    "mae_h14_gap": plain(1280, 32, 16, 5120, patch_size=14, global_pool="avg"),
+    "vit_m16": plain(512, 12, 8, 2048),
+    "vit_so400m14": plain(1152, 27, 16, 4304, patch_size=14),
+    "vit_e14": plain(1792, 56, 16, 15360, patch_size=14),
+    "simplevit_s16": simple("s", 16),
+    "simplevit_b16": simple("b", 16),
+    "simplevit_example32": simple("example", 32),
+    "vitpytorch_s16": article("s", 16),
+    "vitpytorch_b16": article("b", 16),
+    "vitpytorch_b16_gap": article("b", 16, pool="mean"),
+    "vitpytorch_l16": article("l", 16),
+    "vitpytorch_example32": article("example", 32, dropout=0.1, emb_dropout=0.1),
+    "vit_digits": plain(64, 6, 4, 128, num_classes=10, img_size=8, patch_size=2),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_names_that_timm_has_none_for(name):
+    """Every tensor under our names, as their module is read; at full size, without memory."""
+    spec = vit_zoo.get_spec(name)
+    with torch.device("meta"):
+        theirs = OTHERS[name]()
+    nothing = {} if spec.prefix_tokens else {"pos_covers": "patches"}  # where patches are all there is
+    assert read_as_a_file(theirs, spec) == spec.replace(**TRAINING, **nothing)
+    assert sum(p.numel() for p in theirs.parameters()) == zoo_folders.variants()[name].row["params"]
+
+
+def test_every_name_has_been_compared():
+    assert {alias.name for alias in TIMM} | set(OTHERS) == set(zoo_folders.variants())
+    assert not {alias.name for alias in TIMM} & set(OTHERS)
+
+
+def test_the_readme_counts_right():
+    readme = (ROOT / "README.md").read_text()
+    assert f"{len(vit_zoo.list_models())} architectures" in readme
+
+
+def test_every_family_states_its_conventions():
+    for family in zoo_folders.families().values():
+        assert {"title", "conventions"} <= set(family.about), family.name
+        if family.name == "vit_digits":
+            continue
+        assert {"image_size", "num_classes", "pos", "pos_covers", "norm_eps", "act", "pool"} - {"num_classes"} <= set(
+            family.shared
+        )
+        heads = {
+            resolving.get_variant(name).row["params"] and vit_zoo.get_spec(name).num_classes for name in members(family.name)
+        }
+        assert (1000 in heads) == (family.about.get("labels") == "imagenet1k") or family.name in ("simplevit", "vitpytorch")
+        prepared = {registry.get_config(name).preprocess is not None for name in members(family.name)}
+        assert prepared == {family.name not in ("simplevit", "vitpytorch")}
+
+
+def members(family):
+    return [name for name, variant in zoo_folders.variants().items() if variant.family == family]
+
+
+# the preprocessing of a family's own code: resize, interpolation, first mean
+PREPARED = {
+    "vit_b16": (248, "bicubic", 0.5), "vit_b16_384": (384, "bicubic", 0.5), "deit_b16": (256, "bicubic", 0.485),
+    "deit3_l16": (256, "bicubic", 0.485), "dino_s8": (256, "bicubic", 0.485), "dinov2_s14": (518, "bicubic", 0.485),
+    "dinov3_b16": (None, "bilinear", 0.485), "mae_b16": (256, "bicubic", 0.485), "clip_l14_336": (336, "bicubic", 0.48145466),
+    "openclip_b32": (224, "bicubic", 0.48145466), "siglip_b16_512": (None, "bicubic", 0.5), "flexivit_b16": (252, "bicubic", 0.5),
+    "ijepa_h14": (248, "bicubic", 0.485), "sbb_m16_reg4": (269, "bicubic", 0.5), "sbb_md16_reg4_384": (384, "bicubic", 0.5),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PREPARED)
+def test_preprocessing(name):
+    found = registry.get_config(name).preprocess
+    assert (found.resize_to, found.interpolation, found.mean[0]) == PREPARED[name]
+
+
+def test_an_image_that_is_squashed_before_the_crop():
+    """timm's crop mode squash with a margin: resized to 404x404, whatever its shape, then cropped."""
+    from PIL import Image
+
+    tag = resolving.tags_of("sw_m16_384")["sw_in12k_ft_in1k"]
+    config = configs.config_of(resolving.get_variant("sw_m16_384"), tag)
+    assert config.preprocess.resize_to == (404, 404)
+    image = Image.radial_gradient("L").convert("RGB").resize((500, 300))
+    transform = timm.data.create_transform(
+        (3, 384, 384), interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3, crop_pct=0.95, crop_mode="squash"
+    )
+    ours, theirs = torch.from_numpy(config.preprocess(image)), transform(image)
+    assert (ours - theirs).abs().max() < 1e-6
+    centre = config.preprocess.model_copy(update={"resize_to": 404})
+    assert (torch.from_numpy(centre(image)) - theirs).abs().max() > 0.1
+
+
+# how each family of repositories is configured where the class's default says so
+CONFIGS = {
+    r"google/vit-": transformers.ViTConfig,
+    r"facebook/deit-": transformers.DeiTConfig,
+    r"facebook/vit-mae": transformers.ViTMAEConfig,
+    r"facebook/dinov2-with": transformers.Dinov2WithRegistersConfig,
+    r"facebook/dinov2-": transformers.Dinov2Config,
+    r"facebook/ijepa": transformers.IJepaConfig,
+    r"openai/clip": transformers.CLIPVisionConfig,
+    r"google/siglip": transformers.SiglipVisionConfig,
+    r"facebook/dinov3": transformers.DINOv3ViTConfig,
+}
+ACT = {"gelu": "gelu", "quick_gelu": "quick_gelu", "gelu_pytorch_tanh": "gelu_tanh"}
+
+
+@pytest.mark.parametrize("alias", [a for a in ALIASES.values() if a.library == "transformers"], ids=lambda alias: alias.alias)
+def test_a_repository_of_transformers_differs_as_it_says(alias):
+    spec = vit_zoo.get_spec(alias.name)
+    claimed = {field: alias.differs.get(field, getattr(spec, field)) for field in ("norm_eps", "act")}
+    if alias.alias.startswith("laion/"):  # states its own, which is open_clip's
+        assert claimed == {"norm_eps": 1e-5, "act": "gelu"}
+        return
+    default = next(config for pattern, config in CONFIGS.items() if re.match(pattern, alias.alias))()
+    assert claimed["norm_eps"] == default.layer_norm_eps
+    if spec.mlp == "plain":
+        assert claimed["act"] == ACT[default.hidden_act]
+    numbers = [int(number) for number in re.findall(r"\d+", alias.alias.partition("/")[2])]
+    assert spec.patch_size[0] in numbers or "dinov2" in alias.alias or "mae" in alias.alias
+    size = alias.differs.get("image_size", spec.image_size[0])
+    assert size in numbers or size in (224, 518)
+
+
+TORCHVISION = {
+    "vit_b_16": torchvision.models.ViT_B_16_Weights, "vit_b_32": torchvision.models.ViT_B_32_Weights,
+    "vit_l_16": torchvision.models.ViT_L_16_Weights, "vit_l_32": torchvision.models.ViT_L_32_Weights,
+    "vit_h_14": torchvision.models.ViT_H_14_Weights,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_torchvisions_names_and_weights(name):
+    alias = ALIASES[name]
+    for weights in TORCHVISION[name]:
+        size, parts = weights.meta["min_size"][0], weights.transforms.keywords
+        row = configs.row_of(resolving.get_variant(f"{alias.name}_{size}"))
+        assert (row["params"], row["gmacs"]) == (weights.meta["num_params"], weights.meta["_ops"])
+        if weights.name == "IMAGENET1K_V1":
+            assert f"shorter edge {parts.get('resize_size', 256)}" in alias.differs["preprocess"]
+            assert "bilinear" in alias.differs["preprocess"]
+        (tag,) = [tag for tag in resolving.tags_of(row["name"]).values() if weights.url == tag.address]
+        prepared = configs.config_of(resolving.get_variant(tag.name), tag).preprocess
+        assert prepared.resize_to == parts.get("resize_size", 256)
+        assert prepared.interpolation == parts.get("interpolation", torchvision.transforms.InterpolationMode.BILINEAR).value
+        assert tag.top1 == weights.meta["_metrics"]["ImageNet-1K"]["acc@1"]
+
+
+def test_aliases():
+    assert len(ALIASES) >= 80
+    assert {alias.library for alias in ALIASES.values()} == {
+        "timm", "torchvision", "transformers", "google", "openai_clip", "open_clip", "mmpretrain", "keras_hub",
+        "facebookresearch",
+    }  # fmt: skip
+    fields = {"preprocess", *vit_zoo.ViTSpec.model_fields}
+    for alias in ALIASES.values():
+        found = resolving.find(alias.alias)
+        assert found.alias == alias
+        assert found.variant.name in zoo_folders.variants(), alias  # a row, in its canonical form
+        assert set(alias.differs) <= fields, alias
+        spec = vit_zoo.get_spec(alias.name)
+        for field in set(alias.differs) - {"preprocess"}:
+            ours = getattr(spec, field)
+            assert (ours[0] if isinstance(ours, tuple) else ours) != alias.differs[field], (alias, "is no difference")
+        fits = {f: v for f, v in alias.differs.items() if f not in ("preprocess", "image_size", "pool", "pool_tokens")}
+        spec.replace(**fits)  # values that the field can have
+        assert "\n" not in alias.sentence
+        assert not resolving.is_name(alias.alias)
+
+
+def test_ambiguous_names():
+    unclear = read_aliases(zoo_folders.zoo().folders)[1]
+    assert {"small", "giant", "vit_small", "vit-giant", "base", "clip", "dinov2"} <= set(unclear)
+    for name, (why, candidates) in unclear.items():
+        assert why
+        assert len(candidates) > 1, name
+        assert set(candidates) <= set(zoo_folders.variants()), name
+
+
+TAGS = [
+    tag
+    for family in zoo_folders.families()
+    for tags in read_tags(zoo_folder() / "tags" / f"{family}.toml").values()
+    for tag in tags.values()
+]
+
+
+def test_tags_are_whole():
+    assert len(TAGS) >= 400
+    assert {file.stem for file in (zoo_folder() / "tags").glob("*.toml")} <= set(zoo_folders.families())
+    for tag in TAGS:
+        named = resolving.find(tag.full_name)
+        assert named.tag == tag
+        assert named.variant.name == tag.name
+        config = configs.config_of(named.variant, tag)
+        assert config.spec.num_classes == tag.num_classes
+        assert tag.licence
+        assert "/" in tag.repo
+        assert tag.revision == "unpinned" or re.fullmatch("[0-9a-f]{40}", tag.revision)
+        assert re.search(r"\.(safetensors|npz|pth|tar|bin)$", tag.file), tag
+        assert (tag.top1 is None) == (tag.top1_by is None)
+        assert tag.top1 is None or 50 < tag.top1 < 95
+        if tag.labels is not None:
+            assert labels.label_set(tag.labels)["classes"] == tag.num_classes
+        assert (config.labels is not None) == (tag.labels == "imagenet1k"), tag
+        assert config.preprocess is not None
+        ours = registry.get_spec(tag.name)
+        assert [field for field, value in tag.spec.items() if getattr(ours, field) == value] == [], tag.full_name
+
+
+@pytest.mark.parametrize(
+    "family", [family for family in zoo_folders.families() if (zoo_folder() / "tags" / f"{family}.toml").is_file()]
+)
+def test_tags_of_timm_say_what_its_configurations_say(family):
+    found = [tag for tag in TAGS if tag.repo.startswith("timm/") and resolving.get_variant(tag.name).family == family]
+    for tag in found:
+        config = get_pretrained_cfg(tag.repo.removeprefix("timm/"))
+        assert config.hf_hub_id in ("timm/", tag.repo)
+        prepared = configs.config_of(resolving.get_variant(tag.name), tag).preprocess
+        assert config.num_classes == tag.num_classes
+        assert (config.license or "unknown") == tag.licence
+        if registry.get_spec(tag.name).image_size == config.input_size[1:]:
+            assert prepared.resize_to == resize_of_timm(config), tag
+        assert prepared.interpolation == config.interpolation
+        assert prepared.mean == pytest.approx(config.mean)
+        assert prepared.std == pytest.approx(config.std)
+    assert found or family in ("simplevit", "vitpytorch", "ijepa")
+
+
+def test_the_names_of_the_classes():
+    """In the order of the WNIDs, which is that of every library: checked with transformers' and torchvision's words."""
+    names, categories = labels.label_names("imagenet1k"), torchvision.models.ViT_B_16_Weights.IMAGENET1K_V1.meta["categories"]
+    assert len(names) == len(set(names)) == 1000
+    agree = [theirs.lower() in ours.lower() for ours, theirs in zip(names, categories, strict=True)]
+    assert sum(agree) > 980  # torchvision's words are of another edition
+    rotated = [theirs.lower() in ours.lower() for ours, theirs in zip(names[1:], categories, strict=False)]
+    assert sum(rotated) < 50
+    file = (zoo_folder() / "labels" / "imagenet1k.tsv").read_text()
+    wnids = re.findall(r"^(n\d{8})\t", file, re.MULTILINE)
+    assert wnids == sorted(wnids)
+    assert (wnids[0], wnids[-1], len(wnids)) == ("n01440764", "n15075141", 1000)
+
+
+def test_the_orders_of_the_large_label_sets():
+    """timm's lists are the independent source of the sizes and of what stands where."""
+    folder = timm.data.__path__[0]
+    lists = {
+        name: Path(folder, "_info", file).read_text().split()
+        for name, file in {
+            "imagenet1k": "imagenet_synsets.txt", "imagenet21k": "imagenet21k_goog_synsets.txt",
+            "imagenet22k": "imagenet22k_synsets.txt", "imagenet22k_ms": "imagenet22k_ms_synsets.txt",
+            "imagenet12k": "imagenet12k_synsets.txt", "imagenet21k_miil": "imagenet21k_miil_synsets.txt",
+        }.items()
+    }  # fmt: skip
+    assert {name: len(found) for name, found in lists.items()} == {name: labels.label_set(name)["classes"] for name in lists}
+    google = lists["imagenet21k"]
+    assert (google[9205], google[15027]) == ("n03931044", "n09859684")
+    assert [wnid for wnid in google if wnid not in ("n03931044", "n09859684")] == lists["imagenet22k"]
+    assert set(lists["imagenet22k_ms"][:1000]) == set(lists["imagenet1k"])
+    for name in ("imagenet1k", "imagenet21k", "imagenet22k", "imagenet12k", "imagenet21k_miil"):
+        assert lists[name] == sorted(lists[name]), name
+    assert set(lists["imagenet1k"]) - set(lists["imagenet22k"]) == {"n04399382"}
+
+
+def test_the_schema_is_that_of_the_models():
+    stored = (zoo_folder() / "schema.json").read_text()
+    command = [sys.executable, "-m", "vit_zoo.zoo_schema"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == stored, (
+        "run `python -m vit_zoo.zoo_schema`"
+    )
+    document = json.loads(stored)
+    row = document["$defs"]["Row"]
+    assert set(vit_zoo.ViTSpec.model_fields) <= set(row["properties"])
+    assert row["additionalProperties"] is False
+    assert {"type": "integer", "minimum": 1, "maximum": 16384} in row["properties"]["patch_size"]["anyOf"]
+
+
+def test_our_own_files_have_no_fault():
+    for file in sorted(zoo_folder().glob("*.toml")):
+        registry.check_file(file)
+
+
+def test_what_listing_reads_stays_small():
+    """Aliases, tags and labels are in folders of their own, which listing does not open."""
+    rows = sum(file.stat().st_size for file in zoo_folder().glob("*.toml"))
+    assert rows < 80_000
+    assert all(tomllib.loads(file.read_text()) for file in zoo_folder().glob("*.toml"))
+    assert read_toml(zoo_folder() / "labels" / "sets.toml")

@@ -1,0 +1,176 @@
+"""The independent implementations: imported where torchvision's compiled operators are absent too, and built small."""
+
+from __future__ import annotations
+
+import functools
+import re
+import warnings
+
+import torch
+
+from support import torchvision_operators
+
+torchvision_operators.declare()
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import timm
+    import torchvision
+    import transformers
+    import vit_pytorch
+    from timm.layers import LayerNorm, SwiGLUPacked
+    from timm.models.deit import VisionTransformerDistilled
+    from timm.models.eva import Eva
+    from timm.models.vision_transformer import VisionTransformer
+    from vit_pytorch.simple_vit import SimpleViT
+    from vit_pytorch.simple_vit_with_register_tokens import SimpleViT as SimpleViTWithRegisters
+
+TIMM = {
+    "img_size": (32, 48),
+    "patch_size": (8, 16),
+    "embed_dim": 48,
+    "depth": 3,
+    "num_heads": 3,
+    "mlp_ratio": 2,
+    "num_classes": 11,
+}
+ARTICLE = {
+    "image_size": (32, 48),
+    "patch_size": (8, 16),
+    "num_classes": 11,
+    "dim": 48,
+    "depth": 3,
+    "heads": 3,
+    "dim_head": 16,
+    "mlp_dim": 96,
+}
+
+
+def timm_vit(*, norm_eps: float | None = None, **options):
+    """timm's VisionTransformer, small."""
+    if norm_eps is not None:
+        options["norm_layer"] = functools.partial(LayerNorm, eps=norm_eps)
+    return VisionTransformer(**{**TIMM, **options})
+
+
+def timm_distilled(**options):
+    """timm's DeiT with a distillation token, small."""
+    return VisionTransformerDistilled(**{**TIMM, **options})
+
+
+def timm_eva(**options):
+    """timm's Eva as its DINOv3s set it up, small."""
+    dinov3 = {
+        "rope_type": "dinov3", "rope_temperature": 100, "use_rot_pos_emb": True, "use_abs_pos_emb": False,
+        "rope_rotate_half": True, "num_reg_tokens": 4, "init_values": 1e-5, "use_fc_norm": False, "global_pool": "token",
+        "norm_layer": functools.partial(LayerNorm, eps=1e-5),
+    }  # fmt: skip
+    return Eva(**{**TIMM, **dinov3, **options})
+
+
+def timm_without_biases(*layers: str, **options):
+    """timm's, with some linear layers replaced by ones without a bias, which its constructor cannot say."""
+    model = timm_vit(**options)
+    for name, layer in list(model.named_modules()):
+        if name.endswith(layers):
+            parent, _, last = name.rpartition(".")
+            bare = torch.nn.Linear(layer.in_features, layer.out_features, bias=False)
+            setattr(model.get_submodule(parent), last, bare)
+    return model
+
+
+def article_vit(**options):
+    """vit-pytorch's ViT, small."""
+    return vit_pytorch.ViT(**{**ARTICLE, **options})
+
+
+def simple_vit(*, registers: int = 0, **options):
+    """vit-pytorch's SimpleViT, small."""
+    if registers:
+        return SimpleViTWithRegisters(**{**ARTICLE, **options}, num_register_tokens=registers)
+    return SimpleViT(**{**ARTICLE, **options})
+
+
+def torchvision_vit(**options):
+    """torchvision's, small and square."""
+    from torchvision.models import VisionTransformer as Vit
+
+    return Vit(image_size=32, patch_size=8, num_layers=3, num_heads=3, hidden_dim=48, mlp_dim=96, num_classes=11, **options)
+
+
+def transformers_vit(model: str, config: str, **options):
+    """One of transformers', small and square."""
+    sizes = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 3, "image_size": 32, "patch_size": 8}
+    settings = getattr(transformers, config)(**{**sizes, **options})
+    return getattr(transformers, model)(settings)
+
+
+def mae_table(peer):
+    """The fixed positions of transformers' ViTMAE, made by its own code.
+
+    A fresh 5.23 model has zeros: the patch projection is marked as initialised before the table's turn comes.
+    """
+    del peer.embeddings.patch_embeddings.projection._is_hf_initialized
+    peer.embeddings.initialize_weights()
+    return peer.embeddings.position_embeddings.detach().clone()
+
+
+# transformers' names, as its modules have them since 5.0, and ours
+RENAMES = (
+    (r"^(dinov2|dinov2_with_registers)\.", ""),
+    (r"^embeddings\.", ""),
+    (r"^patch_embeddings\.(projection\.)?", "patch_embed.proj."),
+    (r"^position_embeddings", "pos_embed"),
+    (r"^register_tokens", "reg_token"),
+    (r"^(encoder\.layer|model\.layer|layers)\.", "blocks."),
+    (r"layernorm_before", "norm1"),
+    (r"layernorm_after", "norm2"),
+    (r"^layernorm", "norm"),
+    (r"attention\.o_proj", "attn.proj"),
+    (r"layer_scale(\d)\.lambda1", r"ls\1.gamma"),
+    (r"mlp\.up_proj", "mlp.fc1"),
+    (r"mlp\.down_proj", "mlp.fc2"),
+    (r"^pooler\.dense", "pre_logits"),
+    (r"^classifier", "head"),
+)
+
+
+def transformers_state(peer):
+    """Its parameters under our names; queries, keys and values joined, gate and value too, the mask token left out."""
+    found = {}
+    for name, p in peer.named_parameters():
+        for old, new in RENAMES:
+            name = re.sub(old, new, name)  # noqa: PLW2901
+        found[name] = p
+    found.pop("mask_token", None)
+    for name in [name for name in found if name.endswith("attention.q_proj.weight")]:
+        block = name.removesuffix("attention.q_proj.weight")
+        parts = {kind: [found.pop(f"{block}attention.{x}_proj.{kind}", None) for x in "qkv"] for kind in ("weight", "bias")}
+        found[f"{block}attn.qkv.weight"] = torch.cat(parts["weight"])
+        q, k, v = parts["bias"]
+        found.update(
+            {f"{block}attn.q_bias": q, f"{block}attn.v_bias": v} if k is None else {f"{block}attn.qkv.bias": torch.cat((q, k, v))}
+        )
+        for kind in ("weight", "bias"):
+            if f"{block}mlp.gate_proj.{kind}" in found:
+                both = found.pop(f"{block}mlp.gate_proj.{kind}"), found[f"{block}mlp.fc1.{kind}"]
+                found[f"{block}mlp.fc1.{kind}"] = torch.cat(both)
+    return found
+
+
+__all__ = [
+    "SwiGLUPacked",
+    "article_vit",
+    "mae_table",
+    "simple_vit",
+    "timm",
+    "timm_distilled",
+    "timm_eva",
+    "timm_vit",
+    "timm_without_biases",
+    "torchvision",
+    "torchvision_vit",
+    "transformers",
+    "transformers_state",
+    "transformers_vit",
+    "vit_pytorch",
+]

@@ -1,0 +1,101 @@
+"""Repositories of small models on a Hub of this machine, as `vitzoo publish` makes them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import torch
+
+import vit_zoo
+from support.loopback_hub import WRITER
+from support.models import noise
+from support.paths import CLIENTS, ROOT
+
+SMALL = {"dim": 48, "depth": 3, "heads": 3, "dim_head": 16, "mlp_dim": 96}
+# a name, what is other than the zoo's, transformers' class, transformers.js's class, and the values that all can give
+MODELS = {
+    "vit": ("vit_ti16", {"image_size": 32, "patch_size": 8, "num_classes": 11}, "ViTForImageClassification",
+            "AutoModelForImageClassification", ["logits"]),
+    "distilled": ("deit_distilled_ti16", {"image_size": 32, "patch_size": 8, "num_classes": 11},
+                  "DeiTForImageClassificationWithTeacher", "AutoModelForImageClassification", ["logits"]),
+    "deit3": ("deit3_s16", {"image_size": 32, "patch_size": 8, "num_classes": 11, "mlp_dim": 192},
+              "Dinov2ForImageClassification", "AutoModelForImageClassification", ["logits"]),
+    "dinov2": ("dinov2_s14", {"image_size": 28, "mlp_dim": 192}, "Dinov2Model", "AutoModel",
+               ["last_hidden_state", "pooler_output"]),
+    "registers": ("dinov2_s14_reg4", {"image_size": 28, "mlp_dim": 192}, "Dinov2WithRegistersModel", "AutoModel",
+                  ["last_hidden_state", "pooler_output"]),
+    "dinov3": ("dinov3_s16", {"image_size": 32}, "DINOv3ViTModel", "AutoModel", ["last_hidden_state", "pooler_output"]),
+    "ijepa": ("ijepa_h14", {"image_size": 28}, "IJepaModel", "AutoModel", ["last_hidden_state"]),
+    "siglip": ("siglip_b16", {"image_size": 32, "patch_size": 8}, "SiglipVisionModel", "SiglipVisionModel",
+               ["last_hidden_state", "pooler_output"]),
+    "clip": ("clip_b16", {"image_size": 32, "patch_size": 8, "num_classes": 24}, "CLIPVisionModelWithProjection", None,
+             ["logits"]),
+}  # fmt: skip
+THEIRS = {"clip": {"logits": "image_embeds"}}  # transformers' word for a value of ours
+BATCH = 6
+
+
+def repo_of(name):
+    return f"org/{name}"
+
+
+class Published:
+    """The repositories of all models on a Hub, and what each is meant to give."""
+
+    def __init__(self, hub, folder):
+        self.hub, self.folder = hub, folder
+        self.images, self.wanted, self.clients = {}, {}, {}
+        self.environment = {
+            **os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": WRITER, "HF_HOME": str(folder / "cache"),
+            "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
+
+    def vitzoo(self, *arguments, code=0):
+        command = [sys.executable, "-m", "vit_zoo.cli", *map(str, arguments)]
+        done = subprocess.run(command, env=self.environment, cwd=self.folder, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        return done
+
+    def publish(self, name):
+        variant, changes, *_, values = MODELS[name]
+        model = noise(vit_zoo.create(variant, **{**SMALL, **changes}), scale=0.15)
+        vit_zoo.save(model, self.folder / name)
+        spec = model.spec
+        generator = torch.Generator().manual_seed(7)
+        images = torch.randn(BATCH, spec.channels, *spec.image_size, generator=generator)
+        with torch.inference_mode():
+            self.wanted[name] = {key: value.numpy() for key, value in model.features(images, *values).items()}
+        self.images[name] = images.numpy()
+        np.save(self.folder / f"{name}.npy", self.images[name])
+        self.images[name].tofile(self.folder / f"{name}.raw")
+        done = self.vitzoo("publish", name, repo_of(name), "--license", "apache-2.0", "--json")
+        self.clients[name] = json.loads(done.stdout)["clients"]
+
+    def given(self, client):
+        """What a client computes of every repository, in a process of its own."""
+        jobs = []
+        names = [name for name in MODELS if client in self.clients[name]]
+        for name in names:
+            *_, auto, _, values = MODELS[name]
+            local = self.folder / "local" / name
+            if client == "timm" and not local.exists():
+                for path, content in self.hub.files(repo_of(name)).items():
+                    (local / path).parent.mkdir(parents=True, exist_ok=True)
+                    (local / path).write_bytes(content)
+            places = {"input": str(self.folder / f"{name}.npy"), "output": str(self.folder / f"{name}.{client}.npz")}
+            about = {"auto": auto, "values": values, "theirs": THEIRS.get(name, {})}
+            jobs.append({"repo": repo_of(name), "local": str(local), **about, **places})
+        command = [sys.executable, CLIENTS / "of_python.py"]
+        asked = json.dumps({"client": client, "jobs": jobs})
+        done = subprocess.run(command, input=asked, env=self.environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return {name: dict(np.load(self.folder / f"{name}.{client}.npz")) for name in names}
+
+
+def relative(given, wanted):
+    assert given.shape == wanted.shape
+    return np.abs(given - wanted).max() / np.abs(wanted).max()

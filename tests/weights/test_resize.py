@@ -1,0 +1,126 @@
+"""Do positions and patch projections of another size come out as each source's own code makes them?"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import torch
+import torch.nn.functional as F
+from timm.layers import resample_abs_pos_embed, resample_patch_embed
+from torchvision.models.vision_transformer import interpolate_embeddings
+
+from support import peers
+from vit_zoo.errors import InputError, RefusedContent
+from vit_zoo.files import Stored
+from vit_zoo.files.pickles import stored
+from vit_zoo.recipes import RECIPES
+from vit_zoo.weights.resize import resize_kernel, resize_positions
+
+
+def table(prefix, grid, dtype=torch.float32):
+    return torch.randn(1, prefix + grid[0] * grid[1], 12, generator=torch.Generator().manual_seed(3)).to(dtype)
+
+
+def ours(positions, prefix, old, new, recipe):
+    found = resize_positions(stored("pos", positions, where="x"), prefix, old, new, recipe)
+    array = torch.from_numpy(found.array())
+    assert tuple(array.shape) == found.shape
+    return array.view(torch.bfloat16) if found.dtype == "BF16" else array
+
+
+def timm(positions, prefix, old, new, **options):
+    return resample_abs_pos_embed(positions, list(new), list(old), num_prefix_tokens=prefix, **options)
+
+
+def hf(positions, prefix, old, new):
+    """ViTEmbeddings' own method, which knows one prefix and square old grids."""
+    peer = peers.transformers_vit("ViTModel", "ViTConfig", hidden_size=12, image_size=8 * old[0])
+    peer.embeddings.position_embeddings = torch.nn.Parameter(positions)
+    tokens = torch.empty(1, 1 + new[0] * new[1], 12)
+    return peer.embeddings.interpolate_pos_encoding(tokens, 8 * new[0], 8 * new[1])
+
+
+def torchvision(positions, prefix, old, new):
+    state = interpolate_embeddings(8 * new[0], 8, {"encoder.pos_embedding": positions})
+    return state["encoder.pos_embedding"]
+
+
+def google(positions, prefix, old, new):
+    """checkpoint.interpolate_posembed: scipy's zoom of the first order."""
+    grid = positions[0, prefix:].reshape(*old, -1).numpy()
+    zoomed = scipy.ndimage.zoom(grid, (new[0] / old[0], new[1] / old[1], 1), order=1)
+    return torch.cat([positions[:, :prefix], torch.from_numpy(zoomed).reshape(1, new[0] * new[1], -1)], 1)
+
+
+def dino(positions, prefix, old, new):
+    """interpolate_pos_encoding of DINO's vision_transformer.py: a tenth of a patch is added before the scale is taken."""
+    grid = positions[:, prefix:].reshape(1, *old, -1).permute(0, 3, 1, 2)
+    h0, w0 = new[0] + 0.1, new[1] + 0.1
+    grid = F.interpolate(grid, scale_factor=(h0 / old[0], w0 / old[1]), mode="bicubic")
+    assert tuple(grid.shape[2:]) == new
+    return torch.cat([positions[:, :prefix], grid.permute(0, 2, 3, 1).reshape(1, new[0] * new[1], -1)], 1)
+
+
+GRIDS = [((4, 4), (6, 6)), ((7, 7), (4, 4))]
+UNEVEN = [((4, 4), (6, 9)), ((6, 6), (3, 8)), ((4, 7), (9, 5))]
+PEERS = {
+    "timm": (timm, [0, 1, 5], GRIDS + UNEVEN),
+    "open_clip": (timm, [1], GRIDS),  # open_clip's resize_pos_embed: bicubic with antialias, as timm's
+    "flexivit": (lambda *a: timm(*a, interpolation="bilinear", antialias=False), [0, 1], GRIDS + UNEVEN),
+    "hf": (hf, [1], [g for g in GRIDS + UNEVEN if g[0][0] == g[0][1]]),
+    "torchvision": (torchvision, [1], GRIDS),
+    "google": (google, [0, 1], GRIDS + UNEVEN),
+    "dino": (dino, [1], GRIDS + UNEVEN),
+    "dinov2": (dino, [1], GRIDS),
+}
+CASES = [(recipe, prefix, *grids) for recipe, (_, prefixes, many) in PEERS.items() for prefix in prefixes for grids in many]
+
+
+def test_every_recipe_has_a_peer():
+    assert set(PEERS) == set(RECIPES)
+
+
+@pytest.mark.parametrize(("recipe", "prefix", "old", "new"), CASES)
+def test_positions(recipe, prefix, old, new):
+    positions = table(prefix, old)
+    found = ours(positions, prefix, old, new, recipe)
+    torch.testing.assert_close(found, PEERS[recipe][0](positions, prefix, old, new), rtol=0, atol=2e-5)
+    assert torch.equal(found[:, :prefix], positions[:, :prefix])
+
+
+def test_recipes_differ():
+    """None stands for another by mistake: on noise they part by more than the tolerance above."""
+    found = {name: ours(table(1, (4, 4)), 1, (4, 4), (6, 9), name) for name in RECIPES}
+    same = {(a, b) for a in found for b in found if a < b and (found[a] - found[b]).abs().max() < 1e-2}
+    assert same == {("open_clip", "timm"), ("dino", "dinov2")}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_types_stay(dtype):
+    positions = table(1, (4, 4), dtype)
+    found = ours(positions, 1, (4, 4), (6, 6), "timm")
+    assert found.dtype is dtype
+    wanted = timm(positions.double(), 1, (4, 4), (6, 6))
+    torch.testing.assert_close(found.double(), wanted, rtol=0, atol={torch.bfloat16: 2e-2, torch.float16: 2e-3}.get(dtype, 1e-6))
+    assert torch.equal(found[:, :1], positions[:, :1])
+
+
+@pytest.mark.parametrize("new", [(16, 16), (5, 5), (12, 8)])
+@pytest.mark.parametrize(("recipe", "options"), [("timm", ("bicubic", True)), ("google", ("bilinear", False))])
+def test_patch_projections(new, recipe, options):
+    kernel = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(4))
+    found = resize_kernel(stored("proj", kernel, where="x"), new, recipe)
+    wanted = resample_patch_embed(kernel, list(new), interpolation=options[0], antialias=options[1])
+    np.testing.assert_allclose(found.array(), wanted.numpy(), rtol=0, atol=1e-4 * float(wanted.abs().max()))
+
+
+def test_what_stays_and_what_is_refused():
+    tensor = stored("pos", table(1, (4, 4)), where="x")
+    assert resize_positions(tensor, 1, (4, 4), (4, 4), "hf") is tensor
+    kernel = Stored("F32", (2, 3, 8, 8), lambda: np.zeros((2, 3, 8, 8), np.float32))
+    assert resize_kernel(kernel, (8, 8), "timm") is kernel
+    with pytest.raises(RefusedContent, match="17 positions are not 0 and a grid of 4x4"):
+        resize_positions(tensor, 0, (4, 4), (6, 6), "hf")
+    with pytest.raises(InputError, match="no recipe 'lanczos'; there are timm, open_clip"):
+        resize_positions(tensor, 1, (4, 4), (6, 6), "lanczos")

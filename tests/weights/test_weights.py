@@ -1,0 +1,205 @@
+"""Is every tensor of a checkpoint used once or named in an error, and is every table of rules its own inverse?"""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import vit_zoo
+from support import peers
+from support.cases import CASE_NAMES, FACTS, case
+from support.models import SMALL, noise
+from vit_zoo.cli.commands import vitzoo
+from vit_zoo.cli.edge import _run
+from vit_zoo.errors import InputError, NotRepresentable, RefusedContent
+from vit_zoo.files import SafetensorsFile
+from vit_zoo.files.pickles import tensors_of
+from vit_zoo.sources import find_source
+from vit_zoo.weights.detect import DIALECTS, detect, read
+from vit_zoo.weights.rules import shape_after, to_theirs
+
+# the dialect of each peer, how it is made, and what its file does not tell
+UNTOLD = {"heads": 3, "image_size": (32, 48)}
+PEERS = {
+    "timm": ("timm", lambda: peers.timm_vit(reg_tokens=2, global_pool="map"), UNTOLD),
+    "timm, distilled": ("timm", peers.timm_distilled, UNTOLD),
+    "timm, SwiGLU": ("timm", lambda: peers.timm_vit(mlp_layer=peers.SwiGLUPacked, act_layer="silu"), UNTOLD),
+    "timm, qk-norm": ("timm", lambda: peers.timm_vit(qk_norm=True), {"image_size": (32, 48)}),
+    "timm's DINOv3": ("timm-eva", peers.timm_eva, UNTOLD),
+    "timm's DINOv3, SwiGLU": ("timm-eva-swiglu", lambda: peers.timm_eva(swiglu_mlp=True, swiglu_align_to=8), UNTOLD),
+    "torchvision": ("torchvision", peers.torchvision_vit, {"heads": 3}),
+    "torchvision, representation": ("torchvision", lambda: peers.torchvision_vit(representation_size=20), {"heads": 3}),
+    "vit-pytorch": ("vit-pytorch", lambda: peers.article_vit(patch_size=8), UNTOLD),
+    "vit-pytorch's SimpleViT": ("vit-pytorch-simple", lambda: peers.simple_vit(patch_size=8), UNTOLD),
+}
+
+
+# of transformers in test_hf.py; the rest as renamed files in test_dialects.py
+ELSEWHERE = {
+    "hf-deit-teacher", "hf-dinov2-swiglu", "hf-dinov2-swiglu-5", "hf-dinov3-gated", "hf-clip-classifier", "hf-siglip-classifier",
+    "hf-siglip2-naflex", "big_vision-naflex", "dinov2-swiglu", "dinov3-swiglu", "mae", "openai-clip",
+    "vit-pytorch-1.2",
+}  # fmt: skip
+
+
+def test_every_dialect_is_read_from_a_real_file():
+    """By a live peer here, or by a case that its implementation wrote."""
+    cases = {find_source(case(name)[0], **FACTS.get(name, {})).dialect for name in CASE_NAMES}
+    live = {dialect for dialect, _, _ in PEERS.values()}
+    assert cases | live | {"vitzoo"} == {dialect.name for dialect in DIALECTS} - ELSEWHERE
+
+
+@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("kind", ["safetensors", "torch", "wrapped"])
+def test_a_file_of_each_dialect(name, kind, folder):
+    dialect, make, facts = PEERS[name]
+    peer = noise(make())
+    state = peer.state_dict()
+    match kind:
+        case "safetensors":
+            save_file(state, "weights.bin")  # the content tells what it is
+        case "torch":
+            torch.save(state, "weights.bin")
+        case "wrapped":
+            torch.save({"model": state, "epoch": 3}, "weights.bin")
+    ours = vit_zoo.load("weights.bin", **facts).eval()
+    images = torch.randn(2, 3, *ours.spec.image_size)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(images), peer(images), rtol=0, atol=1e-5)
+    source = find_source("weights.bin", **facts)
+    assert source.dialect == dialect
+    assert source.origin["heads"] == ("stated" if "heads" in facts else "shapes")
+    assert source.origin["depth"] == "shapes"
+    assert source.origin["norm_eps"] == f"convention of {dialect}"
+    assert source.origin["act"] == ("what SwiGLU means" if "SwiGLU" in name else f"convention of {dialect}")
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_tables_are_their_own_inverse(name):
+    _, make, facts = PEERS[name]
+    state = noise(make()).state_dict()
+    theirs = tensors_of(state, where="peer")
+    reading = read(theirs, facts, where="peer")
+    sizes = reading.dialect.sizes({key: tensor.shape for key, tensor in theirs.items()}, facts)
+    back = to_theirs(reading.dialect, reading.tensors, sizes)
+    assert set(back) == set(state)
+    for key, tensor in back.items():
+        assert tensor.shape == tuple(state[key].shape), key
+        assert torch.equal(torch.from_numpy(tensor.array().copy()), state[key]), key
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_every_tensor_is_accounted_for(name):
+    """Leave out, rename or reshape any one tensor: it is refused, by name where it has one."""
+    _, make, facts = PEERS[name]
+    state = noise(make()).state_dict()
+    for key in state:
+        rest = {k: t for k, t in state.items() if k != key}
+        for change in (rest, {**rest, f"{key}.x": state[key]}, {**rest, key: torch.zeros(*state[key].shape, 2)}):
+            with pytest.raises((RefusedContent, InputError)) as refusal:
+                read(tensors_of(change, where="peer"), facts, where="peer")
+            assert refusal.value.code in (2, 7), key
+    with pytest.raises(RefusedContent, match="'spare'"):
+        read(tensors_of({**state, "spare": torch.zeros(3)}, where="peer"), facts, where="peer")
+
+
+def test_heads_come_from_the_zoo_or_from_the_user(folder):
+    with torch.device("meta"):
+        small, odd = peers.timm.create_model("vit_small_patch16_224"), peers.timm_vit()
+    meta = {key: torch.empty(t.shape) for key, t in small.state_dict().items()}
+    save_file(meta, "small.safetensors")
+    source = find_source("small.safetensors")
+    assert (source.config.spec.heads, source.origin["heads"]) == (6, "the zoo's variants of this size")
+    assert source.config.spec == vit_zoo.get_spec("vit_s16")
+    save_file({key: torch.empty(t.shape) for key, t in odd.state_dict().items()}, "odd.safetensors")
+    with pytest.raises(InputError, match="does not tell heads"):
+        find_source("odd.safetensors", image_size=(32, 48))
+    with pytest.raises(InputError, match=r"no square grid"):
+        find_source("odd.safetensors", heads=3, class_token=True)
+    with pytest.raises(InputError, match="unknown fact 'head'; nearest: heads"):
+        find_source("odd.safetensors", head=3)
+
+
+def test_our_own_names_alone_have_no_conventions(folder):
+    """The article's model under our names is nobody else's: its eps must be stated, not taken from timm."""
+    model = noise(vit_zoo.ViT(image_size=16, patch_size=8, num_classes=3, dim=32, depth=1, heads=2, mlp_dim=48))
+    torch.save(model.state_dict(), "state.pt")
+    with pytest.raises(InputError, match="does not tell norm_eps"):
+        vit_zoo.load("state.pt", heads=2)
+    loaded = vit_zoo.load("state.pt", heads=2, norm_eps=1e-5, act="gelu")
+    assert loaded.spec == model.spec
+
+
+def test_no_dialect_and_no_place():
+    with pytest.raises(RefusedContent, match="not a ViT of a known dialect"):
+        detect(tensors_of({"layer1.conv.weight": torch.ones(2)}, where="x"), where="x")
+    registers = vit_zoo.create("vit_b16", **SMALL, registers=2)
+    torchvision = next(dialect for dialect in DIALECTS if dialect.name == "torchvision")
+    with pytest.raises(NotRepresentable, match="reg_token"):
+        to_theirs(torchvision, tensors_of(registers.state_dict(), where="x"), {})
+
+
+def test_shapes_without_data():
+    assert shape_after("d (p q c) -> d c p q", (5, 24), {"p": 2, "q": 4, "c": 3}) == (5, 3, 2, 4)
+    assert shape_after("t d -> 1 t d", (7, 5), {}) == (1, 7, 5)
+    with pytest.raises(ValueError, match="on an axis of 25"):
+        shape_after("d (p q c) -> d c p q", (5, 25), {"p": 2, "q": 4, "c": 3})
+
+
+def test_our_own_file_is_timms(folder):
+    model = noise(vit_zoo.create("vit_b16", **SMALL))
+    vit_zoo.save(model, "ours")
+    peer = peers.timm_vit()
+    peer.load_state_dict(load_file("ours/model.safetensors"), strict=True)
+    images = torch.randn(2, 3, 32, 48)
+    with torch.inference_mode():
+        torch.testing.assert_close(peer.eval()(images), model(images), rtol=0, atol=1e-5)
+
+
+def test_loading_is_lazy_and_full_checks_are_full(folder):
+    model = noise(vit_zoo.create("vit_b16", **SMALL))
+    vit_zoo.save(model, "ours")
+    opened = SafetensorsFile(folder / "ours" / "model.safetensors")
+    span = opened.tensors["norm.weight"].span
+    content = bytearray((folder / "ours" / "model.safetensors").read_bytes())
+    content[span.start] ^= 1
+    (folder / "ours" / "model.safetensors").write_bytes(content)
+    vit_zoo.load("ours")
+    with pytest.raises(RefusedContent, match="content hash differs"):
+        vit_zoo.load("ours", check="full")
+    content[span.start : span.start + 4] = b"\x00\x00\xc0\x7f"
+    (folder / "ours" / "model.safetensors").write_bytes(content)
+    with pytest.raises(RefusedContent, match=r"'norm\.weight' holds 1 values that are not finite"):
+        vit_zoo.load("ours", check="full")
+
+
+def test_weights_for_a_name(folder):
+    config = {**SMALL, "image_size": (32, 48)}
+    vit_zoo.save(noise(vit_zoo.create("vit_b16", **config)), "trained")
+    (done,) = vit_zoo.export("vit_b16", weights="trained/model.safetensors", **config)
+    assert done.path.name == "vit_b16.onnx"
+    assert done.config.random_seed is None
+    with pytest.raises(InputError, match="its config says depth = 3, not 4"):
+        vit_zoo.export("vit_b16", weights="trained", **{**config, "depth": 4})
+    with pytest.raises(InputError, match="has no weights"):
+        vit_zoo.export("vit_b16", weights="vit_ti16")
+
+
+def test_show_tells_what_is_unknown(capfd):
+    file = case("open_clip_quickgelu")[0]
+    assert _run(vitzoo, ["show", str(file)]) == 0
+    out = capfd.readouterr().out
+    assert "dialect open_clip" in out
+    assert "unknown:  heads, act (state it: heads=N)" in out
+    assert re.search(r"norm_eps: +1e-05 +convention of open_clip", out)
+    assert _run(vitzoo, ["show", str(file), "--json"]) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert (document["unknown"], document["known"]["depth"], document["origin"]["depth"]) == (["heads", "act"], 2, "shapes")
+    assert _run(vitzoo, ["show", str(file), "--set", "heads=3", "--set", "act=quick_gelu"]) == 0
+    out = capfd.readouterr().out
+    assert "left out:" in out
+    assert re.search(r"heads: +3 +stated", out)
