@@ -127,7 +127,7 @@ def _limit() -> Load:
 def _vit_zoo() -> Load:
     import vit_zoo.line
     import vit_zoo.model
-    import vit_zoo.weights.rules
+    import vit_zoo.weights.translate
 
     return vit_zoo.line.load
 

@@ -20,7 +20,7 @@ from vit_zoo.sources import Checkpoint
 from vit_zoo.vit_spec import did_you_mean
 
 if TYPE_CHECKING:
-    from vit_zoo.weights.targets import Fit
+    from vit_zoo.weights.write import Fit
 
 CONTAINERS = {".safetensors": "safetensors", ".pth": "torch", ".pt": "torch", ".bin": "torch", ".npz": "npz"}
 # what a model still is without: the tensors, and the field that says so
@@ -43,14 +43,14 @@ class Converted:
 
 
 def targets() -> tuple[str, ...]:
-    from vit_zoo.weights.targets import TARGETS
+    from vit_zoo.weights.write import TARGETS
 
     return ("vitzoo", *TARGETS)
 
 
 def check_choice(to: str, accept: Sequence[str]) -> None:
     """Raise InputError for a target or a convention that does not exist."""
-    from vit_zoo.weights.targets import ACCEPTABLE
+    from vit_zoo.weights.write import ACCEPTABLE
 
     if to not in targets():
         raise InputError(f"no target '{to}'{did_you_mean(to, list(targets()))}", hint=f"there are {', '.join(targets())}")
@@ -70,7 +70,7 @@ def write_converted(
     _check_out(out, folder, force)
     if to == "vitzoo":
         return _write_ours(source, out, folder, config, tensors, dropped)
-    from vit_zoo.weights.targets import TARGETS, fit
+    from vit_zoo.weights.write import TARGETS, fit
 
     target = TARGETS[to]
     if container is not None and (target.folder or (container == "npz") != target.file.endswith(".npz")):

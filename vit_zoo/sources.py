@@ -244,8 +244,8 @@ def of_module(module: Any, **facts: Any) -> Checkpoint:
 
 
 def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path | str, module: Any = None) -> Checkpoint:
-    from vit_zoo.weights.beside import Beside
-    from vit_zoo.weights.detect import detect, read
+    from vit_zoo.weights.read import detect, read
+    from vit_zoo.weights.sidecar import Beside
 
     dialect = detect(tensors, where=where)
     path = where if isinstance(where, Path) else None
@@ -277,7 +277,7 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
 
 def _checked(config: ModelConfig, opened: SafetensorsFile, facts: Mapping[str, Any]) -> Checkpoint:
     """Our own file: it says what it is, and its header must agree; another image or patch size than its own is made."""
-    from vit_zoo.weights.rules import check_tensors
+    from vit_zoo.weights.translate import check_tensors
 
     sizes = {name: value for name, value in facts.items() if name in ("image_size", "patch_size", "resize")}
     for name, value in facts.items():
@@ -291,7 +291,7 @@ def _checked(config: ModelConfig, opened: SafetensorsFile, facts: Mapping[str, A
     origin = dict.fromkeys(type(config.spec).model_fields, "its own config")
     if not sizes:
         return Checkpoint(config, tensors, opened.path, "vitzoo", origin, opened.metadata.get("vit_zoo.sha256"))
-    from vit_zoo.weights.detect import check_facts, resized
+    from vit_zoo.weights.read import check_facts, resized
 
     check_facts(sizes, where=opened.path)
     resized_tensors, spec = resized(tensors, config.spec, sizes, config.resize or "timm", where=opened.path)

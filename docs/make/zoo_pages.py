@@ -20,7 +20,7 @@ from vit_zoo.resolving import tags_of
 from vit_zoo.tags import Tag
 from vit_zoo.vit_spec import ViTSpec
 from vit_zoo.weights.dialects import DIALECTS
-from vit_zoo.weights.rules import Dialect
+from vit_zoo.weights.translate import Dialect
 from vit_zoo.zoo_files import Variant
 from vit_zoo.zoo_folders import families, variants
 

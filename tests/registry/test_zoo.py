@@ -35,7 +35,7 @@ from vit_zoo.aliases import read_aliases
 from vit_zoo.files import Stored
 from vit_zoo.model import ViT
 from vit_zoo.tags import read_tags
-from vit_zoo.weights import detect
+from vit_zoo.weights.read import read
 from vit_zoo.zoo_files import read_toml
 from vit_zoo.zoo_folders import zoo_folder
 
@@ -201,7 +201,7 @@ TRAINING = {"dropout": 0.0, "emb_dropout": 0.0, "drop_path": 0.0}
 def read_as_a_file(theirs, spec):
     """The spec that the names and shapes of a module's state dict make, no key left over; what no file tells is stated."""
     tensors = {key: Stored("F32", tuple(value.shape), lambda: None) for key, value in theirs.state_dict().items()}
-    reading = detect.read(tensors, {field: getattr(spec, field) for field in UNTOLD}, where=type(theirs).__name__)
+    reading = read(tensors, {field: getattr(spec, field) for field in UNTOLD}, where=type(theirs).__name__)
     assert reading.unwanted == ()
     assert {key: tensor.shape for key, tensor in reading.tensors.items()} == spec.shapes()
     return reading.spec

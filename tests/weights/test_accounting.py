@@ -12,8 +12,8 @@ from vit_zoo.errors import RefusedContent
 from vit_zoo.files.checkpoints import read_checkpoint
 from vit_zoo.files.pickles import tensors_of
 from vit_zoo.files.stored import Stored
-from vit_zoo.weights.beside import Beside
-from vit_zoo.weights.detect import detect, read
+from vit_zoo.weights.read import detect, read
+from vit_zoo.weights.sidecar import Beside
 
 # of each dialect a case, whose every tensor is damaged in turn
 DAMAGED = {

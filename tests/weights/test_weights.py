@@ -19,8 +19,8 @@ from vit_zoo.errors import InputError, NotRepresentable, RefusedContent
 from vit_zoo.files import SafetensorsFile
 from vit_zoo.files.pickles import tensors_of
 from vit_zoo.sources import find_source
-from vit_zoo.weights.detect import DIALECTS, detect, read
-from vit_zoo.weights.rules import shape_after, to_theirs
+from vit_zoo.weights.read import DIALECTS, detect, read
+from vit_zoo.weights.translate import shape_after, to_theirs
 
 # the dialect of each peer, how it is made, and what its file does not tell
 UNTOLD = {"heads": 3, "image_size": (32, 48)}

@@ -23,8 +23,8 @@ from vit_zoo.parity.images import Frame
 from vit_zoo.parity.judging import relative
 from vit_zoo.positions import tables
 from vit_zoo.torch_ops import EVAL, Float64Ops, TorchOps
+from vit_zoo.weights.dialects.timm import ACTS as TIMM_ACTS
 from vit_zoo.weights.resize import resize_positions
-from vit_zoo.weights.timm import ACTS as TIMM_ACTS
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array, Artifact

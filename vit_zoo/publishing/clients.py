@@ -16,7 +16,7 @@ from vit_zoo.files import Stored
 from vit_zoo.sources import Checkpoint
 
 if TYPE_CHECKING:
-    from vit_zoo.weights.targets import Fit
+    from vit_zoo.weights.write import Fit
 
 THEIRS = "transformers.safetensors"
 # the model types of transformers.js whose class takes what our graph gives; CLIP's asks for other names
@@ -62,7 +62,7 @@ class Profile:
 
 def profile_of(source: Checkpoint, *, onnx: bool = True) -> Profile:
     """The union of what the clients can express; `onnx`: whether an ONNX file goes along."""
-    from vit_zoo.weights.client_images import to_hf
+    from vit_zoo.weights.configs.image_processors import to_hf
 
     reasons: dict[str, str] = {}
     timm = _fit("timm", source, reasons, "timm")
@@ -100,7 +100,7 @@ def profile_of(source: Checkpoint, *, onnx: bool = True) -> Profile:
 
 
 def _fit(target: str, source: Checkpoint, reasons: dict[str, str], client: str) -> Fit | None:
-    from vit_zoo.weights.targets import fit
+    from vit_zoo.weights.write import fit
 
     try:
         return fit(target, source.config, source.tensors, (), with_config=True)

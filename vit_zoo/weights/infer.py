@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vit_zoo.errors import InputError, RefusedContent
-from vit_zoo.weights.rules import Shapes
+from vit_zoo.weights.translate import Shapes
 
 RANKS = {"weight": 2, "bias": 1, "gamma": 1}  # of a block's tensors; norms have weights of rank 1
 NEEDED = ("patch_embed.proj.weight", "blocks.{i}.attn.qkv.weight", "blocks.{i}.mlp.fc1.weight", "blocks.{i}.mlp.fc2.weight")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vit_zoo.weights.rules import Dialect, Need, layer, rule
+from vit_zoo.weights.translate import Dialect, Need, layer, rule
 
 BLOCK = "encoder.layers.encoder_layer_{i}"
 

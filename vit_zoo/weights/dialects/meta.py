@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import RefusedContent
 from vit_zoo.files import Stored
-from vit_zoo.weights.rules import Need, layer, replaced, rule
-from vit_zoo.weights.timm import CLOSING, RULES, TIMM
+from vit_zoo.weights.dialects.timm import CLOSING, RULES, TIMM
+from vit_zoo.weights.translate import Need, layer, replaced, rule
 
 if TYPE_CHECKING:
     from vit_zoo.files.stored import Array

@@ -13,9 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.files import Stored
-from vit_zoo.weights.patches import flat_patch
-from vit_zoo.weights.rules import Dialect, Need, Rule, Shapes, layer, rule
-from vit_zoo.weights.timm import HEAD_BIAS
+from vit_zoo.weights.dialects.flat_patch import flat_patch
+from vit_zoo.weights.dialects.timm import HEAD_BIAS
+from vit_zoo.weights.translate import Dialect, Need, Rule, Shapes, layer, rule
 
 if TYPE_CHECKING:
     from vit_zoo.files.stored import Array

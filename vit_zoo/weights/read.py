@@ -13,7 +13,7 @@ from vit_zoo.vit_spec import ViTSpec, did_you_mean
 from vit_zoo.weights.dialects import DIALECTS
 from vit_zoo.weights.infer import Pair, from_shapes, heads_of, pool_tokens, prefixes, stored_grid
 from vit_zoo.weights.resize import resize_kernel, resize_positions
-from vit_zoo.weights.rules import Dialect, Translation, check_needs, check_tensors, to_ours
+from vit_zoo.weights.translate import Dialect, Translation, check_needs, check_tensors, to_ours
 
 SOURCE_FACTS = ("grid", "resize")  # what is said of the file alone: the grid of its positions, the recipe to resize them by
 # what no shape tells of every file, and how it is stated

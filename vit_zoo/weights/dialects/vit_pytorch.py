@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import Any
 
 from vit_zoo.errors import RefusedContent
-from vit_zoo.weights.patches import flat_patch
-from vit_zoo.weights.rules import Dialect, Need, Rule, Shapes, layer, replaced, rule
+from vit_zoo.weights.dialects.flat_patch import flat_patch
+from vit_zoo.weights.translate import Dialect, Need, Rule, Shapes, layer, replaced, rule
 
 PATCHES = ("to_patch_embedding.2.weight", "to_patch_embedding.1.weight", "patch_to_embedding.weight")
 ATTENTION, FEED_FORWARD = "transformer.layers.{i}.0", "transformer.layers.{i}.1"

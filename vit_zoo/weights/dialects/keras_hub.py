@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vit_zoo.weights.flax import IN, IN_BIAS
-from vit_zoo.weights.rules import Dialect, Need, Shapes, layer, rule
-from vit_zoo.weights.timm import HEAD_BIAS
+from vit_zoo.weights.dialects.flax import IN, IN_BIAS
+from vit_zoo.weights.dialects.timm import HEAD_BIAS
+from vit_zoo.weights.translate import Dialect, Need, Shapes, layer, rule
 
 BLOCK = "vi_t_encoder/encoder_layers/vi_t_encoder_block_{i}"
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from vit_zoo.weights.rules import Dialect, Need, layer, rule
-from vit_zoo.weights.timm import CLIP_TEXT
+from vit_zoo.weights.dialects.timm import CLIP_TEXT
+from vit_zoo.weights.translate import Dialect, Need, layer, rule
 
 NUMBERS = ("input_resolution", "context_length", "vocab_size")
 BLOCK = "transformer.resblocks.{i}"

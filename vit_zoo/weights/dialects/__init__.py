@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from vit_zoo.weights.clip import OPEN_CLIP, OPENAI_CLIP
-from vit_zoo.weights.facebook import DEIT3, DINOV2, DINOV2_SWIGLU, DINOV3, DINOV3_SWIGLU, MAE
-from vit_zoo.weights.flax import BIG_VISION, GOOGLE, NAFLEX
-from vit_zoo.weights.hf import (
+from vit_zoo.weights.dialects.clip import OPEN_CLIP, OPENAI_CLIP
+from vit_zoo.weights.dialects.flax import BIG_VISION, GOOGLE, NAFLEX
+from vit_zoo.weights.dialects.hf import (
     HF_DEIT,
     HF_DEIT_TEACHER,
     HF_DINOV2,
@@ -15,12 +14,13 @@ from vit_zoo.weights.hf import (
     HF_DINOV3_GATED,
     HF_VIT,
 )
-from vit_zoo.weights.hf_clip import HF_CLIP, HF_CLIP_CLASSIFIER, HF_SIGLIP, HF_SIGLIP2_NAFLEX, HF_SIGLIP_CLASSIFIER
-from vit_zoo.weights.keras_hub import KERAS_HUB
-from vit_zoo.weights.timm import TIMM, VITZOO
-from vit_zoo.weights.timm_eva import TIMM_EVA, TIMM_EVA_SWIGLU
-from vit_zoo.weights.torchvision import TORCHVISION
-from vit_zoo.weights.vit_pytorch import (
+from vit_zoo.weights.dialects.hf_clip import HF_CLIP, HF_CLIP_CLASSIFIER, HF_SIGLIP, HF_SIGLIP2_NAFLEX, HF_SIGLIP_CLASSIFIER
+from vit_zoo.weights.dialects.keras_hub import KERAS_HUB
+from vit_zoo.weights.dialects.meta import DEIT3, DINOV2, DINOV2_SWIGLU, DINOV3, DINOV3_SWIGLU, MAE
+from vit_zoo.weights.dialects.timm import TIMM, VITZOO
+from vit_zoo.weights.dialects.timm_eva import TIMM_EVA, TIMM_EVA_SWIGLU
+from vit_zoo.weights.dialects.torchvision import TORCHVISION
+from vit_zoo.weights.dialects.vit_pytorch import (
     SIMPLE_VIT,
     VIT_PYTORCH,
     VIT_PYTORCH_0_6,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import InputError, NotRepresentable
-from vit_zoo.weights.client_images import to_timm
+from vit_zoo.weights.configs.image_processors import to_timm
 
 if TYPE_CHECKING:
     from vit_zoo.model_config import ModelConfig

@@ -11,8 +11,8 @@ from typing import Any
 
 from vit_zoo.errors import NotRepresentable
 from vit_zoo.positions import THETA
-from vit_zoo.weights.rules import Dialect, Need, layer, rule
-from vit_zoo.weights.timm import CLOSING, act_of, pool_of
+from vit_zoo.weights.dialects.timm import CLOSING, act_of, pool_of
+from vit_zoo.weights.translate import Dialect, Need, layer, rule
 
 ROPE = {
     "temperature": THETA,

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from vit_zoo.weights.hf import facts_of
-from vit_zoo.weights.patches import flat_patch
-from vit_zoo.weights.rules import Dialect, Need, layer, rule
-from vit_zoo.weights.timm import CLIP_TEXT, HEAD_BIAS
+from vit_zoo.weights.dialects.flat_patch import flat_patch
+from vit_zoo.weights.dialects.hf import facts_of
+from vit_zoo.weights.dialects.timm import CLIP_TEXT, HEAD_BIAS
+from vit_zoo.weights.translate import Dialect, Need, layer, rule
 
 BLOCK = "encoder.layers.{i}"
 BLOCKS = (

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from vit_zoo.weights.hf_config import facts_of_config
-from vit_zoo.weights.rules import Dialect, Need, layer, replaced, rule
-from vit_zoo.weights.timm import HEAD_BIAS
+from vit_zoo.weights.configs.hf import facts_of_config
+from vit_zoo.weights.dialects.timm import HEAD_BIAS
+from vit_zoo.weights.translate import Dialect, Need, layer, replaced, rule
 
 BLOCK = "encoder.layer.{i}"
 ATTENTION = tuple(f"{BLOCK}.attention.attention.{part}" for part in ("query", "key", "value"))

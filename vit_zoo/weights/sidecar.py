@@ -9,8 +9,8 @@ from typing import Any
 
 from vit_zoo.files import read_json
 from vit_zoo.preprocess import Preprocess
-from vit_zoo.weights.client_images import of_hf, of_timm
-from vit_zoo.weights.rules import Dialect
+from vit_zoo.weights.configs.image_processors import of_hf, of_timm
+from vit_zoo.weights.translate import Dialect
 
 
 @dataclass(frozen=True)
@@ -30,22 +30,22 @@ class Beside:
             return cls()
         config = read_json(path)
         if dialect.name.startswith("hf-") and isinstance(config.get("model_type"), str):
-            from vit_zoo.weights.hf_config import facts_of_config, labels_of
+            from vit_zoo.weights.configs.hf import facts_of_config, labels_of
 
             beside = path.with_name("preprocessor_config.json")
             images = of_hf(read_json(beside)) if beside.is_file() else None
             return cls(facts_of_config(config, where=path), labels_of(config), images)
         if dialect.name.startswith(("timm", "deit3", "vitzoo")) and isinstance(config.get("architecture"), str):
-            from vit_zoo.weights.timm_config import facts_of_config as timm_facts
-            from vit_zoo.weights.timm_config import labels_of as timm_labels
+            from vit_zoo.weights.configs.timm import facts_of_config as timm_facts
+            from vit_zoo.weights.configs.timm import labels_of as timm_labels
 
             return cls(timm_facts(config, where=path), timm_labels(config), of_timm(config))
         if dialect.name == "keras-hub":
-            from vit_zoo.weights.keras_hub import facts_of_config as keras_facts
+            from vit_zoo.weights.dialects.keras_hub import facts_of_config as keras_facts
 
             return cls(keras_facts(config))
         if name == "open_clip_config.json":
-            from vit_zoo.weights.clip import facts_of_config as clip_facts
+            from vit_zoo.weights.dialects.clip import facts_of_config as clip_facts
 
             return cls(clip_facts(config))
         return cls()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from vit_zoo.errors import NotRepresentable
-from vit_zoo.weights.rules import Dialect, Need, Rule, layer
+from vit_zoo.weights.translate import Dialect, Need, Rule, layer
 
 SINGLE = (
     "cls_token", "dist_token", "reg_token", "pos_embed", "attn_pool.latent", "blocks.{i}.attn.q_bias", "blocks.{i}.attn.v_bias",

@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import NotRepresentable, VitzooError
 from vit_zoo.files import Stored
-from vit_zoo.weights import hf_config, timm_config
-from vit_zoo.weights.client_images import to_hf
-from vit_zoo.weights.clip import OPEN_CLIP
-from vit_zoo.weights.detect import Reading, read
-from vit_zoo.weights.facebook import DEIT3, DINOV2, DINOV2_SWIGLU
-from vit_zoo.weights.flax import GOOGLE
-from vit_zoo.weights.hf import HF_DEIT, HF_DEIT_TEACHER, HF_DINOV2, HF_DINOV2_SWIGLU, HF_DINOV3, HF_DINOV3_GATED, HF_VIT
-from vit_zoo.weights.hf_clip import HF_CLIP, HF_SIGLIP
-from vit_zoo.weights.rules import Dialect, to_theirs
-from vit_zoo.weights.timm import TIMM
-from vit_zoo.weights.torchvision import TORCHVISION
-from vit_zoo.weights.vit_pytorch import SIMPLE_VIT, VIT_PYTORCH, VIT_PYTORCH_0_40, VIT_PYTORCH_1_2, VIT_PYTORCH_1_15
+from vit_zoo.weights.configs import hf as hf_config
+from vit_zoo.weights.configs import timm as timm_config
+from vit_zoo.weights.configs.image_processors import to_hf
+from vit_zoo.weights.dialects.clip import OPEN_CLIP
+from vit_zoo.weights.dialects.flax import GOOGLE
+from vit_zoo.weights.dialects.hf import HF_DEIT, HF_DEIT_TEACHER, HF_DINOV2, HF_DINOV2_SWIGLU, HF_DINOV3, HF_DINOV3_GATED, HF_VIT
+from vit_zoo.weights.dialects.hf_clip import HF_CLIP, HF_SIGLIP
+from vit_zoo.weights.dialects.meta import DEIT3, DINOV2, DINOV2_SWIGLU
+from vit_zoo.weights.dialects.timm import TIMM
+from vit_zoo.weights.dialects.torchvision import TORCHVISION
+from vit_zoo.weights.dialects.vit_pytorch import SIMPLE_VIT, VIT_PYTORCH, VIT_PYTORCH_0_40, VIT_PYTORCH_1_2, VIT_PYTORCH_1_15
+from vit_zoo.weights.read import Reading, read
+from vit_zoo.weights.translate import Dialect, to_theirs
 
 if TYPE_CHECKING:
     from vit_zoo.files.stored import Array

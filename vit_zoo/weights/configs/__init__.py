@@ -1,0 +1,1 @@
+"""Configs of other libraries: transformers, timm, and how their image processors prepare images."""
