@@ -84,14 +84,13 @@ def write_converted(
             _write(staged, found.tensors, CONTAINERS[file.suffix], target.wrapper)
             _read_back(staged.path, found, file, target.wrapper)
             staged.commit()
-        if folder is not None and found.config is not None:
-            write_text(folder / "config.json", json.dumps(found.config, indent=2, ensure_ascii=False) + "\n")
-            if target.images is not None and config.preprocess is not None:
-                write_text(folder / "preprocessor_config.json", json.dumps(target.images(config.preprocess), indent=2) + "\n")
+        if folder is not None:
+            for name, content in found.documents(config.preprocess).items():
+                write_text(folder / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     accepted = tuple(name for name in found.differs if name in accept)
     difference = _difference(config, found) if accepted else None
     return Converted(
-        out, found.dialect.name, config, source.unwanted, dropped, found.added, found.form.note, accepted, difference
+        out, found.dialect.name, config, source.unwanted, dropped, found.added, found.equivalent.note, accepted, difference
     )  # fmt: skip
 
 
@@ -181,12 +180,10 @@ def _difference(config: ModelConfig, found: Fit) -> float:
     """How far the outputs part when the target's convention takes the place of the model's own, on eight random images."""
     import torch
 
-    spec = found.form.spec
+    spec, tensors = found.equivalent.spec, found.equivalent.tensors
     images = torch.randn(8, spec.channels, *spec.image_size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        sources = (
-            Checkpoint(ModelConfig(name=config.name, spec=each), found.form.tensors) for each in (spec, found.reading.spec)
-        )
+        sources = (Checkpoint(ModelConfig(name=config.name, spec=each), tensors) for each in (spec, found.reading.spec))
         before, after = (filled(source).eval().float()(images) for source in sources)
     if not torch.isfinite(after).all():
         raise RefusedContent("its outputs are not finite", where=config.name)

@@ -244,30 +244,32 @@ def of_module(module: Any, **facts: Any) -> Checkpoint:
 
 
 def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path | str, module: Any = None) -> Checkpoint:
-    from vit_zoo.weights.read import detect, read
-    from vit_zoo.weights.sidecar import Beside
+    from vit_zoo.weights.detect import detect
+    from vit_zoo.weights.keys import open_keys
+    from vit_zoo.weights.read import read
+    from vit_zoo.weights.sidecar import Sidecar
 
     dialect = detect(tensors, where=where)
     path = where if isinstance(where, Path) else None
     if module is not None:
-        if dialect.opened(tensors).prefix not in dialect.prefixes:
+        if open_keys(dialect, tensors).prefix not in dialect.prefixes:
             raise RefusedContent(
                 f"wraps a {dialect.name} model and may do more than it", where=where, hint="pass the model in it"
             )
-        beside = Beside(dialect.facts_of(module) if dialect.facts_of is not None else {})
+        sidecar = Sidecar(dialect.facts_from_module(module) if dialect.facts_from_module is not None else {})
     else:
-        beside = Beside.of(path, dialect) if path is not None else Beside()
-    reading = read(tensors, facts, dialect=dialect, config=beside.facts, where=where)
+        sidecar = Sidecar.of(path, dialect) if path is not None else Sidecar()
+    reading = read(tensors, facts, dialect=dialect, config=sidecar.facts, where=where)
     stem = "".join(c if c.isalnum() or c in "_.-" else "_" for c in (path.stem if path else "model")).lstrip("_.-")
     origin = path.name if path else where
-    labels = beside.labels if beside.labels and len(beside.labels) == reading.spec.num_classes else None
-    images = beside.preprocess
-    if images is not None and len(images.mean) != reading.spec.channels:
-        images = None
+    labels = sidecar.labels if sidecar.labels and len(sidecar.labels) == reading.spec.num_classes else None
+    preprocess = sidecar.preprocess
+    if preprocess is not None and len(preprocess.mean) != reading.spec.channels:
+        preprocess = None
     config = ModelConfig(
         name=stem[:96] or "model",
         spec=reading.spec,
-        preprocess=None if images is None else images.for_size(reading.spec.image_size),
+        preprocess=None if preprocess is None else preprocess.for_size(reading.spec.image_size),
         source=f"{origin} ({reading.dialect.name})",
         labels=labels,
         resize=None if reading.recipe == "timm" else reading.recipe,

@@ -19,8 +19,8 @@ from vit_zoo.graph.write import inline_size
 from vit_zoo.resolving import tags_of
 from vit_zoo.tags import Tag
 from vit_zoo.vit_spec import ViTSpec
+from vit_zoo.weights.dialect import Dialect
 from vit_zoo.weights.dialects import DIALECTS
-from vit_zoo.weights.translate import Dialect
 from vit_zoo.zoo_files import Variant
 from vit_zoo.zoo_folders import families, variants
 

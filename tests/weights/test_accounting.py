@@ -12,8 +12,9 @@ from vit_zoo.errors import RefusedContent
 from vit_zoo.files.checkpoints import read_checkpoint
 from vit_zoo.files.pickles import tensors_of
 from vit_zoo.files.stored import Stored
-from vit_zoo.weights.read import detect, read
-from vit_zoo.weights.sidecar import Beside
+from vit_zoo.weights.detect import detect
+from vit_zoo.weights.read import read
+from vit_zoo.weights.sidecar import Sidecar
 
 # of each dialect a case, whose every tensor is damaged in turn
 DAMAGED = {
@@ -50,7 +51,7 @@ OPTIONAL = re.compile(
 def parts(name):
     file, *_ = case(name)
     tensors = dict(read_checkpoint(file))
-    return tensors, FACTS.get(name, {}), Beside.of(file, detect(tensors, where=file)).facts
+    return tensors, FACTS.get(name, {}), Sidecar.of(file, detect(tensors, where=file)).facts
 
 
 def reshaped(tensor):
@@ -89,7 +90,7 @@ def test_every_tensor_of_a_case(dialect):
 def test_every_tensor_of_a_class_of_transformers(name):
     peer, *_ = built(name)
     state = tensors_of(peer.state_dict(), where="peer")
-    config = detect(state, where="peer").facts_of(peer)
+    config = detect(state, where="peer").facts_from_module(peer)
     unwanted = read(state, {}, config=config, where="file").unwanted
     for key, tensor in state.items():
         with pytest.raises(RefusedContent, match=re.escape(f"{key}_more")):

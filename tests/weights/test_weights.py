@@ -19,7 +19,8 @@ from vit_zoo.errors import InputError, NotRepresentable, RefusedContent
 from vit_zoo.files import SafetensorsFile
 from vit_zoo.files.pickles import tensors_of
 from vit_zoo.sources import find_source
-from vit_zoo.weights.read import DIALECTS, detect, read
+from vit_zoo.weights.detect import DIALECTS, detect
+from vit_zoo.weights.read import read
 from vit_zoo.weights.translate import shape_after, to_theirs
 
 # the dialect of each peer, how it is made, and what its file does not tell
@@ -84,7 +85,7 @@ def test_tables_are_their_own_inverse(name):
     state = noise(make()).state_dict()
     theirs = tensors_of(state, where="peer")
     reading = read(theirs, facts, where="peer")
-    sizes = reading.dialect.sizes({key: tensor.shape for key, tensor in theirs.items()}, facts)
+    sizes = reading.dialect.pattern_sizes({key: tensor.shape for key, tensor in theirs.items()}, facts)
     back = to_theirs(reading.dialect, reading.tensors, sizes)
     assert set(back) == set(state)
     for key, tensor in back.items():

@@ -67,8 +67,8 @@ def profile_of(source: Checkpoint, *, onnx: bool = True) -> Profile:
     reasons: dict[str, str] = {}
     timm = _fit("timm", source, reasons, "timm")
     if timm is not None:  # the class token's position may lie elsewhere, for the same function
-        source = replace(source, config=source.config.replace(spec=timm.form.spec), tensors=timm.form.tensors)
-        assert set(timm.tensors) == set(timm.form.spec.shapes())  # timm's names are ours: one file is both's
+        source = replace(source, config=source.config.replace(spec=timm.equivalent.spec), tensors=timm.equivalent.tensors)
+        assert set(timm.tensors) == set(timm.equivalent.spec.shapes())  # timm's names are ours: one file is both's
     hf = _fit("hf", source, reasons, "transformers")
     document: dict[str, Any] = {}
     preprocessor = None

@@ -12,11 +12,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vit_zoo.errors import InputError, RefusedContent
-from vit_zoo.weights.translate import Shapes
+from vit_zoo.weights.dialect import Shapes
 
 RANKS = {"weight": 2, "bias": 1, "gamma": 1}  # of a block's tensors; norms have weights of rank 1
 NEEDED = ("patch_embed.proj.weight", "blocks.{i}.attn.qkv.weight", "blocks.{i}.mlp.fc1.weight", "blocks.{i}.mlp.fc2.weight")
+TRAINING = ("dropout", "emb_dropout", "drop_path")  # fields that no file holds and inference does not read
 Pair = tuple[int, int]
+
+
+def pair(value: Any) -> Pair:
+    """Height and width; a single number is both."""
+    height, width = (value, value) if isinstance(value, int) else value
+    return height, width
 
 
 def from_shapes(shapes: Shapes, *, where: object, named: Any) -> dict[str, Any]:
@@ -64,7 +71,7 @@ def from_shapes(shapes: Shapes, *, where: object, named: Any) -> dict[str, Any]:
         "final_norm": norm, "pool": pool,
         "representation": found["pre_logits.weight"][0] if "pre_logits.weight" in found else 0,
         "head_bias": "head.bias" in found or "head.weight" not in found,
-        "dropout": 0.0, "emb_dropout": 0.0, "drop_path": 0.0,
+        **dict.fromkeys(TRAINING, 0.0),
     }  # fmt: skip
 
 

@@ -10,15 +10,15 @@ from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files import Stored
 from vit_zoo.recipes import recipe_named
 from vit_zoo.vit_spec import ViTSpec, did_you_mean
-from vit_zoo.weights.dialects import DIALECTS
-from vit_zoo.weights.infer import Pair, from_shapes, heads_of, pool_tokens, prefixes, stored_grid
+from vit_zoo.weights.detect import detect
+from vit_zoo.weights.dialect import Dialect
+from vit_zoo.weights.infer import TRAINING, from_shapes, heads_of, pair, pool_tokens, prefixes, stored_grid
 from vit_zoo.weights.resize import resize_kernel, resize_positions
-from vit_zoo.weights.translate import Dialect, Translation, check_needs, check_tensors, to_ours
+from vit_zoo.weights.translate import Translation, check_needs, check_tensors, to_ours
 
 SOURCE_FACTS = ("grid", "resize")  # what is said of the file alone: the grid of its positions, the recipe to resize them by
 # what no shape tells of every file, and how it is stated
 ASKED = {"heads": "N", "norm_eps": "1e-5, say", "act": "gelu, say", "image_size": "HEIGHT or HEIGHT,WIDTH"}
-SURE = 0.5  # a file is a damaged one of a dialect whose rules know as much of its keys
 
 
 @dataclass(frozen=True)
@@ -31,30 +31,6 @@ class Reading:
     origin: dict[str, str]
     unwanted: tuple[str, ...] = ()  # tensors of the file that are known and not part of the model
     recipe: str = "timm"  # to resize it by
-
-
-def detect(tensors: Mapping[str, Stored], *, where: object) -> Dialect:
-    """The dialect of a set of tensors; of a damaged one, that which it is most like. Raises RefusedContent if none of ours."""
-    found = next((dialect for dialect in DIALECTS if dialect.matches(tensors)), None)
-    if found is not None and not found.strange(tensors):
-        return found
-    likeness = {dialect.name: dialect.resemblance(tensors) for dialect in DIALECTS}
-    likely = max(DIALECTS, key=lambda dialect: likeness[dialect.name])
-    if found is not None and likeness[likely.name][0] <= likeness[found.name][0]:
-        return found
-    if likely.strange(tensors) < len(tensors) * SURE:
-        opened = likely.opened(likely.expand(dict(tensors)))
-        lacking = [key for key in likely.telltale if key not in opened.names.values()]
-        if not lacking:
-            return likely
-        raise RefusedContent(
-            f"has no tensor {opened.file_name(lacking[0])!r}, by which a {likely.name} ViT is known", where=where
-        )
-    if found is not None:
-        return found
-    first = f", first {next(iter(tensors))!r}" if tensors else ""
-    names = ", ".join(dialect.name for dialect in DIALECTS)
-    raise RefusedContent(f"{len(tensors)} tensors{first}: not a ViT of a known dialect ({names})", where=where)
 
 
 def read(
@@ -73,18 +49,16 @@ def read(
     check_facts(facts, where=where)
     config = dict(config or {})
     dialect = dialect or detect(tensors, where=where)
-    found = to_ours(dialect, tensors, {**config, **facts}, where=where)
-
-    def named(ours: str) -> str:
-        return dialect.file_name(ours, found.opened)
-
-    check_needs(dialect, found, {**config, **facts}, where=where)
-    ours = {name: tensor for name, tensor in found.tensors.items() if 0 not in tensor.shape}  # vit-pytorch's absent class token
-    ours = _one_type(ours, promotes=dialect.promotes)
+    translation = to_ours(dialect, tensors, {**config, **facts}, where=where)
+    named = translation.opened.key_for_ours
+    check_needs(dialect, translation, {**config, **facts}, where=where)
+    # vit-pytorch stores an absent class token as an empty tensor
+    ours = {name: tensor for name, tensor in translation.tensors.items() if 0 not in tensor.shape}
+    ours = _one_type(ours, promotes=dialect.computes_in_float32)
     shapes = {name: tensor.shape for name, tensor in ours.items()}
-    fields, origin = _fields(dialect, found, from_shapes(shapes, where=where, named=named), config, facts, where=where)
+    fields, origin = _fields(dialect, translation, from_shapes(shapes, where=where, named=named), config, facts, where=where)
     if "pos_embed" in shapes:
-        _place(ours, fields, origin, config, facts, dialect.covers, named, where=where)
+        _place(ours, fields, origin, config, facts, dialect.position_covers, named, where=where)
     elif "grid" in facts:
         raise InputError("there are no positions in the file that could have a grid", where=where)
     unknown = [fact for fact in ASKED if fact not in fields]
@@ -94,10 +68,10 @@ def read(
     fields["patch_size"] = stored
     spec = _spec(fields, origin, where=where)
     check_tensors(ours, spec.shapes(), where=where, named=named)
-    recipe = dialect.resize_registers if dialect.resize_registers and spec.registers else dialect.resize
+    recipe = dialect.resize_with_registers if dialect.resize_with_registers and spec.registers else dialect.resize
     ours, resized_spec = resized({name: ours[name] for name in spec.shapes()}, spec, facts, recipe, where=where)
     recipe = facts.get("resize", recipe)
-    return Reading(dialect, ours, resized_spec, {f: origin[f] for f in ViTSpec.model_fields}, found.unwanted, recipe)
+    return Reading(dialect, ours, resized_spec, {f: origin[f] for f in ViTSpec.model_fields}, translation.unwanted, recipe)
 
 
 def _untold(unknown: list[str], dialect: Dialect, fields: dict[str, Any], origin: dict[str, str], *, where: object) -> InputError:
@@ -118,8 +92,8 @@ def resized(
 
     Raises InputError for sizes that do not fit together, or a recipe where nothing is resized.
     """
-    patch = _pair(facts.get("patch_size", spec.patch_size))
-    image = _pair(facts.get("image_size", spec.image_size))
+    patch = pair(facts.get("patch_size", spec.patch_size))
+    image = pair(facts.get("image_size", spec.image_size))
     if image[0] % patch[0] or image[1] % patch[1]:
         raise InputError(f"a patch of {patch[0]}x{patch[1]} does not divide an image of {image[0]}x{image[1]}", where=where)
     if (image, patch) == (spec.image_size, spec.patch_size):
@@ -150,7 +124,7 @@ def check_facts(facts: Mapping[str, Any], *, where: object) -> None:
 
 def _fields(
     dialect: Dialect,
-    found: Translation,
+    translation: Translation,
     shapes: Mapping[str, Any],
     config: Mapping[str, Any],
     facts: Mapping[str, Any],
@@ -161,10 +135,13 @@ def _fields(
     stated = {name: value for name, value in facts.items() if name not in (*SOURCE_FACTS, "patch_size")}
     told = {name: value for name, value in config.items() if name != "image_size" or shapes["pos"] != "learned"}
     conventions = dialect.conventions
-    fields: dict[str, Any] = {**shapes, **found.told, **conventions}
+    fields: dict[str, Any] = {**shapes, **translation.facts, **conventions}
     assumed = f"convention of {dialect.name}"
-    origin = {**dict.fromkeys([*shapes, *found.told], "shapes"), **dict.fromkeys(("pool", "pool_tokens", *conventions), assumed)}
-    origin.update(dict.fromkeys(("dropout", "emb_dropout", "drop_path"), "not stored: training only"))
+    origin = {
+        **dict.fromkeys([*shapes, *translation.facts], "shapes"),
+        **dict.fromkeys(("pool", "pool_tokens", *conventions), assumed),
+    }
+    origin.update(dict.fromkeys(TRAINING, "not stored: training only"))
     for name, value in told.items():
         if name in shapes and origin.get(name) == "shapes" and name != "patch_size" and value != shapes[name]:
             raise RefusedContent(f"its config says {name} = {value}, its tensors {shapes[name]}", where=where)
@@ -191,11 +168,11 @@ def _place(
     allowed: tuple[str, ...], named: Callable[[str], str], *, where: object,
 ) -> None:  # fmt: skip
     """Set what the stored positions cover, and the image that they are of."""
-    length, (p, q) = ours["pos_embed"].shape[1], _pair(ours["patch_embed.proj.weight"].shape[2:])
-    image = _pair(facts["image_size"]) if "image_size" in facts else None
-    grid = _pair(facts["grid"]) if "grid" in facts else None
+    length, (p, q) = ours["pos_embed"].shape[1], pair(ours["patch_embed.proj.weight"].shape[2:])
+    image = pair(facts["image_size"]) if "image_size" in facts else None
+    grid = pair(facts["grid"]) if "grid" in facts else None
     if grid is None and "image_size" in config:
-        height, width = _pair(config["image_size"])
+        height, width = pair(config["image_size"])
         grid = (height // p, width // q)
     before = prefixes(fields, allowed)
     fields["pos_covers"], (rows, columns) = stored_grid(length, before, (p, q), grid=grid, image=image, where=where, named=named)
@@ -212,11 +189,6 @@ def _spec(fields: dict[str, Any], origin: dict[str, str], *, where: object) -> V
     fields.setdefault("dim_head", inner // fields["heads"])
     origin.setdefault("dim_head", "shapes")
     return ViTSpec.parse(fields, where=where)
-
-
-def _pair(value: Any) -> Pair:
-    height, width = (value, value) if isinstance(value, int) else value
-    return height, width
 
 
 def _one_type(tensors: dict[str, Stored], *, promotes: bool) -> dict[str, Stored]:

@@ -50,8 +50,7 @@ def _positions(table: Stored, prefix: int, old: Grid, new: Grid, recipe: Recipe)
         scale = tuple((n + recipe.offset) / n0 for n, n0 in zip(new, old, strict=True))
         moved = F.interpolate(grid, scale_factor=scale, mode=recipe.mode)
     else:
-        corners = True if recipe.align_corners else None if recipe.mode == "nearest" else False
-        moved = F.interpolate(grid, size=new, mode=recipe.mode, align_corners=corners, antialias=recipe.antialias)
+        moved = F.interpolate(grid, size=new, mode=recipe.mode, align_corners=recipe.align_corners, antialias=recipe.antialias)
     if tuple(moved.shape[2:]) != new:
         raise InputError(f"this recipe makes a grid of {moved.shape[2]}x{moved.shape[3]} out of {new[0]}x{new[1]}")
     rest = moved.permute(0, 2, 3, 1).flatten(1, 2).to(whole.dtype)

@@ -1,51 +1,61 @@
-"""What a library's config beside a checkpoint says of it: transformers', timm's, open_clip's or keras-hub's."""
+"""Sidecars: the config file that a library stores next to a checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vit_zoo.files import read_json
-from vit_zoo.preprocess import Preprocess
-from vit_zoo.weights.configs.image_processors import of_hf, of_timm
-from vit_zoo.weights.translate import Dialect
+
+if TYPE_CHECKING:
+    from vit_zoo.preprocess import Preprocess
+    from vit_zoo.weights.dialect import Dialect
 
 
 @dataclass(frozen=True)
-class Beside:
-    """Fields of the spec, the words of the classes, and how images are prepared."""
+class SidecarFormat:
+    """How a library's config file is read.
+
+    * `facts`: fields of the spec from the content of the file; the second argument names the file in errors.
+    * `file`: its name, in the folder of the checkpoint.
+    * `required_key`: the file is the library's only if this key holds a text.
+    * `labels`, `preprocess`: the names of the classes, and how images are prepared; None where the file does not state it.
+    * `preprocess_file`: the file that `preprocess` reads, where it is another one.
+    * `write_preprocess`: the content of `preprocess_file` for a converted model.
+    """
+
+    facts: Callable[[Mapping[str, Any], object], dict[str, Any]]
+    file: str = "config.json"
+    required_key: str | None = None
+    labels: Callable[[Mapping[str, Any]], tuple[str, ...] | None] = lambda config: None
+    preprocess: Callable[[Mapping[str, Any]], Preprocess | None] = lambda config: None
+    preprocess_file: str | None = None
+    write_preprocess: Callable[[Preprocess], dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What a sidecar states: fields of the spec, the names of the classes, and how images are prepared."""
 
     facts: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] | None = None
     preprocess: Preprocess | None = None
 
     @classmethod
-    def of(cls, checkpoint: Path, dialect: Dialect) -> Beside:
-        """From the config in the checkpoint's folder, if its library is that of the dialect."""
-        name = "open_clip_config.json" if dialect.name in ("open_clip", "openai-clip") else "config.json"
-        path = checkpoint.with_name(name)
-        if not path.is_file() or path == checkpoint:
+    def of(cls, checkpoint: Path, dialect: Dialect) -> Sidecar:
+        """Read the sidecar in the folder of a checkpoint; it is empty where the dialect has none or the file is not there."""
+        kind = dialect.sidecar
+        path = checkpoint if kind is None else checkpoint.with_name(kind.file)
+        if kind is None or path == checkpoint or not path.is_file():
             return cls()
         config = read_json(path)
-        if dialect.name.startswith("hf-") and isinstance(config.get("model_type"), str):
-            from vit_zoo.weights.configs.hf import facts_of_config, labels_of
-
-            beside = path.with_name("preprocessor_config.json")
-            images = of_hf(read_json(beside)) if beside.is_file() else None
-            return cls(facts_of_config(config, where=path), labels_of(config), images)
-        if dialect.name.startswith(("timm", "deit3", "vitzoo")) and isinstance(config.get("architecture"), str):
-            from vit_zoo.weights.configs.timm import facts_of_config as timm_facts
-            from vit_zoo.weights.configs.timm import labels_of as timm_labels
-
-            return cls(timm_facts(config, where=path), timm_labels(config), of_timm(config))
-        if dialect.name == "keras-hub":
-            from vit_zoo.weights.dialects.keras_hub import facts_of_config as keras_facts
-
-            return cls(keras_facts(config))
-        if name == "open_clip_config.json":
-            from vit_zoo.weights.dialects.clip import facts_of_config as clip_facts
-
-            return cls(clip_facts(config))
-        return cls()
+        if kind.required_key is not None and not isinstance(config.get(kind.required_key), str):
+            return cls()
+        preprocess = None
+        if kind.preprocess_file is None:
+            preprocess = kind.preprocess(config)
+        elif (other := path.with_name(kind.preprocess_file)).is_file():
+            preprocess = kind.preprocess(read_json(other))
+        return cls(kind.facts(config, path), kind.labels(config), preprocess)

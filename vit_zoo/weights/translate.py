@@ -1,313 +1,198 @@
-"""The engine: renames and rearranges tensors between a dialect and ours by its table, lazily, every tensor accounted for."""
+"""Translation of tensors between a dialect's names and shapes and ours: lazy, with every tensor accounted for."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import NotRepresentable, RefusedContent
 from vit_zoo.files import DTYPES, Stored
+from vit_zoo.weights.dialect import Dialect, Rule, Sizes
+from vit_zoo.weights.keys import Opened, open_keys
 
 if TYPE_CHECKING:
     from vit_zoo.files.stored import Array
 
-Sizes = Mapping[str, int]
-Shapes = Mapping[str, tuple[int, ...]]
-WRAPPERS = r"(?:_orig_mod\.|module\.|model\.|backbone\.)*"  # of torch.compile, DDP, Lightning, and DINO's training files
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One tensor of ours and the one or several of theirs that it is made of; `{i}` is the number of the block.
-
-    `pattern` (einops) turns each of theirs into rows of ours; read backwards it is the inverse. `rows` (first, last, of):
-    ours is these parts of theirs, which other rules make the rest of.
-    """
-
-    ours: str
-    theirs: tuple[str, ...]
-    pattern: str | None = None
-    rows: tuple[int, int, int] | None = None
-
-
-def rule(ours: str, *theirs: str, pattern: str | None = None, rows: tuple[int, int, int] | None = None) -> Rule:
-    return Rule(ours, theirs, pattern, rows)
-
-
-def layer(
-    ours: str, *theirs: str, weight: str = ".weight", bias: str = ".bias", turned: str | None = None, biases: str | None = None
-) -> tuple[Rule, Rule]:
-    """The weight and bias of a layer, under their endings for them; `turned` and `biases` are patterns."""
-    return (
-        Rule(f"{ours}.weight", tuple(name + weight for name in theirs), turned),
-        Rule(f"{ours}.bias", tuple(name + bias for name in theirs), biases),
-    )
-
-
-def replaced(rules: tuple[Rule, ...], *others: Rule) -> tuple[Rule, ...]:
-    """The rules with others in place of those for the same tensors."""
-    taken = {rule_.ours for rule_ in others}
-    return (*(rule_ for rule_ in rules if rule_.ours not in taken), *others)
-
-
-@dataclass(frozen=True)
-class Need:
-    """A tensor of ours that files of a source always have: its absence is damage, not a variant.
-
-    Unless the user or the live module states the field that says so, or another tensor is there that replaces it;
-    `beside` limits the need to files that have that one.
-    """
-
-    tensor: str
-    field: str
-    instead: str | None = None
-    beside: str | None = None
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """A way to store a Vision Transformer: its names, what they mean, and what its files leave unsaid."""
-
-    name: str
-    telltale: tuple[str, ...]  # keys that only this dialect has, all of them
-    rules: tuple[Rule, ...]
-    conventions: Mapping[str, Any]  # fields of the spec that hold for every file of this source
-    sizes: Callable[[Shapes, Mapping[str, Any]], Sizes] = lambda shapes, facts: {}  # in the patterns, from shapes and facts
-    told: Callable[[Shapes], dict[str, Any]] = lambda shapes: {}  # fields that the shapes of theirs tell and ours do not
-    renames: tuple[tuple[str, str], ...] = ()  # older spellings, as regular expressions
-    needs: tuple[Need, ...] = ()
-    unwanted: tuple[str, ...] = ()  # known and left out, as regular expressions
-    beside: tuple[str, ...] = ()  # known and left out where they are outside the model's prefix: another tower, say
-    prefixes: tuple[str, ...] = ("",)  # the model's own, the first where we write
-    only: Callable[[Shapes], bool] = lambda shapes: True  # what tells it from a dialect of the same names
-    outside: tuple[str, ...] = ()  # beginnings of the names that the prefix is not on
-    loose: tuple[str, ...] = ()  # beginnings of names that some files have without it
-    expand: Callable[[dict[str, Stored]], dict[str, Stored]] = lambda tensors: tensors  # where several blocks are one tensor
-    facts_of: Callable[[Any], dict[str, Any]] | None = None  # what a live module tells beside its tensors
-    covers: tuple[str, ...] = (
-        "all",
-        "class",
-    )  # which tokens its tables of positions may cover where there are others than patches
-    promotes: bool = False  # its library computes in float32, in whatever type the weights are stored
-    head_width: int = 0  # where all of the source's models have heads of this width
-    resize: str = "timm"  # the recipe of this source for other image sizes
-    resize_registers: str | None = None  # that for its models with registers, where it is another
-
-    def opened(self, keys: Iterable[str]) -> Opened:
-        """The keys without what wraps them, each under the spelling of the rules."""
-        keys = list(keys)
-        prefix = re.compile(f"({WRAPPERS})(?:{'|'.join(map(re.escape, self.prefixes))})")
-        found = ("", "")
-        for name in (*self.telltale, *(theirs.replace("{i}", "0") for rule_ in self.rules for theirs in rule_.theirs)):
-            stems = [key[: len(key) - len(name)] for key in keys if key.endswith(name)]
-            matches = [match for match in map(prefix.fullmatch, stems) if match]
-            if matches:
-                found = (matches[0][1], matches[0][0])
-                break
-        outer, inner = found
-        bare = (*self.outside, *self.loose) or "\0"
-        names = {}
-        for key in keys:
-            rest = key.removeprefix(outer)
-            if key.startswith(inner):
-                names[key] = self.spelled(key.removeprefix(inner))
-            else:  # of another part of the file, whose names may be the same
-                names[key] = self.spelled(rest) if inner == outer or rest.startswith(bare) else f"\0{rest}"
-        return Opened(inner, names)
-
-    def matches(self, tensors: Mapping[str, Stored]) -> bool:
-        if not any(key.endswith(self.telltale[0]) for key in tensors):  # most dialects are out at once
-            return False
-        found = self._spelled_shapes(tensors)
-        return all(key in found for key in self.telltale) and self.only(found)
-
-    def strange(self, tensors: Mapping[str, Stored]) -> int:
-        """How many keys are neither those of the rules nor known and unwanted."""
-        return self._strange(self._spelled_shapes(tensors))
-
-    def _strange(self, names: Iterable[str]) -> int:
-        return sum(not self._known.fullmatch(name) and not self.is_unwanted(name) for name in names)
-
-    @cached_property
-    def _known(self) -> re.Pattern[str]:
-        names = {theirs for rule_ in self.rules for theirs in rule_.theirs}
-        return re.compile("|".join(re.escape(name).replace(r"\{i\}", r"\d+") for name in names))
-
-    def resemblance(self, tensors: Mapping[str, Stored]) -> tuple[int, int, int]:
-        """How much a damaged file is like this dialect: by strange keys, lacking telltales, and other lacking tensors."""
-        found = self._spelled_shapes(tensors)
-        single = {theirs for rule_ in self.rules for theirs in rule_.theirs if "{i}" not in theirs}
-        other = 0 if self.only(found) else len(found)
-        lacking = sum(key not in found for key in self.telltale)
-        return -self._strange(found) - other, -lacking, -len(single - set(found))
-
-    def _spelled_shapes(self, tensors: Mapping[str, Stored]) -> dict[str, tuple[int, ...]]:
-        tensors = self.expand(dict(tensors))
-        return {name: tensors[key].shape for key, name in self.opened(tensors).names.items()}
-
-    def spelled(self, key: str) -> str:
-        for old, new in self.renames:
-            key = re.sub(old, new, key)
-        return key
-
-    def their_name(self, ours: str) -> str:
-        """How the rules spell one of our tensors."""
-        for rule_ in self.rules:
-            match = re.fullmatch(re.escape(rule_.ours).replace(r"\{i\}", r"(\d+)"), ours)
-            if match:
-                return rule_.theirs[0].replace("{i}", match[1] if match.groups() else "")
-        return ours
-
-    def file_name(self, ours: str, opened: Opened) -> str:
-        """What one of our tensors is called in a file, or would be if it were there; for messages."""
-        return opened.file_name(self.their_name(ours), bare=self.outside or "\0")
-
-    def is_unwanted(self, name: str) -> bool:
-        """Known and no part of the model; what only stands beside a model is not looked for in it."""
-        patterns = (*self.unwanted, *self.beside) if name.startswith("\0") else self.unwanted
-        return any(re.fullmatch(pattern, name.lstrip("\0")) for pattern in patterns)
-
-
-@dataclass(frozen=True)
-class Opened:
-    """The keys of a file, what wraps them, and how the rules spell each."""
-
-    prefix: str
-    names: Mapping[str, str]
-
-    def file_name(self, name: str, *, bare: tuple[str, ...] | str = "\0") -> str:
-        """How this file writes a name that the rules spell so, as its nearest neighbour shows."""
-        spelled = {their: key for key, their in self.names.items()}
-        if name in spelled:
-            return spelled[name]
-        for end in sorted((match.end() for match in re.finditer(r"[./]", name)), reverse=True):
-            for their, key in spelled.items():
-                if their.startswith(name[:end]) and key.endswith(their[end:]):
-                    return key.removesuffix(their[end:]) + name[end:]
-        return name if name.startswith(bare) else self.prefix + name
-
-
-def to_ours(dialect: Dialect, tensors: Mapping[str, Stored], facts: Mapping[str, Any], *, where: object) -> Translation:
-    """Their tensors under our names and shapes. Raises RefusedContent naming every key that no rule knows."""
-    tensors = dialect.expand(dict(tensors))
-    opened = dialect.opened(tensors)
-    theirs: dict[str, Stored] = {}
-    raw: dict[str, str] = {}
-    for key, name in opened.names.items():
-        if name in theirs:
-            raise RefusedContent(f"{key!r} and {raw[name]!r} are the same tensor", where=where)
-        theirs[name], raw[name] = tensors[key], key
-    sizes = dialect.sizes({key: tensor.shape for key, tensor in theirs.items()}, facts)
-    ours: dict[str, Stored] = {}
-    used: set[str] = set()
-    for rule_ in dialect.rules:
-        for i in sorted({i for name in rule_.theirs for i in _blocks(name, theirs)}):
-            names = [name.replace("{i}", i) for name in rule_.theirs]
-            lacking = [name for name in names if name not in theirs]
-            if lacking:
-                raise RefusedContent(f"has no tensor {opened.file_name(lacking[0])!r}", where=where)
-            for name in names:
-                if theirs[name].dtype not in DTYPES:
-                    kind = f"{raw[name]!r} has type {theirs[name].dtype}"
-                    raise RefusedContent(f"{kind}; weights are {', '.join(DTYPES)}", where=where)
-            parts = [theirs[name] for name in names]
-            joined = _join(parts, rule_.pattern, sizes, where, [raw[name] for name in names])
-            if rule_.rows is not None:
-                joined = _rows(joined, rule_.rows, where, raw[names[0]])
-            ours[rule_.ours.replace("{i}", i)] = joined
-            used.update(names)
-    unwanted = [key for key in theirs if key not in used and dialect.is_unwanted(key)]
-    unknown = [raw[key] for key in theirs if key not in used and key not in unwanted]
-    if unknown:
-        raise RefusedContent(f"{_some(unknown)} not part of a plain {dialect.name} ViT", where=where)
-    alone = [key for key in ours if key.endswith(".bias") and f"{key[:-5]}.weight" not in ours]
-    if alone:
-        missing, bias = (dialect.file_name(f"{alone[0][:-5]}.{kind}", opened) for kind in ("weight", "bias"))
-        raise RefusedContent(f"has no tensor {missing!r}, to which {bias!r} belongs", where=where)
-    told = dialect.told({key: tensor.shape for key, tensor in theirs.items()})
-    return Translation(ours, opened, told, tuple(raw[key] for key in unwanted))
-
 
 @dataclass(frozen=True)
 class Translation:
-    """Tensors under our names, what their shapes told on the way, and the names of those that were left out."""
+    """The tensors of a file under our names.
+
+    * `facts`: the facts that their shapes show.
+    * `unwanted`: the keys of known tensors that are not part of the model.
+    """
 
     tensors: dict[str, Stored]
     opened: Opened
-    told: Mapping[str, Any]
+    facts: Mapping[str, Any]
     unwanted: tuple[str, ...]
 
 
-def check_needs(dialect: Dialect, found: Translation, facts: Mapping[str, Any], *, where: object) -> None:
-    """Raise RefusedContent for a tensor that this source's files never lack."""
-    ours = found.tensors
-    for need in dialect.needs:
-        excused = need.field in facts or need.instead in ours or (need.beside is not None and need.beside not in ours)
-        if need.tensor not in ours and not excused:
-            name = dialect.file_name(need.tensor, found.opened)
-            hint = f"if that is right, state {need.field}"
-            raise RefusedContent(f"has no tensor {name!r}, which every {dialect.name} ViT has", where=where, hint=hint)
+def to_ours(dialect: Dialect, tensors: Mapping[str, Stored], facts: Mapping[str, Any], *, where: object) -> Translation:
+    """Their tensors under our names and shapes.
+
+    Raises RefusedContent for a tensor that no rule knows, one whose shape or type does not fit, or one that is missing next
+    to its companions; `details` lists all the names.
+    """
+    tensors = dialect.prepare(dict(tensors))
+    opened = open_keys(dialect, tensors)
+    keys = _inverse(opened.names, where)
+    _inverse(opened.outside, where)
+    theirs = {name: tensors[key] for name, key in keys.items()}
+    shapes = {name: tensor.shape for name, tensor in theirs.items()}
+    sizes = dialect.pattern_sizes(shapes, facts)
+    applied = list(_applied(dialect.rules, theirs))
+    used = {name for _, _, names in applied for name in names}
+    rest = [key for key in tensors if opened.names.get(key) not in used]
+    unwanted = tuple(key for key in rest if opened.is_unwanted(key))
+    unknown = [key for key in rest if key not in unwanted]
+    made = [name for _, name, _ in applied]
+    lone = [name for name in made if name.endswith(".bias") and f"{name[:-5]}.weight" not in made]  # biases without a weight
+    lacking = [opened.key_for(name) for _, _, names in applied for name in names if name not in theirs]
+    lacking += [opened.key_for_ours(f"{name[:-5]}.weight") for name in lone]
+    details = mismatch(missing=lacking, unexpected=unknown)
+    ours: dict[str, Stored] = {}
+    for rule, name, names in applied:
+        absent = [their for their in names if their not in theirs]
+        if absent:
+            raise RefusedContent(f"has no tensor {opened.key_for(absent[0])!r}", where=where, details=details)
+        for their in names:
+            if theirs[their].dtype not in DTYPES:
+                kind = f"{keys[their]!r} has type {theirs[their].dtype}"
+                raise RefusedContent(f"{kind}; weights are {', '.join(DTYPES)}", where=where)
+        joined = _join([theirs[their] for their in names], rule.pattern, sizes, where, [keys[their] for their in names])
+        if rule.rows is not None:
+            joined = _rows(joined, rule.rows, where, keys[names[0]])
+        ours[name] = joined
+    if unknown:
+        raise RefusedContent(f"{_some(unknown)} not part of a plain {dialect.name} ViT", where=where, details=details)
+    if lone:
+        missing, bias = (opened.key_for_ours(f"{lone[0][:-5]}.{kind}") for kind in ("weight", "bias"))
+        raise RefusedContent(f"has no tensor {missing!r}, to which {bias!r} belongs", where=where, details=details)
+    return Translation(ours, opened, dialect.facts_from_shapes(shapes), unwanted)
 
 
-def to_theirs(dialect: Dialect, ours: Mapping[str, Stored], sizes: Sizes) -> dict[str, Stored]:
-    """Our tensors under their names and shapes. Raises NotRepresentable naming a tensor that they have no place for."""
+def _inverse(names: Mapping[str, str], where: object) -> dict[str, str]:
+    """The key of each name. Raises RefusedContent for two keys of the same tensor."""
+    keys: dict[str, str] = {}
+    for key, name in names.items():
+        if name in keys:
+            raise RefusedContent(f"{key!r} and {keys[name]!r} are the same tensor", where=where)
+        keys[name] = key
+    return keys
+
+
+def _applied(rules: Iterable[Rule], theirs: Mapping[str, Stored]) -> Iterator[tuple[Rule, str, list[str]]]:
+    """Each rule for each block that has any of its tensors: the name of ours, and the names of all of theirs."""
+    for rule in rules:
+        for i in sorted({i for name in rule.theirs for i in _blocks(name, theirs)}):
+            yield rule, rule.ours.replace("{i}", i), [name.replace("{i}", i) for name in rule.theirs]
+
+
+def check_needs(dialect: Dialect, translation: Translation, facts: Mapping[str, Any], *, where: object) -> None:
+    """Raise RefusedContent for tensors that every file of the dialect has and this one lacks."""
+    ours = translation.tensors
+    missing = [
+        need
+        for need in dialect.needs
+        if need.tensor not in ours
+        and need.field not in facts
+        and need.unless not in ours
+        and (need.where_present is None or need.where_present in ours)
+    ]
+    if missing:
+        names = [translation.opened.key_for_ours(need.tensor) for need in missing]
+        cause = f"has no tensor {names[0]!r}, which every {dialect.name} ViT has"
+        hint = f"if that is right, state {missing[0].field}"
+        raise RefusedContent(cause, where=where, hint=hint, details=mismatch(missing=names))
+
+
+def to_theirs(dialect: Dialect, ours: Mapping[str, Stored], sizes: Sizes, prefix: str | None = None) -> dict[str, Stored]:
+    """Our tensors under their names and shapes, behind `prefix` or else the dialect's first prefix.
+
+    Raises NotRepresentable naming a tensor that they have no place for.
+    """
+    prefix = dialect.prefixes[0] if prefix is None else prefix
     theirs: dict[str, Stored] = {}
-    pieces: dict[str, dict[tuple[int, int, int], Stored]] = {}
+    pieces: dict[str, dict[tuple[int, int, int], Stored]] = {}  # of tensors that several rules make, by their rows
     used: set[str] = set()
-    prefix = dialect.prefixes[0]
-    for rule_ in dialect.rules:
-        for i in _blocks(rule_.ours, ours):
-            name = rule_.ours.replace("{i}", i)
-            if name in used:  # an older form of the same tensor
+    for rule in dialect.rules:
+        for i in _blocks(rule.ours, ours):
+            name = rule.ours.replace("{i}", i)
+            if name in used:  # an earlier rule for the same tensor
                 continue
-            parts = _part(ours[name], len(rule_.theirs), rule_.pattern, sizes)
-            for their, part in zip((their.replace("{i}", i) for their in rule_.theirs), parts, strict=True):
-                full = their if their.startswith(dialect.outside or "\0") else prefix + their
-                if rule_.rows is None:
-                    theirs[full] = part
+            parts = _part(ours[name], len(rule.theirs), rule.pattern, sizes)
+            for their, part in zip((their.replace("{i}", i) for their in rule.theirs), parts, strict=True):
+                key = their if their.startswith(dialect.unprefixed) else prefix + their
+                if rule.rows is None:
+                    theirs[key] = part
                 else:
-                    pieces.setdefault(full, {})[rule_.rows] = part
+                    pieces.setdefault(key, {})[rule.rows] = part
             used.add(name)
-    for full, rows in pieces.items():
-        theirs[full] = _join([rows[place] for place in sorted(rows)], None, sizes, None, [full] * len(rows))
-    homeless = [key for key in ours if key not in used]
+    for key, rows in pieces.items():
+        theirs[key] = _join([rows[place] for place in sorted(rows)], None, sizes, None, [key] * len(rows))
+    homeless = [name for name in ours if name not in used]
     if homeless:
         raise NotRepresentable(f"{dialect.name} has no place for {len(homeless)} tensors, first {homeless[0]!r}")
     return theirs
 
 
 def check_tensors(
-    found: Mapping[str, Stored],
-    wanted: Mapping[str, tuple[int, ...]],
+    tensors: Mapping[str, Stored],
+    shapes: Mapping[str, tuple[int, ...]],
     *,
     where: object,
     named: Callable[[str], str] = str,
 ) -> None:
-    """Every wanted tensor is there with its shape, and nothing else. Raises RefusedContent with the first differences.
+    """Check that the tensors are those of `shapes`, no more and no fewer, each with its shape.
 
-    `named` gives the file's own name of a tensor.
+    `named` gives the file's own name of a tensor. Raises RefusedContent with the first differences; `details` has them all.
     """
-    missing = [key for key in wanted if key not in found]
-    extra = [key for key in found if key not in wanted]
-    wrong = [key for key in wanted if key in found and found[key].shape != wanted[key]]
-    foreign = [key for key in wanted if key in found and found[key].dtype not in DTYPES]
-    if foreign:
-        kind = f"{named(foreign[0])!r} has type {found[foreign[0]].dtype}"
+    missing = [name for name in shapes if name not in tensors]
+    unexpected = [name for name in tensors if name not in shapes]
+    misshapen = [name for name in shapes if name in tensors and tensors[name].shape != shapes[name]]
+    mistyped = [name for name in shapes if name in tensors and tensors[name].dtype not in DTYPES]
+    if mistyped:
+        kind = f"{named(mistyped[0])!r} has type {tensors[mistyped[0]].dtype}"
         raise RefusedContent(f"{kind}; weights are {', '.join(DTYPES)}", where=where)
     faults = []
     if missing:
         faults.append(f"{len(missing)} missing, first {named(missing[0])!r}")
-    if extra:
-        faults.append(f"{len(extra)} unexpected, first {named(extra[0])!r}")
-    if wrong:
-        first = f"{named(wrong[0])!r} has {list(found[wrong[0]].shape)}, needs {list(wanted[wrong[0]])}"
-        faults.append(f"{len(wrong)} of another shape, first {first}")
+    if unexpected:
+        faults.append(f"{len(unexpected)} unexpected, first {named(unexpected[0])!r}")
+    if misshapen:
+        first = misshapen[0]
+        shown = f"{named(first)!r} has {list(tensors[first].shape)}, needs {list(shapes[first])}"
+        faults.append(f"{len(misshapen)} of another shape, first {shown}")
     if faults:
-        raise RefusedContent(f"tensors do not fit the model: {'; '.join(faults)}", where=where)
+        details = mismatch(
+            missing=map(named, missing),
+            unexpected=map(named, unexpected),
+            misshapen=[
+                {"name": named(name), "shape": list(tensors[name].shape), "expected": list(shapes[name])} for name in misshapen
+            ],
+        )
+        raise RefusedContent(f"tensors do not fit the model: {'; '.join(faults)}", where=where, details=details)
+
+
+def mismatch(
+    *, missing: Iterable[str] = (), unexpected: Iterable[str] = (), misshapen: Iterable[Mapping[str, Any]] = ()
+) -> dict[str, list[Any]]:
+    """The `details` of an error about tensors that do not match."""
+    return {"missing": list(missing), "unexpected": list(unexpected), "misshapen": list(misshapen)}
+
+
+def mismatch_lines(details: Mapping[str, Any]) -> list[str]:
+    """One line for each tensor of `mismatch`: `-` is missing, `+` is unexpected, `~` has another shape."""
+    lines = [f"- {name}" for name in details.get("missing", ())]
+    lines += [f"+ {name}" for name in details.get("unexpected", ())]
+    lines += [f"~ {each['name']}: {each['shape']}, expected {each['expected']}" for each in details.get("misshapen", ())]
+    # names come from a file: they must not move the cursor or forge a line
+    return ["".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line) for line in lines]
 
 
 def shape_after(pattern: str, shape: tuple[int, ...], sizes: Sizes) -> tuple[int, ...]:

@@ -5,13 +5,18 @@ Source: transformers 5.23, models/*/configuration_*.py, whose classes also give 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import InputError, NotRepresentable, RefusedContent
+from vit_zoo.weights.configs.image_processors import of_hf, to_hf
+from vit_zoo.weights.sidecar import SidecarFormat
 
 if TYPE_CHECKING:
+    from vit_zoo.model_config import ModelConfig
     from vit_zoo.vit_spec import ViTSpec
+
+ClassOf = Callable[["ViTSpec"], tuple[str, str]]  # transformers' model type and class for a spec
 
 ACTS = {
     "gelu": "gelu",
@@ -41,11 +46,7 @@ TOWERS = {"clip": "clip_vision_model", "siglip": "siglip_vision_model", "siglip2
 HEADS = {"clip_vision_model": 12, "siglip_vision_model": 12, "siglip2_vision_model": 12, "dinov3_vit": 6}
 
 
-def is_hf(config: Mapping[str, Any]) -> bool:
-    return isinstance(config.get("model_type"), str)
-
-
-def facts_of_config(config: Mapping[str, Any], *, where: object) -> dict[str, Any]:
+def facts_of_config(config: Mapping[str, Any], where: object) -> dict[str, Any]:
     """Fields of the spec that a config states. Raises RefusedContent for a model that is no ViT, or one of another kind."""
     kind = config.get("model_type")
     if kind in TOWERS:
@@ -99,9 +100,26 @@ PREFIXES = {
 THEIR_ACTS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu", "silu": "silu"}
 
 
-def config_of(dialect: str, spec: ViTSpec, labels: tuple[str, ...] | None) -> dict[str, Any]:
-    """The config.json with which transformers builds the model whose weights are in this dialect."""
-    kind, architecture = class_of(dialect, spec)
+SIDECAR = SidecarFormat(
+    facts_of_config,
+    required_key="model_type",
+    labels=labels_of,
+    preprocess=of_hf,
+    preprocess_file="preprocessor_config.json",
+    write_preprocess=to_hf,
+)
+
+
+def prefix_of(class_of: ClassOf, spec: ViTSpec) -> str:
+    """The prefix of the names of the class that transformers has for a spec."""
+    kind, _ = class_of(spec)
+    return PREFIXES.get(kind, "") if spec.num_classes or kind in TOWERS.values() else ""
+
+
+def config_of(class_of: ClassOf, config: ModelConfig) -> dict[str, Any]:
+    """The config.json with which transformers builds the class that it has for a spec."""
+    spec, labels = config.spec, config.labels
+    kind, architecture = class_of(spec)
     square = spec.image_size[0] == spec.image_size[1]
     words = labels or tuple(f"LABEL_{i}" for i in range(spec.num_classes))
     found: dict[str, Any] = {
@@ -140,25 +158,3 @@ def _ratio(spec: ViTSpec) -> int:
         if spec.mlp_dim == (plain if spec.mlp == "plain" else (int(plain * 2 / 3) + 7) // 8 * 8):
             return ratio
     raise NotRepresentable(f"transformers' Dinov2 cannot say mlp_dim = {spec.mlp_dim}: its mlp_ratio is a whole number")
-
-
-def class_of(dialect: str, spec: ViTSpec) -> tuple[str, str]:
-    """The model type and the class that reads it."""
-    head = "ForImageClassification" if spec.num_classes else "Model"
-    match dialect:
-        case "hf-vit":
-            return ("vit", f"ViT{head}") if spec.class_token else ("ijepa", f"IJepa{head}")
-        case "hf-deit":
-            return "deit", f"DeiT{head}"
-        case "hf-deit-teacher":
-            return "deit", "DeiTForImageClassificationWithTeacher"
-        case "hf-dinov2" | "hf-dinov2-swiglu":
-            if spec.num_classes and spec.pool != "cls+mean":
-                raise NotRepresentable(f"transformers' Dinov2 classifies by the class token and the mean, not by '{spec.pool}'")
-            name = "Dinov2WithRegisters" if spec.registers else "Dinov2"
-            return ("dinov2_with_registers" if spec.registers else "dinov2"), f"{name}{head}"
-        case "hf-dinov3" | "hf-dinov3-gated":
-            return "dinov3_vit", "DINOv3ViTModel"
-        case "hf-clip":
-            return "clip_vision_model", "CLIPVisionModelWithProjection" if spec.num_classes else "CLIPVisionModel"
-    return "siglip_vision_model", "SiglipVisionModel"

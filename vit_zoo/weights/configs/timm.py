@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import InputError, NotRepresentable
-from vit_zoo.weights.configs.image_processors import to_timm
+from vit_zoo.weights.configs.image_processors import of_timm, to_timm
+from vit_zoo.weights.sidecar import SidecarFormat
 
 if TYPE_CHECKING:
     from vit_zoo.model_config import ModelConfig
@@ -18,7 +19,7 @@ POOLS = {"token": "cls", "avg": "mean", "map": "map", "": "none"}
 ACTS = {"gelu": "gelu", "gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu", "quickgelu": "quick_gelu", "silu": "silu"}
 
 
-def facts_of_config(config: Mapping[str, Any], *, where: object) -> dict[str, Any]:
+def facts_of_config(config: Mapping[str, Any], where: object) -> dict[str, Any]:
     """Heads, eps, activation and pooling of the architecture that it names, over which its own arguments go."""
     from vit_zoo.configs import config_of as config_of_variant
     from vit_zoo.resolving import find
@@ -52,6 +53,9 @@ def labels_of(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     """The words of the classes, where it has them in their order."""
     words = config.get("label_names")
     return tuple(words) if isinstance(words, list) and all(isinstance(word, str) for word in words) else None
+
+
+SIDECAR = SidecarFormat(facts_of_config, required_key="architecture", labels=labels_of, preprocess=of_timm)
 
 
 def config_of(config: ModelConfig) -> dict[str, Any]:

@@ -10,15 +10,34 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from vit_zoo.weights.dialects.timm import CLIP_TEXT
-from vit_zoo.weights.translate import Dialect, Need, layer, rule
+from vit_zoo.weights.dialect import Dialect, Need, layer, rule
+from vit_zoo.weights.sidecar import SidecarFormat
 
 NUMBERS = ("input_resolution", "context_length", "vocab_size")
 BLOCK = "transformer.resblocks.{i}"
+# what goes with an image tower in one file
+CLIP_TEXT = (
+    r"logit_scale", r"logit_bias", r"text\..*", r"text_model\..*", r"transformer\.(resblocks|encoder)\..*",
+    r"token_embedding\..*", r"positional_embedding", r"ln_final\..*", r"text_projection(\.weight|\.bias)?", r"attn_mask",
+    r"input_resolution|context_length|vocab_size", r"text_decoder\..*",
+)  # fmt: skip
+
+
+def facts_of_config(config: Mapping[str, Any], where: object) -> dict[str, Any]:
+    """What open_clip_config.json says: the activation, and the width of heads, 64 unless it says more."""
+    model = config.get("model_cfg", config)
+    tower = model.get("vision_cfg") if isinstance(model, Mapping) else None
+    if not isinstance(tower, Mapping) or not isinstance(tower.get("width"), int):
+        return {}
+    return {
+        "act": "quick_gelu" if model.get("quick_gelu") else "gelu",
+        "heads": tower["width"] // tower.get("head_width", 64),
+    }
+
 
 OPEN_CLIP = Dialect(
     name="open_clip",
-    telltale=("class_embedding", "conv1.weight", "ln_pre.weight"),
+    signature=("class_embedding", "conv1.weight", "ln_pre.weight"),
     rules=(
         rule("cls_token", "class_embedding", pattern="d -> 1 1 d"),
         rule("pos_embed", "positional_embedding", pattern="t d -> 1 t d"),
@@ -44,28 +63,19 @@ OPEN_CLIP = Dialect(
         Need("blocks.0.mlp.fc1.bias", "mlp_bias"),
     ),
     prefixes=("visual.", ""),
-    beside=CLIP_TEXT,
+    unwanted_outside=CLIP_TEXT,
+    sidecar=SidecarFormat(facts_of_config, file="open_clip_config.json"),
+    # open_clip's own config states it, and only as `quick_gelu`
+    write_facts=lambda spec: {"act": spec.act} if spec.act in ("gelu", "quick_gelu") else {},
     resize="open_clip",
 )
 
 OPENAI_CLIP = replace(
     OPEN_CLIP,
     name="openai-clip",
-    telltale=(*OPEN_CLIP.telltale, *NUMBERS),
+    signature=(*OPEN_CLIP.signature, *NUMBERS),
     conventions={**OPEN_CLIP.conventions, "act": "quick_gelu"},
-    loose=NUMBERS,
+    sometimes_unprefixed=NUMBERS,
     unwanted=NUMBERS,
     head_width=64,
 )
-
-
-def facts_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What open_clip_config.json says: the activation, and the width of heads, 64 unless it says more."""
-    model = config.get("model_cfg", config)
-    tower = model.get("vision_cfg") if isinstance(model, Mapping) else None
-    if not isinstance(tower, Mapping) or not isinstance(tower.get("width"), int):
-        return {}
-    return {
-        "act": "quick_gelu" if model.get("quick_gelu") else "gelu",
-        "heads": tower["width"] // tower.get("head_width", 64),
-    }

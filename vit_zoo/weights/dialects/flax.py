@@ -13,9 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.files import Stored
+from vit_zoo.weights.dialect import HEAD_BIAS, POOL_LATENT, Dialect, Need, Rule, Shapes, layer, rule
 from vit_zoo.weights.dialects.flat_patch import flat_patch
-from vit_zoo.weights.dialects.timm import HEAD_BIAS
-from vit_zoo.weights.translate import Dialect, Need, Rule, Shapes, layer, rule
 
 if TYPE_CHECKING:
     from vit_zoo.files.stored import Array
@@ -91,8 +90,9 @@ def _one(tensor: Stored, i: int) -> Array:
     return array
 
 
-def heads_told(shapes: Shapes) -> dict[str, Any]:
-    kernels = [shape for name, shape in shapes.items() if "encoderblock" in name and name.endswith("/query/kernel")]
+def head_width(query: str, shapes: Shapes) -> dict[str, Any]:
+    """The width of a head, from the first kernel d h e whose name has the regular expression `query`."""
+    kernels = [shape for name, shape in shapes.items() if re.search(query, name)]
     return {"dim_head": kernels[0][2]} if kernels and len(kernels[0]) == 3 else {}
 
 
@@ -101,13 +101,13 @@ NEEDS = (
     Need("blocks.0.attn.qkv.bias", "qkv_bias"),
     Need("blocks.0.attn.proj.bias", "proj_bias"),
     Need("blocks.0.mlp.fc1.bias", "mlp_bias"),
-    Need("attn_pool.latent", "pool", beside="attn_pool.q.weight"),
+    POOL_LATENT,
     HEAD_BIAS,
 )
 
 GOOGLE = Dialect(
     name="google",
-    telltale=(
+    signature=(
         "embedding/kernel",
         "Transformer/posembed_input/pos_embedding",
         "Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel",
@@ -126,15 +126,15 @@ GOOGLE = Dialect(
     needs=(Need("pos_embed", "pos"), *NEEDS),
     prefixes=("", "opt/target/", "params/", "optimizer/target/"),
     unwanted=(r"opt/state/.*", r"optimizer/state/.*", r"step", r"states?/.*", r"extra/.*"),
-    told=heads_told,
-    promotes=True,
+    facts_from_shapes=partial(head_width, r"encoderblock.*/query/kernel$"),
+    computes_in_float32=True,
     resize="google",
 )
 
 BIG_VISION = replace(
     GOOGLE,
     name="big_vision",
-    telltale=("embedding/kernel", "Transformer/encoderblock_0/MultiHeadDotProductAttention_0/query/kernel"),
+    signature=("embedding/kernel", "Transformer/encoderblock_0/MultiHeadDotProductAttention_0/query/kernel"),
     rules=(
         rule("pos_embed", "pos_embedding"),
         *blocks("MultiHeadDotProductAttention_0", "LayerNorm_1", "MlpBlock_0"),
@@ -146,9 +146,9 @@ BIG_VISION = replace(
         (r"^(probe$|MlpBlock_0/|MultiHeadDotProductAttention_0/|LayerNorm_0/)", r"MAPHead_0/\1"),  # of its first files
     ),
     prefixes=("", "params/img/", "params/", "opt/target/", "opt/target/img/"),
-    covers=("patches", "all"),
-    beside=(r"((params|opt/target)/)?(txt/.*|t|b)",),
-    expand=unscanned,
+    position_covers=("patches", "all"),
+    unwanted_outside=(r"((params|opt/target)/)?(txt/.*|t|b)",),
+    prepare=unscanned,
 )
 
 
@@ -161,6 +161,6 @@ NAFLEX = replace(
         rule("pos_embed", "pos_embedding", pattern="h w d -> 1 (h w) d"),
         *(r for r in BIG_VISION.rules if not r.ours.startswith(("patch_embed", "pos_embed"))),
     ),
-    sizes=lambda shapes, facts: flat_patch(shapes["embedding/kernel"][0], facts),
-    only=lambda shapes: len(shapes.get("embedding/kernel", ())) == 2,
+    pattern_sizes=lambda shapes, facts: flat_patch(shapes["embedding/kernel"][0], facts),
+    matches_shapes=lambda shapes: len(shapes.get("embedding/kernel", ())) == 2,
 )

@@ -7,19 +7,51 @@ others in memory. eps and activation are in config.json alone. The first prefix 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from vit_zoo.weights.configs.hf import facts_of_config
-from vit_zoo.weights.dialects.timm import HEAD_BIAS
-from vit_zoo.weights.translate import Dialect, Need, layer, replaced, rule
+from vit_zoo.errors import NotRepresentable
+from vit_zoo.weights.configs.hf import SIDECAR, config_of, facts_of_config, prefix_of
+from vit_zoo.weights.dialect import HEAD_BIAS, Dialect, Need, layer, replaced, rule
+
+if TYPE_CHECKING:
+    from vit_zoo.vit_spec import ViTSpec
 
 BLOCK = "encoder.layer.{i}"
 ATTENTION = tuple(f"{BLOCK}.attention.attention.{part}" for part in ("query", "key", "value"))
 
 
-def facts_of(module: Any) -> dict[str, Any]:
+def facts_from_module(module: Any) -> dict[str, Any]:
     """What a live module's own config says."""
     return facts_of_config({**module.config.to_dict(), "architectures": [type(module).__name__]}, where=type(module).__name__)
+
+
+def _head(spec: ViTSpec) -> str:
+    return "ForImageClassification" if spec.num_classes else "Model"
+
+
+def vit_class(spec: ViTSpec) -> tuple[str, str]:
+    return ("vit", f"ViT{_head(spec)}") if spec.class_token else ("ijepa", f"IJepa{_head(spec)}")
+
+
+def deit_class(spec: ViTSpec) -> tuple[str, str]:
+    return "deit", f"DeiT{_head(spec)}"
+
+
+def deit_teacher_class(spec: ViTSpec) -> tuple[str, str]:
+    return "deit", "DeiTForImageClassificationWithTeacher"
+
+
+def dinov2_class(spec: ViTSpec) -> tuple[str, str]:
+    if spec.num_classes and spec.pool != "cls+mean":
+        raise NotRepresentable(f"transformers' Dinov2 classifies by the class token and the mean, not by '{spec.pool}'")
+    if spec.registers:
+        return "dinov2_with_registers", f"Dinov2WithRegisters{_head(spec)}"
+    return "dinov2", f"Dinov2{_head(spec)}"
+
+
+def dinov3_class(spec: ViTSpec) -> tuple[str, str]:
+    return "dinov3_vit", "DINOv3ViTModel"
 
 
 IN_MEMORY = (
@@ -48,7 +80,7 @@ CLASS = Need("cls_token", "class_token")
 
 HF_VIT = Dialect(
     name="hf-vit",
-    telltale=("embeddings.patch_embeddings.projection.weight", f"{BLOCK}.layernorm_before.weight".replace("{i}", "0")),
+    signature=("embeddings.patch_embeddings.projection.weight", f"{BLOCK}.layernorm_before.weight".replace("{i}", "0")),
     rules=(
         *ENDS,
         *layer("blocks.{i}.norm1", f"{BLOCK}.layernorm_before"),
@@ -66,10 +98,13 @@ HF_VIT = Dialect(
     ),
     needs=(*NEEDS, Need("blocks.0.attn.qkv.bias", "qkv_bias")),
     prefixes=("vit.", "deit.", "ijepa.", "vit_mae.", "vit_msn.", ""),
-    outside=("classifier", "cls_classifier", "distillation_classifier"),
-    loose=("encoder.layer.",),  # as 5.23 saves ViTMSNForImageClassification
+    unprefixed=("classifier", "cls_classifier", "distillation_classifier"),
+    sometimes_unprefixed=("encoder.layer.",),  # as 5.23 saves ViTMSNForImageClassification
     unwanted=(r"embeddings\.mask_token", r"decoder\..*", r"mask_token"),
-    facts_of=facts_of,
+    facts_from_module=facts_from_module,
+    sidecar=SIDECAR,
+    write_prefix=partial(prefix_of, vit_class),
+    write_config=partial(config_of, vit_class),
     resize="hf",
 )
 
@@ -77,7 +112,7 @@ HF_VIT = Dialect(
 HF_DEIT_TEACHER = replace(
     HF_VIT,
     name="hf-deit-teacher",
-    telltale=(*HF_VIT.telltale, "embeddings.distillation_token", "cls_classifier.weight"),
+    signature=(*HF_VIT.signature, "embeddings.distillation_token", "cls_classifier.weight"),
     rules=(
         *(r for r in HF_VIT.rules if not r.ours.startswith("head")),
         rule("dist_token", "embeddings.distillation_token"),
@@ -86,22 +121,26 @@ HF_DEIT_TEACHER = replace(
     ),
     needs=(*HF_VIT.needs, CLASS),
     prefixes=("deit.", ""),
+    write_prefix=partial(prefix_of, deit_teacher_class),
+    write_config=partial(config_of, deit_teacher_class),
 )
 
 # DeiTForImageClassification reads the class token alone: its distillation token is one that only takes part, a register.
 HF_DEIT = replace(
     HF_VIT,
     name="hf-deit",
-    telltale=(*HF_VIT.telltale, "embeddings.distillation_token"),
+    signature=(*HF_VIT.signature, "embeddings.distillation_token"),
     rules=(*HF_VIT.rules, rule("reg_token", "embeddings.distillation_token")),
     conventions={"registers": 1},
     needs=(*HF_VIT.needs, CLASS),
     prefixes=("deit.", ""),
+    write_prefix=partial(prefix_of, deit_class),
+    write_config=partial(config_of, deit_class),
 )
 
 HF_DINOV2 = Dialect(
     name="hf-dinov2",
-    telltale=(
+    signature=(
         "embeddings.patch_embeddings.projection.weight",
         "encoder.layer.0.norm1.weight",
         "encoder.layer.0.layer_scale1.lambda1",
@@ -122,17 +161,21 @@ HF_DINOV2 = Dialect(
     renames=IN_MEMORY,
     needs=(*NEEDS, CLASS, Need("blocks.0.attn.qkv.bias", "qkv_bias")),
     prefixes=("", "dinov2.", "dinov2_with_registers."),
-    outside=("classifier",),
+    unprefixed=("classifier",),
     unwanted=(r"embeddings\.mask_token",),
-    facts_of=facts_of,
+    facts_from_module=facts_from_module,
+    sidecar=SIDECAR,
+    write_prefix=partial(prefix_of, dinov2_class),
+    write_config=partial(config_of, dinov2_class),
+    added={"embeddings.mask_token": lambda spec: (1, spec.dim)},
     resize="hf",
-    resize_registers="timm",
+    resize_with_registers="timm",
 )
 
 HF_DINOV2_SWIGLU = replace(
     HF_DINOV2,
     name="hf-dinov2-swiglu",
-    telltale=(*HF_DINOV2.telltale, "encoder.layer.0.mlp.weights_in.weight"),
+    signature=(*HF_DINOV2.signature, "encoder.layer.0.mlp.weights_in.weight"),
     conventions={**HF_DINOV2.conventions, "mlp": "swiglu"},
     rules=replaced(
         HF_DINOV2.rules,
@@ -144,7 +187,7 @@ HF_DINOV2_SWIGLU = replace(
 HF_DINOV2_SWIGLU_5 = replace(
     HF_DINOV2,
     name="hf-dinov2-swiglu-5",
-    telltale=(*HF_DINOV2.telltale, "encoder.layer.0.mlp.gate_proj.weight"),
+    signature=(*HF_DINOV2.signature, "encoder.layer.0.mlp.gate_proj.weight"),
     conventions={**HF_DINOV2.conventions, "mlp": "swiglu"},
     rules=replaced(
         HF_DINOV2.rules,
@@ -156,7 +199,7 @@ HF_DINOV2_SWIGLU_5 = replace(
 LAYER = "layer.{i}"
 HF_DINOV3 = Dialect(
     name="hf-dinov3",
-    telltale=("embeddings.patch_embeddings.weight", "layer.0.attention.q_proj.weight", "layer.0.layer_scale1.lambda1"),
+    signature=("embeddings.patch_embeddings.weight", "layer.0.attention.q_proj.weight", "layer.0.layer_scale1.lambda1"),
     rules=(
         rule("cls_token", "embeddings.cls_token"),
         rule("reg_token", "embeddings.register_tokens"),
@@ -179,22 +222,26 @@ HF_DINOV3 = Dialect(
     needs=(
         CLASS,
         Need("patch_embed.proj.bias", "patch_bias"),
-        Need("blocks.0.attn.q_bias", "qkv_bias", beside="blocks.0.attn.v_bias"),
-        Need("blocks.0.attn.v_bias", "qkv_bias", beside="blocks.0.attn.q_bias"),
+        Need("blocks.0.attn.q_bias", "qkv_bias", where_present="blocks.0.attn.v_bias"),
+        Need("blocks.0.attn.v_bias", "qkv_bias", where_present="blocks.0.attn.q_bias"),
         Need("blocks.0.attn.proj.bias", "proj_bias"),
         Need("blocks.0.mlp.fc1.bias", "mlp_bias"),
         HEAD_BIAS,
     ),
     prefixes=("", "dinov3_vit."),
-    outside=("classifier",),
+    unprefixed=("classifier",),
     unwanted=(r"embeddings\.mask_token", r"rope_embeddings\..*"),
-    facts_of=facts_of,
+    facts_from_module=facts_from_module,
+    sidecar=SIDECAR,
+    write_prefix=partial(prefix_of, dinov3_class),
+    write_config=partial(config_of, dinov3_class),
+    added={"embeddings.mask_token": lambda spec: (1, 1, spec.dim)},
 )
 
 HF_DINOV3_GATED = replace(
     HF_DINOV3,
     name="hf-dinov3-gated",
-    telltale=(*HF_DINOV3.telltale, "layer.0.mlp.gate_proj.weight"),
+    signature=(*HF_DINOV3.signature, "layer.0.mlp.gate_proj.weight"),
     conventions={**HF_DINOV3.conventions, "mlp": "swiglu"},
     rules=replaced(HF_DINOV3.rules, *layer("blocks.{i}.mlp.fc1", f"{LAYER}.mlp.gate_proj", f"{LAYER}.mlp.up_proj")),
 )

@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
 
+from vit_zoo.weights.configs.hf import SIDECAR, config_of, prefix_of
+from vit_zoo.weights.dialect import HEAD_BIAS, POOL_LATENT, Dialect, Need, layer, rule
+from vit_zoo.weights.dialects.clip import CLIP_TEXT
 from vit_zoo.weights.dialects.flat_patch import flat_patch
-from vit_zoo.weights.dialects.hf import facts_of
-from vit_zoo.weights.dialects.timm import CLIP_TEXT, HEAD_BIAS
-from vit_zoo.weights.translate import Dialect, Need, layer, rule
+from vit_zoo.weights.dialects.hf import facts_from_module
+
+if TYPE_CHECKING:
+    from vit_zoo.vit_spec import ViTSpec
 
 BLOCK = "encoder.layers.{i}"
 BLOCKS = (
@@ -32,9 +38,18 @@ NEEDS = (
 )
 UNWANTED = (r"embeddings\.position_ids",)
 
+
+def clip_class(spec: ViTSpec) -> tuple[str, str]:
+    return "clip_vision_model", "CLIPVisionModelWithProjection" if spec.num_classes else "CLIPVisionModel"
+
+
+def siglip_class(spec: ViTSpec) -> tuple[str, str]:
+    return "siglip_vision_model", "SiglipVisionModel"
+
+
 HF_CLIP = Dialect(
     name="hf-clip",
-    telltale=("embeddings.patch_embedding.weight", "embeddings.class_embedding", "pre_layrnorm.weight"),
+    signature=("embeddings.patch_embedding.weight", "embeddings.class_embedding", "pre_layrnorm.weight"),
     rules=(
         rule("cls_token", "embeddings.class_embedding", pattern="d -> 1 1 d"),
         POSITIONS,
@@ -47,10 +62,13 @@ HF_CLIP = Dialect(
     conventions={"pool": "cls"},
     needs=NEEDS,
     prefixes=("vision_model.", ""),
-    outside=("visual_projection", "classifier"),
+    unprefixed=("visual_projection", "classifier"),
     unwanted=UNWANTED,
-    beside=CLIP_TEXT,
-    facts_of=facts_of,
+    unwanted_outside=CLIP_TEXT,
+    facts_from_module=facts_from_module,
+    sidecar=SIDECAR,
+    write_prefix=partial(prefix_of, clip_class),
+    write_config=partial(config_of, clip_class),
     resize="hf",
 )
 
@@ -58,7 +76,7 @@ HF_CLIP = Dialect(
 HF_CLIP_CLASSIFIER = replace(
     HF_CLIP,
     name="hf-clip-classifier",
-    telltale=(*HF_CLIP.telltale, "classifier.weight"),
+    signature=(*HF_CLIP.signature, "classifier.weight"),
     rules=(*(r for r in HF_CLIP.rules if not r.ours.startswith(("fc_norm", "head"))), *layer("head", "classifier")),
     conventions={"pool": "mean", "pool_tokens": "patches"},
     needs=(*NEEDS, HEAD_BIAS),
@@ -80,7 +98,7 @@ MAP = (
 
 HF_SIGLIP = Dialect(
     name="hf-siglip",
-    telltale=("embeddings.patch_embedding.weight", "embeddings.position_embedding.weight", "post_layernorm.weight"),
+    signature=("embeddings.patch_embedding.weight", "embeddings.position_embedding.weight", "post_layernorm.weight"),
     rules=(
         POSITIONS,
         *layer("patch_embed.proj", "embeddings.patch_embedding"),
@@ -89,19 +107,22 @@ HF_SIGLIP = Dialect(
         *MAP,
     ),
     conventions={},
-    needs=(*NEEDS, Need("patch_embed.proj.bias", "patch_bias"), Need("attn_pool.latent", "pool", beside="attn_pool.q.weight")),
+    needs=(*NEEDS, Need("patch_embed.proj.bias", "patch_bias"), POOL_LATENT),
     prefixes=("vision_model.", ""),
-    outside=("classifier",),
+    unprefixed=("classifier",),
     unwanted=UNWANTED,
-    beside=CLIP_TEXT,
-    facts_of=facts_of,
+    unwanted_outside=CLIP_TEXT,
+    facts_from_module=facts_from_module,
+    sidecar=SIDECAR,
+    write_prefix=partial(prefix_of, siglip_class),
+    write_config=partial(config_of, siglip_class),
     resize="hf",
 )
 
 HF_SIGLIP_CLASSIFIER = replace(
     HF_SIGLIP,
     name="hf-siglip-classifier",
-    telltale=(*HF_SIGLIP.telltale, "classifier.weight"),
+    signature=(*HF_SIGLIP.signature, "classifier.weight"),
     rules=(*(r for r in HF_SIGLIP.rules if not r.ours.startswith("attn_pool")), *layer("head", "classifier")),
     conventions={"pool": "mean"},
     needs=(*NEEDS, Need("patch_embed.proj.bias", "patch_bias"), HEAD_BIAS),
@@ -116,6 +137,6 @@ HF_SIGLIP2_NAFLEX = replace(
         rule("patch_embed.proj.weight", "embeddings.patch_embedding.weight", pattern="d (p q c) -> d c p q"),
         *(r for r in HF_SIGLIP.rules if r.ours != "patch_embed.proj.weight"),
     ),
-    sizes=lambda shapes, facts: flat_patch(shapes["embeddings.patch_embedding.weight"][1], facts),
-    only=lambda shapes: len(shapes.get("embeddings.patch_embedding.weight", ())) == 2,
+    pattern_sizes=lambda shapes, facts: flat_patch(shapes["embeddings.patch_embedding.weight"][1], facts),
+    matches_shapes=lambda shapes: len(shapes.get("embeddings.patch_embedding.weight", ())) == 2,
 )

@@ -7,11 +7,12 @@ number. Optimizers' variables are left out.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from vit_zoo.weights.dialects.flax import IN, IN_BIAS
-from vit_zoo.weights.dialects.timm import HEAD_BIAS
-from vit_zoo.weights.translate import Dialect, Need, Shapes, layer, rule
+from vit_zoo.weights.dialect import HEAD_BIAS, Dialect, Need, layer, rule
+from vit_zoo.weights.dialects.flax import IN, IN_BIAS, head_width
+from vit_zoo.weights.sidecar import SidecarFormat
 
 BLOCK = "vi_t_encoder/encoder_layers/vi_t_encoder_block_{i}"
 
@@ -20,15 +21,22 @@ def _layer(ours: str, *theirs: str, turned: str | None = None, biases: str | Non
     return layer(ours, *theirs, weight="/vars/0", bias="/vars/1", turned=turned, biases=biases)
 
 
-def told(shapes: Shapes) -> dict[str, Any]:
-    kernels = [shape for name, shape in shapes.items() if name.endswith("mha/query_dense/vars/0")]
-    return {"dim_head": kernels[0][2]} if kernels and len(kernels[0]) == 3 else {}
+def facts_of_config(config: Mapping[str, Any], where: object) -> dict[str, Any]:
+    """What a backbone's or a task's own config.json says."""
+    inner = config.get("backbone", config)
+    inner = inner.get("config", inner) if isinstance(inner, Mapping) else {}
+    found = {
+        name: inner[theirs] for name, theirs in (("heads", "num_heads"), ("norm_eps", "layer_norm_epsilon")) if theirs in inner
+    }
+    if config.get("pooling") == "gap":
+        found["pool"] = "mean"
+    return found
 
 
 EMBEDDING = "vi_t_patching_and_embedding"
 KERAS_HUB: Dialect = Dialect(
     name="keras-hub",
-    telltale=(f"{EMBEDDING}/patch_embedding/vars/0", BLOCK.replace("{i}", "0") + "/mha/query_dense/vars/0"),
+    signature=(f"{EMBEDDING}/patch_embedding/vars/0", BLOCK.replace("{i}", "0") + "/mha/query_dense/vars/0"),
     rules=(
         rule("cls_token", f"{EMBEDDING}/vars/0"),
         rule("pos_embed", f"{EMBEDDING}/position_embedding/vars/0", pattern="t d -> 1 t d"),
@@ -51,19 +59,8 @@ KERAS_HUB: Dialect = Dialect(
     ),
     needs=(Need("pos_embed", "pos"), Need("patch_embed.proj.bias", "patch_bias"), HEAD_BIAS),
     prefixes=("layers/vi_t_backbone/layers/", "layers/vi_t_backbone/", "layers/", "_backbone/layers/"),
-    outside=("layers/dense/", "layers/output_dense/", "layers/predictions/", "layers/pre_logits/"),
+    unprefixed=("layers/dense/", "layers/output_dense/", "layers/predictions/", "layers/pre_logits/"),
     unwanted=(r"optimizer/.*", r".*/seed_generator/.*", r"(_metrics|metrics|loss)/.*", r"preprocessor/.*"),
-    told=told,
+    sidecar=SidecarFormat(facts_of_config),
+    facts_from_shapes=partial(head_width, r"mha/query_dense/vars/0$"),
 )
-
-
-def facts_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a backbone's or a task's own config.json says."""
-    inner = config.get("backbone", config)
-    inner = inner.get("config", inner) if isinstance(inner, Mapping) else {}
-    found = {
-        name: inner[theirs] for name, theirs in (("heads", "num_heads"), ("norm_eps", "layer_norm_epsilon")) if theirs in inner
-    }
-    if config.get("pooling") == "gap":
-        found["pool"] = "mean"
-    return found

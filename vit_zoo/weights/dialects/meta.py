@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import RefusedContent
 from vit_zoo.files import Stored
+from vit_zoo.weights.dialect import Need, Shapes, layer, replaced, rule
 from vit_zoo.weights.dialects.timm import CLOSING, RULES, TIMM
-from vit_zoo.weights.translate import Need, layer, replaced, rule
 
 if TYPE_CHECKING:
     from vit_zoo.files.stored import Array
@@ -31,40 +31,44 @@ HEADS = (
 DEIT3 = replace(
     TIMM,
     name="deit3",
-    telltale=("patch_embed.proj.weight", "blocks.0.gamma_1", "blocks.0.attn.qkv.weight", "pos_embed"),
+    signature=("patch_embed.proj.weight", "blocks.0.gamma_1", "blocks.0.attn.qkv.weight", "pos_embed"),
     rules=replaced(RULES, rule(f"{BLOCK}.ls1.gamma", f"{BLOCK}.gamma_1"), rule(f"{BLOCK}.ls2.gamma", f"{BLOCK}.gamma_2")),
     needs=(*TIMM.needs, *CLOSING, Need("cls_token", "class_token")),
-    covers=("patches",),
+    position_covers=("patches",),
     resize="hf",
 )
 
 MAE = replace(
     TIMM,
     name="mae",
-    telltale=("patch_embed.proj.weight", "decoder_embed.weight", "blocks.0.attn.qkv.weight"),
+    signature=("patch_embed.proj.weight", "decoder_embed.weight", "blocks.0.attn.qkv.weight"),
     needs=(*TIMM.needs, *CLOSING, Need("cls_token", "class_token")),
     unwanted=(r"mask_token", r"decoder_.*"),
+    sidecar=None,
     resize="hf",
 )
 
 DINOV2 = replace(
     TIMM,
     name="dinov2",
-    telltale=("patch_embed.proj.weight", "mask_token", "blocks.0.ls1.gamma", "blocks.0.attn.qkv.weight"),
+    signature=("patch_embed.proj.weight", "mask_token", "blocks.0.ls1.gamma", "blocks.0.attn.qkv.weight"),
     rules=replaced(RULES, rule("reg_token", "register_tokens")),
     conventions={**TIMM.conventions, "pool": "cls", "mlp": "plain"},
-    covers=("all", "class"),
+    position_covers=("all", "class"),
     renames=((r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),),  # training files cut the blocks into chunks
     needs=(*TIMM.needs, *CLOSING, Need("cls_token", "class_token")),
     unwanted=HEADS,
+    sidecar=None,
+    added={"mask_token": lambda spec: (1, spec.dim)},
+    write_config=None,
     resize="dinov2",
-    resize_registers="timm",
+    resize_with_registers="timm",
 )
 
 DINOV2_SWIGLU = replace(
     DINOV2,
     name="dinov2-swiglu",
-    telltale=(*DINOV2.telltale, "blocks.0.mlp.w12.weight"),
+    signature=(*DINOV2.signature, "blocks.0.mlp.w12.weight"),
     conventions={**DINOV2.conventions, "mlp": "swiglu"},
     rules=replaced(DINOV2.rules, *layer(f"{BLOCK}.mlp.fc1", f"{BLOCK}.mlp.w12"), *layer(f"{BLOCK}.mlp.fc2", f"{BLOCK}.mlp.w3")),
 )
@@ -92,15 +96,15 @@ def _product(bias: Stored, mask: Stored, name: str) -> Array:
     return bias.array()
 
 
-def periods_told(shapes: Any) -> dict[str, Any]:
-    """Rotation has a period for every fourth of a head's width."""
+def head_width(shapes: Shapes) -> dict[str, Any]:
+    """The width of a head: rotation has a period for every fourth of it."""
     return {"dim_head": 4 * shapes["rope_embed.periods"][0]} if "rope_embed.periods" in shapes else {}
 
 
 DINOV3 = replace(
     DINOV2,
     name="dinov3",
-    telltale=("patch_embed.proj.weight", "storage_tokens", "blocks.0.attn.qkv.weight"),
+    signature=("patch_embed.proj.weight", "storage_tokens", "blocks.0.attn.qkv.weight"),
     rules=replaced(
         tuple(rule_ for rule_ in RULES if rule_.ours != f"{BLOCK}.attn.qkv.bias"),
         rule("reg_token", "storage_tokens"),
@@ -110,14 +114,14 @@ DINOV3 = replace(
     conventions={"norm_eps": 1e-5, "act": "gelu", "pool": "cls", "pos": "rope", "mlp": "plain"},
     needs=(*CLOSING, Need("cls_token", "class_token")),
     unwanted=(*HEADS, r"rope_embed\.periods", r"blocks\.\d+\.attn\.qkv\.bias_mask"),
-    expand=masked,
-    told=periods_told,
+    prepare=masked,
+    facts_from_shapes=head_width,
 )
 
 DINOV3_SWIGLU = replace(
     DINOV3,
     name="dinov3-swiglu",
-    telltale=(*DINOV3.telltale, "blocks.0.mlp.w1.weight"),
+    signature=(*DINOV3.signature, "blocks.0.mlp.w1.weight"),
     conventions={**DINOV3.conventions, "mlp": "swiglu"},
     rules=replaced(
         DINOV3.rules,

@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from vit_zoo.errors import NotRepresentable
-from vit_zoo.weights.translate import Dialect, Need, Rule, layer
+from vit_zoo.weights.configs.timm import POOLS, SIDECAR, config_of
+from vit_zoo.weights.dialect import HEAD_BIAS, POOL_LATENT, Dialect, Need, Rule, layer
+from vit_zoo.weights.dialects.clip import CLIP_TEXT
 
 SINGLE = (
     "cls_token", "dist_token", "reg_token", "pos_embed", "attn_pool.latent", "blocks.{i}.attn.q_bias", "blocks.{i}.attn.v_bias",
@@ -29,10 +31,9 @@ ACTS = {
     ("QuickGELU", ""): "quick_gelu",
     ("SiLU", ""): "silu",
 }
-POOLS = {"token": "cls", "avg": "mean", "map": "map", "": "none"}
 
 
-def facts_of(module: Any) -> dict[str, Any]:
+def facts_from_module(module: Any) -> dict[str, Any]:
     """What timm's live module tells: heads, image size, eps, activation, pooling, and what it leaves out on purpose."""
     block = module.blocks[0]
     if getattr(block.mlp, "gate_last", False):
@@ -66,38 +67,34 @@ def pool_of(module: Any, *, include_prefix: bool) -> tuple[str, str]:
     return pool, "patches" if pool in ("mean", "map") and not include_prefix else "all"
 
 
-# what goes with an image tower in one file
-CLIP_TEXT = (
-    r"logit_scale", r"logit_bias", r"text\..*", r"text_model\..*", r"transformer\.(resblocks|encoder)\..*",
-    r"token_embedding\..*", r"positional_embedding", r"ln_final\..*", r"text_projection(\.weight|\.bias)?", r"attn_mask",
-    r"input_resolution|context_length|vocab_size", r"text_decoder\..*",
-)  # fmt: skip
 ALWAYS = (
-    Need("dist_token", "dist_token", beside="head_dist.weight"),
-    Need("attn_pool.latent", "pool", beside="attn_pool.q.weight"),
+    Need("dist_token", "dist_token", where_present="head_dist.weight"),
+    POOL_LATENT,
 )
-HEAD_BIAS = Need("head.bias", "head_bias", beside="head.weight")
 CLOSING = (Need("patch_embed.proj.bias", "patch_bias"), HEAD_BIAS)
 RULES = (*(Rule(name, (name,)) for name in SINGLE), *(r for name in LAYERS for r in layer(name, name)))
 
 # Norms around the patch projection are vit-pytorch's, stored under our names: no library fixes their eps and GELU.
 VITZOO = Dialect(
     name="vitzoo",
-    telltale=("patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "patch_embed.pre_norm.weight"),
+    signature=("patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "patch_embed.pre_norm.weight"),
     rules=RULES,
     conventions={},
-    covers=("patches", "all", "class"),
+    position_covers=("patches", "all", "class"),
     needs=(Need("pos_embed", "pos"), *CLOSING, *ALWAYS),
+    sidecar=SIDECAR,
 )
 
 TIMM = Dialect(
     name="timm",
-    telltale=("patch_embed.proj.weight", "blocks.0.attn.qkv.weight"),
+    signature=("patch_embed.proj.weight", "blocks.0.attn.qkv.weight"),
     rules=RULES,
     conventions={"norm_eps": 1e-6, "act": "gelu"},
-    needs=(Need("pos_embed", "pos"), Need("patch_embed.proj.bias", "patch_bias", instead="norm_pre.weight"), HEAD_BIAS, *ALWAYS),
+    needs=(Need("pos_embed", "pos"), Need("patch_embed.proj.bias", "patch_bias", unless="norm_pre.weight"), HEAD_BIAS, *ALWAYS),
     prefixes=("", "visual.trunk.", "trunk."),  # as open_clip wraps it
-    covers=("patches", "all"),
-    beside=(r"visual\.head\..*", *CLIP_TEXT),
-    facts_of=facts_of,
+    position_covers=("patches", "all"),
+    unwanted_outside=(r"visual\.head\..*", *CLIP_TEXT),
+    facts_from_module=facts_from_module,
+    sidecar=SIDECAR,
+    write_config=config_of,
 )

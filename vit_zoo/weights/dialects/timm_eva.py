@@ -11,8 +11,9 @@ from typing import Any
 
 from vit_zoo.errors import NotRepresentable
 from vit_zoo.positions import THETA
+from vit_zoo.weights.configs.timm import SIDECAR
+from vit_zoo.weights.dialect import Dialect, Need, layer, rule
 from vit_zoo.weights.dialects.timm import CLOSING, act_of, pool_of
-from vit_zoo.weights.translate import Dialect, Need, layer, rule
 
 ROPE = {
     "temperature": THETA,
@@ -25,7 +26,7 @@ ROPE = {
 }
 
 
-def facts_of(module: Any) -> dict[str, Any]:
+def facts_from_module(module: Any) -> dict[str, Any]:
     """What the live module tells: heads, image size, eps, activation, pooling."""
     block = module.blocks[0]
     odd = [name for name, value in ROPE.items() if getattr(module.rope, name, "absent") != value]
@@ -64,17 +65,18 @@ RULES = (
 
 TIMM_EVA = Dialect(
     name="timm-eva",
-    telltale=("patch_embed.proj.weight", "reg_token", "blocks.0.gamma_1", "blocks.0.mlp.fc1.weight"),
+    signature=("patch_embed.proj.weight", "reg_token", "blocks.0.gamma_1", "blocks.0.mlp.fc1.weight"),
     rules=(*RULES, *layer(f"{BLOCK}.mlp.fc1", f"{BLOCK}.mlp.fc1")),
     conventions={"norm_eps": 1e-5, "act": "gelu", "pos": "rope"},
     needs=(Need("cls_token", "class_token"), *CLOSING),
-    facts_of=facts_of,
+    facts_from_module=facts_from_module,
+    sidecar=SIDECAR,
 )
 
 TIMM_EVA_SWIGLU = replace(
     TIMM_EVA,
     name="timm-eva-swiglu",
-    telltale=("patch_embed.proj.weight", "reg_token", "blocks.0.gamma_1", "blocks.0.mlp.fc1_g.weight"),
+    signature=("patch_embed.proj.weight", "reg_token", "blocks.0.gamma_1", "blocks.0.mlp.fc1_g.weight"),
     rules=(
         *RULES,
         rule(f"{BLOCK}.mlp.fc1.weight", f"{BLOCK}.mlp.fc1_g.weight", f"{BLOCK}.mlp.fc1_x.weight"),

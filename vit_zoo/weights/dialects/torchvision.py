@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from vit_zoo.weights.translate import Dialect, Need, layer, rule
+from vit_zoo.weights.dialect import HEAD_BIAS, Dialect, Need, layer, rule
 
 BLOCK = "encoder.layers.encoder_layer_{i}"
 
 
-def facts_of(module: Any) -> dict[str, Any]:
+def facts_from_module(module: Any) -> dict[str, Any]:
     """What torchvision's live module tells: heads, image size and eps."""
     block = module.encoder.layers[0]
     return {"heads": block.num_heads, "image_size": module.image_size, "norm_eps": block.ln_1.eps}
@@ -17,7 +17,7 @@ def facts_of(module: Any) -> dict[str, Any]:
 
 TORCHVISION = Dialect(
     name="torchvision",
-    telltale=("conv_proj.weight", "encoder.layers.encoder_layer_0.self_attention.in_proj_weight"),
+    signature=("conv_proj.weight", "encoder.layers.encoder_layer_0.self_attention.in_proj_weight"),
     rules=(
         rule("cls_token", "class_token"),
         rule("pos_embed", "encoder.pos_embedding"),
@@ -42,8 +42,8 @@ TORCHVISION = Dialect(
         Need("patch_embed.proj.bias", "patch_bias"),
         Need("blocks.0.attn.qkv.bias", "qkv_bias"),
         Need("blocks.0.attn.proj.bias", "proj_bias"),
-        Need("head.bias", "head_bias", beside="head.weight"),
+        HEAD_BIAS,
     ),
-    facts_of=facts_of,
+    facts_from_module=facts_from_module,
     resize="torchvision",
 )

@@ -11,17 +11,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import RefusedContent
+from vit_zoo.weights.dialect import HEAD_BIAS, Dialect, Need, Rule, Shapes, layer, replaced, rule
 from vit_zoo.weights.dialects.flat_patch import flat_patch
-from vit_zoo.weights.translate import Dialect, Need, Rule, Shapes, layer, replaced, rule
+
+if TYPE_CHECKING:
+    from vit_zoo.vit_spec import ViTSpec
 
 PATCHES = ("to_patch_embedding.2.weight", "to_patch_embedding.1.weight", "patch_to_embedding.weight")
 ATTENTION, FEED_FORWARD = "transformer.layers.{i}.0", "transformer.layers.{i}.1"
 
 
-def sizes(shapes: Shapes, facts: Mapping[str, Any]) -> dict[str, int]:
+def pattern_sizes(shapes: Shapes, facts: Mapping[str, Any]) -> dict[str, int]:
     """Patch and channels: the file holds their product; a square patch of three channels unless the facts say more."""
     kernel = next((name for name in PATCHES if len(shapes.get(name, (0,))) > 1), PATCHES[0])  # one axis: a norm's
     if len(shapes.get(kernel, ())) != 2:
@@ -29,7 +32,7 @@ def sizes(shapes: Shapes, facts: Mapping[str, Any]) -> dict[str, int]:
     return flat_patch(shapes[kernel][1], facts)
 
 
-def facts_of(module: Any) -> dict[str, Any]:
+def facts_from_module(module: Any) -> dict[str, Any]:
     """What the live module tells: heads, eps, pooling, the patch, and, where its positions are fixed, the image."""
     attention = module.transformer.layers[0][0]
     patch = module.patch_size
@@ -45,6 +48,11 @@ def facts_of(module: Any) -> dict[str, Any]:
         columns = len(module.pos_embedding) // len(firsts)
         facts["image_size"] = (len(firsts) * patch[0], columns * patch[1])
     return facts
+
+
+def patch_facts(spec: ViTSpec) -> dict[str, Any]:
+    """The patch and the channels, whose product is all that a file holds."""
+    return {"patch_size": spec.patch_size, "channels": spec.channels}
 
 
 BODY = (
@@ -64,7 +72,7 @@ NORMS = (Need("patch_embed.pre_norm.weight", "patch_norms"), Need("patch_embed.p
 
 VIT_PYTORCH = Dialect(
     name="vit-pytorch",
-    telltale=("to_patch_embedding.2.weight", "transformer.layers.0.0.to_qkv.weight", "transformer.norm.weight"),
+    signature=("to_patch_embedding.2.weight", "transformer.layers.0.0.to_qkv.weight", "transformer.norm.weight"),
     rules=(
         rule("cls_token", "cls_token", pattern="a d -> 1 a d"),
         rule("pos_embed", "pos_embedding", pattern="t d -> 1 t d"),
@@ -74,16 +82,18 @@ VIT_PYTORCH = Dialect(
         *layer("head", "mlp_head"),
     ),
     conventions={"norm_eps": 1e-5, "act": "gelu"},
-    sizes=sizes,
+    pattern_sizes=pattern_sizes,
     needs=(
         *NORMS,
         Need("cls_token", "class_token"),  # empty, but there, where the patches are averaged
         Need("pos_embed", "pos"),
         Need("patch_embed.proj.bias", "patch_bias"),
-        Need("blocks.0.attn.proj.bias", "proj_bias", beside="blocks.0.attn.proj.weight"),
-        Need("head.bias", "head_bias", beside="head.weight"),
+        Need("blocks.0.attn.proj.bias", "proj_bias", where_present="blocks.0.attn.proj.weight"),
+        HEAD_BIAS,
     ),
-    facts_of=facts_of,
+    facts_from_module=facts_from_module,
+    write_facts=patch_facts,
+    added={"cls_token": lambda spec: (0, spec.dim)},  # it is there, and empty, where the model has none
 )
 
 
@@ -101,8 +111,10 @@ VIT_PYTORCH_1_15 = replace(
     name="vit-pytorch-1.15",
     rules=replaced(VIT_PYTORCH.rules, *TOKENS),
     conventions={**VIT_PYTORCH.conventions, "pool_tokens": "all"},
-    only=before_1_17,
-    facts_of=None,
+    matches_shapes=before_1_17,
+    facts_from_module=None,
+    write_facts=lambda spec: {**patch_facts(spec), "pool": spec.pool},
+    added={},
 )
 
 
@@ -112,7 +124,7 @@ def generation(name: str, patch: tuple[Rule, ...], telltale: str, attention: str
     return replace(
         VIT_PYTORCH_1_15,
         name=name,
-        telltale=(telltale, f"transformer.layers.0.0.{attention}.to_qkv.weight", "mlp_head.1.weight"),
+        signature=(telltale, f"transformer.layers.0.0.{attention}.to_qkv.weight", "mlp_head.1.weight"),
         rules=(
             *TOKENS,
             *patch,
@@ -127,7 +139,7 @@ def generation(name: str, patch: tuple[Rule, ...], telltale: str, attention: str
         ),
         conventions={**VIT_PYTORCH_1_15.conventions, "pool": "cls"},
         needs=needs,
-        only=lambda shapes: True,
+        matches_shapes=lambda shapes: True,
     )
 
 
@@ -151,7 +163,7 @@ VIT_PYTORCH_0_6 = generation(
 
 SIMPLE_VIT = Dialect(
     name="vit-pytorch-simple",
-    telltale=("to_patch_embedding.2.weight", "transformer.layers.0.0.to_out.weight", "transformer.norm.weight"),
+    signature=("to_patch_embedding.2.weight", "transformer.layers.0.0.to_out.weight", "transformer.norm.weight"),
     rules=(
         rule("reg_token", "register_tokens", pattern="r d -> 1 r d"),
         *BODY,
@@ -160,7 +172,8 @@ SIMPLE_VIT = Dialect(
         *layer("head", "linear_head"),
     ),
     conventions={"norm_eps": 1e-5, "act": "gelu", "pos": "sincos_moco"},
-    sizes=sizes,
-    needs=(Need("patch_embed.proj.bias", "patch_bias"), Need("head.bias", "head_bias", beside="head.weight")),
-    facts_of=facts_of,
+    pattern_sizes=pattern_sizes,
+    needs=(Need("patch_embed.proj.bias", "patch_bias"), HEAD_BIAS),
+    facts_from_module=facts_from_module,
+    write_facts=patch_facts,
 )

@@ -1,0 +1,66 @@
+"""Detection of the weight dialect of a set of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vit_zoo.errors import RefusedContent
+from vit_zoo.files import Stored
+from vit_zoo.weights.dialect import Dialect, Shapes
+from vit_zoo.weights.dialects import DIALECTS
+from vit_zoo.weights.keys import Opened, open_keys
+from vit_zoo.weights.translate import mismatch
+
+MAX_UNKNOWN = 0.5  # the share of keys that may be unknown in a file that is taken for a damaged one of a dialect
+
+
+def detect(tensors: Mapping[str, Stored], *, where: object) -> Dialect:
+    """The dialect of a set of tensors; of a damaged one, that which it is most like. Raises RefusedContent if none of ours."""
+    match = next((dialect for dialect in DIALECTS if _matches(dialect, tensors)), None)
+    if match is not None and not _unknown(match, tensors):
+        return match
+    likeness = {dialect.name: _likeness(dialect, tensors) for dialect in DIALECTS}
+    likely = max(DIALECTS, key=lambda dialect: likeness[dialect.name])
+    if match is not None and likeness[likely.name][0] <= likeness[match.name][0]:
+        return match
+    unknown = _unknown(likely, tensors)
+    if len(unknown) < len(tensors) * MAX_UNKNOWN:
+        opened, shapes = _opened(likely, tensors)
+        lacking = [opened.key_for(name) for name in likely.signature if name not in shapes]
+        if not lacking:
+            return likely
+        cause = f"has no tensor {lacking[0]!r}, by which a {likely.name} ViT is known"
+        raise RefusedContent(cause, where=where, details=mismatch(missing=lacking, unexpected=unknown))
+    if match is not None:
+        return match
+    first = f", first {next(iter(tensors))!r}" if tensors else ""
+    names = ", ".join(dialect.name for dialect in DIALECTS)
+    raise RefusedContent(f"{len(tensors)} tensors{first}: not a ViT of a known dialect ({names})", where=where)
+
+
+def _matches(dialect: Dialect, tensors: Mapping[str, Stored]) -> bool:
+    if not any(key.endswith(dialect.signature[0]) for key in tensors):  # most dialects are out at once
+        return False
+    _, shapes = _opened(dialect, tensors)
+    return all(name in shapes for name in dialect.signature) and dialect.matches_shapes(shapes)
+
+
+def _unknown(dialect: Dialect, tensors: Mapping[str, Stored]) -> list[str]:
+    opened, _ = _opened(dialect, tensors)
+    return opened.unknown()
+
+
+def _likeness(dialect: Dialect, tensors: Mapping[str, Stored]) -> tuple[int, int, int]:
+    """How similar a damaged file is to a dialect: fewest unknown keys, then lacking signature keys, then lacking tensors."""
+    opened, shapes = _opened(dialect, tensors)
+    other = 0 if dialect.matches_shapes(shapes) else len(opened.names) + len(opened.outside)
+    lacking = sum(name not in shapes for name in dialect.signature)
+    single = {theirs for rule in dialect.rules for theirs in rule.theirs if "{i}" not in theirs}
+    return -len(opened.unknown()) - other, -lacking, -len(single - set(shapes))
+
+
+def _opened(dialect: Dialect, tensors: Mapping[str, Stored]) -> tuple[Opened, Shapes]:
+    """The keys, and the shapes of the model's tensors by the dialect's names."""
+    prepared = dialect.prepare(dict(tensors))
+    opened = open_keys(dialect, prepared)
+    return opened, {name: prepared[key].shape for key, name in opened.names.items()}
