@@ -91,6 +91,11 @@ def _report(arguments: list[str], error: VitzooError, *, kind: str | None = None
     if len(line) > MAX_LINE:  # the cause stands at the end
         line = f"{line[: MAX_LINE // 2]}...{line[-MAX_LINE // 2 :]}"
     click.echo(f"vitzoo: error: {line}", err=True)
+    if error.details and {"-v", "--verbose"} & set(arguments):
+        from vit_zoo.weights.translate import mismatch_lines
+
+        for line in mismatch_lines(error.details):
+            click.echo(line, err=True)
     if "--json" in arguments:
         message = error.message if error.where is None else f"{error.where}: {error.message}"
         document = {"code": error.code, "kind": kind or error.kind, "message": message, "hint": error.hint}
