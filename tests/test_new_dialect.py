@@ -73,7 +73,7 @@ def model():
     model = vit_zoo.create("vit_b16", image_size=16, patch_size=8, num_classes=2, **sizes, norm_eps=1e-3, act="quick_gelu")
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += torch.randn(parameter.shape) * 0.1
+            parameter.add_(torch.randn(parameter.shape), alpha=0.1)
     return model.eval()
 
 
