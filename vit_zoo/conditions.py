@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vit_zoo.errors import InputError
+from vit_zoo.errors import InputError, did_you_mean
 
 Row = Mapping[str, Any]
 Holds = Callable[[Row], bool]
@@ -138,8 +138,6 @@ class Parser:
             raise self.unexpected("a field")
         name = self.tokens.pop(0)
         if name.text not in self.fields:
-            from vit_zoo.vit_spec import did_you_mean
-
             near = did_you_mean(name.text, list(self.fields))
             raise InputError(f"where: unknown field '{name.text[:48]}' at character {name.at}{near}")
         return name.text

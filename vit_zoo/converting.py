@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vit_zoo.errors import FORCE, CannotWrite, InputError, RefusedContent
+from vit_zoo.errors import FORCE, CannotWrite, InputError, RefusedContent, did_you_mean
 from vit_zoo.files import Staged, Stored, digest_of, write_safetensors, write_text
 from vit_zoo.files.atomic import check_folder, check_target, made_folder
 from vit_zoo.files.checkpoints import read_checkpoint
 from vit_zoo.live import check_content, filled, write_model
 from vit_zoo.model_config import ModelConfig
 from vit_zoo.sources import Checkpoint
-from vit_zoo.vit_spec import did_you_mean
 
 if TYPE_CHECKING:
     from vit_zoo.weights.write import Fit

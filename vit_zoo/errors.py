@@ -6,6 +6,7 @@ Raise them where the facts are; the command line prints them once, at the edge.
 from __future__ import annotations
 
 import copy
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,12 @@ class Option:
 
 
 FORCE = Option("force")
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """Return "; nearest: a, b" with up to three known names similar to `name`, or "" if none is similar."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    return f"; nearest: {', '.join(near)}" if near else ""
 
 
 class VitzooError(Exception):

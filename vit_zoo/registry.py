@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.configs import config_of, row_fields, row_of
-from vit_zoo.errors import InputError
+from vit_zoo.errors import InputError, did_you_mean
 from vit_zoo.resolving import find, owner_of
 from vit_zoo.zoo_files import Family, Variant, checked_name, read_variant, read_zoo_file
 from vit_zoo.zoo_folders import KNOWN, add_folder, families, forget_folder, variants
@@ -51,8 +51,6 @@ def sort_names(names: Sequence[str], field: str) -> list[str]:
     """Names by a field of `row_of`, the smallest first, or the largest with `-field`; equal ones stay in order."""
     key = field.removeprefix("-")
     if key not in row_fields():
-        from vit_zoo.vit_spec import did_you_mean
-
         raise InputError(f"sort: unknown field '{key[:48]}'{did_you_mean(key, row_fields())}")
     values = {name: row_of(variants()[name])[key] for name in names}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vit_zoo.aliases import Alias, ambiguous, read_aliases
-from vit_zoo.errors import InputError
+from vit_zoo.errors import InputError, did_you_mean
 from vit_zoo.names import parts_of, variant_of
 from vit_zoo.tags import Tag, read_tags
 from vit_zoo.zoo_files import NAME, Variant
@@ -22,8 +22,6 @@ class Named:
 
 
 def _unknown(name: str, hint: str | None) -> InputError:
-    from vit_zoo.vit_spec import did_you_mean
-
     near = did_you_mean(name[:200], list(variants())) or did_you_mean(name[:200], list(read_aliases(zoo().folders)[0]))
     return InputError(f"no variant '{name[:96]}'{near}", hint=hint)
 
@@ -94,8 +92,6 @@ def find(name: str) -> Named:
         raise _unknown(name, "see `vitzoo list`")
     known = tags_of(named.variant.name)
     if tag not in known:
-        from vit_zoo.vit_spec import did_you_mean
-
         near = did_you_mean(tag, list(known))
         hint = f"see `vitzoo show {named.variant.name}`" if known else "it has no published weights that we know of"
         raise InputError(f"no tag '{tag[:96]}' of '{named.variant.name}'{near}", hint=hint)

@@ -6,14 +6,13 @@ that have one belong to single families, and the default says that the thing is 
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from vit_zoo.errors import InputError
+from vit_zoo.errors import InputError, did_you_mean
 
 MAX_PARAMS = 10_000_000_000  # ViT-22B is the only published ViT above it; a slip of a zero is far more likely
 
@@ -275,12 +274,6 @@ def article_spec(*, num_classes: int, pool: str, heads: int, dim_head: int, dim:
             "head_bias": True, "drop_path": 0.0,
         }
     )  # fmt: skip
-
-
-def did_you_mean(name: str, known: list[str]) -> str:
-    """`; nearest: a, b` for a name that is close to known ones, else nothing."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    return f"; nearest: {', '.join(near)}" if near else ""
 
 
 def faults_of(error: ValidationError, known: list[str]) -> Iterator[str]:

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
+from vit_zoo.errors import did_you_mean
 from vit_zoo.preprocess import Mean, Side
-from vit_zoo.vit_spec import ViTSpec, did_you_mean
+from vit_zoo.vit_spec import ViTSpec
 from vit_zoo.zoo_files import NAME, SIZE, read_toml
 
 Name = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vit_zoo.cli.voice import Voice
+from vit_zoo.errors import did_you_mean
 
 if TYPE_CHECKING:
     from vit_zoo.formats.format import Format
@@ -35,7 +36,7 @@ def _facts(context: click.Context, parameter: click.Parameter, values: tuple[str
             raise click.BadParameter(f"'{name}' is set twice")
         found[name] = _value(text)
     if found:
-        from vit_zoo.vit_spec import ViTSpec, did_you_mean
+        from vit_zoo.vit_spec import ViTSpec
 
         fields = [*ViTSpec.model_fields, *OF_THE_FILE]
         for name in found:
