@@ -14,15 +14,15 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from vit_zoo.errors import InputError
+from vit_zoo.ops import Module, Ops, Rows, Tensor
 from vit_zoo.vit_spec import ViTSpec
 
-Rows = tuple[int, int] | None  # those that ask; None: all
-Maps = list[Any] | None  # where attention weights are collected
+Maps = list[Tensor] | None  # where attention weights are collected
 MAP = ".map"  # after the name of an output that holds tokens: its patches in their places
 CLASSES = frozenset({"logits", "probabilities"})
 
 
-def read_rows(spec: ViTSpec) -> tuple[int, int]:
+def read_rows(spec: ViTSpec) -> Rows:
     """The rows that pool 'cls' looks at: the class token, and the distillation token where there is one."""
     return 0, 1 + int(spec.dist_token)
 
@@ -46,7 +46,7 @@ def checked_outputs(spec: ViTSpec, outputs: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(outputs)) or (spec.output,)
 
 
-def patch_embedding(m: Any, image: Any, spec: ViTSpec, op: Any) -> Any:
+def patch_embedding(m: Module, image: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
     """The image as a sequence of projected patches (section 3.1, equation 1)."""
     x = op.patches(image, spec.patch_size)  # b (h w) (c p q)
     if spec.patch_norms:
@@ -55,7 +55,7 @@ def patch_embedding(m: Any, image: Any, spec: ViTSpec, op: Any) -> Any:
     return op.norm(m.post_norm, x, spec.norm_eps) if spec.patch_norms else x
 
 
-def tokens(m: Any, image: Any, spec: ViTSpec, op: Any) -> Any:
+def tokens(m: Module, image: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
     """Class and distillation token, registers and patches, with their positions: b t d."""
     x = op.run(patch_embedding, m.patch_embed, image, spec)
     first = [m.cls_token] if spec.class_token else []
@@ -77,7 +77,7 @@ def tokens(m: Any, image: Any, spec: ViTSpec, op: Any) -> Any:
     return op.norm(m.norm_pre, x, spec.norm_eps) if spec.pre_norm else x
 
 
-def attention(m: Any, x: Any, spec: ViTSpec, op: Any, rows: Rows, maps: Maps, rope: Any) -> Any:
+def attention(m: Module, x: Tensor, spec: ViTSpec, op: Ops, rows: Rows | None, maps: Maps, rope: Any) -> Tensor:
     """Multi-head self-attention; only `rows` ask, all tokens answer. `maps` collects the attention weights.
 
     `rope`, cosines and sines, turns the queries and keys of patches by their place; `rows` are never patches.
@@ -94,7 +94,7 @@ def attention(m: Any, x: Any, spec: ViTSpec, op: Any, rows: Rows, maps: Maps, ro
     return op.dropout(op.linear(m.proj, x), spec.dropout) if spec.attn_out else x
 
 
-def mlp(m: Any, x: Any, spec: ViTSpec, op: Any) -> Any:
+def mlp(m: Module, x: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
     x = op.linear(m.fc1, x)
     if spec.mlp == "swiglu":
         gate, x = op.halves(x)
@@ -104,7 +104,7 @@ def mlp(m: Any, x: Any, spec: ViTSpec, op: Any) -> Any:
     return op.dropout(op.linear(m.fc2, op.dropout(x, spec.dropout)), spec.dropout)
 
 
-def block(m: Any, x: Any, spec: ViTSpec, op: Any, rows: Rows, maps: Maps, rope: Any) -> Any:
+def block(m: Module, x: Tensor, spec: ViTSpec, op: Ops, rows: Rows | None, maps: Maps, rope: Any) -> Tensor:
     """Pre-norm encoder block (equations 2 and 3) on all tokens, or its result for `rows` alone."""
     y = op.run(attention, m.attn, op.norm(m.norm1, x, spec.norm_eps), spec, rows, maps, rope)
     x = x if rows is None else op.rows(x, *rows)
@@ -113,7 +113,7 @@ def block(m: Any, x: Any, spec: ViTSpec, op: Any, rows: Rows, maps: Maps, rope: 
     return op.add(x, op.drop_path(op.mul(y, op.weight(m.ls2.gamma)) if spec.layer_scale else y, m))
 
 
-def attention_pool(m: Any, x: Any, spec: ViTSpec, op: Any) -> Any:
+def attention_pool(m: Module, x: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
     """A learned query attends to the tokens, then an MLP (Zhai et al., 2022): b 1 d."""
     q = op.heads(op.linear(m.q, op.weight(m.latent)), spec.heads)
     k, v = op.kv(m.kv, x, spec.heads)
@@ -122,7 +122,7 @@ def attention_pool(m: Any, x: Any, spec: ViTSpec, op: Any) -> Any:
     return op.add(x, op.linear(m.mlp.fc2, op.act(y, spec.act)))
 
 
-def pool(m: Any, x: Any, spec: ViTSpec, op: Any) -> list[Any]:
+def pool(m: Module, x: Tensor, spec: ViTSpec, op: Ops) -> list[Tensor]:
     """What each head sees of the image: b d, as often as there are heads."""
     found = [op.squeeze(op.rows(x, i, i + 1)) for i in range(*read_rows(spec))] if "cls" in spec.pool else []
     if spec.pool != "cls":
@@ -160,7 +160,7 @@ def unread(spec: ViTSpec, outputs: Collection[str]) -> tuple[str, ...]:
     return (*parts, *(f"blocks.{i}." for i in range(blocks_read(spec, outputs), spec.depth)))
 
 
-def vit(m: Any, image: Any, spec: ViTSpec, op: Any, outputs: Collection[str]) -> dict[str, Any]:
+def vit(m: Module, image: Tensor, spec: ViTSpec, op: Ops, outputs: Collection[str]) -> dict[str, Tensor]:
     """The named outputs for a normalised image, b c H W.
 
     `logits` b k · `probabilities` b k, their softmax · `pooler_output` b d, what the head sees (two heads: the mean) ·
@@ -169,12 +169,12 @@ def vit(m: Any, image: Any, spec: ViTSpec, op: Any, outputs: Collection[str]) ->
     """
     last, names = spec.depth - 1, whole(outputs)
     every_row = {"last_hidden_state", f"block.{last}", f"attn.{last}"} & names
-    found: dict[str, Any] = {}
+    found: dict[str, Tensor] = {}
     x = tokens(m, image, spec, op)
     rope = (op.table(m.rope_cos, x), op.table(m.rope_sin, x)) if spec.pos == "rope" else None
     for i in range(blocks_read(spec, names)):
         alone = i == last and spec.pool == "cls" and not every_row and op.prunes(m.blocks[i])
-        maps: list[Any] | None = [] if f"attn.{i}" in names else None
+        maps: Maps = [] if f"attn.{i}" in names else None
         x = op.run(block, m.blocks[i], x, spec, read_rows(spec) if alone else None, maps, rope)
         if f"block.{i}" in names:
             found[f"block.{i}"] = x

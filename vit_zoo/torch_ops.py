@@ -6,12 +6,15 @@ Submodules are called, never bypassed, so that hooks, adapters and fine-tuning s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from vit_zoo.ops import Ops
 
 ACTS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -30,11 +33,11 @@ class TorchOps:
         """A part of the forward: through the module that stands for it, so that its hooks fire."""
         return m(*args)
 
-    def weight(self, w: Tensor) -> Tensor:
-        return w
+    def weight(self, m: Tensor) -> Tensor:
+        return m
 
-    def table(self, w: Tensor, x: Tensor) -> Tensor:
-        return w.to(x.dtype)
+    def table(self, m: Tensor, x: Tensor) -> Tensor:
+        return m.to(x.dtype)
 
     def patches(self, image: Tensor, size: tuple[int, int]) -> Tensor:
         return rearrange(image, "b c (h p) (w q) -> b (h w) (c p q)", p=size[0], q=size[1])
@@ -166,8 +169,8 @@ class Float64Ops(TorchOps):
         x, spec, *rest = args
         return function(m, x, spec, self, *rest)
 
-    def weight(self, w: Tensor) -> Tensor:
-        return w.double()
+    def weight(self, m: Tensor) -> Tensor:
+        return m.double()
 
     def linear(self, m: Any, x: Tensor) -> Tensor:
         bias = None if m.bias is None else m.bias.double()
@@ -181,3 +184,6 @@ class Float64Ops(TorchOps):
 
 
 EVAL, TRAIN = TorchOps(), TrainingOps()
+
+if TYPE_CHECKING:
+    _complete: type[Ops] = TorchOps  # fails to type-check when an operation is missing or differs

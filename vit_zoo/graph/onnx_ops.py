@@ -10,10 +10,13 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vit_zoo.files import Stored
 from vit_zoo.graph.values import BATCH, FLOAT, Heads, Node, Scope, Shape, Side, Value, Weight, plus
+
+if TYPE_CHECKING:
+    from vit_zoo.ops import Ops
 
 END = 2**63 - 1  # of any axis
 SIGMOID = {"quick_gelu": 1.702, "silu": 1.0}  # x sigmoid(scale x)
@@ -389,3 +392,7 @@ class OnnxOps:
             yield
         finally:
             self._where.pop()
+
+
+if TYPE_CHECKING:
+    _complete: type[Ops] = OnnxOps  # fails to type-check when an operation is missing or differs
