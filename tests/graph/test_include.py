@@ -38,7 +38,7 @@ def _model(**preprocess):
 
 def _session(how, form):
     """The preprocessing alone."""
-    op = prepare.OnnxOps({}, form.opset)
+    op = prepare.GraphBuilder({}, form.opset)
     given = prepare.prepared(op, how, form, "pixel_values")
     made = Value("pixel_values", ("batch", len(how.mean), *how.size))
     return ort.InferenceSession(_proto(op, given, {made.name: made}, form.opset).SerializeToString())
@@ -134,14 +134,14 @@ def test_planted_faults_of_preprocessing(folder, monkeypatch, include):
     cubic, order, offset = prepare.CUBIC, prepare._vertical_first, prepare._offset
     plants = [
         ("CUBIC", -0.75),
-        ("_offset", lambda op, scaled, size: op._node("Add", offset(op, scaled, size), op._ints(1, 0))),
-        ("_scaled", lambda op, given, how: op._ints(53, 79)),
+        ("_offset", lambda op, scaled, size: op.node("Add", offset(op, scaled, size), op.ints(1, 0))),
+        ("_scaled", lambda op, given, how: op.ints(53, 79)),
     ]
     if include == "preprocess-exact":
         plants += [
-            ("_vertical_first", lambda op, given, scaled: op._node("Not", order(op, given, scaled))),
+            ("_vertical_first", lambda op, given, scaled: op.node("Not", order(op, given, scaled))),
             ("UNIT", 2.0**-7),
-            ("_levels", lambda op, x: op._node("Mul", x, op._double(prepare.UNIT))),
+            ("_levels", lambda op, x: op.node("Mul", x, op.double(prepare.UNIT))),
         ]
     for name, planted in plants:
         with monkeypatch.context() as patch:

@@ -10,6 +10,7 @@ from vit_zoo import forward, positions
 from vit_zoo.errors import CheckFailed
 from vit_zoo.files import Stored
 from vit_zoo.files.stored import ONNX_TYPES
+from vit_zoo.graph.builder import GraphBuilder
 from vit_zoo.graph.form import COMPUTED, Form
 from vit_zoo.graph.free_grid import FreeGrid
 from vit_zoo.graph.half_ops import HalfOps, halved
@@ -57,7 +58,7 @@ def build(
     given = image if form.include is None else prepared(op, preprocess, form, INPUT)
     found = forward.vit(Scope(), image, spec, op, names)
     _check_accounting(op, spec, names)
-    results = {name: op._full(value) for name, value in found.items()}
+    results = {name: op.unflatten(value) for name, value in found.items()}
     proto = _proto(op, given, _named(op, results), form.opset)
     return Graph(proto, op.weights, op.tensors, names)
 
@@ -94,27 +95,27 @@ def operations(
     return kind(ops)(tensors, form.opset, image=image, grid=grid, **more)
 
 
-def _check_accounting(op: OnnxOps, spec: ViTSpec, outputs: tuple[str, ...]) -> None:
+def _check_accounting(graph: GraphBuilder, spec: ViTSpec, outputs: tuple[str, ...]) -> None:
     """Every tensor is used whole, once; only what lies behind the last output may stay out."""
-    used = dict.fromkeys(op.tensors, 0)
-    for weight in op.weights.values():
+    used = dict.fromkeys(graph.tensors, 0)
+    for weight in graph.weights.values():
         used[weight.key] += weight.stop - weight.start
     spare = forward.unread(spec, outputs)
-    for key, stored in op.tensors.items():
+    for key, stored in graph.tensors.items():
         if used[key] != stored.nbytes and not (used[key] == 0 and key.startswith(spare)):
             raise CheckFailed(f"the graph uses {used[key]:,} of the {stored.nbytes:,} bytes of {key!r}")
 
 
-def _named(op: OnnxOps, results: dict[str, Value]) -> dict[str, Value]:
+def _named(graph: GraphBuilder, results: dict[str, Value]) -> dict[str, Value]:
     """Let the nodes that make the results write them under the names of the outputs."""
     rename: dict[str, str] = {}
-    made = {output for node in op.nodes for output in node.outputs}
+    made = {output for node in graph.nodes for output in node.outputs}
     for name, value in results.items():
         if value.name in rename or value.name not in made:
-            op.nodes.append(Node("Identity", (value.name,), (name,), f"output/{name}", {}))
+            graph.nodes.append(Node("Identity", (value.name,), (name,), f"output/{name}", {}))
         else:
             rename[value.name] = name
-    op.nodes = [
+    graph.nodes = [
         Node(
             node.op,
             tuple(rename.get(x, x) for x in node.inputs),
@@ -122,36 +123,35 @@ def _named(op: OnnxOps, results: dict[str, Value]) -> dict[str, Value]:
             node.name,
             node.attributes,
         )
-        for node in op.nodes
+        for node in graph.nodes
     ]
     return {name: Value(name, value.shape) for name, value in results.items()}
 
 
-def _proto(op: OnnxOps, image: Value, results: dict[str, Value], opset: int) -> onnx.ModelProto:
+def _proto(graph: GraphBuilder, image: Value, results: dict[str, Value], opset: int) -> onnx.ModelProto:
     from onnx import TensorProto, checker, helper, numpy_helper
 
     def info(value: Value, type_: int = TensorProto.FLOAT) -> Any:
         return helper.make_tensor_value_info(value.name, type_, list(value.shape))
 
-    types = {"i": "INT64", "f": "FLOAT", "d": "DOUBLE", "u": "UINT8", "b": "INT8"}
-    nodes = [helper.make_node(n.op, n.inputs, n.outputs, n.name, **n.attributes) for n in op.nodes]
+    nodes = [helper.make_node(n.op, n.inputs, n.outputs, n.name, **n.attributes) for n in graph.nodes]
     constants = [
-        helper.make_tensor(name, TensorProto.DataType.Value(types[kind]), [len(values)] if vector else [], values)
-        for (kind, values, vector), name in op.constants.items()
+        helper.make_tensor(name, type_, [len(values)] if vector else [], values)
+        for (type_, values, vector), name in graph.constants.items()
     ]
-    constants += [numpy_helper.from_array(table, name) for name, table in op.tables.items()]
+    constants += [numpy_helper.from_array(table, name) for name, table in graph.tables.items()]
     given = info(image, TensorProto.UINT8 if image.name == IMAGE else TensorProto.FLOAT)
-    graph = helper.make_graph(nodes, "vit", [given], [info(value) for value in results.values()], constants)
-    made = {output for node in op.nodes for output in node.outputs}  # under other names where they are results
-    graph.value_info.extend(info(Value(name, shape)) for name, shape in op.shapes.items() if name in made)
+    body = helper.make_graph(nodes, "vit", [given], [info(value) for value in results.values()], constants)
+    made = {output for node in graph.nodes for output in node.outputs}  # under other names where they are results
+    body.value_info.extend(info(Value(name, shape)) for name, shape in graph.shapes.items() if name in made)
     opsets = [helper.make_opsetid("", opset)]
-    model = helper.make_model_gen_version(graph, opset_imports=opsets, producer_name="vitzoo")
+    model = helper.make_model_gen_version(body, opset_imports=opsets, producer_name="vitzoo")
     model.ir_version = helper.find_min_ir_version_for(opsets)
     # The full check needs no bytes of weights: here they are inputs of their type and shape.
     skeleton = type(model)()
     skeleton.CopyFrom(model)
     skeleton.graph.input.extend(
-        helper.make_tensor_value_info(name, ONNX_TYPES[op.tensors[w.key].dtype], w.shape) for name, w in op.weights.items()
+        helper.make_tensor_value_info(name, ONNX_TYPES[graph.tensors[w.key].dtype], w.shape) for name, w in graph.weights.items()
     )
     checker.check_model(skeleton, full_check=True)
     return model

@@ -28,20 +28,20 @@ def halved(tensors: Mapping[str, Stored], dtype: str) -> dict[str, Stored]:
 class HalfOps(OnnxOps):
     """Products in float16."""
 
-    def _product(self, m: Scope, x: str, start: int, stop: int, bias: str | None) -> str:
-        weight = self._initializer(f"{m.path}.weight", start, stop, matrix=True)
+    def product(self, m: Scope, x: str, start: int, stop: int, bias: str | None) -> str:
+        weight = self.initializer(f"{m.path}.weight", start, stop, matrix=True)
         names = [self._half(x), weight, *([self._half(bias)] if bias else [])]
-        return self._float32(self._node("Gemm", *names, transB=1))
+        return self._float32(self.node("Gemm", *names, transB=1))
 
-    def _matmul(self, x: str, y: str) -> str:
-        return self._float32(self._node("MatMul", self._half(x), self._half(y)))
+    def matmul(self, x: str, y: str) -> str:
+        return self._float32(self.node("MatMul", self._half(x), self._half(y)))
 
-    def _attention(self, q: str, k: str, v: str, heads: int) -> str:
+    def fused_attention(self, q: str, k: str, v: str, heads: int) -> str:
         halves = (self._half(x) for x in (q, k, v))
-        return self._float32(self._node("Attention", *halves, q_num_heads=heads, kv_num_heads=heads, softmax_precision=FLOAT))
+        return self._float32(self.node("Attention", *halves, q_num_heads=heads, kv_num_heads=heads, softmax_precision=FLOAT))
 
     def _half(self, x: str) -> str:
-        return self._node("Cast", x, to=HALF)
+        return self.node("Cast", x, to=HALF)
 
     def _float32(self, x: str) -> str:
-        return self._node("Cast", x, to=FLOAT)
+        return self.node("Cast", x, to=FLOAT)

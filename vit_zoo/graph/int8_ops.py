@@ -153,45 +153,44 @@ class Int8Ops(OnnxOps):
         joined = m.path in self.layers and self.kind != "int8-weights"  # then the biases are one, the layer's own
         return super().qkv(m, x, heads, rows, None if joined else biases)
 
-    def _product(self, m: Scope, x: str, start: int, stop: int, bias: str | None) -> str:
+    def product(self, m: Scope, x: str, start: int, stop: int, bias: str | None) -> str:
         layer = self.layers.get(m.path)
         if layer is None:
-            return super()._product(m, x, start, stop, bias)
-        weight = self._initializer(f"{m.path}.weight", start, stop, matrix=True)
-        scale = self._initializer(f"{m.path}.weight_scale", start, stop)
+            return super().product(m, x, start, stop, bias)
+        weight = self.initializer(f"{m.path}.weight", start, stop, matrix=True)
+        scale = self.initializer(f"{m.path}.weight_scale", start, stop)
         added = [] if bias is None else [bias]
         if self.kind == "int8-weights":
-            floats = self._node("Mul", self._node("Cast", weight, to=FLOAT), scale)
-            return self._node("Gemm", x, floats, *added, transB=1)
+            floats = self.node("Mul", self.node("Cast", weight, to=FLOAT), scale)
+            return self.node("Gemm", x, floats, *added, transB=1)
         if self.kind == "int8-dynamic":
             integers, step, zero = self._rounded(m.path, layer, x)
-            weight = self._node("Transpose", weight, perm=[1, 0])  # folded when the file is loaded
-            sums = self._node("Cast", self._node("MatMulInteger", integers, weight, zero), to=FLOAT)
-            found = self._node("Mul", sums, self._node("Mul", step, scale))
-            return self._node("Add", found, *added) if added else found
+            weight = self.node("Transpose", weight, perm=[1, 0])  # folded when the file is loaded
+            sums = self.node("Cast", self.node("MatMulInteger", integers, weight, zero), to=FLOAT)
+            found = self.node("Mul", sums, self.node("Mul", step, scale))
+            return self.node("Add", found, *added) if added else found
         (x,) = self._rounded(m.path, layer, x)
         # Without zero points onnxruntime makes no integer product. They are this layer's own, since its option
         # session.x64quantprecision, which makes weights unsigned, replaces them layer by layer.
-        zeros = self._initializer(f"{m.path}.weight_zero", start, stop)
-        return self._node("Gemm", x, self._node("DequantizeLinear", weight, scale, zeros, axis=0), *added, transB=1)
+        zeros = self.initializer(f"{m.path}.weight_zero", start, stop)
+        return self.node("Gemm", x, self.node("DequantizeLinear", weight, scale, zeros, axis=0), *added, transB=1)
 
     def _rounded(self, path: str, layer: Layer, x: str) -> tuple[str, ...]:
         """A layer's input: dequantised integers, or integers with their step and zero; once for queries, keys and values."""
         if (path, x) not in self._inputs:
             if self.kind == "int8-dynamic":
-                names = self._new("DynamicQuantizeLinear", 3)
-                self._emit("DynamicQuantizeLinear", (x,), names)
+                names = self.results("DynamicQuantizeLinear", 3, x)
             else:
-                step, zero = self._float(layer.scale), self._byte(layer.zero)
-                names = (self._node("DequantizeLinear", self._node("QuantizeLinear", x, step, zero), step, zero),)
+                step, zero = self.float_(layer.scale), self.byte(layer.zero)
+                names = (self.node("DequantizeLinear", self.node("QuantizeLinear", x, step, zero), step, zero),)
             self._inputs[path, x] = names
         return self._inputs[path, x]
 
-    def _bias(self, m: Scope, start: int, stop: int) -> str | None:
+    def bias(self, m: Scope, start: int, stop: int) -> str | None:
         if m.path not in self.layers or self.kind != "int8-static" or f"{m.path}.bias" not in self.tensors:
-            return super()._bias(m, start, stop)
-        bias, scale = (self._initializer(f"{m.path}.{name}", start, stop) for name in ("bias", "bias_scale"))
-        return self._node("DequantizeLinear", bias, scale, axis=0)
+            return super().bias(m, start, stop)
+        bias, scale = (self.initializer(f"{m.path}.{name}", start, stop) for name in ("bias", "bias_scale"))
+        return self.node("DequantizeLinear", bias, scale, axis=0)
 
 
 def values_of(stored: Stored) -> Array:

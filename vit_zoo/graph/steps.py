@@ -9,6 +9,7 @@ from vit_zoo.files import Stored
 from vit_zoo.graph.build import input_of, operations
 from vit_zoo.graph.form import Form
 from vit_zoo.graph.values import Heads, Scope
+from vit_zoo.ops import Ops
 from vit_zoo.vit_spec import ViTSpec
 
 NO_STEPS = ("run", "weight", "table", "dropout", "drop_path", "prunes")  # operations of `forward.py` that compute nothing here
@@ -28,8 +29,7 @@ def recorded(ops: type[Any], *, pruned: bool) -> type[Any]:
             finally:
                 self.depth -= 1
             if self.depth == 0:
-                where = getattr(self, "_where", None)
-                self.steps.append((name, args[0], where[-1] if where else "vit", result))
+                self.steps.append((name, args[0], getattr(self, "place", "vit"), result))
             return result
 
         return method
@@ -37,7 +37,7 @@ def recorded(ops: type[Any], *, pruned: bool) -> type[Any]:
     def prunes(self: Any, m: Any) -> bool:
         return pruned
 
-    names = [n for n in dir(ops) if not n.startswith("_") and callable(getattr(ops, n)) and n not in NO_STEPS]
+    names = [name for name in vars(Ops) if not name.startswith("_") and name not in NO_STEPS]
     return type(f"Recorded{ops.__name__}", (ops,), {"depth": 0, "prunes": prunes, **{n: noting(n) for n in names}})
 
 
@@ -58,7 +58,7 @@ def steps_of(spec: ViTSpec, form: Form, *, pruned: bool = True) -> list[tuple[st
     found = forward.vit(Scope(), image, spec, op, form.outputs)
     renamed: dict[str, str] = {}
     for name, value in found.items():
-        renamed.setdefault(op._full(value).name, name)
+        renamed.setdefault(op.unflatten(value).name, name)
     listed = []
     seen: dict[str, int] = {}
     for name, first, where, result in op.steps:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-FLOAT, INT64, HALF, DOUBLE = 1, 7, 10, 11  # onnx.TensorProto.DataType
+FLOAT, UINT8, INT64, HALF, DOUBLE = 1, 2, 7, 10, 11  # onnx.TensorProto.DataType
 BATCH = "batch"
 PATCHES = "patches"  # how many there are, where only the image tells
 Side = int | str  # a length, or the name of one that is known when the graph runs
