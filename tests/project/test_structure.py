@@ -19,8 +19,8 @@ PACKAGE = Path(vit_zoo.__file__).parent
 ROOMS = (
     "errors", "recipes", "vit_spec", "files", "preprocess", "model_config", "zoo_files", "zoo_folders", "names", "aliases",
     "tags", "labels", "conditions", "zoo_schema", "resolving", "configs", "registry", "positions", "ops", "outputs",
-    "forward", "torch_ops", "model", "article", "graph", "weights", "formats", "parity", "hub", "locator", "sources", "live", "quantising", "converting",
-    "against", "asked", "artifacts", "citations", "publishing", "line", "use", "cli",
+    "forward", "torch_ops", "model", "article", "graph", "weights", "formats", "parity", "hub", "locator", "sources", "live",
+    "quantising", "converting", "against", "asked", "artifacts", "citations", "publishing", "line", "use", "cli",
 )  # fmt: skip
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
