@@ -12,9 +12,9 @@ from vit_zoo.errors import CheckFailed, InputError, NotRepresentable, OtherWeigh
 from vit_zoo.files import write_text
 from vit_zoo.formats import describe, open_artifact
 from vit_zoo.formats.artifact import report_path
-from vit_zoo.forward import unread
 from vit_zoo.live import Live, filled, find_weights
 from vit_zoo.locator import ExportedFile, parse_locator
+from vit_zoo.outputs import unused_weights
 from vit_zoo.parity.report import Effort, ParityReport, checked_effort, read_report
 from vit_zoo.parity.running import FIXABLE
 from vit_zoo.quantising.pictures import read_pictures
@@ -101,7 +101,7 @@ def held_by(about: Description) -> dict[str, Stored]:
         check_companion(about)
     except OtherWeights as error:
         raise CheckFailed(error.message, where=about.path) from None
-    return weights_in(about.path, spec.shapes(), unread(spec, about.export.get("outputs", ())))
+    return weights_in(about.path, spec.shapes(), unused_weights(spec, about.export.get("outputs", ())))
 
 
 def reference_of(against: ModelLike, facts: Mapping[str, Any], about: Description | None = None) -> Reference:

@@ -156,9 +156,9 @@ def write_onnx_file(
 def write_program(
     source: Checkpoint, target: Path, live: Live, format_: str, outputs: Sequence[str], effort: Effort | None
 ) -> Export:
-    from vit_zoo import forward
+    from vit_zoo.outputs import checked_outputs
 
-    names = forward.checked_outputs(source.config.spec, outputs)
+    names = checked_outputs(source.config.spec, outputs)
     details = {**_details(effort), "outputs": list(names), "weights_sha256": source.digest or digest_of(source.tensors)}
     write = FORMATS[format_].write
     assert write is not None

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from vit_zoo.errors import InputError, Option
 from vit_zoo.formats import FORMATS
-from vit_zoo.forward import checked_outputs
 from vit_zoo.graph.form import COMPUTED, INCLUDES, OPSET, Form, Include, Precision
+from vit_zoo.outputs import checked_outputs
 from vit_zoo.parity.report import Effort, checked_effort
 from vit_zoo.quantising.rounding import Rounding, rounding_of
 from vit_zoo.recipes import recipe_named

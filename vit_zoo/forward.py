@@ -10,40 +10,24 @@ p q patch
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from typing import Any
+from collections.abc import Collection
+from dataclasses import dataclass
 
-from vit_zoo.errors import InputError
-from vit_zoo.ops import Module, Ops, Rows, Tensor
+from vit_zoo.ops import Module, Ops, Rope, Rows, Tensor
+from vit_zoo.outputs import MAP, output_plan, pooled_rows
 from vit_zoo.vit_spec import ViTSpec
 
-Maps = list[Tensor] | None  # where attention weights are collected
-MAP = ".map"  # after the name of an output that holds tokens: its patches in their places
-CLASSES = frozenset({"logits", "probabilities"})
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionContext:
+    """What attention needs besides its tokens."""
+
+    query_rows: Rows | None = None  # tokens that queries are made for, never patches; None: all tokens
+    rope: Rope | None = None  # of `rope_tables`
+    weights: list[Tensor] | None = None  # takes the attention weights, b n t t, where they are an output
 
 
-def read_rows(spec: ViTSpec) -> Rows:
-    """The rows that pool 'cls' looks at: the class token, and the distillation token where there is one."""
-    return 0, 1 + int(spec.dist_token)
-
-
-def output_names(spec: ViTSpec) -> list[str]:
-    """Every output that `vit` can give for this spec."""
-    names = ["logits", "probabilities"] if spec.num_classes else []
-    names += ["pooler_output"] if spec.pool != "none" else []
-    tokens = ["last_hidden_state", *(f"block.{i}" for i in range(spec.depth))]
-    return [*names, *tokens, *(f"{name}{MAP}" for name in tokens), *(f"attn.{i}" for i in range(spec.depth))]
-
-
-def checked_outputs(spec: ViTSpec, outputs: Iterable[str]) -> tuple[str, ...]:
-    """The outputs asked for, once each, or the model's own. Raises InputError for one that it does not have."""
-    known = output_names(spec)
-    for name in outputs:
-        if name not in known:
-            raise InputError(
-                f"no output '{name}'; there are {', '.join(n for n in known if '.' not in n)}, block.N, attn.N, block.N.map"
-            )
-    return tuple(dict.fromkeys(outputs)) or (spec.output,)
+TOKENS_ONLY = AttentionContext()
 
 
 def patch_embedding(m: Module, image: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
@@ -77,19 +61,22 @@ def tokens(m: Module, image: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
     return op.norm(m.norm_pre, x, spec.norm_eps) if spec.pre_norm else x
 
 
-def attention(m: Module, x: Tensor, spec: ViTSpec, op: Ops, rows: Rows | None, maps: Maps, rope: Any) -> Tensor:
-    """Multi-head self-attention; only `rows` ask, all tokens answer. `maps` collects the attention weights.
+def rope_tables(m: Module, x: Tensor, spec: ViTSpec, op: Ops) -> Rope | None:
+    """What rotates the queries and keys of every block: cosines and sines of each token's angles, t 1 e/2."""
+    return (op.table(m.rope_cos, x), op.table(m.rope_sin, x)) if spec.pos == "rope" else None
 
-    `rope`, cosines and sines, turns the queries and keys of patches by their place; `rows` are never patches.
-    """
+
+def attention(m: Module, x: Tensor, spec: ViTSpec, op: Ops, context: AttentionContext = TOKENS_ONLY) -> Tensor:
+    """Multi-head self-attention (appendix A); keys and values are made for all tokens."""
+    rows = context.query_rows
     biases = (m.q_bias, m.v_bias) if spec.qkv_bias == "qv" else None
     q, k, v = op.qkv(m.qkv, x, spec.heads, rows, biases)  # b n t e
     if spec.qk_norm:
         q, k = op.norm(m.q_norm, q, spec.norm_eps), op.norm(m.k_norm, k, spec.norm_eps)
     if spec.pos == "rope":
-        q, k = q if rows else op.rotate(q, *rope), op.rotate(k, *rope)
-    if maps is not None:
-        maps.append(op.attention_weights(q, k))  # b n t t
+        q, k = q if rows else op.rotate(q, context.rope), op.rotate(k, context.rope)
+    if context.weights is not None:
+        context.weights.append(op.attention_weights(q, k))  # b n t t
     x = op.attend(q, k, v, spec.dropout)  # b t (n e)
     return op.dropout(op.linear(m.proj, x), spec.dropout) if spec.attn_out else x
 
@@ -104,13 +91,20 @@ def mlp(m: Module, x: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
     return op.dropout(op.linear(m.fc2, op.dropout(x, spec.dropout)), spec.dropout)
 
 
-def block(m: Module, x: Tensor, spec: ViTSpec, op: Ops, rows: Rows | None, maps: Maps, rope: Any) -> Tensor:
-    """Pre-norm encoder block (equations 2 and 3) on all tokens, or its result for `rows` alone."""
-    y = op.run(attention, m.attn, op.norm(m.norm1, x, spec.norm_eps), spec, rows, maps, rope)
-    x = x if rows is None else op.rows(x, *rows)
-    x = op.add(x, op.drop_path(op.mul(y, op.weight(m.ls1.gamma)) if spec.layer_scale else y, m))
+def residual(m: Module, x: Tensor, y: Tensor, scale: Module | None, op: Ops) -> Tensor:
+    """x + y. The branch y is multiplied by LayerScale's vector, where there is one, and dropped at random while training."""
+    y = y if scale is None else op.mul(y, op.weight(scale.gamma))
+    return op.add(x, op.drop_path(y, m))
+
+
+def block(m: Module, x: Tensor, spec: ViTSpec, op: Ops, context: AttentionContext = TOKENS_ONLY) -> Tensor:
+    """Pre-norm encoder block (equations 2 and 3): b t d, of the query rows alone."""
+    ls1, ls2 = (m.ls1, m.ls2) if spec.layer_scale else (None, None)
+    y = op.run(attention, m.attn, op.norm(m.norm1, x, spec.norm_eps), spec, context)
+    x = x if context.query_rows is None else op.rows(x, *context.query_rows)
+    x = residual(m, x, y, ls1, op)
     y = op.run(mlp, m.mlp, op.norm(m.norm2, x, spec.norm_eps), spec)
-    return op.add(x, op.drop_path(op.mul(y, op.weight(m.ls2.gamma)) if spec.layer_scale else y, m))
+    return residual(m, x, y, ls2, op)
 
 
 def attention_pool(m: Module, x: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
@@ -124,7 +118,7 @@ def attention_pool(m: Module, x: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
 
 def pool(m: Module, x: Tensor, spec: ViTSpec, op: Ops) -> list[Tensor]:
     """What each head sees of the image: b d, as often as there are heads."""
-    found = [op.squeeze(op.rows(x, i, i + 1)) for i in range(*read_rows(spec))] if "cls" in spec.pool else []
+    found = [op.squeeze(op.rows(x, i, i + 1)) for i in range(*pooled_rows(spec))] if "cls" in spec.pool else []
     if spec.pool != "cls":
         if spec.pool_tokens == "patches" and spec.prefix_tokens:
             x = op.rows(x, spec.prefix_tokens, None)
@@ -137,64 +131,42 @@ def pool(m: Module, x: Tensor, spec: ViTSpec, op: Ops) -> list[Tensor]:
     return found
 
 
-def whole(outputs: Collection[str]) -> set[str]:
-    """The outputs, those of which patches are asked for as a whole."""
-    return {name.removesuffix(MAP) for name in outputs}
-
-
-def blocks_read(spec: ViTSpec, outputs: Collection[str]) -> int:
-    """How many blocks the outputs need."""
-    names = whole(outputs)
-    inner = [name for name in names if "." in name]
-    return spec.depth if len(inner) < len(names) else 1 + max(int(name.split(".")[1]) for name in inner)
-
-
-def unread(spec: ViTSpec, outputs: Collection[str]) -> tuple[str, ...]:
-    """Prefixes of the weights behind the last of these outputs: the only ones that may stay unused."""
-    names = whole(outputs)
-    parts = [] if CLASSES & names else ["head.", "head_dist."]
-    if not {*CLASSES, "pooler_output"} & names:
-        parts += ["attn_pool.", "fc_norm.", "pre_logits."]
-    if not {*CLASSES, "pooler_output", "last_hidden_state"} & names:
-        parts += ["norm."]
-    return (*parts, *(f"blocks.{i}." for i in range(blocks_read(spec, outputs), spec.depth)))
+def logits(m: Module, pooled: list[Tensor], spec: ViTSpec, op: Ops) -> Tensor:
+    """One linear layer for each pooled vector; the mean of both where there are two: b k."""
+    heads = [m.head, m.head_dist] if spec.dist_token else [m.head]
+    return op.average([op.linear(head, x) for head, x in zip(heads, pooled, strict=True)])
 
 
 def vit(m: Module, image: Tensor, spec: ViTSpec, op: Ops, outputs: Collection[str]) -> dict[str, Tensor]:
-    """The named outputs for a normalised image, b c H W.
-
-    `logits` b k · `probabilities` b k, their softmax · `pooler_output` b d, what the head sees (two heads: the mean) ·
-    `last_hidden_state` b t d, after the final norm where that comes before pooling · `block.N` b t d, after block N, no
-    norm · `attn.N` b n t t, the weights after softmax · `block.N.map` and `last_hidden_state.map` b d h w, their patches.
-    """
-    last, names = spec.depth - 1, whole(outputs)
-    every_row = {"last_hidden_state", f"block.{last}", f"attn.{last}"} & names
-    found: dict[str, Tensor] = {}
+    """The outputs of these names (`outputs.output_names` lists them with their shapes) for a normalised image, b c H W."""
+    plan = output_plan(spec, outputs)
+    values: dict[str, Tensor] = {}
     x = tokens(m, image, spec, op)
-    rope = (op.table(m.rope_cos, x), op.table(m.rope_sin, x)) if spec.pos == "rope" else None
-    for i in range(blocks_read(spec, names)):
-        alone = i == last and spec.pool == "cls" and not every_row and op.prunes(m.blocks[i])
-        maps: Maps = [] if f"attn.{i}" in names else None
-        x = op.run(block, m.blocks[i], x, spec, read_rows(spec) if alone else None, maps, rope)
-        if f"block.{i}" in names:
-            found[f"block.{i}"] = x
-        if maps:
-            found[f"attn.{i}"] = maps[0]
-    if spec.final_norm == "before_pool" and blocks_read(spec, names) == spec.depth:
+    rope = rope_tables(m, x, spec, op)
+    for i in range(plan.blocks):
+        pruned = plan.last_rows is not None and i == spec.depth - 1 and op.prunes(m.blocks[i])
+        context = AttentionContext(
+            query_rows=plan.last_rows if pruned else None, rope=rope, weights=[] if f"attn.{i}" in plan.values else None
+        )
+        x = op.run(block, m.blocks[i], x, spec, context)
+        if f"block.{i}" in plan.values:
+            values[f"block.{i}"] = x
+        if context.weights:
+            values[f"attn.{i}"] = context.weights[0]
+    if spec.final_norm == "before_pool" and plan.blocks == spec.depth:
         x = op.norm(m.norm, x, spec.norm_eps)
-    if "last_hidden_state" in names:
-        found["last_hidden_state"] = x
-    if {*CLASSES, "pooler_output"} & set(outputs):
+    if "last_hidden_state" in plan.values:
+        values["last_hidden_state"] = x
+    if plan.pooled:
         pooled = pool(m, x, spec, op)
         if "pooler_output" in outputs:
-            found["pooler_output"] = op.average(pooled)
-        if CLASSES & set(outputs):
-            heads = [m.head, m.head_dist] if spec.dist_token else [m.head]
-            found["logits"] = op.average([op.linear(head, x) for head, x in zip(heads, pooled, strict=True)])
+            values["pooler_output"] = op.average(pooled)
+        if plan.logits:
+            values["logits"] = logits(m, pooled, spec, op)
         if "probabilities" in outputs:
-            found["probabilities"] = op.probabilities(found["logits"])
+            values["probabilities"] = op.probabilities(values["logits"])
     for name in outputs:
         if name.endswith(MAP):
-            patches = op.rows(found[name.removesuffix(MAP)], spec.prefix_tokens, None)
-            found[name] = op.map(patches, spec.grid)
-    return {name: found[name] for name in outputs}
+            patches = op.rows(values[name.removesuffix(MAP)], spec.prefix_tokens, None)
+            values[name] = op.map(patches, spec.grid)
+    return {name: values[name] for name in outputs}

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vit_zoo import forward, positions
 from vit_zoo.errors import InputError
 from vit_zoo.model_config import ModelConfig
+from vit_zoo.outputs import output_names
 from vit_zoo.torch_ops import EVAL, TRAIN, TorchOps
 from vit_zoo.vit_spec import ViTSpec, article_spec
 
@@ -50,7 +51,10 @@ class PatchProjection(nn.Module):
 
 
 class Part(nn.Module):
-    """A part of the forward as a module: calls its function in `forward.py` on itself, so that hooks see it."""
+    """A part of the forward as a module, so that hooks see its calls.
+
+    `function`, from `forward.py`, is called as a method: its `m` is this module. Without `spec` it is the model's own.
+    """
 
     function: Callable[..., Any]
 
@@ -62,8 +66,14 @@ class Part(nn.Module):
     def op(self) -> TorchOps:
         return TRAIN if self.training else EVAL
 
+    def forward(self, x: Tensor, spec: ViTSpec | None = None, *context: Any) -> Tensor:
+        y: Tensor = self.function(x, spec or self.spec, self.op, *context)
+        return y
+
 
 class PatchEmbedding(Part):
+    function = forward.patch_embedding
+
     def __init__(self, spec: ViTSpec) -> None:
         super().__init__(spec)
         if spec.patch_norms:
@@ -72,11 +82,10 @@ class PatchEmbedding(Part):
         if spec.patch_norms:
             self.post_norm = LayerNorm(spec.dim, spec.norm_eps)
 
-    def forward(self, image: Tensor, spec: ViTSpec | None = None) -> Tensor:
-        return forward.patch_embedding(self, image, spec or self.spec, self.op)  # type: ignore[no-any-return]
-
 
 class SelfAttention(Part):
+    function = forward.attention
+
     def __init__(self, spec: ViTSpec) -> None:
         super().__init__(spec)
         inner = spec.heads * spec.dim_head
@@ -90,25 +99,14 @@ class SelfAttention(Part):
         if spec.attn_out:
             self.proj = Linear(inner, spec.dim, bias=spec.proj_bias)
 
-    def forward(
-        self,
-        x: Tensor,
-        spec: ViTSpec | None = None,
-        rows: tuple[int, int] | None = None,
-        maps: list[Any] | None = None,
-        rope: tuple[Tensor, Tensor] | None = None,
-    ) -> Tensor:
-        return forward.attention(self, x, spec or self.spec, self.op, rows, maps, rope)  # type: ignore[no-any-return]
-
 
 class MLP(Part):
+    function = forward.mlp
+
     def __init__(self, spec: ViTSpec, bias: bool) -> None:
         super().__init__(spec)
         self.fc1 = Linear(spec.dim, (2 if spec.mlp == "swiglu" else 1) * spec.mlp_dim, bias=bias)
         self.fc2 = Linear(spec.mlp_dim, spec.dim, bias=bias)
-
-    def forward(self, x: Tensor, spec: ViTSpec | None = None) -> Tensor:
-        return forward.mlp(self, x, spec or self.spec, self.op)  # type: ignore[no-any-return]
 
 
 class LayerScale(nn.Module):
@@ -120,6 +118,8 @@ class LayerScale(nn.Module):
 
 
 class Block(Part):
+    function = forward.block
+
     def __init__(self, spec: ViTSpec, index: int) -> None:
         super().__init__(spec)
         self.drop_path = spec.drop_path * index / max(spec.depth - 1, 1)  # rises linearly (Huang et al., 2016)
@@ -132,18 +132,10 @@ class Block(Part):
         if spec.layer_scale:
             self.ls2 = LayerScale(spec.dim)
 
-    def forward(
-        self,
-        x: Tensor,
-        spec: ViTSpec | None = None,
-        rows: tuple[int, int] | None = None,
-        maps: list[Any] | None = None,
-        rope: tuple[Tensor, Tensor] | None = None,
-    ) -> Tensor:
-        return forward.block(self, x, spec or self.spec, self.op, rows, maps, rope)  # type: ignore[no-any-return]
-
 
 class AttentionPool(Part):
+    function = forward.attention_pool
+
     def __init__(self, spec: ViTSpec) -> None:
         super().__init__(spec)
         self.latent = nn.Parameter(torch.empty(1, 1, spec.dim))
@@ -152,9 +144,6 @@ class AttentionPool(Part):
         self.proj = Linear(spec.dim, spec.dim)
         self.norm = LayerNorm(spec.dim, spec.norm_eps)
         self.mlp = MLP(spec, bias=True)
-
-    def forward(self, x: Tensor, spec: ViTSpec | None = None) -> Tensor:
-        return forward.attention_pool(self, x, spec or self.spec, self.op)  # type: ignore[no-any-return]
 
 
 class ViT(Part):
@@ -237,7 +226,7 @@ class ViT(Part):
         if spec.num_classes:
             self._make_heads(spec)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]  # the parts take tokens
         return self._outputs(image, (self.spec.output,))[self.spec.output]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
@@ -247,14 +236,14 @@ class ViT(Part):
         return self
 
     def features(self, image: Tensor, *outputs: str) -> dict[str, Tensor]:
-        """Named tensors for an image: any of `forward.output_names`, and `class_token` b d, `patch_tokens` b t d.
+        """Named tensors for an image: any of `outputs.output_names`, and `class_token` b d, `patch_tokens` b t d.
 
         Class and patch tokens are taken from `last_hidden_state`. Without names: all of those that the model has.
         """
         spec, p = self.spec, self.spec.prefix_tokens
         parts = {"class_token": slice(0, 1)} if spec.class_token else {}
         parts["patch_tokens"] = slice(p, None)
-        known = [*forward.output_names(spec), *parts]
+        known = [*output_names(spec), *parts]
         wanted = outputs or tuple(name for name in known if "." not in name)
         for name in wanted:
             if name not in known:

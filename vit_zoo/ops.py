@@ -16,6 +16,7 @@ Parameter = Any  # a single parameter of one: a torch parameter, or a `Scope`
 Tensor = Any  # a torch tensor, or a `Value` of a graph
 Heads = Any  # b n t e in torch; a graph keeps b t (n e) as long as it can
 Rows = tuple[int, int]  # first token, and the one after the last
+Rope = Any  # the tables that rotate queries and keys: cosines and sines, each t 1 e/2
 
 
 class Ops(Protocol):
@@ -109,8 +110,8 @@ class Ops(Protocol):
     def kv(self, m: Module, x: Tensor, heads: int) -> tuple[Heads, Heads]:
         """Keys and values by one fused layer of 2 (n e) outputs: b t d -> b n t e, b n t e."""
 
-    def rotate(self, x: Heads, cos: Tensor, sin: Tensor) -> Heads:
-        """Rotate the pairs made of a head's first and second half, by tables t 1 e/2: b n t e."""
+    def rotate(self, x: Heads, rope: Rope) -> Heads:
+        """Rotate the pairs made of a head's first and second half: b n t e."""
 
     def attend(self, q: Heads, k: Heads, v: Heads, dropout: float) -> Tensor:
         """softmax(q kᵀ / √e) v with the heads side by side: b n r e, b n t e, b n t e -> b r (n e). `q` may have batch 1."""

@@ -113,8 +113,9 @@ class TorchOps:
         k, v = self.linear(m, x).chunk(2, dim=-1)
         return self.heads(k, heads), self.heads(v, heads)
 
-    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def rotate(self, x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         """Turn the pairs of a head's first and second half."""
+        cos, sin = rope
         (x, y), (cos, sin) = x.chunk(2, dim=-1), (cos.squeeze(1), sin.squeeze(1))
         return torch.cat([x * cos - y * sin, y * cos + x * sin], dim=-1)
 

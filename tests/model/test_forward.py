@@ -12,11 +12,11 @@ import vit_zoo
 from support import peers
 from support.models import SMALL, noise
 from support.onnx_outputs import OPSETS, TOLERANCE, onnx_outputs, relative
-from vit_zoo import forward
 from vit_zoo.errors import CheckFailed
 from vit_zoo.files.pickles import tensors_of
 from vit_zoo.graph.build import build
 from vit_zoo.graph.form import Form
+from vit_zoo.outputs import output_names
 from vit_zoo.vit_spec import ViTSpec
 
 # every peer: how it is built, and what `load` has to be told because neither its tensors nor the module say so
@@ -199,7 +199,7 @@ ALL_OUTPUTS = {
 def test_every_output(case, opset, tmp_path):
     model = noise(vit_zoo.create("vit_b16", **SMALL, **ALL_OUTPUTS[case]))
     images = torch.randn(3, 3, 32, 48)
-    names = tuple(forward.output_names(model.spec))
+    names = tuple(output_names(model.spec))
     with torch.inference_mode():
         wanted = model.features(images, *names)
     exported = onnx_outputs(model, images, opset, tmp_path, names)

@@ -18,6 +18,7 @@ from vit_zoo.graph.int8_ops import Int8Ops, Layer, Quantisation, adapted, quanti
 from vit_zoo.graph.onnx_ops import OnnxOps
 from vit_zoo.graph.prepare import IMAGE, prepared
 from vit_zoo.graph.values import BATCH, Node, Scope, Value, Weight
+from vit_zoo.outputs import checked_outputs, unused_weights
 from vit_zoo.preprocess import Preprocess
 from vit_zoo.recipes import recipe_named
 from vit_zoo.vit_spec import ViTSpec
@@ -52,7 +53,7 @@ def build(
     An int8 form needs a `quantisation`, unless its ranges are not needed beforehand. Raises InputError for an output that
     does not exist, CheckFailed if a weight stays unused.
     """
-    names = forward.checked_outputs(spec, form.outputs)
+    names = checked_outputs(spec, form.outputs)
     image = input_of(spec, form)
     op = operations(spec, tensors, form, quantisation, image)
     given = image if form.include is None else prepared(op, preprocess, form, INPUT)
@@ -100,7 +101,7 @@ def _check_accounting(graph: GraphBuilder, spec: ViTSpec, outputs: tuple[str, ..
     used = dict.fromkeys(graph.tensors, 0)
     for weight in graph.weights.values():
         used[weight.key] += weight.stop - weight.start
-    spare = forward.unread(spec, outputs)
+    spare = unused_weights(spec, outputs)
     for key, stored in graph.tensors.items():
         if used[key] != stored.nbytes and not (used[key] == 0 and key.startswith(spare)):
             raise CheckFailed(f"the graph uses {used[key]:,} of the {stored.nbytes:,} bytes of {key!r}")

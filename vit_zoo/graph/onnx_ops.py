@@ -180,10 +180,10 @@ class OnnxOps(GraphBuilder):
         k, v = self._rows_of(m, (x, x), self.tensors[f"{m.path}.weight"].shape[0] // 2, (None, None))
         return Heads(k, heads), Heads(v, heads)
 
-    def rotate(self, x: Heads, cos: Value, sin: Value) -> Heads:
+    def rotate(self, x: Heads, rope: tuple[Value, Value]) -> Heads:
         """Turn the pairs of a head's first and second half; the tables are t 1 e/2."""
         whole = self._split_heads(x)
-        (first, second), c, s = (part.name for part in self._split(whole, 2)), cos.name, sin.name
+        (first, second), (c, s) = (part.name for part in self._split(whole, 2)), (table.name for table in rope)
         one = self.node("Sub", self.node("Mul", first, c), self.node("Mul", second, s))
         other = self.node("Add", self.node("Mul", second, c), self.node("Mul", first, s))
         return Heads(self._like(whole, "Concat", one, other, axis=-1), x.n)

@@ -19,6 +19,7 @@ from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files import Stored
 from vit_zoo.graph.form import Form
 from vit_zoo.graph.steps import recorded, steps_of, values_of
+from vit_zoo.outputs import CLASSES, output_names
 from vit_zoo.parity.images import Frame
 from vit_zoo.parity.judging import relative
 from vit_zoo.positions import tables
@@ -104,10 +105,10 @@ class ModelReference(Reference):
             "pooler_output": (spec.head_width,),
             "last_hidden_state": (spec.tokens, spec.dim),
         }
-        return {name: shape for name, shape in known.items() if name in forward.output_names(spec)}
+        return {name: shape for name, shape in known.items() if name in output_names(spec)}
 
     def has(self, output: str) -> bool:
-        return output in forward.output_names(self.spec)
+        return output in output_names(self.spec)
 
     def results(self, images: Array, outputs: Sequence[str], *, double: bool) -> Results:
         size = (images.shape[2], images.shape[3])
@@ -120,7 +121,7 @@ class ModelReference(Reference):
                 return single, _unmeasured(outputs, images)
             # few logits may be near by luck: the features that they are made of have the steadier floor
             behind = ["logits"] if "probabilities" in outputs else []
-            behind += ["pooler_output"] if forward.CLASSES & set(outputs) else []
+            behind += ["pooler_output"] if CLASSES & set(outputs) else []
             more = tuple(dict.fromkeys((*outputs, *behind)))
             with self._at(size, torch.float32) as spec:
                 single = _arrays(forward.vit(self.model, torch.from_numpy(images), spec, EVAL, more))
