@@ -26,7 +26,7 @@ import numpy as np
 import peer_files
 from measure import VITZOO, Claim, Report, parser, ratios, run, table
 
-from vit_zoo.parity.this_cpu import features, saturates
+from vit_zoo.parity.cpu import features, saturates
 
 BATCHES = (1, 8)
 AGREE = 1e-3  # of float32 logits, which differ by about 1e-5

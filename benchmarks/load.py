@@ -125,11 +125,11 @@ def _limit() -> Load:
 
 
 def _vit_zoo() -> Load:
-    import vit_zoo.line
-    import vit_zoo.model
+    import vit_zoo.api
+    import vit_zoo.model.vit
     import vit_zoo.weights.translate
 
-    return vit_zoo.line.load
+    return vit_zoo.api.load
 
 
 def _transformers() -> Load:

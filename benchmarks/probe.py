@@ -19,7 +19,7 @@ from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import train_test_split
 
 import vit_zoo
-from vit_zoo.preprocess import Preprocess
+from vit_zoo.model.preprocess import Preprocess
 
 GOAL = 0.99  # of the first classes
 OUTLIERS, GAIN = 6, 8.0  # channels of every norm, and how much larger they are

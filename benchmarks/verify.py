@@ -50,7 +50,7 @@ def _child(effort: str, folder: Path) -> None:
     import torch
 
     import vit_zoo
-    from vit_zoo.parity import check, picture  # noqa: F401
+    from vit_zoo.parity import plot, verify  # noqa: F401
 
     before = own_memory()
     start = time.perf_counter()

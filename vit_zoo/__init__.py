@@ -10,35 +10,35 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from vit_zoo.article import Attention, FeedForward, Transformer
+    from vit_zoo.api import convert, create, export, load, publish, pull, save, verify
     from vit_zoo.errors import VitzooError
     from vit_zoo.formats import open_artifact as open
-    from vit_zoo.line import convert, create, export, load, publish, pull, save, verify
-    from vit_zoo.model import ViT
-    from vit_zoo.registry import get_spec, list_models, register
-    from vit_zoo.use.classify import predict
-    from vit_zoo.vit_spec import ViTSpec
+    from vit_zoo.inference.predict import predict
+    from vit_zoo.model.spec import ViTSpec
+    from vit_zoo.model.vit import ViT
+    from vit_zoo.model.vit_pytorch_layers import Attention, FeedForward, Transformer
+    from vit_zoo.registry.models import get_spec, list_models, register
 
 # where each public name lives
 _HOMES = {
-    "Attention": "article",
-    "FeedForward": "article",
-    "Transformer": "article",
+    "Attention": "model.vit_pytorch_layers",
+    "FeedForward": "model.vit_pytorch_layers",
+    "Transformer": "model.vit_pytorch_layers",
     "VitzooError": "errors",
-    "convert": "line",
-    "create": "line",
-    "export": "line",
-    "load": "line",
-    "publish": "line",
-    "pull": "line",
-    "save": "line",
-    "verify": "line",
-    "ViT": "model",
-    "get_spec": "registry",
-    "list_models": "registry",
-    "register": "registry",
-    "predict": "use.classify",
-    "ViTSpec": "vit_spec",
+    "convert": "api",
+    "create": "api",
+    "export": "api",
+    "load": "api",
+    "publish": "api",
+    "pull": "api",
+    "save": "api",
+    "verify": "api",
+    "ViT": "model.vit",
+    "get_spec": "registry.models",
+    "list_models": "registry.models",
+    "register": "registry.models",
+    "predict": "inference.predict",
+    "ViTSpec": "model.spec",
     "open": "formats:open_artifact",
 }
 

@@ -10,19 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from vit_zoo.citations import citation_of
-from vit_zoo.configs import config_of
 from vit_zoo.files.stored import Stored
 from vit_zoo.graph.build import build
-from vit_zoo.graph.form import Form
+from vit_zoo.graph.options import Form
 from vit_zoo.graph.write import inline_size
-from vit_zoo.resolving import tags_of
-from vit_zoo.tags import Tag
-from vit_zoo.vit_spec import ViTSpec
+from vit_zoo.model.spec import ViTSpec
+from vit_zoo.registry.catalog import families, variants
+from vit_zoo.registry.citations import citation_of
+from vit_zoo.registry.configs import config_of
+from vit_zoo.registry.family_file import Variant
+from vit_zoo.registry.lookup import tags_of
+from vit_zoo.registry.pretrained_tags import Tag
 from vit_zoo.weights.dialect import Dialect
 from vit_zoo.weights.dialects import DIALECTS
-from vit_zoo.zoo_files import Variant
-from vit_zoo.zoo_folders import families, variants
 
 HEAD = ("name", "image", "patch", "tokens", "M params", "GMACs", "classes", "top-1", "licence", "ONNX MB", "source")
 NUMERIC = ("image", "patch", "tokens", "M params", "GMACs", "classes", "top-1", "ONNX MB")

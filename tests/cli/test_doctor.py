@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from vit_zoo.cli import showing
+from vit_zoo.cli import show
 from vit_zoo.cli.commands import vitzoo
-from vit_zoo.cli.edge import _run
-from vit_zoo.parity import this_cpu
+from vit_zoo.cli.entry_point import _run
+from vit_zoo.parity import cpu
 
 
 @pytest.mark.parametrize(
@@ -24,12 +24,12 @@ from vit_zoo.parity import this_cpu
 )
 def test_doctor_reports_the_cpu(folder, monkeypatch, capsys, flags, told):
     Path("cpuinfo").write_text(f"processor : 0\nmodel name : Old CPU\nflags : {flags}\n\nprocessor : 1\nflags : none\n")
-    monkeypatch.setattr(this_cpu, "CPUINFO", Path("cpuinfo"))
+    monkeypatch.setattr(cpu, "CPUINFO", Path("cpuinfo"))
     for cut, words in ((True, "in 16 bits on this CPU"), (False, "in 32 bits on this CPU")):
-        monkeypatch.setattr(this_cpu, "saturates", lambda cut=cut: cut)
+        monkeypatch.setattr(cpu, "saturates", lambda cut=cut: cut)
         assert _run(vitzoo, ["doctor", "--json"]) == 0
         document = json.loads(capsys.readouterr().out)
         assert document["cpu"] == told
         assert words in document["int8"]
-    monkeypatch.setattr(this_cpu, "CPUINFO", Path("nothing"))
-    assert showing.checkup()["cpu"] == "not reported by this system"
+    monkeypatch.setattr(cpu, "CPUINFO", Path("nothing"))
+    assert show.checkup()["cpu"] == "not reported by this system"

@@ -6,7 +6,7 @@ import json
 
 import vit_zoo
 from vit_zoo.cli.commands import vitzoo
-from vit_zoo.cli.edge import _run
+from vit_zoo.cli.entry_point import _run
 
 
 def said(capfd, *arguments):

@@ -7,7 +7,7 @@ import pytest
 import vit_zoo
 from support.models import SMALL
 from vit_zoo.cli.commands import vitzoo
-from vit_zoo.cli.edge import _run
+from vit_zoo.cli.entry_point import _run
 from vit_zoo.errors import CannotWrite, InputError
 
 

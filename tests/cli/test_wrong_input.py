@@ -17,7 +17,7 @@ from PIL import Image
 
 import vit_zoo
 from vit_zoo.cli.commands import vitzoo
-from vit_zoo.cli.edge import _run
+from vit_zoo.cli.entry_point import _run
 
 COMMAND = [sys.executable, "-m", "vit_zoo.cli"]
 TINY = """

@@ -22,7 +22,7 @@ from vit_zoo.errors import CheckFailed, InputError, NotRepresentable, RefusedCon
 from vit_zoo.files import SafetensorsFile, Staged, Stored
 from vit_zoo.formats import programs
 from vit_zoo.graph import build, write
-from vit_zoo.graph.form import Form
+from vit_zoo.graph.options import Form
 
 FORMATS = {"onnx": "small.onnx", "torchscript": "small.torchscript.pt", "pt2": "small.pt2"}
 

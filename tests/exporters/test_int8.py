@@ -21,15 +21,15 @@ from support.models import SMALL, noise
 from support.paths import HELD_OUT
 from support.requirements import required
 from vit_zoo.cli.commands import vitzoo
-from vit_zoo.cli.edge import _run
+from vit_zoo.cli.entry_point import _run
 from vit_zoo.errors import CheckFailed, RefusedContent
 from vit_zoo.files import Stored
 from vit_zoo.graph.int8_ops import Layer, Quantisation, adapted, least_steps, quantised
 from vit_zoo.graph.int8_weights import Rounded, compensated, nearest, row_steps
-from vit_zoo.parity import this_cpu
+from vit_zoo.loading.image_folder import read_pictures
+from vit_zoo.model.preprocess import Preprocess
+from vit_zoo.parity import cpu
 from vit_zoo.parity.saturation import integer_products
-from vit_zoo.preprocess import Preprocess
-from vit_zoo.quantising.pictures import read_pictures
 
 FAMILIES = {
     "class token": {},
@@ -115,9 +115,9 @@ def careless(monkeypatch):
     """Called, it lets weights be rounded one by one, as if the products of neighbours were never added in 16 bits."""
 
     def careless():
-        for name in ("vit_zoo.graph.int8_ops.row_steps", "vit_zoo.quantising.calibration.row_steps"):
+        for name in ("vit_zoo.graph.int8_ops.row_steps", "vit_zoo.exporters.int8.calibration.row_steps"):
             monkeypatch.setattr(name, lambda matrix, **_: row_steps(matrix, paired=False))
-        monkeypatch.setattr("vit_zoo.quantising.calibration.compensated", lambda matrix, steps, _: nearest(matrix, steps))
+        monkeypatch.setattr("vit_zoo.exporters.int8.calibration.compensated", lambda matrix, steps, _: nearest(matrix, steps))
 
     return careless
 
@@ -186,7 +186,7 @@ def test_the_oracle_is_what_cpus_compute(folder, activations, weights, channels)
     cut = saturating.product(x, w, saturating=True) if (activations, weights) == ("u1", "i1") else exact
     _integer_model(x, w)
     (here,) = ort.InferenceSession("product.onnx").run(None, {"x": x})
-    assert (here == (cut if this_cpu.saturates() else exact)).all()
+    assert (here == (cut if cpu.saturates() else exact)).all()
     np.save("x.npy", x)
     assert (elsewhere("product.onnx")[0] == cut).all()
     if cut is not exact:
@@ -271,7 +271,7 @@ def test_only_proven_files_are_published(folder, careless, monkeypatch):
     assert "same integers on every CPU: proven for 36 integer products" in Path("staged/README.md").read_text()
     vit_zoo.save(vit_zoo.load("vit_digits"), "digits")
     careless()
-    monkeypatch.setattr("vit_zoo.parity.check.check_integers", lambda *_: None)
+    monkeypatch.setattr("vit_zoo.parity.verify.check_integers", lambda *_: None)
     (done,) = vit_zoo.export("digits", precision="int8-dynamic", out="digits/model.onnx")
     assert done.report.ok
     with pytest.raises(CheckFailed, match="can saturate on x86 without VNNI"):

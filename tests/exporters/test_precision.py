@@ -18,17 +18,17 @@ import vit_zoo
 from support.models import SMALL, noise
 from support.paths import HELD_OUT
 from vit_zoo.cli.commands import vitzoo
-from vit_zoo.cli.edge import _run
+from vit_zoo.cli.entry_point import _run
 from vit_zoo.errors import CheckFailed, InputError
+from vit_zoo.exporters.int8.accuracy_gate import gentlest
+from vit_zoo.exporters.int8.calibration import Seen, calibrated, settled
 from vit_zoo.files import SafetensorsFile, Stored
 from vit_zoo.formats import describe
-from vit_zoo.graph.form import PRECISIONS
 from vit_zoo.graph.int8_ops import quantisable, quantised, smoothable, smoothed
-from vit_zoo.preprocess import Preprocess
-from vit_zoo.quantising.calibration import Seen, calibrated, settled
-from vit_zoo.quantising.gate import gentlest
-from vit_zoo.quantising.pictures import read_pictures
-from vit_zoo.sources import find_source
+from vit_zoo.graph.options import PRECISIONS
+from vit_zoo.loading.image_folder import read_pictures
+from vit_zoo.loading.source import find_source
+from vit_zoo.model.preprocess import Preprocess
 
 FAMILIES = {
     "plain": {},

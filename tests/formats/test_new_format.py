@@ -13,15 +13,15 @@ from safetensors.numpy import save as save_tensors
 
 import vit_zoo
 from support.models import SMALL, noise
-from vit_zoo import forward
 from vit_zoo.cli.commands import vitzoo
 from vit_zoo.errors import RefusedContent
 from vit_zoo.formats import FORMATS, describe
 from vit_zoo.formats.artifact import Artifact, Description, config_from, embedded
 from vit_zoo.formats.format import Format
 from vit_zoo.formats.structure import Found, Structure
-from vit_zoo.model import ViT
-from vit_zoo.torch_ops import EVAL
+from vit_zoo.model import forward
+from vit_zoo.model.torch_ops import EVAL
+from vit_zoo.model.vit import ViT
 
 MAGIC = b"TOY1"
 

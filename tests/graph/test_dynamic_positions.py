@@ -14,10 +14,10 @@ import vit_zoo
 from support.models import SMALL, noise
 from support.paths import CASES
 from vit_zoo.cli.commands import vitzoo
-from vit_zoo.cli.edge import _run
+from vit_zoo.cli.entry_point import _run
 from vit_zoo.errors import CheckFailed, InputError, RefusedContent
-from vit_zoo.graph import free_grid
-from vit_zoo.recipes import RECIPES
+from vit_zoo.graph import dynamic_positions
+from vit_zoo.model.resize_recipes import RECIPES
 
 KINDS = {
     "learned, over all tokens": {},
@@ -159,7 +159,7 @@ def test_a_size_that_the_patch_does_not_divide(folder):
     "plant",
     [
         ("recipe_named", lambda name: RECIPES["hf"]),
-        ("cubic", lambda op, x, a: free_grid.linear(op, x)),
+        ("cubic", lambda op, x, a: dynamic_positions.linear(op, x)),
         ("periods", lambda width: np.full(width // 4, 7.0)),
         ("frequencies", lambda dim, *, last_included: np.ones(dim // 4)),
     ],
@@ -170,7 +170,7 @@ def test_planted_faults(folder, monkeypatch, plant):
     fields = {"periods": KINDS["rotation"], "frequencies": KINDS["sincos, MoCo"]}.get(plant[0], {})
     from vit_zoo.graph import build
 
-    monkeypatch.setattr(build if plant[0] == "recipe_named" else free_grid, *plant)
+    monkeypatch.setattr(build if plant[0] == "recipe_named" else dynamic_positions, *plant)
     with pytest.raises(CheckFailed):
         vit_zoo.export(_model(**fields), "onnx", out="a.onnx", dynamic="hw")
     assert Path("a.onnx.rejected").exists()

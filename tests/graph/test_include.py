@@ -16,13 +16,13 @@ import vit_zoo
 from support.models import SMALL, noise
 from support.paths import ROOT
 from vit_zoo.cli.commands import vitzoo
-from vit_zoo.cli.edge import _run
+from vit_zoo.cli.entry_point import _run
 from vit_zoo.errors import CheckFailed, InputError
-from vit_zoo.graph import prepare
+from vit_zoo.graph import preprocess
 from vit_zoo.graph.build import _proto
-from vit_zoo.graph.form import Form
+from vit_zoo.graph.options import Form
 from vit_zoo.graph.values import Value
-from vit_zoo.preprocess import Preprocess
+from vit_zoo.model.preprocess import Preprocess
 
 RGB = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 ODD = ((301, 225), (97, 161), (1, 50), (640, 333), (1000, 333), (900, 301), (60, 90), (50, 66), (31, 640))
@@ -38,8 +38,8 @@ def _model(**preprocess):
 
 def _session(how, form):
     """The preprocessing alone."""
-    op = prepare.GraphBuilder({}, form.opset)
-    given = prepare.prepared(op, how, form, "pixel_values")
+    op = preprocess.GraphBuilder({}, form.opset)
+    given = preprocess.prepared(op, how, form, "pixel_values")
     made = Value("pixel_values", ("batch", len(how.mean), *how.size))
     return ort.InferenceSession(_proto(op, given, {made.name: made}, form.opset).SerializeToString())
 
@@ -131,7 +131,7 @@ def test_an_image_that_is_too_narrow(folder):
 @pytest.mark.parametrize("include", ["preprocess", "preprocess-exact"])
 def test_planted_faults_of_preprocessing(folder, monkeypatch, include):
     """Each makes pixels that are too far from Pillow's: exit code 3, and the file is set aside."""
-    cubic, order, offset = prepare.CUBIC, prepare._vertical_first, prepare._offset
+    cubic, order, offset = preprocess.CUBIC, preprocess._vertical_first, preprocess._offset
     plants = [
         ("CUBIC", -0.75),
         ("_offset", lambda op, scaled, size: op.node("Add", offset(op, scaled, size), op.ints(1, 0))),
@@ -141,17 +141,17 @@ def test_planted_faults_of_preprocessing(folder, monkeypatch, include):
         plants += [
             ("_vertical_first", lambda op, given, scaled: op.node("Not", order(op, given, scaled))),
             ("UNIT", 2.0**-7),
-            ("_levels", lambda op, x: op.node("Mul", x, op.double(prepare.UNIT))),
+            ("_levels", lambda op, x: op.node("Mul", x, op.double(preprocess.UNIT))),
         ]
     for name, planted in plants:
         with monkeypatch.context() as patch:
-            patch.setattr(prepare, name, planted)
+            patch.setattr(preprocess, name, planted)
             with pytest.raises(CheckFailed, match="preprocess"):
                 vit_zoo.export(_model(), "onnx", out="a.onnx", include=[include])
         assert Path("a.onnx.rejected").exists(), name
         assert not Path("a.onnx").exists()
         Path("a.onnx.rejected").unlink()
-    assert cubic == prepare.CUBIC
+    assert cubic == preprocess.CUBIC
 
 
 def test_wrong_normalisation_is_found(folder):

@@ -17,7 +17,7 @@ import vit_zoo
 from support.models import SMALL, noise
 from support.paths import NODE
 from support.requirements import required
-from vit_zoo.preprocess import Preprocess
+from vit_zoo.model.preprocess import Preprocess
 
 LEVELS = ("ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_LAYOUT", "ORT_ENABLE_ALL")
 HOW = Preprocess(size=(32, 48), resize_to=53, interpolation="bicubic", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

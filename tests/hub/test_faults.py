@@ -21,9 +21,9 @@ from support.hub_environment import HUB_PORT
 from support.loopback_hub import READER, WRITER, Fault, Hub, git_oid, sha256
 from support.models import SMALL, noise
 from vit_zoo.cli.commands import vitzoo
-from vit_zoo.cli.edge import _run
+from vit_zoo.cli.entry_point import _run
 from vit_zoo.files.sniff import git_oid as our_git_oid
-from vit_zoo.hub import conversation
+from vit_zoo.hub import client
 
 # how huggingface_hub 2.4 uploads a file, which httpx2 would have otherwise
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -50,7 +50,7 @@ QUICK = ("--without", "fp32", "--without", "fp16", "--without", "int8")
 def hub(monkeypatch):
     shutil.rmtree(CACHE, ignore_errors=True)
     monkeypatch.setenv("HF_TOKEN", WRITER)
-    monkeypatch.setattr(conversation, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(client, "FIRST_WAIT", 0.01)
     with Hub(HUB_PORT) as found:
         found.create(REPO)
         yield found
@@ -510,7 +510,7 @@ def test_the_cache_is_not_written_to(there, said):
 
 def test_a_tag_of_the_zoo(hub, said, model, monkeypatch):
     """`NAME.TAG` is the file that its row names; a name alone is its default tag."""
-    from vit_zoo.registry import get_config
+    from vit_zoo.registry.models import get_config
 
     made = noise(vit_zoo.create("vit_ti16"))
     vit_zoo.convert(made, "theirs", "timm")

@@ -14,8 +14,8 @@ import vit_zoo
 from support import peers
 from support.models import SMALL, noise
 from vit_zoo.errors import RefusedContent
-from vit_zoo.preprocess import Preprocess
-from vit_zoo.zoo_folders import zoo_folder
+from vit_zoo.model.preprocess import Preprocess
+from vit_zoo.registry.catalog import zoo_folder
 
 DIGITS = zoo_folder() / "vit_digits"
 GOAL = 0.985  # of the held-out digits

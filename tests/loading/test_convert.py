@@ -190,7 +190,7 @@ def test_the_list_is_whole():
 
 
 def tensors_in(path):
-    path = vit_zoo.sources.Path(path)
+    path = vit_zoo.loading.source.Path(path)
     file = checkpoint_in(path) if path.is_dir() else path
     return {name: tensor for name, tensor in read_checkpoint(file).items() if tensor.dtype in ("F32", "F16", "BF16", "F64")}
 

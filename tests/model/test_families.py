@@ -13,10 +13,10 @@ import vit_zoo
 from support import peers
 from support.models import noise
 from support.onnx_outputs import OPSETS, TOLERANCE, onnx_outputs, relative
-from vit_zoo import positions
 from vit_zoo.errors import InputError, NotRepresentable
-from vit_zoo.model import ViT
-from vit_zoo.vit_spec import ViTSpec
+from vit_zoo.model import positions
+from vit_zoo.model.spec import ViTSpec
+from vit_zoo.model.vit import ViT
 
 
 def timm_named(name, patch, **options):

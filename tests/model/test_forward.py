@@ -15,9 +15,9 @@ from support.onnx_outputs import OPSETS, TOLERANCE, onnx_outputs, relative
 from vit_zoo.errors import CheckFailed
 from vit_zoo.files.pickles import tensors_of
 from vit_zoo.graph.build import build
-from vit_zoo.graph.form import Form
-from vit_zoo.outputs import output_names
-from vit_zoo.vit_spec import ViTSpec
+from vit_zoo.graph.options import Form
+from vit_zoo.model.outputs import output_names
+from vit_zoo.model.spec import ViTSpec
 
 # every peer: how it is built, and what `load` has to be told because neither its tensors nor the module say so
 PEERS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vit_zoo.parity.judging import ILL_CONDITIONED, RELATIVE, RULES, agreement, judge
+from vit_zoo.parity.tolerance import ILL_CONDITIONED, RELATIVE, RULES, agreement, judge
 
 WANTED = np.random.default_rng(0).normal(size=(4, 10))
 WANTED[:, 0] = 5.0  # the first class, far ahead

@@ -15,11 +15,11 @@ import vit_zoo
 from support.models import SMALL, noise
 from support.paths import ROOT
 from vit_zoo.cli.commands import vitzoo
-from vit_zoo.cli.edge import _run
+from vit_zoo.cli.entry_point import _run
 from vit_zoo.errors import InputError
 from vit_zoo.formats import programs
 from vit_zoo.parity.report import EFFORTS, ParityReport, schema
-from vit_zoo.parity.running import PLANS
+from vit_zoo.parity.run import PLANS
 
 
 @pytest.fixture

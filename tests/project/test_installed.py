@@ -15,7 +15,7 @@ import pytest
 import vit_zoo
 from support.paths import ROOT
 
-COUNT = "import vit_zoo, vit_zoo.zoo_folders as z; print(len(vit_zoo.list_models()), z.zoo_folder())"
+COUNT = "import vit_zoo, vit_zoo.registry.catalog as z; print(len(vit_zoo.list_models()), z.zoo_folder())"
 
 
 def output(*command, cwd, **environment):

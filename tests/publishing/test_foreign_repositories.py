@@ -20,7 +20,7 @@ from support.hub_environment import HUB_PORT
 from support.loopback_hub import Hub
 from support.models import noise
 from support.paths import ROOT
-from vit_zoo.preprocess import Preprocess
+from vit_zoo.model.preprocess import Preprocess
 
 HALF, IMAGENET = ((0.5,) * 3, (0.5,) * 3), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CARD = b"---\nlicense: other\nlicense_name: strange\nlicense_link: https://example.org/terms\n---\nA card.\n"

@@ -15,7 +15,7 @@ from support.loopback_hub import Hub
 from support.paths import NODE, PHOTOS, TESTS
 from support.published import MODELS, Published, relative, repo_of
 from support.requirements import required
-from vit_zoo.hub.cards import split_card
+from vit_zoo.hub.front_matter import split_card
 from vit_zoo.publishing.clients import CLIENTS
 
 NOT_FOR = {  # of all clients, these cannot load it

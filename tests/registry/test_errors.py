@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from vit_zoo import configs, labels, registry, resolving, zoo_files, zoo_folders
 from vit_zoo.errors import InputError
-from vit_zoo.tags import read_tags
-from vit_zoo.zoo_folders import KNOWN, Zoo
+from vit_zoo.registry import catalog, configs, family_file, labels, lookup, models
+from vit_zoo.registry.catalog import KNOWN, Zoo
+from vit_zoo.registry.pretrained_tags import read_tags
 
 ROW = "image_size = 16, patch_size = 8, dim = 16, depth = 1, heads = 2, dim_head = 8, mlp_dim = 32"
 FAMILY = "[spec]\nextends = 'vit_ti16'\n[variant]\n"
@@ -94,15 +94,15 @@ def test_wrong_files_are_refused_at_once_in_one_line(case, tmp_path):
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     start = time.monotonic()
     with pytest.raises(InputError) as found:
-        registry.get_spec(file)
-        configs.config_of(zoo_files.read_variant(file))
+        models.get_spec(file)
+        configs.config_of(family_file.read_variant(file))
     assert fragment in str(found.value)
     assert "\n" not in str(found.value)
     assert str(file) in str(found.value)
     assert time.monotonic() - start < 2
     if case != "two variants where one is wanted":
         with pytest.raises(InputError):
-            registry.register(file)
+            models.register(file)
     assert not KNOWN.registered.variants
 
 
@@ -130,10 +130,10 @@ def test_what_cannot_be_a_name(name, tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text(f"extends = 'vit_ti16'\nname = {quoted(name)}")
     for refused in (
-        lambda: registry.get_spec(file),
-        lambda: registry.register(registry.get_spec("vit_ti16"), name=name),
-        lambda: registry.get_spec(name),
-        lambda: registry.list_models(name),
+        lambda: models.get_spec(file),
+        lambda: models.register(models.get_spec("vit_ti16"), name=name),
+        lambda: models.get_spec(name),
+        lambda: models.list_models(name),
     ):
         with pytest.raises(InputError) as found:
             refused()
@@ -148,7 +148,7 @@ def quoted(name: str) -> str:
 def test_a_file_that_is_not_there_or_is_none(tmp_path):
     for path, fragment in ((tmp_path / "no.toml", "no such file"), (tmp_path, "is not a regular file")):
         with pytest.raises(InputError, match=fragment):
-            zoo_files.read_variant(path)
+            family_file.read_variant(path)
 
 
 @pytest.fixture
@@ -172,56 +172,56 @@ def twice_the_same_error(ask, fragment):
 def test_a_folder_of_zoo_files_that_is_not_there(zoo, monkeypatch):
     for path in (zoo / "no", __file__):
         monkeypatch.setenv("VITZOO_PATH", str(path))
-        twice_the_same_error(registry.list_models, "no such folder (VITZOO_PATH names it)")
+        twice_the_same_error(models.list_models, "no such folder (VITZOO_PATH names it)")
 
 
 def test_a_name_in_two_files(zoo):
     (zoo / "a.toml").write_text(f"[variant]\nmine = {{ {ROW} }}\n")
     (zoo / "b.toml").write_text(f"[variant]\nmine = {{ {ROW} }}\n")
-    twice_the_same_error(registry.list_models, "b.toml: the name 'mine' is also in")
+    twice_the_same_error(models.list_models, "b.toml: the name 'mine' is also in")
 
 
 def test_a_name_of_ours_in_a_users_file(zoo):
     (zoo / "a.toml").write_text(f"[variant]\nvit_b16 = {{ {ROW} }}\n")
-    twice_the_same_error(registry.list_models, "the name 'vit_b16' is also in")
+    twice_the_same_error(models.list_models, "the name 'vit_b16' is also in")
 
 
 def test_a_broken_file_in_the_folder(zoo):
     (zoo / "a.toml").write_text("depth = = 3")
-    twice_the_same_error(lambda: registry.get_spec("vit_b16"), "a.toml: not valid TOML")
+    twice_the_same_error(lambda: models.get_spec("vit_b16"), "a.toml: not valid TOML")
 
 
 @pytest.mark.parametrize("length", [1, 2, 5])
 def test_variants_that_extend_each_other_in_a_circle(zoo, length):
     for i in range(length):
         (zoo / f"v{i}.toml").write_text(f"name = 'v{i}'\nextends = 'v{(i + 1) % length}'\n")
-    twice_the_same_error(lambda: registry.get_spec("v0"), "extends itself: ")
-    assert "v0" in registry.list_models()  # listing needs no fields
+    twice_the_same_error(lambda: models.get_spec("v0"), "extends itself: ")
+    assert "v0" in models.list_models()  # listing needs no fields
 
 
 def test_a_variant_may_extend_a_users_variant(zoo):
     (zoo / "a.toml").write_text("name = 'mine'\nextends = 'vit_ti16'\ndepth = 5\n")
     (zoo / "b.toml").write_text("name = 'other'\nextends = 'mine'\nheads = 6\n")
-    spec = registry.get_spec("other")
+    spec = models.get_spec("other")
     assert (spec.depth, spec.heads, spec.dim) == (5, 6, 192)
 
 
 def test_a_name_that_is_taken_is_not_registered(zoo, tmp_path):
     file = tmp_path / "two.toml"
     file.write_text(f"[spec]\nextends = 'vit_ti16'\n[variant]\nfresh = {{ {ROW} }}\nvit_b16 = {{ {ROW} }}\n")
-    spec = registry.get_spec("vit_ti16")
+    spec = models.get_spec("vit_ti16")
     for refused in (
-        lambda: registry.register(file),
-        lambda: registry.register(spec, name="vit_b16"),
-        lambda: registry.register(spec),
+        lambda: models.register(file),
+        lambda: models.register(spec, name="vit_b16"),
+        lambda: models.register(spec),
     ):
         with pytest.raises(InputError) as found:
             refused()
         assert len(str(found.value)) < 300
-    assert "fresh" not in zoo_folders.variants()
-    assert registry.register(spec, name="fresh") == ["fresh"]
+    assert "fresh" not in catalog.variants()
+    assert models.register(spec, name="fresh") == ["fresh"]
     with pytest.raises(InputError, match="the name 'fresh' is taken"):
-        registry.register(spec, name="fresh")
+        models.register(spec, name="fresh")
 
 
 # a name, and a part of what is said of it
@@ -260,7 +260,7 @@ UNKNOWN = {
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_names_of_the_right_form_that_nobody_has(name):
     with pytest.raises(InputError) as found:
-        registry.get_spec(name)
+        models.get_spec(name)
     assert UNKNOWN[name] in str(found.value)
 
 
@@ -291,7 +291,7 @@ CONDITIONS = {
 def test_conditions_that_cannot_be_read(where):
     start = time.monotonic()
     with pytest.raises(InputError) as found:
-        registry.list_models(where=where)
+        models.list_models(where=where)
     assert CONDITIONS[where] in str(found.value)
     assert len(str(found.value)) < 300
     assert time.monotonic() - start < 2
@@ -299,7 +299,7 @@ def test_conditions_that_cannot_be_read(where):
 
 def test_a_field_to_sort_by_that_is_not_there():
     with pytest.raises(InputError, match="unknown field 'parms'; nearest: params"):
-        registry.sort_names(["vit_b16"], "-parms")
+        models.sort_names(["vit_b16"], "-parms")
 
 
 MANY_FAULTS = """
@@ -337,7 +337,7 @@ FAULTS = (
 def test_every_fault_of_a_file_at_once(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text(MANY_FAULTS)
-    for refuse in (lambda: registry.check_file(file), lambda: registry.register(file), lambda: registry.use_folder(tmp_path)):
+    for refuse in (lambda: models.check_file(file), lambda: models.register(file), lambda: models.use_folder(tmp_path)):
         with pytest.raises(InputError) as found:
             refuse()
         text = str(found.value)
@@ -352,7 +352,7 @@ def test_every_row_of_a_file_that_contradicts_itself(tmp_path):
         "[spec]\nextends = 'vit_b16'\n[variant]\none = { patch_size = 15 }\ntwo = {}\nthree = { class_token = false }"
     )
     with pytest.raises(InputError) as found:
-        registry.register(file)
+        models.register(file)
     assert "one: patch_size 15x15 does not divide image_size 224x224; three: pool 'cls' needs class_token" in str(found.value)
 
 
@@ -360,15 +360,15 @@ def test_a_family_that_is_there_twice(zoo, tmp_path):
     file = tmp_path / "vit.toml"
     file.write_text("[spec]\nextends = 'vit_ti16'\n[variant]\nmine = {}\n")
     with pytest.raises(InputError, match="the family 'vit' is also in"):
-        registry.register(file)
+        models.register(file)
     (zoo / "vit.toml").write_text(f"[variant]\nmine = {{ {ROW} }}\n")
     KNOWN.read = None
-    twice_the_same_error(registry.list_models, "the family 'vit' is also in")
+    twice_the_same_error(models.list_models, "the family 'vit' is also in")
 
 
 def test_a_parametric_name_is_taken(zoo, tmp_path):
     with pytest.raises(InputError, match="the name 'vit_b16_512' is taken"):
-        registry.register(registry.get_spec("vit_ti16"), name="vit_b16_512")
+        models.register(models.get_spec("vit_ti16"), name="vit_b16_512")
 
 
 WRONG_DATA = {
@@ -385,9 +385,9 @@ def test_aliases_that_are_wrong(file, zoo):
     content, fragment = WRONG_DATA[file]
     (zoo / "aliases").mkdir()
     (zoo / file).write_text(content)
-    assert "vit_b16" in registry.list_models()  # listing reads none of it
-    assert registry.get_spec("vit_b16").dim == 768
-    twice_the_same_error(lambda: registry.get_spec("ViT-L/16"), fragment)
+    assert "vit_b16" in models.list_models()  # listing reads none of it
+    assert models.get_spec("vit_b16").dim == 768
+    twice_the_same_error(lambda: models.get_spec("ViT-L/16"), fragment)
 
 
 def test_a_users_aliases_and_tags(zoo):
@@ -403,12 +403,12 @@ def test_a_users_aliases_and_tags(zoo):
     (zoo / "tags" / "leaf.toml").write_text(
         f"[pixels]\nhalf = {{ mean = [0.5], std = [0.5] }}\n[leaf_a]\nbest = {{ {tag}, {more} }}\n"
     )
-    assert resolving.find("leaf/a").alias.sentence == "'leaf/a' of mine is leaf_a, but there act = silu"
-    assert resolving.find("leaf_a.best").tag.address == "me/leaf/model.safetensors"
+    assert lookup.find("leaf/a").alias.sentence == "'leaf/a' of mine is leaf_a, but there act = silu"
+    assert lookup.find("leaf_a.best").tag.address == "me/leaf/model.safetensors"
     (zoo / "tags" / "leaf.toml").write_text("[leaf_a]\nbest = { repo = 'me/leaf' }\n")
     read_tags.cache_clear()
     with pytest.raises(InputError, match=r"leaf\.toml: a tag is not whole: 'interpolation'"):
-        resolving.tags_of("leaf_a")
+        lookup.tags_of("leaf_a")
 
 
 def test_a_label_set_that_is_not_there():
@@ -431,7 +431,7 @@ def test_a_label_set_that_is_not_there():
 def test_sizes_that_are_too_large_are_refused_before_torch_is_there(fields, fragment):
     settings = [part for field in fields.split(",") for part in ("--set", field)]
     code = (
-        "import sys; from vit_zoo.cli.commands import vitzoo; from vit_zoo.cli.edge import _run; "
+        "import sys; from vit_zoo.cli.commands import vitzoo; from vit_zoo.cli.entry_point import _run; "
         f"code = _run(vitzoo, ['create', 'vit_b16', *{settings}]); assert 'torch' not in sys.modules; sys.exit(code)"
     )
     start = time.monotonic()

@@ -10,8 +10,8 @@ import torch
 
 import vit_zoo
 from support.models import SMALL
-from vit_zoo import configs, registry, resolving, zoo_folders
-from vit_zoo.conditions import parse_condition
+from vit_zoo.registry import catalog, configs, lookup, models
+from vit_zoo.registry.query import parse_condition
 
 
 def test_macs_against_torch():
@@ -58,20 +58,20 @@ PARAMETRIC = {
 @pytest.mark.parametrize("name", PARAMETRIC)
 def test_parametric_names(name):
     canonical, fields = PARAMETRIC[name]
-    config = registry.get_config(name)
+    config = models.get_config(name)
     assert config.name == canonical
-    assert resolving.is_name(name)
+    assert lookup.is_name(name)
     assert {field: getattr(config.spec, field) for field in fields} == fields
-    assert registry.get_config(canonical) == config
+    assert models.get_config(canonical) == config
     assert vit_zoo.get_spec(name, depth=2).depth == 2
 
 
 def test_a_row_says_what_its_name_says(monkeypatch):
     """Every row of ours but vit_digits could be left out: its name alone stands for the same spec and preprocessing."""
-    rows = [name for name in zoo_folders.variants() if name != "vit_digits"]
-    stated = {name: registry.get_config(name) for name in rows}
-    families = zoo_folders.families()
-    from vit_zoo.names import parts_of, variant_of
+    rows = [name for name in catalog.variants() if name != "vit_digits"]
+    stated = {name: models.get_config(name) for name in rows}
+    families = catalog.families()
+    from vit_zoo.registry.parametric_names import parts_of, variant_of
 
     for name, config in stated.items():
         parts = parts_of(name, families)
@@ -81,7 +81,7 @@ def test_a_row_says_what_its_name_says(monkeypatch):
 
 
 def test_tolerance_of_order_has_one_result():
-    first, *others = (registry.get_config(f"vit_s14{rest}") for rest in ("_reg4_gap_336", "_gap_reg4_336", "_336_gap_reg4"))
+    first, *others = (models.get_config(f"vit_s14{rest}") for rest in ("_reg4_gap_336", "_gap_reg4_336", "_336_gap_reg4"))
     assert all(other == first for other in others)
 
 
@@ -109,7 +109,7 @@ CONDITIONS = {
 
 @pytest.mark.parametrize("where", CONDITIONS)
 def test_conditions(where):
-    rows = {name: configs.row_of(variant) for name, variant in zoo_folders.variants().items()}
+    rows = {name: configs.row_of(variant) for name, variant in catalog.variants().items()}
     wanted = [name for name, row in rows.items() if CONDITIONS[where](row)]
     assert 0 < len(wanted) < len(rows)
     assert vit_zoo.list_models(where=where) == wanted
@@ -129,38 +129,38 @@ def test_a_size_that_is_not_square_is_compared_by_both_sides():
 
 def test_a_condition_joins_a_pattern():
     assert vit_zoo.list_models("vit_s*", where="patch_size==32") == ["vit_s32", "vit_s32_384"]
-    assert registry.sort_names(["vit_b16", "vit_ti16", "vit_s16"], "params") == ["vit_ti16", "vit_s16", "vit_b16"]
-    assert registry.sort_names(["vit_b16", "vit_ti16", "vit_b32"], "-dim") == ["vit_b16", "vit_b32", "vit_ti16"]
-    assert registry.sort_names(["vit_b16", "dinov3_s16", "dinov3_7b16"], "qkv_bias") == ["dinov3_7b16", "vit_b16", "dinov3_s16"]
+    assert models.sort_names(["vit_b16", "vit_ti16", "vit_s16"], "params") == ["vit_ti16", "vit_s16", "vit_b16"]
+    assert models.sort_names(["vit_b16", "vit_ti16", "vit_b32"], "-dim") == ["vit_b16", "vit_b32", "vit_ti16"]
+    assert models.sort_names(["vit_b16", "dinov3_s16", "dinov3_7b16"], "qkv_bias") == ["dinov3_7b16", "vit_b16", "dinov3_s16"]
 
 
 def test_another_librarys_name_stands_for_ours():
     for name in ("vit_base_patch16_224", "timm/vit_base_patch16_224", "google/vit-base-patch16-224", "ViT-B/16", "vit_b_16"):
         assert vit_zoo.get_spec(name) == vit_zoo.get_spec("vit_b16"), name
-    alias = resolving.find("google/siglip-so400m-patch14-384").alias
+    alias = lookup.find("google/siglip-so400m-patch14-384").alias
     assert (alias.name, alias.library, alias.differs["image_size"]) == ("siglip_so400m14_378", "transformers", 384)
     assert vit_zoo.create("deit_tiny_patch16_224", depth=1, dim=16, heads=2, dim_head=8, mlp_dim=16).config.name == "deit_ti16"
-    found = resolving.find("vit_base_patch16_224.mae")
+    found = lookup.find("vit_base_patch16_224.mae")
     assert (found.variant.name, found.tag.tag, found.alias.library) == ("mae_b16", "mae", "timm")
 
 
 def test_tags():
-    tag = resolving.tags_of("vit_b16")["augreg_in21k_ft_in1k"]
+    tag = lookup.tags_of("vit_b16")["augreg_in21k_ft_in1k"]
     assert (tag.repo, tag.file) == ("timm/vit_base_patch16_224.augreg_in21k_ft_in1k", "model.safetensors")
     assert (tag.top1, tag.top1_by, tag.licence) == (84.534, "timm 1.0.31, results-imagenet.csv", "apache-2.0")
-    assert next(iter(resolving.tags_of("vit_b16"))) == "augreg2_in21k_ft_in1k"
-    assert resolving.tags_of("vit_mu16") == resolving.tags_of("vit_digits") == {}
+    assert next(iter(lookup.tags_of("vit_b16"))) == "augreg2_in21k_ft_in1k"
+    assert lookup.tags_of("vit_mu16") == lookup.tags_of("vit_digits") == {}
     for name in ("vit_b16.augreg_in21k_ft_in1k", "timm/vit_base_patch16_224.augreg_in21k_ft_in1k"):
-        config = registry.get_config(name)
+        config = models.get_config(name)
         assert (config.name, config.licence) == ("vit_b16", "apache-2.0")
         assert config.labels[:2] == ("tench, Tinca tinca", "goldfish, Carassius auratus")
-    assert registry.get_config("vit_b16").labels is None  # a name is an architecture, its classes may be anyone's
-    assert registry.get_config("vit_b16.augreg_in21k_ft_in1k", num_classes=10).labels is None
-    large = registry.get_config("vit_b16.augreg_in21k")
+    assert models.get_config("vit_b16").labels is None  # a name is an architecture, its classes may be anyone's
+    assert models.get_config("vit_b16.augreg_in21k_ft_in1k", num_classes=10).labels is None
+    large = models.get_config("vit_b16.augreg_in21k")
     assert (large.spec.num_classes, large.labels) == (21_843, None)
-    assert registry.get_config("vit_b16.google_in21k_ft_in1k").spec.norm_eps == 1e-12
-    assert registry.get_config("openclip_l14.laion2b").preprocess.mean == (0.5, 0.5, 0.5)
-    assert registry.get_config("vit_l16_512.torchvision_swag").spec.image_size == (512, 512)  # of a name without a row
+    assert models.get_config("vit_b16.google_in21k_ft_in1k").spec.norm_eps == 1e-12
+    assert models.get_config("openclip_l14.laion2b").preprocess.mean == (0.5, 0.5, 0.5)
+    assert models.get_config("vit_l16_512.torchvision_swag").spec.image_size == (512, 512)  # of a name without a row
 
 
 def test_the_weights_of_a_tag_speak_words(folder):
@@ -192,7 +192,7 @@ def test_a_users_variant_is_a_file_of_a_few_lines(folder, monkeypatch):
         with pytest.raises(vit_zoo.VitzooError, match="'leaf' is taken"):
             vit_zoo.register("leaf.toml")
     finally:
-        zoo_folders.KNOWN.registered.variants.clear()
+        catalog.KNOWN.registered.variants.clear()
 
 
 def test_a_family_in_a_folder_of_the_user(folder):
@@ -219,19 +219,19 @@ def test_a_family_is_registered_with_its_parametric_names(folder):
         with pytest.raises(vit_zoo.VitzooError, match="'moss_xs8' is taken"):  # a name of the family, though no row
             vit_zoo.register(vit_zoo.get_spec("vit_ti16"), name="moss_xs8")
     finally:
-        zoo_folders.KNOWN.registered.variants.clear()
-        zoo_folders.KNOWN.registered.families.clear()
+        catalog.KNOWN.registered.variants.clear()
+        catalog.KNOWN.registered.families.clear()
 
 
 def test_a_folder_of_the_command_line_is_forgotten(folder):
     (folder / "own").mkdir()
     (folder / "own" / "leaf.toml").write_text('extends = "vit_s16"\nnum_classes = 12\n')
-    registry.use_folder("own")
+    models.use_folder("own")
     try:
         assert vit_zoo.list_models()[-1] == "leaf"
         assert vit_zoo.get_spec("leaf").num_classes == 12
     finally:
-        zoo_folders.forget_folder("own")
+        catalog.forget_folder("own")
     assert "leaf" not in vit_zoo.list_models()
 
 
@@ -251,5 +251,5 @@ def test_listing_reads_what_it_needs():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     *_, modules, files = done.stdout.splitlines()
     assert modules == "[]"
-    assert files == f"{len(list(zoo_folders.zoo_folder().glob('*.toml')))} []"
+    assert files == f"{len(list(catalog.zoo_folder().glob('*.toml')))} []"
     assert "vit_b16_384" in done.stdout

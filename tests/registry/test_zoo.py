@@ -30,14 +30,14 @@ from vit_pytorch.simple_vit import SimpleViT
 import vit_zoo
 from support import peers
 from support.paths import ROOT
-from vit_zoo import configs, labels, registry, resolving, zoo_folders
-from vit_zoo.aliases import read_aliases
 from vit_zoo.files import Stored
-from vit_zoo.model import ViT
-from vit_zoo.tags import read_tags
+from vit_zoo.model.vit import ViT
+from vit_zoo.registry import catalog, configs, labels, lookup, models
+from vit_zoo.registry.aliases import read_aliases
+from vit_zoo.registry.catalog import zoo_folder
+from vit_zoo.registry.family_file import read_toml
+from vit_zoo.registry.pretrained_tags import read_tags
 from vit_zoo.weights.read import read
-from vit_zoo.zoo_files import read_toml
-from vit_zoo.zoo_folders import zoo_folder
 
 # parameters and billions of multiply-adds, counted on the peers' modules on the meta device
 MEASURED = {
@@ -76,13 +76,13 @@ MEASURED = {
 @pytest.mark.parametrize("name", MEASURED)
 def test_sizes_and_costs_are_those_of_the_peers(name):
     params, gmacs = MEASURED[name]
-    row = resolving.get_variant(name).row
+    row = lookup.get_variant(name).row
     assert row["params"] == params
     assert gmacs is None or row["gmacs"] == gmacs
 
 
 def test_every_row_states_its_figures_and_they_are_those_of_its_spec():
-    for name, variant in zoo_folders.variants().items():
+    for name, variant in catalog.variants().items():
         spec = vit_zoo.get_spec(name)
         assert variant.row["params"] == spec.params, name
         assert variant.row["gmacs"] == round(spec.macs / 1e9, 3), name
@@ -147,13 +147,13 @@ def resize_of_timm(config):
     return edge if config.crop_mode == "center" else None if edge == config.input_size[1] else (edge, edge)
 
 
-ALIASES = read_aliases(zoo_folders.zoo().folders)[0]
+ALIASES = read_aliases(catalog.zoo().folders)[0]
 TIMM = [alias for alias in ALIASES.values() if alias.library == "timm" and "." not in alias.alias]
 
 
 @pytest.mark.parametrize("alias", TIMM, ids=lambda alias: alias.alias)
 def test_a_name_of_timm_differs_as_it_says_and_in_nothing_else(alias, timm_arguments):
-    ours, config = registry.get_config(alias.name), get_pretrained_cfg(alias.alias)
+    ours, config = models.get_config(alias.name), get_pretrained_cfg(alias.alias)
     theirs = spec_of_timm(timm_arguments(alias.alias), config)
     differs = {field: value for field, value in theirs.items() if value != getattr(ours.spec, field)}
     stated = {field: value for field, value in alias.differs.items() if field != "preprocess"}
@@ -207,10 +207,10 @@ def read_as_a_file(theirs, spec):
     return reading.spec
 
 
-@pytest.mark.parametrize("name", zoo_folders.variants())
+@pytest.mark.parametrize("name", catalog.variants())
 def test_costs_are_what_torch_counts(name):
     """At full size but two blocks deep; torch counts two operations for a multiply-add."""
-    config = registry.get_config(name, depth=2)
+    config = models.get_config(name, depth=2)
     model = ViT.empty(config).train()  # in training nothing is pruned
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # it does not know the fused one
         model(torch.empty(1, config.spec.channels, *config.spec.image_size, device="meta"))
@@ -274,11 +274,11 @@ def test_names_that_timm_has_none_for(name):
         theirs = OTHERS[name]()
     nothing = {} if spec.prefix_tokens else {"pos_covers": "patches"}  # where patches are all there is
     assert read_as_a_file(theirs, spec) == spec.replace(**TRAINING, **nothing)
-    assert sum(p.numel() for p in theirs.parameters()) == zoo_folders.variants()[name].row["params"]
+    assert sum(p.numel() for p in theirs.parameters()) == catalog.variants()[name].row["params"]
 
 
 def test_every_name_has_been_compared():
-    assert {alias.name for alias in TIMM} | set(OTHERS) == set(zoo_folders.variants())
+    assert {alias.name for alias in TIMM} | set(OTHERS) == set(catalog.variants())
     assert not {alias.name for alias in TIMM} & set(OTHERS)
 
 
@@ -288,23 +288,21 @@ def test_the_readme_counts_right():
 
 
 def test_every_family_states_its_conventions():
-    for family in zoo_folders.families().values():
+    for family in catalog.families().values():
         assert {"title", "conventions"} <= set(family.about), family.name
         if family.name == "vit_digits":
             continue
         assert {"image_size", "num_classes", "pos", "pos_covers", "norm_eps", "act", "pool"} - {"num_classes"} <= set(
             family.shared
         )
-        heads = {
-            resolving.get_variant(name).row["params"] and vit_zoo.get_spec(name).num_classes for name in members(family.name)
-        }
+        heads = {lookup.get_variant(name).row["params"] and vit_zoo.get_spec(name).num_classes for name in members(family.name)}
         assert (1000 in heads) == (family.about.get("labels") == "imagenet1k") or family.name in ("simplevit", "vitpytorch")
-        prepared = {registry.get_config(name).preprocess is not None for name in members(family.name)}
+        prepared = {models.get_config(name).preprocess is not None for name in members(family.name)}
         assert prepared == {family.name not in ("simplevit", "vitpytorch")}
 
 
 def members(family):
-    return [name for name, variant in zoo_folders.variants().items() if variant.family == family]
+    return [name for name, variant in catalog.variants().items() if variant.family == family]
 
 
 # the preprocessing of a family's own code: resize, interpolation, first mean
@@ -319,7 +317,7 @@ PREPARED = {
 
 @pytest.mark.parametrize("name", PREPARED)
 def test_preprocessing(name):
-    found = registry.get_config(name).preprocess
+    found = models.get_config(name).preprocess
     assert (found.resize_to, found.interpolation, found.mean[0]) == PREPARED[name]
 
 
@@ -327,8 +325,8 @@ def test_an_image_that_is_squashed_before_the_crop():
     """timm's crop mode squash with a margin: resized to 404x404, whatever its shape, then cropped."""
     from PIL import Image
 
-    tag = resolving.tags_of("sw_m16_384")["sw_in12k_ft_in1k"]
-    config = configs.config_of(resolving.get_variant("sw_m16_384"), tag)
+    tag = lookup.tags_of("sw_m16_384")["sw_in12k_ft_in1k"]
+    config = configs.config_of(lookup.get_variant("sw_m16_384"), tag)
     assert config.preprocess.resize_to == (404, 404)
     image = Image.radial_gradient("L").convert("RGB").resize((500, 300))
     transform = timm.data.create_transform(
@@ -384,13 +382,13 @@ def test_torchvisions_names_and_weights(name):
     alias = ALIASES[name]
     for weights in TORCHVISION[name]:
         size, parts = weights.meta["min_size"][0], weights.transforms.keywords
-        row = configs.row_of(resolving.get_variant(f"{alias.name}_{size}"))
+        row = configs.row_of(lookup.get_variant(f"{alias.name}_{size}"))
         assert (row["params"], row["gmacs"]) == (weights.meta["num_params"], weights.meta["_ops"])
         if weights.name == "IMAGENET1K_V1":
             assert f"shorter edge {parts.get('resize_size', 256)}" in alias.differs["preprocess"]
             assert "bilinear" in alias.differs["preprocess"]
-        (tag,) = [tag for tag in resolving.tags_of(row["name"]).values() if weights.url == tag.address]
-        prepared = configs.config_of(resolving.get_variant(tag.name), tag).preprocess
+        (tag,) = [tag for tag in lookup.tags_of(row["name"]).values() if weights.url == tag.address]
+        prepared = configs.config_of(lookup.get_variant(tag.name), tag).preprocess
         assert prepared.resize_to == parts.get("resize_size", 256)
         assert prepared.interpolation == parts.get("interpolation", torchvision.transforms.InterpolationMode.BILINEAR).value
         assert tag.top1 == weights.meta["_metrics"]["ImageNet-1K"]["acc@1"]
@@ -404,9 +402,9 @@ def test_aliases():
     }  # fmt: skip
     fields = {"preprocess", *vit_zoo.ViTSpec.model_fields}
     for alias in ALIASES.values():
-        found = resolving.find(alias.alias)
+        found = lookup.find(alias.alias)
         assert found.alias == alias
-        assert found.variant.name in zoo_folders.variants(), alias  # a row, in its canonical form
+        assert found.variant.name in catalog.variants(), alias  # a row, in its canonical form
         assert set(alias.differs) <= fields, alias
         spec = vit_zoo.get_spec(alias.name)
         for field in set(alias.differs) - {"preprocess"}:
@@ -415,21 +413,21 @@ def test_aliases():
         fits = {f: v for f, v in alias.differs.items() if f not in ("preprocess", "image_size", "pool", "pool_tokens")}
         spec.replace(**fits)  # values that the field can have
         assert "\n" not in alias.sentence
-        assert not resolving.is_name(alias.alias)
+        assert not lookup.is_name(alias.alias)
 
 
 def test_ambiguous_names():
-    unclear = read_aliases(zoo_folders.zoo().folders)[1]
+    unclear = read_aliases(catalog.zoo().folders)[1]
     assert {"small", "giant", "vit_small", "vit-giant", "base", "clip", "dinov2"} <= set(unclear)
     for name, (why, candidates) in unclear.items():
         assert why
         assert len(candidates) > 1, name
-        assert set(candidates) <= set(zoo_folders.variants()), name
+        assert set(candidates) <= set(catalog.variants()), name
 
 
 TAGS = [
     tag
-    for family in zoo_folders.families()
+    for family in catalog.families()
     for tags in read_tags(zoo_folder() / "tags" / f"{family}.toml").values()
     for tag in tags.values()
 ]
@@ -437,9 +435,9 @@ TAGS = [
 
 def test_tags_are_whole():
     assert len(TAGS) >= 400
-    assert {file.stem for file in (zoo_folder() / "tags").glob("*.toml")} <= set(zoo_folders.families())
+    assert {file.stem for file in (zoo_folder() / "tags").glob("*.toml")} <= set(catalog.families())
     for tag in TAGS:
-        named = resolving.find(tag.full_name)
+        named = lookup.find(tag.full_name)
         assert named.tag == tag
         assert named.variant.name == tag.name
         config = configs.config_of(named.variant, tag)
@@ -454,22 +452,22 @@ def test_tags_are_whole():
             assert labels.label_set(tag.labels)["classes"] == tag.num_classes
         assert (config.labels is not None) == (tag.labels == "imagenet1k"), tag
         assert config.preprocess is not None
-        ours = registry.get_spec(tag.name)
+        ours = models.get_spec(tag.name)
         assert [field for field, value in tag.spec.items() if getattr(ours, field) == value] == [], tag.full_name
 
 
 @pytest.mark.parametrize(
-    "family", [family for family in zoo_folders.families() if (zoo_folder() / "tags" / f"{family}.toml").is_file()]
+    "family", [family for family in catalog.families() if (zoo_folder() / "tags" / f"{family}.toml").is_file()]
 )
 def test_tags_of_timm_say_what_its_configurations_say(family):
-    found = [tag for tag in TAGS if tag.repo.startswith("timm/") and resolving.get_variant(tag.name).family == family]
+    found = [tag for tag in TAGS if tag.repo.startswith("timm/") and lookup.get_variant(tag.name).family == family]
     for tag in found:
         config = get_pretrained_cfg(tag.repo.removeprefix("timm/"))
         assert config.hf_hub_id in ("timm/", tag.repo)
-        prepared = configs.config_of(resolving.get_variant(tag.name), tag).preprocess
+        prepared = configs.config_of(lookup.get_variant(tag.name), tag).preprocess
         assert config.num_classes == tag.num_classes
         assert (config.license or "unknown") == tag.licence
-        if registry.get_spec(tag.name).image_size == config.input_size[1:]:
+        if models.get_spec(tag.name).image_size == config.input_size[1:]:
             assert prepared.resize_to == resize_of_timm(config), tag
         assert prepared.interpolation == config.interpolation
         assert prepared.mean == pytest.approx(config.mean)
@@ -514,9 +512,9 @@ def test_the_orders_of_the_large_label_sets():
 
 def test_the_schema_is_that_of_the_models():
     stored = (zoo_folder() / "schema.json").read_text()
-    command = [sys.executable, "-m", "vit_zoo.zoo_schema"]
+    command = [sys.executable, "-m", "vit_zoo.registry.schema"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == stored, (
-        "run `python -m vit_zoo.zoo_schema`"
+        "run `python -m vit_zoo.registry.schema`"
     )
     document = json.loads(stored)
     row = document["$defs"]["Row"]
@@ -527,7 +525,7 @@ def test_the_schema_is_that_of_the_models():
 
 def test_our_own_files_have_no_fault():
     for file in sorted(zoo_folder().glob("*.toml")):
-        registry.check_file(file)
+        models.check_file(file)
 
 
 def test_what_listing_reads_stays_small():

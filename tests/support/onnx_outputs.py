@@ -9,7 +9,7 @@ import onnxruntime as ort
 from vit_zoo.files import Staged
 from vit_zoo.files.pickles import tensors_of
 from vit_zoo.graph.build import build
-from vit_zoo.graph.form import Form
+from vit_zoo.graph.options import Form
 from vit_zoo.graph.write import write_inline
 
 OPSETS = (17, 20, 23)

@@ -13,7 +13,7 @@ from support import peers
 from support.cases import case
 from support.models import noise
 from vit_zoo.errors import InputError, RefusedContent
-from vit_zoo.sources import find_source
+from vit_zoo.loading.source import find_source
 
 SMALL = {"img_size": 32, "patch_size": 8}
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 import vit_zoo
 from support.transformers_classes import CLASSES, built
 from vit_zoo.errors import InputError, RefusedContent
-from vit_zoo.sources import find_source
+from vit_zoo.loading.source import find_source
 
 
 def same(ours, peer, output):

@@ -11,7 +11,7 @@ from PIL import Image
 from support import peers
 from support.paths import PHOTOS
 from vit_zoo.errors import NotRepresentable
-from vit_zoo.preprocess import Preprocess
+from vit_zoo.model.preprocess import Preprocess
 from vit_zoo.weights.configs.image_processors import of_hf, of_timm, to_hf, to_timm
 
 HALF, IMAGENET = ((0.5,) * 3, (0.5,) * 3), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -10,10 +10,10 @@ from safetensors.torch import save_file
 
 import vit_zoo
 from vit_zoo.cli.commands import vitzoo
-from vit_zoo.cli.edge import _run
+from vit_zoo.cli.entry_point import _run
 from vit_zoo.errors import RefusedContent
 from vit_zoo.files.stored import Stored
-from vit_zoo.sources import find_source
+from vit_zoo.loading.source import find_source
 from vit_zoo.weights.translate import check_tensors, mismatch_lines
 
 SIZES = {"image_size": 16, "patch_size": 8, "num_classes": 3, "dim": 16, "depth": 2, "heads": 2, "dim_head": 8, "mlp_dim": 24}

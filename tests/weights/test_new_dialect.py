@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import vit_zoo
 from vit_zoo.errors import InputError, NotRepresentable, RefusedContent
-from vit_zoo.sources import find_source
+from vit_zoo.loading.source import find_source
 from vit_zoo.weights.dialect import HEAD_BIAS, Dialect, Need, layer, rule
 from vit_zoo.weights.dialects import DIALECTS
 from vit_zoo.weights.sidecar import SidecarFormat

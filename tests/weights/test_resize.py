@@ -14,7 +14,7 @@ from support import peers
 from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files import Stored
 from vit_zoo.files.pickles import stored
-from vit_zoo.recipes import RECIPES
+from vit_zoo.model.resize_recipes import RECIPES
 from vit_zoo.weights.resize import resize_kernel, resize_positions
 
 

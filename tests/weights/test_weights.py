@@ -14,11 +14,11 @@ from support import peers
 from support.cases import CASE_NAMES, FACTS, case
 from support.models import SMALL, noise
 from vit_zoo.cli.commands import vitzoo
-from vit_zoo.cli.edge import _run
+from vit_zoo.cli.entry_point import _run
 from vit_zoo.errors import InputError, NotRepresentable, RefusedContent
 from vit_zoo.files import SafetensorsFile
 from vit_zoo.files.pickles import tensors_of
-from vit_zoo.sources import find_source
+from vit_zoo.loading.source import find_source
 from vit_zoo.weights.detect import DIALECTS, detect
 from vit_zoo.weights.read import read
 from vit_zoo.weights.translate import shape_after, to_theirs

@@ -1,5 +1,5 @@
 """The command line: parse, call one function, print."""
 
-from vit_zoo.cli.edge import main
+from vit_zoo.cli.entry_point import main
 
 __all__ = ["main"]

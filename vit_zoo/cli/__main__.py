@@ -1,5 +1,5 @@
 """`python -m vit_zoo.cli` is `vitzoo`."""
 
-from vit_zoo.cli.edge import main
+from vit_zoo.cli.entry_point import main
 
 main()

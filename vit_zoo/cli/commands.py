@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from vit_zoo import __version__
-from vit_zoo.cli.hub_verbs import publish, pull
+from vit_zoo.cli.hub_commands import publish, pull
 from vit_zoo.cli.options import MODEL, FormatsCommand, facts, note_name, zoo
-from vit_zoo.cli.voice import Voice, pairs, speaking, table
+from vit_zoo.cli.output import Voice, pairs, speaking, table
 from vit_zoo.errors import CheckFailed, InputError
 
 
@@ -38,9 +38,9 @@ def list_(patterns: tuple[str, ...], long: bool, where: str | None, sort: str | 
     vitzoo list 'vit_b*' --long
     vitzoo list --where 'params<30M and patch_size==16' --sort gmacs
     """
-    from vit_zoo.configs import row_of
-    from vit_zoo.registry import list_models, sort_names
-    from vit_zoo.zoo_folders import variants
+    from vit_zoo.registry.catalog import variants
+    from vit_zoo.registry.configs import row_of
+    from vit_zoo.registry.models import list_models, sort_names
 
     names = list_models(list(patterns) or "*", where=where)
     if sort is not None:
@@ -83,7 +83,7 @@ def show(what: str, facts: dict[str, Any], voice: Voice) -> None:
     vitzoo show model.onnx
     """
     note_name(what, voice)
-    from vit_zoo.cli.showing import shown
+    from vit_zoo.cli.show import shown
 
     document, text = shown(what, facts)
     voice.result(document, lambda: text)
@@ -106,7 +106,7 @@ def create(name: str, out: Path | None, seed: int, dry_run: bool, force: bool, f
     """
     note_name(name, voice)
     from vit_zoo.cli.documents import CreateDocument
-    from vit_zoo.sources import find_architecture
+    from vit_zoo.loading.source import find_architecture
 
     config = find_architecture(name, **facts)
     folder = out if out is not None else Path(config.name)
@@ -114,8 +114,8 @@ def create(name: str, out: Path | None, seed: int, dry_run: bool, force: bool, f
         from vit_zoo.files.atomic import check_folder
 
         check_folder(folder, force=force)
-        from vit_zoo.line import create as create_model
-        from vit_zoo.line import save
+        from vit_zoo.api import create as create_model
+        from vit_zoo.api import save
 
         voice.progress(f"making {config.spec.params:,} random parameters")
         save(create_model(name, seed=seed, **facts), folder)
@@ -158,9 +158,9 @@ def convert(
     vitzoo convert B_16.npz -o vit_b16 --to hf
     vitzoo convert dinov2_vits14.pth -o dinov2.safetensors --to timm --set image_size=224
     """
+    from vit_zoo.api import convert as convert_model
     from vit_zoo.cli.documents import ConvertDocument
-    from vit_zoo.converting import lines
-    from vit_zoo.line import convert as convert_model
+    from vit_zoo.loading.convert import lines
 
     note_name(src, voice)
     voice.progress(f"converting {src}")
@@ -231,8 +231,8 @@ def export(
     if len(precisions) > 1:
         raise InputError("one of --fp16, --bf16 and --int8")
     note_name(model, voice)
+    from vit_zoo.api import export as export_model
     from vit_zoo.cli.export_document import ExportDocument
-    from vit_zoo.line import export as export_model
 
     done = export_model(
         "." if model is None else model, formats, out=out, opset=opset, placement=placement,
@@ -257,7 +257,7 @@ def export(
 
 
 def _warn_random(config: Any, voice: Voice) -> None:
-    from vit_zoo.resolving import is_name, tags_of
+    from vit_zoo.registry.lookup import is_name, tags_of
 
     published = list(tags_of(config.name).values()) if is_name(config.name) else []
     which = f", such as {published[0].address} (`vitzoo show {config.name}`)" if published else ""
@@ -294,14 +294,14 @@ def verify(
     vitzoo verify vit_b16.onnx --against ./vit_b16
     vitzoo verify theirs.onnx --against checkpoint.safetensors --fixed height,width
     """
-    from vit_zoo.cli.showing import evidence
-    from vit_zoo.line import verify as verify_artifact
+    from vit_zoo.api import verify as verify_artifact
+    from vit_zoo.cli.show import evidence
 
     if facts and against is None:
         raise InputError("--set states facts of the --against model")
     note_name(against, voice)
     if plot is not None:
-        from vit_zoo.parity.picture import check_picture
+        from vit_zoo.parity.plot import check_picture
 
         check_picture(plot)
     voice.progress(f"checking {artifact}")
@@ -310,7 +310,7 @@ def verify(
         artifact, against, effort=effort or "default", fixed=axes, blocks=plot is not None, pictures=pictures, **facts
     )
     if plot is not None:
-        from vit_zoo.parity.picture import draw
+        from vit_zoo.parity.plot import draw
 
         draw(report, plot)
     for warning in report.warnings:
@@ -341,7 +341,7 @@ def predict(model: str, images: tuple[Path, ...], top: int, threads: int | None,
     vitzoo predict vit_digits.onnx digit.png --top 3
     """
     from vit_zoo.cli.documents import PredictDocument
-    from vit_zoo.use.classify import classify
+    from vit_zoo.inference.predict import classify
 
     note_name(model, voice)
     config, found = classify(model, images, top=top, threads=threads)
@@ -370,7 +370,7 @@ def doctor(voice: Voice) -> None:
     \b
     vitzoo doctor
     """
-    from vit_zoo.cli.showing import checkup
+    from vit_zoo.cli.show import checkup
 
     found = checkup()
     voice.result(found, lambda: pairs({name: str(value) for name, value in found.items()}))

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from vit_zoo.vit_spec import ViTSpec
+from vit_zoo.model.spec import ViTSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vit_zoo.converting import Converted
-    from vit_zoo.model_config import ModelConfig
-    from vit_zoo.publishing.pulling import Pulled
-    from vit_zoo.publishing.repository import Published
-    from vit_zoo.use.classify import Prediction
+    from vit_zoo.inference.predict import Prediction
+    from vit_zoo.loading.convert import Converted
+    from vit_zoo.model.config import ModelConfig
+    from vit_zoo.publishing.publish import Published
+    from vit_zoo.publishing.pull import Pulled
 
 
 class Document(BaseModel):

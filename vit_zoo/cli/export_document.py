@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from vit_zoo.cli.documents import Document
-from vit_zoo.parity.judging import Judgement
 from vit_zoo.parity.report import ParityReport
+from vit_zoo.parity.tolerance import Judgement
 
 if TYPE_CHECKING:
-    from vit_zoo.artifacts import Export
+    from vit_zoo.exporters.export_file import Export
 
 
 class ExportDocument(Document):

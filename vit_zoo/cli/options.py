@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vit_zoo.cli.voice import Voice
+from vit_zoo.cli.output import Voice
 from vit_zoo.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def _facts(context: click.Context, parameter: click.Parameter, values: tuple[str
             raise click.BadParameter(f"'{name}' is set twice")
         found[name] = _value(text)
     if found:
-        from vit_zoo.vit_spec import ViTSpec
+        from vit_zoo.model.spec import ViTSpec
 
         fields = [*ViTSpec.model_fields, *OF_THE_FILE]
         for name in found:
@@ -83,8 +83,8 @@ def zoo(command: Any) -> Any:
 def _zoo(context: click.Context, parameter: click.Parameter, folders: tuple[str, ...]) -> None:
     if not folders or context.resilient_parsing:
         return
-    from vit_zoo.registry import use_folder
-    from vit_zoo.zoo_folders import forget_folder
+    from vit_zoo.registry.catalog import forget_folder
+    from vit_zoo.registry.models import use_folder
 
     for folder in folders:
         use_folder(folder)
@@ -109,7 +109,7 @@ def note_name(model: str | None, voice: Voice) -> None:
     """What a name means, where that is not plain: a folder has it too, it is another library's, or not in canonical form."""
     if model is None:
         return
-    from vit_zoo.locator import RegistryName, TaggedName, parse_locator
+    from vit_zoo.loading.locator import RegistryName, TaggedName, parse_locator
 
     match parse_locator(model):
         case RegistryName(named=named) | TaggedName(named=named) if named.alias is not None:

@@ -15,7 +15,7 @@ from vit_zoo.errors import InputError, RefusedContent
 if TYPE_CHECKING:
     import numpy as np
 
-    from vit_zoo.model_config import ModelConfig
+    from vit_zoo.model.config import ModelConfig
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -76,7 +76,7 @@ def report_path(artifact: Path) -> Path:
 
 def config_from(text: str, *, where: Path) -> ModelConfig:
     """The config in an artifact's metadata."""
-    from vit_zoo.model_config import ModelConfig
+    from vit_zoo.model.config import ModelConfig
 
     try:
         document = json.loads(text)

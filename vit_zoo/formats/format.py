@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from vit_zoo.files import Staged
     from vit_zoo.formats.artifact import Artifact, Description
     from vit_zoo.formats.structure import Structure
-    from vit_zoo.model import ViT
+    from vit_zoo.model.vit import ViT
 
 
 @dataclass(frozen=True, kw_only=True)

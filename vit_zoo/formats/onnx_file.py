@@ -14,7 +14,7 @@ from vit_zoo.files import SafetensorsFile
 from vit_zoo.files.wire import GRAPH, KEY, METADATA, VALUE, fields, tag
 from vit_zoo.formats.artifact import Artifact, Description, config_from
 from vit_zoo.formats.format import Format, OpenOptions
-from vit_zoo.formats.skeleton import length_of
+from vit_zoo.formats.onnx_skeleton import length_of
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array

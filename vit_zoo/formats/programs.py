@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from vit_zoo import forward
 from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files import Staged, sha256_of
-from vit_zoo.formats.archives import write_again
 from vit_zoo.formats.artifact import EMBEDDED, Artifact, Description, embedded
-from vit_zoo.torch_ops import EVAL
+from vit_zoo.formats.torch_archive import write_again
+from vit_zoo.model import forward
+from vit_zoo.model.torch_ops import EVAL
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
-    from vit_zoo.model import ViT
+    from vit_zoo.model.vit import ViT
 
 MAX_BATCH = 65_536  # the upper end of the batch axis that a .pt2 file declares
 ORIGINS = ("stack_trace", "nn_module_stack", "torch_fn", "source_fn_stack", "from_node")  # of a node: paths, lines, modules

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vit_zoo.formats.skeleton import Skeleton, lies_in_file, skeleton
+from vit_zoo.formats.onnx_skeleton import Skeleton, lies_in_file, skeleton
 
 if TYPE_CHECKING:
     import onnx
 
-    from vit_zoo.parity.references import Reference
+    from vit_zoo.parity.reference import Reference
 
 DOMAINS = ("", "ai.onnx", "com.microsoft")
 COSTLY = ("Gemm", "MatMul", "Conv", "Attention", "FusedMatMul", "MultiHeadAttention")  # where precision is lost or kept

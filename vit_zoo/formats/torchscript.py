@@ -13,7 +13,7 @@ from vit_zoo.formats.format import Format, OpenOptions
 if TYPE_CHECKING:
     from vit_zoo.files import Staged
     from vit_zoo.formats.structure import Structure
-    from vit_zoo.model import ViT
+    from vit_zoo.model.vit import ViT
 
 
 def _open(path: Path, about: Description, options: OpenOptions) -> Artifact:

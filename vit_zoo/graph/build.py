@@ -6,22 +6,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo import forward, positions
 from vit_zoo.errors import CheckFailed
 from vit_zoo.files import Stored
 from vit_zoo.files.stored import ONNX_TYPES
 from vit_zoo.graph.builder import GraphBuilder
-from vit_zoo.graph.form import COMPUTED, Form
-from vit_zoo.graph.free_grid import FreeGrid
-from vit_zoo.graph.half_ops import HalfOps, halved
+from vit_zoo.graph.dynamic_positions import FreeGrid
+from vit_zoo.graph.fp16_ops import HalfOps, halved
 from vit_zoo.graph.int8_ops import Int8Ops, Layer, Quantisation, adapted, quantisable, quantised, smoothed
 from vit_zoo.graph.onnx_ops import OnnxOps
-from vit_zoo.graph.prepare import IMAGE, prepared
+from vit_zoo.graph.options import COMPUTED, Form
+from vit_zoo.graph.preprocess import IMAGE, prepared
 from vit_zoo.graph.values import BATCH, Node, Scope, Value, Weight
-from vit_zoo.outputs import checked_outputs, unused_weights
-from vit_zoo.preprocess import Preprocess
-from vit_zoo.recipes import recipe_named
-from vit_zoo.vit_spec import ViTSpec
+from vit_zoo.model import forward, positions
+from vit_zoo.model.outputs import checked_outputs, unused_weights
+from vit_zoo.model.preprocess import Preprocess
+from vit_zoo.model.resize_recipes import recipe_named
+from vit_zoo.model.spec import ViTSpec
 
 if TYPE_CHECKING:
     import onnx

@@ -1,6 +1,6 @@
 """Construction of an ONNX graph: nodes, constants and weights, each under its name.
 
-Values are names (strings) here. Their shapes are the business of those who build: `onnx_ops.py`, `free_grid.py`, `prepare.py`.
+Values are names (strings) here; `onnx_ops.py`, `dynamic_positions.py` and `preprocess.py` keep their shapes.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from vit_zoo.graph.values import FLOAT, Heads, Scope, Value
 
 if TYPE_CHECKING:
     from vit_zoo.files.stored import Array
-    from vit_zoo.vit_spec import ViTSpec
+    from vit_zoo.model.spec import ViTSpec
 
 BIAS = 2**30  # the largest integer of a bias: as much again is left for the sum of products
 

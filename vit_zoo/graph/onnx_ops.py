@@ -15,7 +15,7 @@ from vit_zoo.graph.builder import GraphBuilder
 from vit_zoo.graph.values import BATCH, Heads, Scope, Shape, Value, plus
 
 if TYPE_CHECKING:
-    from vit_zoo.ops import Ops
+    from vit_zoo.model.ops import Ops
 
 END = 2**63 - 1  # of any axis
 SIGMOID = {"quick_gelu": 1.702, "silu": 1.0}  # x sigmoid(scale x)

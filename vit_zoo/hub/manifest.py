@@ -11,7 +11,7 @@ from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files import sha256_of, sniff
 from vit_zoo.files.sniff import git_oid
 from vit_zoo.formats import FORMATS
-from vit_zoo.hub.fetching import TERMS
+from vit_zoo.hub.download import TERMS
 
 # by suffix, what a repository of a model may hold; never a bare pickle
 TEXT = (".json", ".md", ".txt")

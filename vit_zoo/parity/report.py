@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from vit_zoo.errors import InputError
 from vit_zoo.files import read_json
 from vit_zoo.formats.artifact import report_path
-from vit_zoo.parity.fusion import Operator
-from vit_zoo.parity.judging import Agreement, Comparison, Judgement
-from vit_zoo.parity.preparing import Preparation
+from vit_zoo.parity.ort_profile import Operator
+from vit_zoo.parity.preprocess_check import Preparation
 from vit_zoo.parity.saturation import IntegerProducts
+from vit_zoo.parity.tolerance import Agreement, Comparison, Judgement
 
 Effort = Literal["quick", "default", "full"]
 EFFORTS = ("quick", "default", "full")

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from vit_zoo.errors import RefusedContent
-from vit_zoo.formats.skeleton import Skeleton, lies_in_file, skeleton
+from vit_zoo.formats.onnx_skeleton import Skeleton, lies_in_file, skeleton
 from vit_zoo.formats.structure import label
 from vit_zoo.graph.int8_weights import PAIR, pair_sums
 

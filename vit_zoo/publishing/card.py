@@ -7,21 +7,21 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo import __version__
-from vit_zoo.citations import citation_of
 from vit_zoo.errors import InputError
-from vit_zoo.hub.cards import joined_card, split_card
-from vit_zoo.hub.fetching import PREFIX
+from vit_zoo.hub.download import PREFIX
+from vit_zoo.hub.front_matter import joined_card, split_card
 from vit_zoo.publishing.clients import CLIENTS, DTYPES, Profile
 from vit_zoo.publishing.snippets import snippets_of
-from vit_zoo.resolving import find, is_name
-from vit_zoo.zoo_folders import variants
+from vit_zoo.registry.catalog import variants
+from vit_zoo.registry.citations import citation_of
+from vit_zoo.registry.lookup import find, is_name
 
 if TYPE_CHECKING:
-    from vit_zoo.model_config import ModelConfig
+    from vit_zoo.model.config import ModelConfig
     from vit_zoo.parity.report import ParityReport
-    from vit_zoo.publishing.measuring import Record
-    from vit_zoo.publishing.staging import Staging
-    from vit_zoo.tags import Tag
+    from vit_zoo.publishing.benchmark import Record
+    from vit_zoo.publishing.stage import Staging
+    from vit_zoo.registry.pretrained_tags import Tag
 
 Rows = list[tuple[str, ...]]
 
@@ -79,7 +79,7 @@ def family_of(config: ModelConfig) -> str | None:
 
 def tag_of(config: ModelConfig) -> Tag | None:
     """The published weights that a model came from, where the zoo knows them; unchanged, so that what is reported holds."""
-    from vit_zoo.resolving import tags_of
+    from vit_zoo.registry.lookup import tags_of
 
     if config.source is None:
         return None

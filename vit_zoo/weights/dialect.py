@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vit_zoo.files import Stored
-    from vit_zoo.model_config import ModelConfig
-    from vit_zoo.vit_spec import ViTSpec
+    from vit_zoo.model.config import ModelConfig
+    from vit_zoo.model.spec import ViTSpec
     from vit_zoo.weights.sidecar import SidecarFormat
 
 Sizes = Mapping[str, int]
@@ -113,7 +113,7 @@ class Dialect:
     * `unwanted_outside`: the same for names outside the model's prefix, such as those of a text tower.
     * `position_covers`: the values of `pos_covers` that position tables may have in models with more than patch tokens.
     * `computes_in_float32`: the library computes in float32 whatever type the weights are stored in.
-    * `resize`, `resize_with_registers`: the library's recipe (`recipes.py`) for other image sizes, and that of its models
+    * `resize`, `resize_with_registers`: the library's recipe (`resize_recipes.py`) for other image sizes, and that of its models
       with registers where it differs.
 
     Write (only for dialects in `write.TARGETS`):

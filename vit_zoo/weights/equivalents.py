@@ -11,7 +11,7 @@ from vit_zoo.files import Stored
 
 if TYPE_CHECKING:
     from vit_zoo.files.stored import Array
-    from vit_zoo.vit_spec import ViTSpec
+    from vit_zoo.model.spec import ViTSpec
 
 
 @dataclass(frozen=True)

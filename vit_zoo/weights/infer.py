@@ -152,7 +152,7 @@ def heads_of(fields: Mapping[str, Any]) -> tuple[int, str] | None:
     """The head count: of a norm per head, or that of the variants of the same width, depth and MLP, if all of them agree."""
     if "dim_head" in fields:
         return fields["inner"] // fields["dim_head"], "shapes"
-    from vit_zoo.zoo_folders import variants
+    from vit_zoo.registry.catalog import variants
 
     alike = {
         (variant.fields["heads"], variant.fields["dim_head"])

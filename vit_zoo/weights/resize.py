@@ -1,4 +1,4 @@
-"""Positions and patch projections for other image and patch sizes, each by the recipe of its source (`recipes.py`).
+"""Positions and patch projections for other image and patch sizes, each by the recipe of its source (`resize_recipes.py`).
 
 The patch projection by Beyer et al., 2023 (FlexiViT), section 3.4.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files import Stored
-from vit_zoo.recipes import Recipe, recipe_named
+from vit_zoo.model.resize_recipes import Recipe, recipe_named
 
 if TYPE_CHECKING:
     import torch

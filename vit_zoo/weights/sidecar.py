@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vit_zoo.files import read_json
 
 if TYPE_CHECKING:
-    from vit_zoo.preprocess import Preprocess
+    from vit_zoo.model.preprocess import Preprocess
     from vit_zoo.weights.dialect import Dialect
 
 

@@ -20,22 +20,16 @@ from vit_zoo.weights.dialects.hf_clip import HF_CLIP, HF_SIGLIP
 from vit_zoo.weights.dialects.meta import DEIT3, DINOV2, DINOV2_SWIGLU
 from vit_zoo.weights.dialects.timm import TIMM
 from vit_zoo.weights.dialects.torchvision import TORCHVISION
-from vit_zoo.weights.dialects.vit_pytorch import (
-    SIMPLE_VIT,
-    VIT_PYTORCH,
-    VIT_PYTORCH_0_40,
-    VIT_PYTORCH_1_2,
-    VIT_PYTORCH_1_15,
-)
+from vit_zoo.weights.dialects.vit_pytorch import SIMPLE_VIT, VIT_PYTORCH, VIT_PYTORCH_0_40, VIT_PYTORCH_1_2, VIT_PYTORCH_1_15
 from vit_zoo.weights.equivalents import Equivalent, equivalents
 from vit_zoo.weights.infer import TRAINING
 from vit_zoo.weights.read import Reading, read
 from vit_zoo.weights.translate import to_theirs
 
 if TYPE_CHECKING:
-    from vit_zoo.model_config import ModelConfig
-    from vit_zoo.preprocess import Preprocess
-    from vit_zoo.vit_spec import ViTSpec
+    from vit_zoo.model.config import ModelConfig
+    from vit_zoo.model.preprocess import Preprocess
+    from vit_zoo.model.spec import ViTSpec
 
 ACCEPTABLE = ("norm_eps", "act")  # conventions that a user may give up: the difference is small and can be measured
 

@@ -13,8 +13,8 @@ from vit_zoo.weights.configs.image_processors import of_hf, to_hf
 from vit_zoo.weights.sidecar import SidecarFormat
 
 if TYPE_CHECKING:
-    from vit_zoo.model_config import ModelConfig
-    from vit_zoo.vit_spec import ViTSpec
+    from vit_zoo.model.config import ModelConfig
+    from vit_zoo.model.spec import ViTSpec
 
 ClassOf = Callable[["ViTSpec"], tuple[str, str]]  # transformers' model type and class for a spec
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from vit_zoo.errors import NotRepresentable
-from vit_zoo.preprocess import Preprocess
+from vit_zoo.model.preprocess import Preprocess
 
 RESAMPLE: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 # the classes that take an int for both edges; for the others it is the shorter edge

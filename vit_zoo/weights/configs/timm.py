@@ -13,7 +13,7 @@ from vit_zoo.weights.configs.image_processors import of_timm, to_timm
 from vit_zoo.weights.sidecar import SidecarFormat
 
 if TYPE_CHECKING:
-    from vit_zoo.model_config import ModelConfig
+    from vit_zoo.model.config import ModelConfig
 
 POOLS = {"token": "cls", "avg": "mean", "map": "map", "": "none"}
 ACTS = {"gelu": "gelu", "gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu", "quickgelu": "quick_gelu", "silu": "silu"}
@@ -21,8 +21,8 @@ ACTS = {"gelu": "gelu", "gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu", "q
 
 def facts_of_config(config: Mapping[str, Any], where: object) -> dict[str, Any]:
     """Heads, eps, activation and pooling of the architecture that it names, over which its own arguments go."""
-    from vit_zoo.configs import config_of as config_of_variant
-    from vit_zoo.resolving import find
+    from vit_zoo.registry.configs import config_of as config_of_variant
+    from vit_zoo.registry.lookup import find
 
     found: dict[str, Any] = {}
     arguments = config.get("model_args") or {}

@@ -15,7 +15,7 @@ from vit_zoo.weights.configs.hf import SIDECAR, config_of, facts_of_config, pref
 from vit_zoo.weights.dialect import HEAD_BIAS, Dialect, Need, layer, replaced, rule
 
 if TYPE_CHECKING:
-    from vit_zoo.vit_spec import ViTSpec
+    from vit_zoo.model.spec import ViTSpec
 
 BLOCK = "encoder.layer.{i}"
 ATTENTION = tuple(f"{BLOCK}.attention.attention.{part}" for part in ("query", "key", "value"))

@@ -18,7 +18,7 @@ from vit_zoo.weights.dialects.flat_patch import flat_patch
 from vit_zoo.weights.dialects.hf import facts_from_module
 
 if TYPE_CHECKING:
-    from vit_zoo.vit_spec import ViTSpec
+    from vit_zoo.model.spec import ViTSpec
 
 BLOCK = "encoder.layers.{i}"
 BLOCKS = (

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from vit_zoo.errors import NotRepresentable
-from vit_zoo.positions import THETA
+from vit_zoo.model.positions import THETA
 from vit_zoo.weights.configs.timm import SIDECAR
 from vit_zoo.weights.dialect import Dialect, Need, layer, rule
 from vit_zoo.weights.dialects.timm import CLOSING, act_of, pool_of

@@ -18,7 +18,7 @@ from vit_zoo.weights.dialect import HEAD_BIAS, Dialect, Need, Rule, Shapes, laye
 from vit_zoo.weights.dialects.flat_patch import flat_patch
 
 if TYPE_CHECKING:
-    from vit_zoo.vit_spec import ViTSpec
+    from vit_zoo.model.spec import ViTSpec
 
 PATCHES = ("to_patch_embedding.2.weight", "to_patch_embedding.1.weight", "patch_to_embedding.weight")
 ATTENTION, FEED_FORWARD = "transformer.layers.{i}.0", "transformer.layers.{i}.1"

@@ -1,0 +1,1 @@
+"""Exporters: from a model and export options to a verified file."""

@@ -1,0 +1,228 @@
+"""How a file is exported: staged, verified on disk, and only then named; or set aside."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vit_zoo import __version__
+from vit_zoo.errors import CheckFailed, InputError, RefusedContent
+from vit_zoo.exporters.options import ExportOptions, Placement
+from vit_zoo.files import SafetensorsFile, Staged, digest_of, staging_folder, write_text
+from vit_zoo.files.atomic import check_target, writing
+from vit_zoo.formats import FORMATS
+from vit_zoo.formats.artifact import report_path
+from vit_zoo.graph.options import Form
+from vit_zoo.loading.load import with_some_weights
+from vit_zoo.loading.source import Architecture, Checkpoint, ModelLike, find_source
+from vit_zoo.model.config import ModelConfig
+from vit_zoo.parity.reference import Live
+
+if TYPE_CHECKING:
+    from vit_zoo.exporters.int8.search import Rounding
+    from vit_zoo.formats.artifact import Array
+    from vit_zoo.graph.build import Graph
+    from vit_zoo.graph.int8_ops import Quantisation
+    from vit_zoo.parity.report import Effort, ParityReport
+    from vit_zoo.parity.tolerance import Judgement
+
+Note = Callable[[str], None]  # receives a line of progress
+
+
+@dataclass(frozen=True)
+class Export:
+    """What `export` wrote: the artifact, the report on it (None when it was not verified), the `.onnx_data` beside it."""
+
+    path: Path
+    config: ModelConfig
+    report: ParityReport | None
+    data: Path | None = None
+    judgement: Judgement | None = None  # of an int8 file that had to reach something
+
+
+def export_model(model: ModelLike, options: ExportOptions, facts: Mapping[str, Any], note: Note) -> list[Export]:
+    """Each format of a model as a file, verified on disk before it gets its name. Raises as `vit_zoo.export`."""
+    facts = dict(facts)
+    sized = bool({"image_size", "patch_size"} & set(facts))
+    # where the graph follows the size, the recipe is the graph's alone
+    recipe = facts.get("resize") if sized or options.dynamic is None else facts.pop("resize", None)
+    source = find_source(model, weights=options.weights, **facts)
+    form, rounding = options.resolve(source.config, recipe)
+    if isinstance(source, Architecture):
+        source = with_some_weights(source, str(model), options.seed)
+    elif options.seed is not None:
+        raise InputError(f"{source.config.name} has its own weights: a seed is of random ones")
+    if options.placement == "shared":
+        _check_shared(source, str(model))
+    targets = {name: target_of(source, name, options) for name in options.formats}
+    for target in targets.values():
+        check_target(target)
+    live, written = Live(source), []
+    for name, target in targets.items():
+        note(f"writing {target}{', then checking it' if options.effort else ''}")
+        if FORMATS[name].graph:
+            written.append(write_onnx_file(source, target, live, form, options.placement, options.effort, rounding))
+        else:
+            written.append(write_program(source, target, live, name, form.outputs, options.effort))
+    return written
+
+
+def _check_shared(source: Checkpoint, name: str) -> None:
+    """Raise InputError for weights that an ONNX graph cannot point to."""
+    if source.cached:
+        raise InputError("the Hub's cache is not written to: `vitzoo pull` makes a folder", where=name)
+    if any(stored.span is None for stored in source.tensors.values()):
+        raise InputError("shared weights need a safetensors file whose tensors fit as they are")
+
+
+def target_of(source: Checkpoint, format_: str, options: ExportOptions) -> Path:
+    """Where a format goes: NAME.onnx in the current folder; shared weights, beside their file as model.onnx."""
+    out, shared = options.out, FORMATS[format_].graph and options.placement == "shared"
+    name = ("model" if shared else source.config.name) + FORMATS[format_].suffix
+    if out is None:
+        return source.path.parent / name if shared and source.path is not None else Path(name)
+    path = Path(out)
+    if path.is_dir():
+        return path / name
+    if os.fspath(out).endswith(os.sep):
+        raise InputError("no such folder", where=out)
+    if len(options.formats) > 1:
+        raise InputError("several formats go into a folder, and this is none", where=path)
+    return path
+
+
+def write_onnx_file(
+    source: Checkpoint,
+    target: Path,
+    live: Live,
+    form: Form,
+    placement: Placement | None,
+    effort: Effort | None,
+    rounding: Rounding | None = None,
+) -> Export:
+    """`rounding` says how an int8 form is calibrated, and what it must reach."""
+    from vit_zoo.graph.build import build
+    from vit_zoo.graph.write import PROTO_LIMIT, inline_size, write_external, write_inline, write_shared
+
+    spec, tensors = source.config.spec, source.tensors
+    preprocess = source.config.preprocess
+    graph = build(spec, tensors, form, preprocess=preprocess)  # of an int8 form, one of the same size
+    placement = placement or ("inline" if inline_size(graph) <= PROTO_LIMIT else "external")
+    details: dict[str, Any] = {**_details(effort), "placement": placement}
+    size = sum(weight.stop - weight.start for weight in graph.weights.values())
+    data: Staged | None = None
+    with ExitStack() as stack:
+        if placement == "external":
+            folder = stack.enter_context(staging_folder(target))
+            staged = stack.enter_context(Staged(target, folder=folder))
+            data = stack.enter_context(Staged(target.with_name(target.name + "_data"), need=size, folder=folder))
+            details["data"] = data.target.name
+        else:
+            staged = stack.enter_context(Staged(target, need=size if placement == "inline" else 0))
+        if placement == "shared":
+            assert source.path is not None
+            details["data"] = source.path.name
+            details["header_sha256"] = SafetensorsFile(source.path).header_sha256
+        if form.precision != "fp32":
+            details["source_sha256"] = source.digest or digest_of(tensors)
+
+        def write(graph: Graph, form: Form) -> None:
+            metadata = _metadata(source.config, {**details, **replace(form, outputs=graph.outputs).document()})
+            if data is not None:
+                write_external(graph, staged, data, metadata)
+            elif placement == "inline":
+                write_inline(graph, staged, metadata)
+            else:
+                write_shared(graph, staged, metadata, source.digest)
+
+        def write_rounded(kept: tuple[str, ...], quantisation: Quantisation) -> Path:
+            rounded = replace(form, kept=kept)
+            write(build(spec, tensors, rounded, quantisation, preprocess), rounded)
+            return staged.path
+
+        judgement = None
+        if rounding is None:
+            write(graph, form)
+        else:
+            judgement = rounding.settle(live, write_rounded)
+        report = _verified(staged, live, effort, data, None if rounding is None else rounding.stack())
+        return _finish(staged, source.config, report, data, judgement)
+
+
+def write_program(
+    source: Checkpoint, target: Path, live: Live, format_: str, outputs: Sequence[str], effort: Effort | None
+) -> Export:
+    from vit_zoo.model.outputs import checked_outputs
+
+    names = checked_outputs(source.config.spec, outputs)
+    details = {**_details(effort), "outputs": list(names), "weights_sha256": source.digest or digest_of(source.tensors)}
+    write = FORMATS[format_].write
+    assert write is not None
+    with Staged(target, need=sum(tensor.nbytes for tensor in source.tensors.values())) as staged:
+        write(live.model, names, staged, details)
+        return _finish(staged, source.config, _verified(staged, live, effort))
+
+
+def _verified(
+    staged: Staged, live: Live, effort: Effort | None, data: Staged | None = None, pictures: Array | None = None
+) -> ParityReport | None:
+    if effort is None:
+        return None
+    from vit_zoo.parity.verify import check_parity
+
+    try:
+        companion = None if data is None else data.path
+        return check_parity(staged.path, live.reference, companion=companion, effort=effort, pictures=pictures)
+    except RefusedContent as error:  # what we wrote does not even open
+        aside = staged.reject()
+        hint = f"set aside as {aside.name}"
+        raise CheckFailed(f"does not open: {error.message}", where=staged.target, hint=hint) from None
+
+
+def _finish(
+    staged: Staged,
+    config: ModelConfig,
+    report: ParityReport | None,
+    data: Staged | None = None,
+    judgement: Judgement | None = None,
+) -> Export:
+    """Name the file, or set it aside; the report goes beside it, and no old one outlives its file."""
+    target = staged.target
+    if report is not None and judgement is not None:
+        report = report.model_copy(update={"judgement": judgement})
+    cause = None
+    if judgement is not None and not judgement.ok:
+        cause = f"does not reach what is asked of it: {judgement}"
+    elif report is not None and not report.ok:
+        cause = f"does not compute the model: {report.summary()}"
+    if cause is not None:
+        aside = staged.reject()
+        if data is not None:
+            data.reject()
+        details = {}
+        if report is not None:
+            write_text(report_path(aside), report.model_copy(update={"file": aside.name}).dumps())
+            details = {"report": report.model_dump(mode="json")}
+        raise CheckFailed(cause, where=target, hint=f"set aside as {aside.name}", details=details)
+    with writing(target):
+        report_path(target).unlink(missing_ok=True)
+    if data is not None:
+        data.commit()
+    staged.commit()
+    if report is not None:
+        report = report.model_copy(update={"file": target.name})
+        write_text(report_path(target), report.dumps())
+    return Export(target, config, report, None if data is None else data.target, judgement)
+
+
+def _details(effort: Effort | None) -> dict[str, Any]:
+    return {"version": __version__, "verify": "off" if effort is None else "see the .parity.json beside this file"}
+
+
+def _metadata(config: ModelConfig, details: Mapping[str, Any]) -> dict[str, str]:
+    return {"vit_zoo": json.dumps(config.document(), sort_keys=True), "vit_zoo.export": json.dumps(details, sort_keys=True)}

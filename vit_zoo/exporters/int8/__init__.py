@@ -1,0 +1,1 @@
+"""Int8 quantisation: calibration on images, and the search for layers that stay in float."""

@@ -1,0 +1,173 @@
+"""Export options: validated when they are made, and resolved for one model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+
+from vit_zoo.errors import InputError, Option
+from vit_zoo.exporters.int8.search import Rounding, rounding_of
+from vit_zoo.formats import FORMATS
+from vit_zoo.graph.options import COMPUTED, INCLUDES, OPSET, Form, Include, Precision
+from vit_zoo.model.outputs import checked_outputs
+from vit_zoo.model.resize_recipes import recipe_named
+from vit_zoo.parity.report import Effort, checked_effort
+
+if TYPE_CHECKING:
+    from vit_zoo.model.config import ModelConfig
+
+PathLike = str | os.PathLike[str]
+Placement = Literal["inline", "external", "shared"]
+
+
+class Resolved(NamedTuple):
+    """Export options for one model: the form of its ONNX file, and how an int8 file is calibrated."""
+
+    form: Form
+    rounding: Rounding | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """The options of `export`, as its docstring explains them.
+
+    Options that are unknown or contradict each other raise InputError here, before any work starts.
+    """
+
+    formats: tuple[str, ...] = ("onnx",)
+    out: PathLike | None = None
+    opset: int | None = None
+    placement: Placement | None = None
+    outputs: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    dynamic: Literal["hw"] | None = None
+    verify: bool | Effort = True
+    weights: PathLike | None = None
+    seed: int | None = None
+    precision: Precision = "fp32"
+    calibrate: PathLike | None = None
+    evaluate: PathLike | None = None
+    min_agreement: float | None = None
+    min_accuracy: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.formats:
+            if name not in FORMATS:
+                raise InputError(f"no format '{name}'; there are {', '.join(FORMATS)}")
+        if self.dynamic not in (None, "hw"):
+            raise InputError(f"dynamic {self.dynamic!r}: 'hw', height and width")
+        for part in self.include:
+            if part not in ("softmax", *INCLUDES):
+                raise InputError(f"nothing called '{part}' to include; there are softmax, {', '.join(INCLUDES)}")
+        if set(INCLUDES) <= set(self.include):
+            raise InputError(f"one of {' and '.join(INCLUDES)}")
+        self._check_graph_options()
+        # the graph's own options are checked by their own class
+        Form(
+            opset=OPSET if self.opset is None else self.opset,
+            precision=self.precision,
+            include=self.preprocessing,
+            dynamic=None if self.dynamic is None else COMPUTED,
+        )
+        checked_effort(self.effort)
+        self._check_int8()
+
+    def _check_graph_options(self) -> None:
+        graphs = [FORMATS[name].graph for name in self.formats]
+        if not all(graphs) and (self.preprocessing is not None or self.dynamic is not None):
+            raise InputError("preprocessing and a dynamic size are of ONNX files alone")
+        if not any(graphs) and (self.opset is not None or self.precision != "fp32"):
+            raise InputError("opset and precision are of ONNX files")
+        if self.placement is not None and not any(graphs):
+            raise InputError("the placement of weights is a question of ONNX files alone")
+        if self.placement not in (None, *get_args(Placement)):
+            raise InputError(f"placement {self.placement!r}; there are {', '.join(get_args(Placement))}")
+        if self.placement == "shared" and self.precision != "fp32":
+            raise InputError(f"shared weights are those of the folder, not in {self.precision}")
+
+    def _check_int8(self) -> None:
+        if not self.precision.startswith("int8"):
+            if self.gated or self.calibrate is not None or self.evaluate is not None:
+                raise InputError("calibration and its gate are for int8")
+            return
+        if self.precision == "int8-static" and self.calibrate is None:
+            images, dynamic = Option("calibrate", "FOLDER"), Option("precision", "'int8-dynamic'", "--int8 dynamic")
+            hint = f"{images}; {dynamic} needs none"
+            raise InputError("static int8 needs images to calibrate with", hint=hint, options=[images, dynamic])
+        if self.precision == "int8-weights" and self.calibrate is not None and not self.gated:
+            raise InputError("weights alone need no calibration")
+        if self.evaluate is not None and not self.gated:
+            gates = Option("min_agreement", "SHARE"), Option("min_accuracy", "SHARE")
+            raise InputError("say what the images to evaluate must show", hint=f"{gates[0]} or {gates[1]}", options=gates)
+        if self.gated and self.calibrate is None and self.evaluate is None:
+            images = Option("evaluate", "FOLDER")
+            raise InputError("a gate needs real images", hint=str(images), options=[images])
+        for name in ("min_agreement", "min_accuracy"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise InputError(f"{name} {value}: a share, above 0 and up to 1")
+
+    @property
+    def gated(self) -> bool:
+        """Whether an int8 file has to reach something on real images."""
+        return self.min_agreement is not None or self.min_accuracy is not None
+
+    @property
+    def preprocessing(self) -> Include | None:
+        return next((part for part in INCLUDES if part in self.include), None)
+
+    @property
+    def effort(self) -> Effort | None:
+        """The effort of the check of each file; None: no check."""
+        return None if self.verify is False else "default" if self.verify is True else self.verify
+
+    def resolve(self, config: ModelConfig, recipe: Any = None) -> Resolved:
+        """The options for a model. `recipe` states how positions follow the size, if the user does.
+
+        Raises InputError for outputs, images or a recipe that do not fit the model.
+        """
+        form = Form(
+            opset=OPSET if self.opset is None else self.opset,
+            outputs=self._outputs(config),
+            precision=self.precision,
+            include=self.preprocessing,
+            dynamic=None if self.dynamic is None else _recipe_of(config, recipe),
+        )
+        if self.gated and ("logits" not in (form.outputs or (config.spec.output,)) or not config.spec.num_classes):
+            raise InputError("agreement and accuracy are of classes: they need the output logits")
+        rounding = rounding_of(
+            form.precision,
+            config,
+            calibrate=self.calibrate,
+            evaluate=self.evaluate,
+            min_agreement=self.min_agreement,
+            min_accuracy=self.min_accuracy,
+        )
+        return Resolved(form, rounding)
+
+    def _outputs(self, config: ModelConfig) -> tuple[str, ...]:
+        """The names of the outputs; probabilities in the place of logits where softmax is included."""
+        if "softmax" not in self.include:
+            return tuple(self.outputs)
+        names = checked_outputs(config.spec, self.outputs)
+        if "logits" not in names:
+            raise InputError(f"softmax is of logits; the outputs are {', '.join(names)}")
+        return tuple("probabilities" if name == "logits" else name for name in names)
+
+
+def formats_of(to: str | Sequence[str]) -> tuple[str, ...]:
+    """One format or several, each once."""
+    return (to,) if isinstance(to, str) else tuple(dict.fromkeys(to))
+
+
+def _recipe_of(config: ModelConfig, recipe: Any) -> str:
+    """How the positions of a model follow the size of the image."""
+    if config.spec.pos == "learned":
+        name = recipe or config.resize or "timm"
+        recipe_named(name)
+        return str(name)
+    if recipe is not None:
+        raise InputError("its positions are computed for any size: there is nothing to resize")
+    return COMPUTED

@@ -1,0 +1,78 @@
+"""The forward step by step, in either back end: the same operations in the same order, so that two runs can be compared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vit_zoo.files import Stored
+from vit_zoo.graph.build import input_of, operations
+from vit_zoo.graph.options import Form
+from vit_zoo.graph.values import Heads, Scope
+from vit_zoo.model import forward
+from vit_zoo.model.ops import Ops
+from vit_zoo.model.spec import ViTSpec
+
+NO_STEPS = ("run", "weight", "table", "dropout", "drop_path", "prunes")  # operations of `forward.py` that compute nothing here
+
+
+def recorded(ops: type[Any], *, pruned: bool) -> type[Any]:
+    """A set of operations that notes each result in `steps`, as (name, first argument, place in a graph, value).
+
+    Operations made of others are one step. `pruned`: the last block leaves out what nobody reads.
+    """
+
+    def noting(name: str) -> Any:
+        def method(self: Any, *args: Any) -> Any:
+            self.depth += 1
+            try:
+                result = getattr(ops, name)(self, *args)
+            finally:
+                self.depth -= 1
+            if self.depth == 0:
+                self.steps.append((name, args[0], getattr(self, "place", "vit"), result))
+            return result
+
+        return method
+
+    def prunes(self: Any, m: Any) -> bool:
+        return pruned
+
+    names = [name for name in vars(Ops) if not name.startswith("_") and name not in NO_STEPS]
+    return type(f"Recorded{ops.__name__}", (ops,), {"depth": 0, "prunes": prunes, **{n: noting(n) for n in names}})
+
+
+def values_of(result: Any) -> list[Any]:
+    """The tensors of a step: most operations give one."""
+    return [part for item in result for part in values_of(item)] if isinstance(result, tuple | list) else [result]
+
+
+def steps_of(spec: ViTSpec, form: Form, *, pruned: bool = True) -> list[tuple[str, str, bool]]:
+    """Each value of the forward: its place in the model, its name in a graph that `build` makes, whether it holds heads.
+
+    A tensor that holds heads lies as b t (n e) in the graph.
+    """
+    tensors = {name: Stored("F32", shape, _no_array) for name, shape in spec.shapes().items()}
+    image = input_of(spec, form)
+    op: Any = operations(spec, tensors, form, None, image, lambda ops: recorded(ops, pruned=pruned))
+    op.steps = []
+    found = forward.vit(Scope(), image, spec, op, form.outputs)
+    renamed: dict[str, str] = {}
+    for name, value in found.items():
+        renamed.setdefault(op.unflatten(value).name, name)
+    listed = []
+    seen: dict[str, int] = {}
+    for name, first, where, result in op.steps:
+        place = first.path if isinstance(first, Scope) else f"{where}/{name}"
+        seen[place] = seen.get(place, 0) + 1
+        place = place if seen[place] == 1 else f"{place} {seen[place]}"
+        parts = values_of(result)
+        names = "qkv"[-len(parts) :] if name in ("qkv", "kv") else range(1, 1 + len(parts))
+        for part, value in zip(names, parts, strict=True):
+            x = value.x if isinstance(value, Heads) else value
+            label = place if len(parts) == 1 else f"{place} {part}"
+            listed.append((label, renamed.get(x.name, x.name), isinstance(value, Heads)))
+    return listed
+
+
+def _no_array() -> Any:
+    raise AssertionError

@@ -1,0 +1,310 @@
+"""Sources: what a locator or a live module stands for, as a config and, where there are weights, tensors under our names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
+
+from vit_zoo.errors import HubError, InputError, Option, RefusedContent
+from vit_zoo.files import SafetensorsFile, Stored, read_json
+from vit_zoo.files.checkpoints import CHECKPOINTS, checkpoint_in, read_checkpoint
+from vit_zoo.formats import FORMATS
+from vit_zoo.hub.download import Address, fetch
+from vit_zoo.loading.locator import (
+    CheckpointFile,
+    ConfigFile,
+    ExportedFile,
+    Folder,
+    HubRepo,
+    Locator,
+    RegistryName,
+    TaggedName,
+    file_locator,
+    parse_locator,
+)
+from vit_zoo.model.config import ModelConfig
+from vit_zoo.model.spec import ViTSpec
+from vit_zoo.registry.catalog import variants
+from vit_zoo.registry.configs import config_of
+from vit_zoo.registry.family_file import read_variant
+from vit_zoo.registry.lookup import find, tags_of
+from vit_zoo.registry.pretrained_tags import Tag
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ModelLike = Union[str, "os.PathLike[str]", "nn.Module"]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A model without weights."""
+
+    config: ModelConfig
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model with weights: its config, and its tensors under our names, not read yet."""
+
+    config: ModelConfig
+    tensors: Mapping[str, Stored]
+    path: Path | None = None
+    dialect: str | None = None
+    origin: Mapping[str, str] = field(default_factory=dict)  # where each field of the spec comes from
+    digest: str | None = None  # the content hash stated in the file
+    unwanted: tuple[str, ...] = ()  # tensors of the file that are known and not part of the model
+    cached: bool = False  # the file lies in the Hub's cache, which we do not write to
+
+
+def find_source(
+    model: ModelLike, *, weights: str | os.PathLike[str] | None = None, offline: bool | None = None, **facts: Any
+) -> Architecture | Checkpoint:
+    """Resolve a name, a path or a live module. `facts` are fields of the spec that a checkpoint does not state, such as heads.
+
+    `weights` names a checkpoint of the same architecture, which replaces the model's own. Names with a tag, and `hf-hub:`,
+    are weights on the Hub, or in its cache alone if `offline`. Raises InputError for what does not exist, RefusedContent for
+    tensors that do not fit, HubError for weights that cannot be fetched.
+    """
+    if not isinstance(model, str | os.PathLike):
+        source: Architecture | Checkpoint = of_module(model, **facts)
+    else:
+        locator = parse_locator(model)
+        if isinstance(locator, TaggedName) and weights is not None:  # its published weights stay where they are
+            source = _architecture(locator, facts)
+        else:
+            source = _resolve(locator, facts, offline)
+    return source if weights is None else _with_weights(source.config, weights, facts, offline)
+
+
+def find_architecture(name: str | os.PathLike[str], **facts: Any) -> ModelConfig:
+    """The config of a name or a config file. Raises InputError for a model that has weights."""
+    match parse_locator(name):
+        case RegistryName() | ConfigFile() as locator:
+            source = _resolve(locator, facts, None)
+            if isinstance(source, Architecture) and source.config.source is None:
+                return source.config
+        case Folder() | CheckpointFile() | ExportedFile() as locator:
+            _resolve(locator, facts, None)  # raises for what is no model at all
+    raise InputError("has weights already; a name or a config is wanted", where=name)
+
+
+def default_weights(model: str, *, offline: bool | None = None, **facts: Any) -> Checkpoint | None:
+    """The published weights of a name's default tag, if the Hub has some."""
+    locator = parse_locator(model)
+    if not isinstance(locator, RegistryName):
+        return None
+    tag = next((tag for tag in tags_of(locator.named.variant.name).values() if tag.is_on_hub), None)
+    return None if tag is None else _of_tag(tag, facts, offline)
+
+
+def shipped(name: str, spec: ViTSpec) -> Checkpoint | None:
+    """The weights that come with a name of the registry, if it has some and they are for this very spec."""
+    variant = variants().get(name)
+    if variant is None or variant.weights is None:
+        return None
+    source = _of_folder(variant.weights, {})
+    return source if source.config.spec == spec else None
+
+
+def _resolve(locator: Locator, facts: Mapping[str, Any], offline: bool | None) -> Architecture | Checkpoint:
+    match locator:
+        case HubRepo(address):
+            return _of_hub(address, facts, offline)
+        case RegistryName():
+            return _architecture(locator, facts)
+        case TaggedName(named=named):
+            assert named.tag is not None
+            return _of_tag(named.tag, facts, offline)
+        case Folder(path):
+            return _of_folder(path, facts)
+        case ConfigFile(path):
+            return Architecture(_config_in(path, facts))
+        case CheckpointFile(path, kind):
+            return _of_file(path, kind, facts)
+        case ExportedFile(path, kind) if kind in CHECKPOINTS:  # TorchScript archives, such as OpenAI's CLIP
+            return _of_file(path, kind, facts)
+        case ExportedFile(path, kind):
+            raise RefusedContent(f"is an exported {FORMATS[kind].title}; a checkpoint is wanted", where=path)
+
+
+def _architecture(locator: RegistryName | TaggedName, facts: Mapping[str, Any]) -> Architecture:
+    return Architecture(config_of(locator.named.variant, locator.named.tag, **facts))
+
+
+def _with_weights(
+    config: ModelConfig, weights: str | os.PathLike[str], facts: Mapping[str, Any], offline: bool | None
+) -> Checkpoint:
+    """A checkpoint of the architecture in `config`. Raises RefusedContent for one of another architecture."""
+    source = _resolve(parse_locator(weights), {**config.spec.model_dump(), **facts}, offline)
+    if isinstance(source, Architecture):
+        ready = shipped(str(weights), source.config.spec)
+        if ready is None:
+            raise InputError("has no weights", where=weights)
+        source = ready
+    if source.config.spec != config.spec:
+        wrong = [
+            field for field in type(config.spec).model_fields if getattr(source.config.spec, field) != getattr(config.spec, field)
+        ]
+        raise RefusedContent(f"its weights are of another model: {wrong[0]} differs", where=weights)
+    metadata = {name: getattr(source.config, name) for name in ("source", "random_seed", "resize")}
+    config = config.replace(**metadata, licence=source.config.licence or config.licence)
+    return replace(source, config=config, unwanted=())
+
+
+def _of_hub(address: Address, facts: Mapping[str, Any], offline: bool | None) -> Checkpoint:
+    """A repository of ours, timm's or transformers'. What it says of its licence goes along."""
+    from vit_zoo.hub.front_matter import terms_of
+
+    found = fetch(address, offline=offline)
+    source = _of_folder(found.folder, facts)
+    config, terms = source.config, terms_of(found.folder)
+    told = {"source": _chained(str(found.address), source), "licence": config.licence or terms.licence}
+    told["licence_link"] = config.licence_link or terms.licence_link
+    if source.dialect != "vitzoo":
+        told["name"] = found.address.repo.partition("/")[2].lstrip("_.-")[:96] or "model"
+    return replace(source, config=config.replace(**told), cached=True)
+
+
+def _chained(address: str, source: Checkpoint) -> str:
+    """Where weights come from: the repository, and what that says of it."""
+    if source.dialect != "vitzoo":
+        return f"{address} ({source.dialect})"
+    said = source.config.source
+    return address if said is None or said.startswith(address) else f"{address}, from {said}"
+
+
+def _of_tag(tag: Tag, facts: Mapping[str, Any], offline: bool | None) -> Checkpoint:
+    """Published weights of a name, as the file that its row names."""
+    config = config_of(find(tag.full_name).variant, tag, **facts)
+    if not tag.is_on_hub:
+        weights = Option("weights", "FILE")
+        hint = f"download it, and name the file: {weights} of `vitzoo export {tag.full_name}`"
+        message = f"the weights '{tag.tag}' of '{tag.name}' are at {tag.address}, licence {tag.licence}"
+        raise HubError(message, hint=hint, options=[weights])
+    revision = None if tag.revision == "unpinned" else tag.revision
+    found = fetch(Address(tag.repo, revision), [tag.file], offline=offline)
+    source = _with_weights(config, found.folder / tag.file, facts, offline)
+    told = {"source": f"{found.address}/{tag.file} ({tag.dialect})", "licence": tag.licence}
+    return replace(source, config=source.config.replace(**told), cached=True)
+
+
+def _of_folder(folder: Path, facts: Mapping[str, Any]) -> Checkpoint:
+    config = folder / "config.json"
+    if config.is_file():
+        document = read_json(config)
+        if "vit_zoo" in document:
+            parsed, file = ModelConfig.parse(document, where=config), folder / "model.safetensors"
+            if not file.is_file():
+                raise InputError("has a config.json but no model.safetensors", where=folder)
+            return _checked(parsed, SafetensorsFile(file), facts)
+    source = _resolve(file_locator(checkpoint_in(folder)), facts, None)
+    assert isinstance(source, Checkpoint)
+    return source
+
+
+def _of_file(path: Path, kind: str, facts: Mapping[str, Any]) -> Checkpoint:
+    if kind == "safetensors":
+        opened = SafetensorsFile(path)
+        if "vit_zoo" in opened.metadata:
+            from vit_zoo.formats.artifact import config_from
+
+            return _checked(config_from(opened.metadata["vit_zoo"], where=path), opened, facts)
+        return _read(opened.tensors, facts, path)
+    return _read(read_checkpoint(path, kind), facts, path)
+
+
+def _config_in(path: Path, facts: Mapping[str, Any]) -> ModelConfig:
+    """The config in a TOML file with one variant, or in a config.json."""
+    if path.suffix == ".toml":
+        return config_of(read_variant(path), **facts)
+    config = ModelConfig.parse(read_json(path), where=path)
+    spec = config.spec.replace(**facts) if facts else config.spec
+    return config.replace(spec=spec, random_seed=None, source=None, licence=None)
+
+
+def of_module(module: Any, **facts: Any) -> Checkpoint:
+    """A live module: ours, or one of a library whose dialect we know."""
+    from vit_zoo.files.pickles import tensors_of
+    from vit_zoo.model.vit import ViT
+
+    where = type(module).__name__
+    if not hasattr(module, "state_dict"):
+        raise InputError(f"a model is a name, a path or a torch module, not {where}")
+    tensors = tensors_of(module.state_dict(), where=where)
+    if isinstance(module, ViT):
+        if facts:
+            raise InputError(f"states its own {next(iter(facts))}", where=where)
+        random = module.config.random_seed if module.is_random() else None
+        return Checkpoint(module.config.replace(random_seed=random), tensors, dialect="timm")
+    return _read(tensors, facts, where, module)
+
+
+def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path | str, module: Any = None) -> Checkpoint:
+    from vit_zoo.weights.detect import detect
+    from vit_zoo.weights.keys import open_keys
+    from vit_zoo.weights.read import read
+    from vit_zoo.weights.sidecar import Sidecar
+
+    dialect = detect(tensors, where=where)
+    path = where if isinstance(where, Path) else None
+    if module is not None:
+        if open_keys(dialect, tensors).prefix not in dialect.prefixes:
+            raise RefusedContent(
+                f"wraps a {dialect.name} model and may do more than it", where=where, hint="pass the model in it"
+            )
+        sidecar = Sidecar(dialect.facts_from_module(module) if dialect.facts_from_module is not None else {})
+    else:
+        sidecar = Sidecar.of(path, dialect) if path is not None else Sidecar()
+    reading = read(tensors, facts, dialect=dialect, config=sidecar.facts, where=where)
+    stem = "".join(c if c.isalnum() or c in "_.-" else "_" for c in (path.stem if path else "model")).lstrip("_.-")
+    origin = path.name if path else where
+    labels = sidecar.labels if sidecar.labels and len(sidecar.labels) == reading.spec.num_classes else None
+    preprocess = sidecar.preprocess
+    if preprocess is not None and len(preprocess.mean) != reading.spec.channels:
+        preprocess = None
+    config = ModelConfig(
+        name=stem[:96] or "model",
+        spec=reading.spec,
+        preprocess=None if preprocess is None else preprocess.for_size(reading.spec.image_size),
+        source=f"{origin} ({reading.dialect.name})",
+        labels=labels,
+        resize=None if reading.recipe == "timm" else reading.recipe,
+    )
+    return Checkpoint(config, reading.tensors, path, reading.dialect.name, reading.origin, unwanted=reading.unwanted)
+
+
+def _checked(config: ModelConfig, opened: SafetensorsFile, facts: Mapping[str, Any]) -> Checkpoint:
+    """Our own file: it says what it is, and its header must agree; another image or patch size than its own is made."""
+    from vit_zoo.weights.translate import check_tensors
+
+    sizes = {name: value for name, value in facts.items() if name in ("image_size", "patch_size", "resize")}
+    for name, value in facts.items():
+        if name == "grid":
+            raise InputError("its config says what grid it has", where=opened.path)
+        if name not in sizes and config.spec.replace(**{name: value}) != config.spec:
+            raise InputError(f"its config says {name} = {getattr(config.spec, name)}, not {value}", where=opened.path)
+    wanted = config.spec.shapes()
+    check_tensors(opened.tensors, wanted, where=opened.path)
+    tensors = {name: opened.tensors[name] for name in wanted}
+    origin = dict.fromkeys(type(config.spec).model_fields, "its own config")
+    if not sizes:
+        return Checkpoint(config, tensors, opened.path, "vitzoo", origin, opened.metadata.get("vit_zoo.sha256"))
+    from vit_zoo.weights.read import check_facts, resized
+
+    check_facts(sizes, where=opened.path)
+    resized_tensors, spec = resized(tensors, config.spec, sizes, config.resize or "timm", where=opened.path)
+    if spec == config.spec:
+        return Checkpoint(config, tensors, opened.path, "vitzoo", origin, opened.metadata.get("vit_zoo.sha256"))
+    origin |= {name: "stated" for name in sizes if name != "resize"}
+    preprocess = None if config.preprocess is None else config.preprocess.for_size(spec.image_size)
+    return Checkpoint(
+        config.replace(spec=spec, preprocess=preprocess, resize=sizes.get("resize", config.resize)),
+        resized_tensors,
+        opened.path,
+        "vitzoo",
+        origin,
+    )

@@ -1,0 +1,172 @@
+"""The Vision Transformer (Dosovitskiy et al., 2021), written once for every back end.
+
+`m` holds parameters under timm's names (a torch module, or a scope of weight names) and the tables of `positions.py`,
+`op` spells the operations (`torch_ops.py`, `graph/onnx_ops.py`), `spec` says which of them this family uses. Nothing here
+knows what a tensor is.
+
+b batch · t tokens (class, distillation, registers, patches) · d dim · n heads · e head width · k classes · c channels ·
+p q patch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from vit_zoo.model.ops import Module, Ops, Rope, Rows, Tensor
+from vit_zoo.model.outputs import MAP, output_plan, pooled_rows
+from vit_zoo.model.spec import ViTSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionContext:
+    """What attention needs besides its tokens."""
+
+    query_rows: Rows | None = None  # tokens that queries are made for, never patches; None: all tokens
+    rope: Rope | None = None  # of `rope_tables`
+    weights: list[Tensor] | None = None  # takes the attention weights, b n t t, where they are an output
+
+
+TOKENS_ONLY = AttentionContext()
+
+
+def patch_embedding(m: Module, image: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
+    """The image as a sequence of projected patches (section 3.1, equation 1)."""
+    x = op.patches(image, spec.patch_size)  # b (h w) (c p q)
+    if spec.patch_norms:
+        x = op.norm(m.pre_norm, x, spec.norm_eps)
+    x = op.linear(m.proj, x)  # b (h w) d
+    return op.norm(m.post_norm, x, spec.norm_eps) if spec.patch_norms else x
+
+
+def tokens(m: Module, image: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
+    """Class and distillation token, registers and patches, with their positions: b t d."""
+    x = op.run(patch_embedding, m.patch_embed, image, spec)
+    first = [m.cls_token] if spec.class_token else []
+    first += [m.dist_token] if spec.dist_token else []
+    registers = [m.reg_token] if spec.registers else []
+    if spec.pos_covers == "all":
+        x = op.prepend([*first, *registers], x)
+    elif spec.pos_covers == "class":
+        x = op.prepend(first, x)
+    if spec.pos == "learned":
+        x = op.add(x, op.weight(m.pos_embed))
+    elif spec.pos.startswith("sincos"):
+        x = op.add(x, op.table(m.pos_embed, x))
+    if spec.pos_covers == "class" and registers:  # DINOv2 with registers: they come in after the positions
+        x = op.concat([op.rows(x, 0, 1), op.prepend(registers, op.rows(x, 1, None))])
+    elif spec.pos_covers == "patches":
+        x = op.prepend([*first, *registers], x)
+    x = op.dropout(x, spec.emb_dropout)
+    return op.norm(m.norm_pre, x, spec.norm_eps) if spec.pre_norm else x
+
+
+def rope_tables(m: Module, x: Tensor, spec: ViTSpec, op: Ops) -> Rope | None:
+    """What rotates the queries and keys of every block: cosines and sines of each token's angles, t 1 e/2."""
+    return (op.table(m.rope_cos, x), op.table(m.rope_sin, x)) if spec.pos == "rope" else None
+
+
+def attention(m: Module, x: Tensor, spec: ViTSpec, op: Ops, context: AttentionContext = TOKENS_ONLY) -> Tensor:
+    """Multi-head self-attention (appendix A); keys and values are made for all tokens."""
+    rows = context.query_rows
+    biases = (m.q_bias, m.v_bias) if spec.qkv_bias == "qv" else None
+    q, k, v = op.qkv(m.qkv, x, spec.heads, rows, biases)  # b n t e
+    if spec.qk_norm:
+        q, k = op.norm(m.q_norm, q, spec.norm_eps), op.norm(m.k_norm, k, spec.norm_eps)
+    if spec.pos == "rope":
+        q, k = q if rows else op.rotate(q, context.rope), op.rotate(k, context.rope)
+    if context.weights is not None:
+        context.weights.append(op.attention_weights(q, k))  # b n t t
+    x = op.attend(q, k, v, spec.dropout)  # b t (n e)
+    return op.dropout(op.linear(m.proj, x), spec.dropout) if spec.attn_out else x
+
+
+def mlp(m: Module, x: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
+    x = op.linear(m.fc1, x)
+    if spec.mlp == "swiglu":
+        gate, x = op.halves(x)
+        x = op.mul(op.act(gate, spec.act), x)
+    else:
+        x = op.act(x, spec.act)
+    return op.dropout(op.linear(m.fc2, op.dropout(x, spec.dropout)), spec.dropout)
+
+
+def residual(m: Module, x: Tensor, y: Tensor, scale: Module | None, op: Ops) -> Tensor:
+    """x + y. The branch y is multiplied by LayerScale's vector, where there is one, and dropped at random while training."""
+    y = y if scale is None else op.mul(y, op.weight(scale.gamma))
+    return op.add(x, op.drop_path(y, m))
+
+
+def block(m: Module, x: Tensor, spec: ViTSpec, op: Ops, context: AttentionContext = TOKENS_ONLY) -> Tensor:
+    """Pre-norm encoder block (equations 2 and 3): b t d, of the query rows alone."""
+    ls1, ls2 = (m.ls1, m.ls2) if spec.layer_scale else (None, None)
+    y = op.run(attention, m.attn, op.norm(m.norm1, x, spec.norm_eps), spec, context)
+    x = x if context.query_rows is None else op.rows(x, *context.query_rows)
+    x = residual(m, x, y, ls1, op)
+    y = op.run(mlp, m.mlp, op.norm(m.norm2, x, spec.norm_eps), spec)
+    return residual(m, x, y, ls2, op)
+
+
+def attention_pool(m: Module, x: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
+    """A learned query attends to the tokens, then an MLP (Zhai et al., 2022): b 1 d."""
+    q = op.heads(op.linear(m.q, op.weight(m.latent)), spec.heads)
+    k, v = op.kv(m.kv, x, spec.heads)
+    x = op.linear(m.proj, op.attend(q, k, v, 0.0))
+    y = op.linear(m.mlp.fc1, op.norm(m.norm, x, spec.norm_eps))
+    return op.add(x, op.linear(m.mlp.fc2, op.act(y, spec.act)))
+
+
+def pool(m: Module, x: Tensor, spec: ViTSpec, op: Ops) -> list[Tensor]:
+    """What each head sees of the image: b d, as often as there are heads."""
+    found = [op.squeeze(op.rows(x, i, i + 1)) for i in range(*pooled_rows(spec))] if "cls" in spec.pool else []
+    if spec.pool != "cls":
+        if spec.pool_tokens == "patches" and spec.prefix_tokens:
+            x = op.rows(x, spec.prefix_tokens, None)
+        x = op.squeeze(op.run(attention_pool, m.attn_pool, x, spec)) if spec.pool == "map" else op.mean(x)
+        found = [op.join([*found, x])]
+    if spec.final_norm == "after_pool":
+        found = [op.norm(m.fc_norm, x, spec.norm_eps) for x in found]
+    if spec.representation:
+        found = [op.tanh(op.linear(m.pre_logits, x)) for x in found]
+    return found
+
+
+def logits(m: Module, pooled: list[Tensor], spec: ViTSpec, op: Ops) -> Tensor:
+    """One linear layer for each pooled vector; the mean of both where there are two: b k."""
+    heads = [m.head, m.head_dist] if spec.dist_token else [m.head]
+    return op.average([op.linear(head, x) for head, x in zip(heads, pooled, strict=True)])
+
+
+def vit(m: Module, image: Tensor, spec: ViTSpec, op: Ops, outputs: Collection[str]) -> dict[str, Tensor]:
+    """The outputs of these names (`outputs.output_names` lists them with their shapes) for a normalised image, b c H W."""
+    plan = output_plan(spec, outputs)
+    values: dict[str, Tensor] = {}
+    x = tokens(m, image, spec, op)
+    rope = rope_tables(m, x, spec, op)
+    for i in range(plan.blocks):
+        pruned = plan.last_rows is not None and i == spec.depth - 1 and op.prunes(m.blocks[i])
+        context = AttentionContext(
+            query_rows=plan.last_rows if pruned else None, rope=rope, weights=[] if f"attn.{i}" in plan.values else None
+        )
+        x = op.run(block, m.blocks[i], x, spec, context)
+        if f"block.{i}" in plan.values:
+            values[f"block.{i}"] = x
+        if context.weights:
+            values[f"attn.{i}"] = context.weights[0]
+    if spec.final_norm == "before_pool" and plan.blocks == spec.depth:
+        x = op.norm(m.norm, x, spec.norm_eps)
+    if "last_hidden_state" in plan.values:
+        values["last_hidden_state"] = x
+    if plan.pooled:
+        pooled = pool(m, x, spec, op)
+        if "pooler_output" in outputs:
+            values["pooler_output"] = op.average(pooled)
+        if plan.logits:
+            values["logits"] = logits(m, pooled, spec, op)
+        if "probabilities" in outputs:
+            values["probabilities"] = op.probabilities(values["logits"])
+    for name in outputs:
+        if name.endswith(MAP):
+            patches = op.rows(values[name.removesuffix(MAP)], spec.prefix_tokens, None)
+            values[name] = op.map(patches, spec.grid)
+    return {name: values[name] for name in outputs}

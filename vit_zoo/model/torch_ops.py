@@ -1,0 +1,190 @@
+"""torch's spelling of the operations in `forward.py`; einops cuts the patches and moves the heads.
+
+Submodules are called, never bypassed, so that hooks, adapters and fine-tuning see every layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, reduce
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from vit_zoo.model.ops import Ops
+
+ACTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "silu": F.silu,
+}
+
+
+class TorchOps:
+    """Operations on torch tensors and the modules of `vit.py`, in eval mode."""
+
+    training = False
+
+    def run(self, function: Callable[..., Any], m: Any, *args: Any) -> Any:
+        """A part of the forward: through the module that stands for it, so that its hooks fire."""
+        return m(*args)
+
+    def weight(self, m: Tensor) -> Tensor:
+        return m
+
+    def table(self, m: Tensor, x: Tensor) -> Tensor:
+        return m.to(x.dtype)
+
+    def patches(self, image: Tensor, size: tuple[int, int]) -> Tensor:
+        return rearrange(image, "b c (h p) (w q) -> b (h w) (c p q)", p=size[0], q=size[1])
+
+    def linear(self, m: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        return m(x)
+
+    def norm(self, m: Callable[[Tensor], Tensor], x: Tensor, eps: float) -> Tensor:
+        return m(x)
+
+    def act(self, x: Tensor, name: str) -> Tensor:
+        return ACTS[name](x)
+
+    def probabilities(self, x: Tensor) -> Tensor:
+        return x.softmax(-1)
+
+    def tanh(self, x: Tensor) -> Tensor:
+        return torch.tanh(x)
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+    def mul(self, x: Tensor, y: Tensor) -> Tensor:
+        return x * y
+
+    def halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x, y = x.chunk(2, dim=-1)
+        return x, y
+
+    def concat(self, parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(parts), dim=1)
+
+    def prepend(self, first: Sequence[Tensor], x: Tensor) -> Tensor:
+        if not first:
+            return x
+        return torch.cat([*(self.weight(w).expand(x.shape[0], -1, -1) for w in first), x], dim=1)
+
+    def rows(self, x: Tensor, start: int, stop: int | None) -> Tensor:
+        return x[:, start:stop]
+
+    def map(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        return rearrange(x, "b (h w) d -> b d h w", h=grid[0])
+
+    def squeeze(self, x: Tensor) -> Tensor:
+        return rearrange(x, "b 1 d -> b d")
+
+    def mean(self, x: Tensor) -> Tensor:
+        return reduce(x, "b t d -> b d", "mean")
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=-1)
+
+    def average(self, parts: Sequence[Tensor]) -> Tensor:
+        return parts[0] if len(parts) == 1 else sum(parts[1:], parts[0]) / len(parts)
+
+    def heads(self, x: Tensor, heads: int) -> Tensor:
+        return rearrange(x, "b t (n e) -> b n t e", n=heads)
+
+    def qkv(
+        self, m: Any, x: Tensor, heads: int, rows: tuple[int, int] | None, biases: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if rows is None:
+            q, k, v = self.linear(m, x).chunk(3, dim=-1)
+        else:
+            inner = m.weight.shape[0] // 3
+            q = self._part(m, self.rows(x, *rows), slice(None, inner))
+            k, v = self._part(m, x, slice(inner, None)).chunk(2, dim=-1)
+        if biases is not None:
+            q, v = q + self.weight(biases[0]), v + self.weight(biases[1])
+        return self.heads(q, heads), self.heads(k, heads), self.heads(v, heads)
+
+    def kv(self, m: Any, x: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+        k, v = self.linear(m, x).chunk(2, dim=-1)
+        return self.heads(k, heads), self.heads(v, heads)
+
+    def rotate(self, x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+        """Turn the pairs of a head's first and second half."""
+        cos, sin = rope
+        (x, y), (cos, sin) = x.chunk(2, dim=-1), (cos.squeeze(1), sin.squeeze(1))
+        return torch.cat([x * cos - y * sin, y * cos + x * sin], dim=-1)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+        q = q.expand(k.shape[0], -1, -1, -1)  # a learned query comes with batch 1
+        rate = dropout if self.training else 0.0
+        return rearrange(F.scaled_dot_product_attention(q, k, v, dropout_p=rate), "b n t e -> b t (n e)")
+
+    def attention_weights(self, q: Tensor, k: Tensor) -> Tensor:
+        return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1)
+
+    def dropout(self, x: Tensor, rate: float) -> Tensor:
+        return x
+
+    def drop_path(self, x: Tensor, m: Any) -> Tensor:
+        return x
+
+    def prunes(self, m: Any) -> bool:
+        """Whether the last block may leave out rows that nobody reads: not when a hook watches or an adapter sits in."""
+        watched = any(part._forward_hooks or part._forward_pre_hooks for part in m.modules())
+        return not watched and getattr(type(m.attn.qkv), "forward", None) is nn.Linear.forward
+
+    def _part(self, m: Any, x: Tensor, part: slice) -> Tensor:
+        """Some output features of a linear layer."""
+        bias = None if m.bias is None else self.weight(m.bias[part])
+        return F.linear(x, self.weight(m.weight[part]), bias)
+
+
+class TrainingOps(TorchOps):
+    """With the dropouts, and every token through every block."""
+
+    training = True
+
+    def dropout(self, x: Tensor, rate: float) -> Tensor:
+        return F.dropout(x, rate) if rate else x
+
+    def drop_path(self, x: Tensor, m: Any) -> Tensor:
+        """Stochastic depth (Huang et al., 2016): a sample's branch is left out, the others scaled up."""
+        if not m.drop_path:
+            return x
+        kept = x.new_empty(x.shape[0], 1, 1).bernoulli_(1 - m.drop_path)
+        return x.mul(kept).div(1 - m.drop_path)
+
+    def prunes(self, m: Any) -> bool:
+        return False
+
+
+class Float64Ops(TorchOps):
+    """The same computation in double precision, one layer's weights at a time: the reference of `parity.py`."""
+
+    def run(self, function: Callable[..., Any], m: Any, *args: Any) -> Any:
+        x, spec, *rest = args
+        return function(m, x, spec, self, *rest)
+
+    def weight(self, m: Tensor) -> Tensor:
+        return m.double()
+
+    def linear(self, m: Any, x: Tensor) -> Tensor:
+        bias = None if m.bias is None else m.bias.double()
+        return F.linear(x, m.weight.double().flatten(1), bias)
+
+    def norm(self, m: Any, x: Tensor, eps: float) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], m.weight.double(), m.bias.double(), eps)
+
+    def prunes(self, m: Any) -> bool:
+        return True
+
+
+EVAL, TRAIN = TorchOps(), TrainingOps()
+
+if TYPE_CHECKING:
+    _complete: type[Ops] = TorchOps  # fails to type-check when an operation is missing or differs

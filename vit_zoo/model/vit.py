@@ -1,0 +1,348 @@
+"""The Vision Transformer as a torch module: who owns which parameter, under timm's names; the computation is `forward.py`.
+
+Modules are made empty and filled once, by a seed (`initialise`) or by a checkpoint (`weights/`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vit_zoo.errors import InputError
+from vit_zoo.model import forward, positions
+from vit_zoo.model.config import ModelConfig
+from vit_zoo.model.outputs import output_names
+from vit_zoo.model.spec import ViTSpec, article_spec
+from vit_zoo.model.torch_ops import EVAL, TRAIN, TorchOps
+
+Pair = int | Sequence[int]
+HEADS = ("head", "head_dist")
+
+
+class Linear(nn.Linear):
+    """A linear layer that waits to be filled."""
+
+    def reset_parameters(self) -> None:
+        pass
+
+
+class LayerNorm(nn.LayerNorm):
+    """A layer norm that waits to be filled."""
+
+    def reset_parameters(self) -> None:
+        pass
+
+
+class PatchProjection(nn.Module):
+    """A linear layer on flattened patches whose weight has the shape of a convolution's, d c p q, as everyone stores it."""
+
+    def __init__(self, spec: ViTSpec) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(spec.dim, spec.channels, *spec.patch_size))
+        self.bias = nn.Parameter(torch.empty(spec.dim)) if spec.patch_bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.flatten(1), self.bias)
+
+
+class Part(nn.Module):
+    """A part of the forward as a module, so that hooks see its calls.
+
+    `function`, from `forward.py`, is called as a method: its `m` is this module. Without `spec` it is the model's own.
+    """
+
+    function: Callable[..., Any]
+
+    def __init__(self, spec: ViTSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    @property
+    def op(self) -> TorchOps:
+        return TRAIN if self.training else EVAL
+
+    def forward(self, x: Tensor, spec: ViTSpec | None = None, *context: Any) -> Tensor:
+        y: Tensor = self.function(x, spec or self.spec, self.op, *context)
+        return y
+
+
+class PatchEmbedding(Part):
+    function = forward.patch_embedding
+
+    def __init__(self, spec: ViTSpec) -> None:
+        super().__init__(spec)
+        if spec.patch_norms:
+            self.pre_norm = LayerNorm(spec.channels * spec.patch_size[0] * spec.patch_size[1], spec.norm_eps)
+        self.proj = PatchProjection(spec)
+        if spec.patch_norms:
+            self.post_norm = LayerNorm(spec.dim, spec.norm_eps)
+
+
+class SelfAttention(Part):
+    function = forward.attention
+
+    def __init__(self, spec: ViTSpec) -> None:
+        super().__init__(spec)
+        inner = spec.heads * spec.dim_head
+        if spec.qkv_bias == "qv":
+            self.q_bias = nn.Parameter(torch.empty(inner))
+            self.v_bias = nn.Parameter(torch.empty(inner))
+        self.qkv = Linear(spec.dim, 3 * inner, bias=spec.qkv_bias is True)
+        if spec.qk_norm:
+            self.q_norm = LayerNorm(spec.dim_head, spec.norm_eps)
+            self.k_norm = LayerNorm(spec.dim_head, spec.norm_eps)
+        if spec.attn_out:
+            self.proj = Linear(inner, spec.dim, bias=spec.proj_bias)
+
+
+class MLP(Part):
+    function = forward.mlp
+
+    def __init__(self, spec: ViTSpec, bias: bool) -> None:
+        super().__init__(spec)
+        self.fc1 = Linear(spec.dim, (2 if spec.mlp == "swiglu" else 1) * spec.mlp_dim, bias=bias)
+        self.fc2 = Linear(spec.mlp_dim, spec.dim, bias=bias)
+
+
+class LayerScale(nn.Module):
+    """Holds the factors of a branch; the block multiplies."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.empty(dim))
+
+
+class Block(Part):
+    function = forward.block
+
+    def __init__(self, spec: ViTSpec, index: int) -> None:
+        super().__init__(spec)
+        self.drop_path = spec.drop_path * index / max(spec.depth - 1, 1)  # rises linearly (Huang et al., 2016)
+        self.norm1 = LayerNorm(spec.dim, spec.norm_eps)
+        self.attn = SelfAttention(spec)
+        if spec.layer_scale:
+            self.ls1 = LayerScale(spec.dim)
+        self.norm2 = LayerNorm(spec.dim, spec.norm_eps)
+        self.mlp = MLP(spec, spec.mlp_bias)
+        if spec.layer_scale:
+            self.ls2 = LayerScale(spec.dim)
+
+
+class AttentionPool(Part):
+    function = forward.attention_pool
+
+    def __init__(self, spec: ViTSpec) -> None:
+        super().__init__(spec)
+        self.latent = nn.Parameter(torch.empty(1, 1, spec.dim))
+        self.q = Linear(spec.dim, spec.dim)
+        self.kv = Linear(spec.dim, 2 * spec.dim)
+        self.proj = Linear(spec.dim, spec.dim)
+        self.norm = LayerNorm(spec.dim, spec.norm_eps)
+        self.mlp = MLP(spec, bias=True)
+
+
+class ViT(Part):
+    """A Vision Transformer. The constructor is vit-pytorch's (1.26.11): same arguments, same architecture.
+
+    `ViT.from_spec` makes every other family. Images are b c H W, normalised; the result is `logits` b k, or, with
+    `num_classes=0`, every token after the final norm, b t d. Raises InputError for sizes that do not fit together.
+    """
+
+    config: ModelConfig
+
+    def __init__(
+        self,
+        *,
+        image_size: Pair,
+        patch_size: Pair,
+        num_classes: int,
+        dim: int,
+        depth: int,
+        heads: int,
+        mlp_dim: int,
+        pool: Literal["cls", "mean"] = "cls",
+        channels: int = 3,
+        dim_head: int = 64,
+        dropout: float = 0.0,
+        emb_dropout: float = 0.0,
+    ) -> None:
+        spec = article_spec(
+            image_size=image_size, patch_size=patch_size, num_classes=num_classes, dim=dim, depth=depth, heads=heads,
+            mlp_dim=mlp_dim, pool=pool, channels=channels, dim_head=dim_head, dropout=dropout, emb_dropout=emb_dropout,
+        )  # fmt: skip
+        self._build(ModelConfig(name="vit", spec=spec))
+        initialise(self)
+
+    @classmethod
+    def from_spec(cls, spec: ViTSpec, *, seed: int | None = None, device: Any = None, dtype: torch.dtype | None = None) -> Self:
+        """A model of any family with random weights: those of `seed`, or of torch's own generator."""
+        model = cls.empty(ModelConfig(name="vit", spec=spec))
+        if dtype is not None:
+            model.to(dtype)
+        model.to_empty(device=device or torch.get_default_device())
+        initialise(model, seed)
+        return model
+
+    @classmethod
+    def empty(cls, config: ModelConfig) -> Self:
+        """A model on the meta device: every name and shape, no memory, nothing initialised."""
+        model = cls.__new__(cls)
+        with torch.device("meta"):
+            model._build(config)
+        return model.eval()
+
+    def _build(self, config: ModelConfig) -> None:
+        spec = config.spec
+        super().__init__(spec)
+        self.config = config
+        self._random: dict[str, tuple[int, int]] = {}
+        if spec.class_token:
+            self.cls_token = nn.Parameter(torch.empty(1, 1, spec.dim))
+        if spec.dist_token:
+            self.dist_token = nn.Parameter(torch.empty(1, 1, spec.dim))
+        if spec.registers:
+            self.reg_token = nn.Parameter(torch.empty(1, spec.registers, spec.dim))
+        if spec.pos == "learned":
+            self.pos_embed = nn.Parameter(torch.empty(spec.shapes()["pos_embed"]))
+        self.patch_embed = PatchEmbedding(spec)
+        fill_tables(self)
+        self.register_load_state_dict_post_hook(fill_tables)  # type: ignore[no-untyped-call]
+        if spec.pre_norm:
+            self.norm_pre = LayerNorm(spec.dim, spec.norm_eps)
+        self.blocks = nn.ModuleList(Block(spec, i) for i in range(spec.depth))
+        if spec.final_norm == "before_pool":
+            self.norm = LayerNorm(spec.dim, spec.norm_eps)
+        if spec.pool == "map":
+            self.attn_pool = AttentionPool(spec)
+        if spec.final_norm == "after_pool":
+            self.fc_norm = LayerNorm(spec.dim, spec.norm_eps)
+        if spec.representation:
+            self.pre_logits = Linear(spec.pooled_dim, spec.representation)
+        if spec.num_classes:
+            self._make_heads(spec)
+
+    def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]  # the parts take tokens
+        return self._outputs(image, (self.spec.output,))[self.spec.output]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Whatever moves or casts parameters; the tables follow to the device and stay float32."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        fill_tables(self)
+        return self
+
+    def features(self, image: Tensor, *outputs: str) -> dict[str, Tensor]:
+        """Named tensors for an image: any of `outputs.output_names`, and `class_token` b d, `patch_tokens` b t d.
+
+        Class and patch tokens are taken from `last_hidden_state`. Without names: all of those that the model has.
+        """
+        spec, p = self.spec, self.spec.prefix_tokens
+        parts = {"class_token": slice(0, 1)} if spec.class_token else {}
+        parts["patch_tokens"] = slice(p, None)
+        known = [*output_names(spec), *parts]
+        wanted = outputs or tuple(name for name in known if "." not in name)
+        for name in wanted:
+            if name not in known:
+                raise InputError(f"no output '{name}'; there are {', '.join(n for n in known if '.' not in n)}, block.N, attn.N")
+        needed = dict.fromkeys("last_hidden_state" if name in parts else name for name in wanted)
+        found = self._outputs(image, tuple(needed))
+        for name, rows in parts.items():
+            if name in wanted:
+                x = found["last_hidden_state"][:, rows]
+                found[name] = x[:, 0] if name == "class_token" else x
+        return {name: found[name] for name in wanted}
+
+    def set_head(self, num_classes: int, labels: Sequence[str] | None = None, *, seed: int = 0) -> None:
+        """A fresh classifier for `num_classes` (0: none), with the random weights of `seed`, in place of the present one.
+
+        Until it is trained, the model counts as random.
+        """
+        spec = self.spec.replace(num_classes=num_classes)
+        config = self.config.replace(spec=spec, labels=None if labels is None else tuple(labels))
+        like, random = self.patch_embed.proj.weight, self.is_random()
+        if num_classes and not random:
+            config = config.replace(random_seed=seed)
+        for name in [name for name, _ in self.named_children() if name in HEADS]:
+            delattr(self, name)
+        if num_classes:
+            generator = torch.Generator(device=like.device).manual_seed(seed)
+            for name, head in self._make_heads(spec).items():
+                for kind, p in head.to(like).named_parameters():
+                    _fill(f"{name}.{kind}", p, generator)
+        self._set_spec(config)
+        self.mark_random(("",) if random else tuple(f"{name}." for name in HEADS))
+
+    def mark_random(self, prefixes: tuple[str, ...] = ("",)) -> None:
+        """Remember that the parameters whose names begin so are, as they stand, random."""
+        self._random = {name: state for name, state in self._state().items() if name.startswith(prefixes)}
+
+    def is_random(self) -> bool:
+        """Whether what was marked random still is as it was: nothing loaded over it, no optimizer step."""
+        return bool(self._random) and self._random.items() <= self._state().items()
+
+    def _state(self) -> dict[str, tuple[int, int]]:
+        return {name: (id(p), p._version) for name, p in self.named_parameters()}
+
+    def _make_heads(self, spec: ViTSpec) -> dict[str, nn.Module]:
+        made = {name: Linear(spec.head_width, spec.num_classes, bias=spec.head_bias) for name in HEADS[: 1 + spec.dist_token]}
+        for name, head in made.items():
+            self.add_module(name, head)
+        return dict(made)
+
+    def _set_spec(self, config: ModelConfig) -> None:
+        self.config = config
+        for part in self.modules():
+            if isinstance(part, Part):
+                part.spec = config.spec
+
+    def _outputs(self, image: Tensor, outputs: tuple[str, ...]) -> dict[str, Tensor]:
+        wanted = (self.spec.channels, *self.spec.image_size)
+        if image.ndim != 4 or tuple(image.shape[1:]) != wanted:
+            raise InputError(f"image of shape {tuple(image.shape)}; this model takes (batch, {', '.join(map(str, wanted))})")
+        return forward.vit(self, image, self.spec, self.op, outputs)
+
+
+def initialise(model: ViT, seed: int | None = None) -> None:
+    """Random weights, each filled once, as the original's: linear layers uniform (Glorot and Bengio, 2010), biases 0.
+
+    Tokens and positions are N(0, 0.02), norms 1. Unlike the original's, the head is not zero: then every check would pass.
+    """
+    generator = None
+    if seed is not None:
+        generator = torch.Generator(device=next(model.parameters()).device).manual_seed(seed)
+    for name, p in model.named_parameters():
+        _fill(name, p, generator)
+    fill_tables(model)
+    if seed is not None:
+        model.config = model.config.replace(random_seed=seed)
+    model.mark_random()
+
+
+def fill_tables(model: ViT, *_: Any) -> None:
+    """Tables of positions are computed, not stored: made anew, in float32, whenever parameters are filled or moved.
+
+    A table that went through half precision once would stay rounded.
+    """
+    device = model.patch_embed.proj.weight.device
+    for name, table in positions.tables(model.spec).items():
+        model.register_buffer(name, torch.from_numpy(table).to(device), persistent=False)
+
+
+@torch.no_grad()
+def _fill(name: str, p: Tensor, generator: torch.Generator | None) -> None:
+    if name.endswith("gamma"):
+        p.fill_(1e-5)  # LayerScale (Touvron et al., 2021)
+    elif name.endswith("bias"):
+        p.zero_()
+    elif p.ndim == 1:
+        p.fill_(1)
+    elif name.endswith("weight"):
+        fused = {"qkv.weight": 3, "kv.weight": 2}.get(".".join(name.split(".")[-2:]), 1)
+        bound = math.sqrt(6 / (p[0].numel() + p.shape[0] // fused))
+        p.uniform_(-bound, bound, generator=generator)
+    else:
+        p.normal_(0, 0.02, generator=generator)

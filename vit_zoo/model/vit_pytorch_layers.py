@@ -1,0 +1,68 @@
+"""The article's building blocks with its own arguments: vit-pytorch's `Attention`, `FeedForward` and `Transformer`.
+
+Each norms its input first, as there. Dosovitskiy et al., 2021; vit-pytorch 1.26.11, `vit.py`.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vit_zoo.model.spec import ViTSpec, article_spec
+from vit_zoo.model.vit import MLP, Block, LayerNorm, SelfAttention, _fill
+
+
+def _spec(dim: int, heads: int, dim_head: int, mlp_dim: int, dropout: float, depth: int = 1) -> ViTSpec:
+    """The article's spec for a part that sees tokens only: the image is a single pixel."""
+    return article_spec(
+        image_size=1, patch_size=1, channels=1, num_classes=0, pool="mean", dim=dim, depth=depth, heads=heads,
+        dim_head=dim_head, mlp_dim=mlp_dim, dropout=dropout, emb_dropout=0.0,
+    )  # fmt: skip
+
+
+def _initialised(m: nn.Module) -> None:
+    for name, p in m.named_parameters():
+        _fill(name, p, None)
+
+
+class Attention(nn.Module):
+    """LayerNorm, then multi-head self-attention on tokens b t d."""
+
+    def __init__(self, dim: int, heads: int = 8, dim_head: int = 64, dropout: float = 0.0) -> None:
+        super().__init__()
+        spec = _spec(dim, heads, dim_head, dim, dropout)
+        self.norm = LayerNorm(dim, spec.norm_eps)
+        self.attn = SelfAttention(spec)
+        _initialised(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attn(self.norm(x))  # type: ignore[no-any-return]
+
+
+class FeedForward(nn.Module):
+    """LayerNorm, then the two-layer MLP on tokens b t d."""
+
+    def __init__(self, dim: int, hidden_dim: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        spec = _spec(dim, 1, dim, hidden_dim, dropout)
+        self.norm = LayerNorm(dim, spec.norm_eps)
+        self.mlp = MLP(spec, bias=True)
+        _initialised(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mlp(self.norm(x))  # type: ignore[no-any-return]
+
+
+class Transformer(nn.Module):
+    """`depth` encoder blocks and a final LayerNorm on tokens b t d."""
+
+    def __init__(self, dim: int, depth: int, heads: int, dim_head: int, mlp_dim: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        spec = _spec(dim, heads, dim_head, mlp_dim, dropout, depth)
+        self.blocks = nn.ModuleList(Block(spec, i) for i in range(depth))
+        self.norm = LayerNorm(dim, spec.norm_eps)
+        _initialised(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)  # type: ignore[no-any-return]

@@ -1,0 +1,385 @@
+"""What is compared with: our model in float32 and float64, another library's live module, or another artifact."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from vit_zoo.errors import InputError, RefusedContent
+from vit_zoo.files import Stored
+from vit_zoo.graph.options import Form
+from vit_zoo.graph.trace import recorded, steps_of, values_of
+from vit_zoo.loading.load import filled
+from vit_zoo.loading.source import Checkpoint
+from vit_zoo.model import forward
+from vit_zoo.model.outputs import CLASSES, output_names
+from vit_zoo.model.positions import tables
+from vit_zoo.model.torch_ops import EVAL, Float64Ops, TorchOps
+from vit_zoo.parity.inputs import Frame
+from vit_zoo.parity.tolerance import relative
+from vit_zoo.weights.dialects.timm import ACTS as TIMM_ACTS
+from vit_zoo.weights.resize import resize_positions
+
+if TYPE_CHECKING:
+    from vit_zoo.formats.artifact import Array, Artifact
+    from vit_zoo.model.config import ModelConfig
+    from vit_zoo.model.spec import ViTSpec
+    from vit_zoo.model.vit import ViT
+
+Results = tuple[dict[str, Any], dict[str, Any]]
+ACTS = TIMM_ACTS | {  # and transformers' classes, by name and the form of their `approximate` argument
+    ("PytorchGELUTanh", ""): "gelu_tanh", ("GELUActivation", ""): "gelu", ("QuickGELUActivation", ""): "quick_gelu",
+    ("NewGELUActivation", ""): "gelu_tanh", ("FastGELUActivation", ""): "gelu_tanh",
+}  # fmt: skip
+HALVES = {torch.float16: "F16", torch.bfloat16: "BF16"}  # all else is computed, and counts, as float32
+
+
+@dataclass(frozen=True)
+class Step:
+    """A value inside the reference: its place, what it is for the images of the trace, and how far float32 is from it."""
+
+    place: str
+    wanted: Array
+    floor: float
+    block: int | None  # the encoder block that it is in
+    role: str  # its place in that block
+    value: str | None = None  # its name in a graph of ours
+
+
+class Reference(ABC):
+    """Named outputs for images, in as much precision as there is."""
+
+    name: str
+    frame: Frame
+    config: ModelConfig | None = None
+    stored: frozenset[str] = frozenset({"F32"})  # the types that the weights are stored in
+    norm_eps: frozenset[float] | None = None  # None: not known
+    acts: frozenset[str] | None = None
+    notes: tuple[str, ...] = ()
+    like: ViT | None = None  # it as a model of ours
+
+    @abstractmethod
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The outputs of one image, without the batch: those that a file of another tool may give, the likeliest first."""
+
+    @abstractmethod
+    def results(self, images: Array, outputs: Sequence[str], *, double: bool) -> Results:
+        """The outputs in float64 (float32 if not `double`), and the floor of each image: how far float32 is from that.
+
+        Floors are relative to the image's largest value, and NaN where nobody measures them.
+        """
+
+    def has(self, output: str) -> bool:
+        return output in self.shapes()
+
+    def steps(self, images: Array, outputs: Sequence[str], form: Form | None) -> list[Step]:
+        """Its inner values in order; with a `form`, those of the graph that we would write of it."""
+        return []
+
+
+class ModelReference(Reference):
+    """Our model. Float64 takes one layer's weights at a time, so that memory stays near that of the float32 model."""
+
+    def __init__(self, model: ViT, name: str) -> None:
+        self.stored = frozenset(HALVES.get(p.dtype, "F32") for p in model.parameters())
+        self.model = self.like = model.float().eval()
+        self.name, self.spec, self.config = name, model.spec, model.config
+        self.frame = Frame.of(self.spec, model.config.preprocess)
+        self.norm_eps, self.acts = frozenset({self.spec.norm_eps}), frozenset({self.spec.act})
+        self.dynamic: str | None = None  # how positions follow other sizes, as `graph.form.Form` says it
+        if model.config.random_seed is not None:
+            self.notes = ("random initial weights: biases of 0 and norms of 1 hide some faults",)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        spec = self.spec
+        known = {
+            "logits": (spec.num_classes,),
+            "probabilities": (spec.num_classes,),
+            "pooler_output": (spec.head_width,),
+            "last_hidden_state": (spec.tokens, spec.dim),
+        }
+        return {name: shape for name, shape in known.items() if name in output_names(spec)}
+
+    def has(self, output: str) -> bool:
+        return output in output_names(self.spec)
+
+    def results(self, images: Array, outputs: Sequence[str], *, double: bool) -> Results:
+        size = (images.shape[2], images.shape[3])
+        if images.shape[1] != self.spec.channels or (size != self.spec.image_size and self.dynamic is None):
+            raise InputError(f"the model takes {'x'.join(map(str, self.spec.image_size))} only")
+        with torch.inference_mode():
+            if not double:
+                with self._at(size, torch.float32) as spec:
+                    single = _arrays(forward.vit(self.model, torch.from_numpy(images), spec, EVAL, outputs))
+                return single, _unmeasured(outputs, images)
+            # few logits may be near by luck: the features that they are made of have the steadier floor
+            behind = ["logits"] if "probabilities" in outputs else []
+            behind += ["pooler_output"] if CLASSES & set(outputs) else []
+            more = tuple(dict.fromkeys((*outputs, *behind)))
+            with self._at(size, torch.float32) as spec:
+                single = _arrays(forward.vit(self.model, torch.from_numpy(images), spec, EVAL, more))
+            with self._at(size, torch.float64) as spec:
+                wanted = _arrays(forward.vit(self.model, torch.from_numpy(images).double(), spec, Float64Ops(), more))
+        floors = {name: relative(single[name], wanted[name]) for name in more}
+        if "logits" in more:
+            floors["logits"] = np.maximum(floors["logits"], floors["pooler_output"])
+        if "probabilities" in outputs:  # an error of the logits is a factor of the probabilities
+            factors = floors["logits"] * np.abs(wanted["logits"]).max(axis=-1)
+            floors["probabilities"] = np.maximum(floors["probabilities"], factors)
+        return {name: wanted[name] for name in outputs}, floors
+
+    @contextmanager
+    def _at(self, size: tuple[int, int], dtype: torch.dtype) -> Iterator[ViTSpec]:
+        """The model for images of a size: it has other positions meanwhile, interpolated in double and held in `dtype`."""
+        if size == self.spec.image_size:
+            yield self.spec
+            return
+        spec = self.spec.replace(image_size=size)
+        other = {name: torch.from_numpy(table) for name, table in tables(spec).items()}
+        if spec.pos == "learned":
+            assert self.dynamic is not None
+            table = self.model.pos_embed.detach().double()
+            stored = Stored("F64", tuple(table.shape), table.numpy)
+            prefix = table.shape[1] - self.spec.patch_tokens
+            moved = resize_positions(stored, prefix, self.spec.grid, spec.grid, self.dynamic)
+            other["pos_embed"] = nn.Parameter(torch.from_numpy(moved.array()).to(dtype), requires_grad=False)
+        own = {name: getattr(self.model, name) for name in other}
+        try:
+            for name, value in other.items():
+                setattr(self.model, name, value)
+            yield spec
+        finally:
+            for name, value in own.items():
+                setattr(self.model, name, value)
+
+    def steps(self, images: Array, outputs: Sequence[str], form: Form | None) -> list[Step]:
+        named = steps_of(self.spec, replace(form or Form(), outputs=tuple(outputs)), pruned=form is not None)
+        found, blocks = [], {f"blocks.{i}": i for i in range(self.spec.depth)}
+        runs = (self._values(images, outputs, ops, pruned=form is not None) for ops in (Float64Ops, DirectOps))
+        values = zip(named, *runs, strict=True)
+        for (place, name, heads), wanted, single in values:
+            double, single_ = (_laid_out(x, heads) for x in (wanted, single))
+            block, role = _located(place, blocks)
+            floor, value = float(relative(single_, double).max()), None if form is None else name
+            found.append(Step(place, double.astype("<f4"), floor, block, role, value))
+        return found
+
+    def _values(self, images: Array, outputs: Sequence[str], ops: type[TorchOps], *, pruned: bool) -> Iterator[Tensor]:
+        op = recorded(ops, pruned=pruned)()
+        op.steps = []
+        x = torch.from_numpy(images)
+        with torch.inference_mode():
+            forward.vit(self.model, x.double() if ops is Float64Ops else x, self.spec, op, tuple(outputs))
+        return (value for _, _, _, result in op.steps for value in values_of(result))
+
+
+def name_of(source: Checkpoint) -> str:
+    """How a report names its reference; no folder names, which are private."""
+    if source.config.random_seed is not None:
+        return f"{source.config.name}, random weights of seed {source.config.random_seed}"
+    return source.path.name if source.path is not None else source.config.name
+
+
+class Live:
+    """The torch model of a source in float32, as which every artifact computes, and the reference made of it.
+
+    Both are made when a step first needs them.
+    """
+
+    def __init__(self, source: Checkpoint) -> None:
+        self.source = source
+
+    @property
+    def model(self) -> ViT:
+        return self.reference.model
+
+    @cached_property
+    def reference(self) -> ModelReference:
+        return ModelReference(filled(self.source), name_of(self.source))
+
+
+class DirectOps(TorchOps):
+    """Single precision, past the modules: for `steps`."""
+
+    run = Float64Ops.run
+
+
+class ModuleReference(Reference):
+    """Another library's module, computed by its own code; `like` is our reading of it, if there is one."""
+
+    def __init__(self, module: nn.Module, name: str, frame: Frame, like: ViT | None = None) -> None:
+        self.module, self.name, self.frame = module, name, frame
+        self.like, self.config = like, None if like is None else like.config
+        self.stored = frozenset(HALVES.get(p.dtype, "F32") for p in module.parameters())
+        parts = list(module.modules())
+        eps = [getattr(m, "eps", getattr(m, "variance_epsilon", None)) for m in parts if type(m).__name__.endswith("LayerNorm")]
+        self.norm_eps = frozenset(e for e in eps if e is not None) if eps and None not in eps else None
+        acts = {ACTS.get((type(m).__name__, getattr(m, "approximate", ""))) for m in parts} - {None}
+        self.acts = frozenset(str(act) for act in acts) or None
+        self._double: nn.Module | None = None
+        self._shapes: dict[str, tuple[int, ...]] | None = None
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        if self._shapes is None:
+            x = np.zeros((1, self.frame.channels, *self.frame.size), "<f4")
+            self._shapes = {name: value.shape[1:] for name, value in self._run(self.module, x, torch.float32).items()}
+        return self._shapes
+
+    def results(self, images: Array, outputs: Sequence[str], *, double: bool) -> Results:
+        single = self._run(self.module, images, next(self.module.parameters()).dtype)
+        if not double:
+            return {name: single[name] for name in outputs}, _unmeasured(outputs, images)
+        wanted = self._run(self._in_double(), images, torch.float64)
+        return {name: wanted[name] for name in outputs}, {name: relative(single[name], wanted[name]) for name in outputs}
+
+    def steps(self, images: Array, outputs: Sequence[str], form: Form | None) -> list[Step]:
+        dtype, blocks = next(self.module.parameters()).dtype, _blocks(self.module)
+        single = self._trace(self.module, images, dtype, lambda place, value: value.astype("<f4"))
+
+        def step(place: str, value: Array) -> Step | None:
+            if place not in single:
+                return None
+            floor = float(relative(single.pop(place), value).max())
+            return Step(place, value.astype("<f4"), floor, *_located(place, blocks))
+
+        return list(filter(None, self._trace(self._in_double(), images, torch.float64, step).values()))
+
+    def _in_double(self) -> nn.Module:
+        if self._double is None:
+            self._double = copy.deepcopy(self.module).double()
+        return self._double
+
+    def _trace(self, module: nn.Module, images: Array, dtype: torch.dtype, kept: Callable[[str, Array], Any]) -> dict[str, Any]:
+        """What is `kept` of what goes into each module and comes out, in the order of the forward, repetitions left out."""
+        found: dict[str, Any] = {}
+        last = np.zeros(0)
+
+        def watch(path: str) -> list[Any]:
+            def before(m: nn.Module, args: tuple[Any, ...]) -> None:
+                keep(f"{path} (input)", args[0] if args else None)
+
+            def after(m: nn.Module, args: tuple[Any, ...], result: Any) -> None:
+                keep(path, result[0] if isinstance(result, tuple) and result else result)
+
+            part = module.get_submodule(path)
+            return [part.register_forward_pre_hook(before), part.register_forward_hook(after)]
+
+        def keep(place: str, value: Any) -> None:
+            nonlocal last
+            if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim < 2 or place in found:
+                return
+            array = value.to(torch.float64, copy=True).numpy()  # the module may go on to change it in place
+            if not np.array_equal(array, last):
+                found[place], last = kept(place, array), array
+
+        hooks = [hook for path, _ in module.named_modules() if path for hook in watch(path)]
+        try:
+            self._run(module, images, dtype)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return found
+
+    def _run(self, module: nn.Module, images: Array, dtype: torch.dtype) -> dict[str, Array]:
+        with _evaluating(module), torch.inference_mode():
+            try:
+                return _arrays(_named(module(torch.from_numpy(images).to(dtype))))
+            except (RuntimeError, ValueError, AssertionError) as error:  # how modules refuse a size
+                reason = str(error).strip().splitlines()[0][:200]
+                raise InputError(f"{self.name} refuses images of shape {list(images.shape)}: {reason}") from None
+
+
+class ArtifactReference(Reference):
+    """Another artifact, as it runs in float32; how far that is from exact is not known."""
+
+    def __init__(self, artifact: Artifact, frame: Frame) -> None:
+        self.artifact, self.name, self.frame, self.config = artifact, artifact.path.name, frame, artifact.about.config
+        self.notes = ("another artifact has no float64: the tolerance is the cap alone",)
+        axes = getattr(artifact, "axes", ("batch",))
+        self._batch = axes[0] if isinstance(axes[0], int) else None  # the only one that it takes
+        self._shapes: dict[str, tuple[int, ...]] | None = None
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        if self._shapes is None:
+            found = self._run(np.zeros((1, self.frame.channels, *self.frame.size), "<f4"))
+            self._shapes = {name: value.shape[1:] for name, value in found.items()}
+        return self._shapes
+
+    def results(self, images: Array, outputs: Sequence[str], *, double: bool) -> Results:
+        found = self._run(images)
+        return {name: found[name] for name in outputs}, _unmeasured(outputs, images)
+
+    def _run(self, images: Array) -> dict[str, Array]:
+        """In batches that the artifact takes; the last one is filled up with its first images."""
+        size = self._batch or len(images)
+        parts = []
+        try:
+            for start in range(0, len(images), size):
+                rows = images[start : start + size]
+                given = self.artifact.run(np.resize(rows, (size, *rows.shape[1:])))
+                parts.append({name: value[: len(rows)] for name, value in given.items()})
+        except RefusedContent as error:
+            raise InputError(f"{self.name}: {error.message}") from None
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _unmeasured(outputs: Sequence[str], images: Array) -> dict[str, Array]:
+    return {name: np.full(len(images), np.nan) for name in outputs}
+
+
+def _arrays(found: Mapping[str, Tensor]) -> dict[str, Array]:
+    return {name: value.double().numpy() if value.dtype == torch.bfloat16 else value.numpy() for name, value in found.items()}
+
+
+def _blocks(module: nn.Module) -> dict[str, int]:
+    """The paths of the encoder blocks and their numbers: of the lists of equal parts, the one with the most parameters."""
+    lists = [(path, m) for path, m in module.named_modules() if isinstance(m, nn.ModuleList | nn.Sequential)]
+    alike = [(path, m) for path, m in lists if len({type(part) for part in m}) == 1]
+    path, stack = max(
+        alike, key=lambda found: (len(found[1]) > 1, sum(p.numel() for p in found[1].parameters())), default=("", [])
+    )
+    names = (name for name, _ in stack.named_children()) if isinstance(stack, nn.Module) else ()
+    return {f"{path}.{name}".lstrip("."): i for i, name in enumerate(names)}
+
+
+def _located(place: str, blocks: Mapping[str, int]) -> tuple[int | None, str]:
+    """The block that a place is in, and what it is there."""
+    for path, number in blocks.items():
+        if place == path or place.startswith((f"{path}.", f"{path}/", f"{path} ")):
+            return number, place[len(path) :]
+    return None, place
+
+
+def _laid_out(x: Tensor, heads: bool) -> Array:
+    """Heads side by side, as they lie in a graph of ours."""
+    return (rearrange(x, "b n t e -> b t (n e)") if heads else x).numpy().astype("<f8")
+
+
+def _named(result: Any) -> dict[str, Tensor]:
+    """The tensors that a module gives, by name or by position."""
+    if isinstance(result, Tensor):
+        return {"output": result}
+    items = result.items() if isinstance(result, Mapping) else ((f"output.{i}", value) for i, value in enumerate(result))
+    return {name: value for name, value in items if isinstance(value, Tensor)}
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """In eval mode, and afterwards each part as it was."""
+    was = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in was.items():
+            part.training = training
