@@ -339,7 +339,8 @@ def test_wrong_input(arguments, code, fragment, place, monkeypatch, capfd):
         out, err = capfd.readouterr()
         document = json.loads(out)
         assert err == f"{line}\n"
-        assert list(document) == ["code", "kind", "message", "hint"]
+        assert list(document)[:4] == ["code", "kind", "message", "hint"]
+        assert set(document) - {"code", "kind", "message", "hint"} <= {"missing", "unexpected", "misshapen"}
         assert document["code"] == code
         assert contents(place) == before
 

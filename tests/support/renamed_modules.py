@@ -103,6 +103,14 @@ MODULES = {
 # names that moved to another module than the rest of theirs, or are called otherwise: (module of before, name) -> (module, name)
 NAMES: dict[tuple[str, str], tuple[str, str]] = {
     ("live", "Live"): ("parity.reference", "Live"),
+    ("vit_spec", "did_you_mean"): ("errors", "did_you_mean"),
+    ("weights.rules", "shape_after"): ("weights.translate", "shape_after"),
+    ("weights.rules", "to_ours"): ("weights.translate", "to_ours"),
+    ("weights.rules", "to_theirs"): ("weights.translate", "to_theirs"),
+    ("weights.rules", "check_tensors"): ("weights.translate", "check_tensors"),
+    ("weights.detect", "DIALECTS"): ("weights.dialects", "DIALECTS"),
+    ("weights.detect", "read"): ("weights.read", "read"),
+    ("weights.beside", "Beside"): ("weights.sidecar", "Sidecar"),
 }
 
 
