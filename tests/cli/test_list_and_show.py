@@ -46,7 +46,7 @@ def test_show_tells_a_practitioner_what_a_name_is(capfd):
     for fact in (
         "86,567,656 parameters, 17.564 GMACs an image, 197 tokens",
         "imagenet1k in published weights: 1,000, WNIDs sorted",
-        "google/vit-base-patch16-224        transformers  but there norm_eps = 1e-12, preprocess = bilinear, squashed",
+        "google/vit-base-patch16-224        transformers  but transformers has norm_eps = 1e-12, preprocess = bilinear, squashed",
         "vit_b16.augreg_in21k_ft_in1k   1000 classes    apache-2.0    84.534 % (timm 1.0.31, results-imagenet.csv)",
     ):
         assert fact in known
@@ -69,7 +69,8 @@ def test_show_as_a_document(capfd):
 
 def test_the_command_line_says_what_a_name_stands_for(capfd, folder):
     name = "google/vit-base-patch16-224"
-    sentence = f"vitzoo: '{name}' of transformers is vit_b16, but there norm_eps = 1e-12, preprocess = bilinear, squashed\n"
+    differences = "norm_eps = 1e-12, preprocess = bilinear, squashed"
+    sentence = f"vitzoo: '{name}' in transformers is vit_b16, but transformers has {differences}\n"
     small = [
         part
         for field in ("dim=24", "depth=1", "heads=2", "dim_head=12", "mlp_dim=24", "image_size=32")

@@ -14,10 +14,10 @@ from vit_zoo.errors import CannotWrite, InputError
 def test_a_folder_in_the_way(folder, capsys):
     (folder / "there").mkdir()
     (folder / "there" / "file").write_text("mine")
-    with pytest.raises(CannotWrite, match=r"force=True replaces the model in it, out=FOLDER names another folder"):
+    with pytest.raises(CannotWrite, match=r"use force=True to replace the model in it, or out=FOLDER to choose another folder"):
         vit_zoo.convert(vit_zoo.create("vit_ti16", **SMALL), "there")
     assert _run(vitzoo, ["create", "vit_ti16", "-o", "there"]) == 8
-    assert "--force replaces the model in it, -o names another folder" in capsys.readouterr().err
+    assert "use --force to replace the model in it, or -o to choose another folder" in capsys.readouterr().err
 
 
 def test_images_to_calibrate_with(folder, capsys):

@@ -47,8 +47,8 @@ HOSTILE = {
     "four bytes": (WHOLE[:4], "truncated"),
     "cut in the header": (WHOLE[:40], "truncated"),
     "cut in the data": (WHOLE[:-1], "truncated"),
-    "trailing bytes": (WHOLE + b"\0", "behind its last tensor"),
-    "another file behind it": (WHOLE + WHOLE, "behind its last tensor"),
+    "trailing bytes": (WHOLE + b"\0", "after its last tensor"),
+    "another file behind it": (WHOLE + WHOLE, "after its last tensor"),
     "header of 2**63 bytes": (packed(b"{}", length=2**63), "truncated"),
     "header of 5 MB": (packed(b"{" + b" " * MAX_HEADER + b"}"), "the limit is"),
     "hole": (packed({"a": entry(0, 4, [1]), "b": entry(8, 12, [1])}, b"\0" * 12), "hole"),
@@ -263,9 +263,9 @@ TORCH = {
     "a sparse tensor": (lambda f: torch.save({"a": torch.eye(2).to_sparse()}, f), "'a' is not a dense tensor"),
     "integers": (lambda f: torch.save({"a": torch.ones(2, dtype=torch.int64)}, f), "int64"),
     "complex numbers": (lambda f: torch.save({"a": torch.ones(2, dtype=torch.complex64)}, f), "complex64"),
-    "a list": (lambda f: torch.save([MARKED], f), "a list, not a state dict"),
-    "a number": (lambda f: torch.save({"a": MARKED, "epoch": 3}, f), "'epoch' is a int"),
-    "numbers as names": (lambda f: torch.save({1: MARKED}, f), "not a state dict"),
+    "a list": (lambda f: torch.save([MARKED], f), "expected a state dict, got list"),
+    "a number": (lambda f: torch.save({"a": MARKED, "epoch": 3}, f), "'epoch': expected a tensor, got int"),
+    "numbers as names": (lambda f: torch.save({1: MARKED}, f), "expected a state dict"),
     "a bare pickle": (lambda f: f.write_bytes(pickle.dumps(Payload(f.parent / "PWNED"))), "zip archive"),
     "torch's format before 1.6": (lambda f: torch.save({"a": MARKED}, f, _use_new_zipfile_serialization=False), "zip archive"),
 }
@@ -539,7 +539,7 @@ def test_images_that_are_refused(case, tmp_path):
 
 
 def test_paths_that_are_no_images(tmp_path):
-    for path, fragment in ((tmp_path, "is a folder"), (tmp_path / "no.png", "no such file")):
+    for path, fragment in ((tmp_path, "got a folder"), (tmp_path / "no.png", "no such file")):
         with pytest.raises(InputError, match=fragment):
             read_image(path)
 

@@ -94,16 +94,16 @@ def twice(file):
 
 
 NPZ = {
-    "objects": (member(npy(np.array([{}], dtype=object), allow_pickle=True)), "'a' holds objects"),
+    "objects": (member(npy(np.array([{}], dtype=object), allow_pickle=True)), "'a' contains Python objects"),
     "too long": (member(npy(np.ones(4)) + b"\0"), "'a' has 33 bytes for shape [4]"),
     "too short": (member(npy(np.ones(4))[:-8]), "'a' has 24 bytes"),
     "a bomb": (member(npy(np.ones(4))[:-32] + bytes(10_000_000), compress_type=zipfile.ZIP_DEFLATED), "'a' has 10,000,000 bytes"),
-    "no array": (member(b"nothing"), "not a whole .npz"),
+    "no array": (member(b"nothing"), "not a complete .npz"),
     "flipped bit": (flipped, "the checksum of 'a' is wrong"),
     "twice": (twice, "'a' twice"),
     "integers": (lambda f: np.savez(f, a=np.ones(2, np.int64)), "'a' has type <i8"),
     "big-endian": (lambda f: np.savez(f, a=np.ones(2, ">f4")), "'a' has type >f4"),
-    "cut": (lambda f: (np.savez(f, a=np.ones(9)), f.write_bytes(f.read_bytes()[:-30])), "not a whole .npz"),
+    "cut": (lambda f: (np.savez(f, a=np.ones(9)), f.write_bytes(f.read_bytes()[:-30])), "not a complete .npz"),
 }
 
 
@@ -207,7 +207,7 @@ ARCHIVES = {
     "a command": (pickle.dumps(Payload(), protocol=2), "would run code when loaded: it refers to posix.system"),
     "a builtin": (b"\x80\x02cbuiltins\neval\n.", "builtins.eval"),
     "half a pickle": (b"\x80\x02}", "cannot be read as a TorchScript archive"),
-    "a strange reference": (b"\x80\x02X\x01\x00\x00\x00aQ.", "refers to something that is no storage"),
+    "a strange reference": (b"\x80\x02X\x01\x00\x00\x00aQ.", "contains a reference that is not a tensor storage"),
 }
 
 
@@ -234,7 +234,7 @@ def test_hdf5(tmp_path):
     for name, link in (("soft", h5py.SoftLink("/step")), ("external", h5py.ExternalLink("other.h5", "/a"))):
         with h5py.File(file, "a") as out:
             out[name] = link
-        with pytest.raises(RefusedContent, match=f"'{name}' is a link to another place"):
+        with pytest.raises(RefusedContent, match=f"'{name}' is a soft or external link"):
             read_hdf5(file)
         with h5py.File(file, "a") as out:
             del out[name]
@@ -258,7 +258,7 @@ def test_parts(tmp_path):
         ({"a": "/etc/passwd"}, "outside its folder"),
         ({"a": ".."}, "outside its folder"),
         ({"a": "three.safetensors"}, "'three.safetensors' is missing"),
-        ({"a": "two.safetensors"}, "does not say that 'b'"),
+        ({"a": "two.safetensors"}, "contains 'b', which the index does not list there"),
         ({"a": "one.safetensors", "c": "one.safetensors"}, "'c' is not in"),
         ({}, "no weight_map"),
         ({"a": 3}, "no weight_map"),

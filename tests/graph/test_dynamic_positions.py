@@ -111,7 +111,7 @@ def test_a_recipe_that_is_none_of_ours(folder):
     vit_zoo.save(_model(), "model")
     config = Path("model") / "config.json"
     config.write_text(config.read_text().replace('"schema"', '"resize": "nearest", "schema"', 1))
-    with pytest.raises(InputError, match="resize 'nearest' is none of timm, "):
+    with pytest.raises(InputError, match="unknown resize 'nearest'; choose from timm, "):
         vit_zoo.load("model")
     vit_zoo.export(_model(), "onnx", out="a.onnx", dynamic="hw")
     proto = onnx.load("a.onnx")

@@ -28,24 +28,24 @@ WRONG_FILES = {
     "a table of 20,000 parts": ("[" + " . ".join(["'a'"] * 20_000) + "]", "more than 8 dots"),
     "an inline table of 20,000 parts": ("x = {" + ".".join(['"a"'] * 20_000) + " = 1}", "more than 8 dots"),
     "an integer of 5,000 digits": ("depth = " + "9" * 5000, "not valid TOML"),
-    "300 kB": ("#" * 300_000, "has 300,000 bytes; a zoo file has at most 262,144"),
+    "300 kB": ("#" * 300_000, "has 300,000 bytes; the limit is 262,144"),
     "empty": ("", "field 'image_size' is missing"),
     "an unknown field": ("extends = 'vit_ti16'\ndepht = 3", "unknown field 'depht'; nearest: depth"),
     "an unknown table": ("[variant]\n[specs]", "unknown table 'specs'"),
-    "a table that is a number": ("variant = 3", "are tables"),
+    "a table that is a number": ("variant = 3", "must be tables"),
     "a variant that is a number": ("[variant]\nmine = 3", "variant 'mine' must be a table"),
-    "a size that is not there": (FAMILY + "mine = { size = 'xl' }", "names a size 'xl'"),
-    "a size that is a number": (FAMILY + "mine = { size = 3 }", "size = 3 is of the wrong type"),
-    "a size that is a list": (FAMILY + "mine = { size = ['a'] }", "size = ['a'] is of the wrong type"),
-    "a size without fields": ("[size]\nxl = 3\n" + FAMILY + "mine = { size = 'xl' }", "names a size 'xl'"),
-    "parameters as text": (FAMILY + "mine = { params = 'many' }", "params = 'many' is of the wrong type"),
-    "costs as true": (FAMILY + "mine = { gmacs = true }", "gmacs = True is of the wrong type"),
-    "weights that are a number": (FAMILY + "mine = { weights = 3 }", "weights = 3 is of the wrong type"),
-    "a family's name that is a number": ("[family]\nname = 3\n" + FAMILY + "mine = {}", "family.name must be text"),
-    "two variants where one is wanted": (FAMILY + "one = {}\ntwo = {}", "holds 2 variants"),
+    "a size that is not there": (FAMILY + "mine = { size = 'xl' }", "the file defines no size 'xl'"),
+    "a size that is a number": (FAMILY + "mine = { size = 3 }", "size = 3 has the wrong type"),
+    "a size that is a list": (FAMILY + "mine = { size = ['a'] }", "size = ['a'] has the wrong type"),
+    "a size without fields": ("[size]\nxl = 3\n" + FAMILY + "mine = { size = 'xl' }", "the file defines no size 'xl'"),
+    "parameters as text": (FAMILY + "mine = { params = 'many' }", "params = 'many' has the wrong type"),
+    "costs as true": (FAMILY + "mine = { gmacs = true }", "gmacs = True has the wrong type"),
+    "weights that are a number": (FAMILY + "mine = { weights = 3 }", "weights = 3 has the wrong type"),
+    "a family's name that is a number": ("[family]\nname = 3\n" + FAMILY + "mine = {}", "family.name must be a string"),
+    "two variants where one is wanted": (FAMILY + "one = {}\ntwo = {}", "expected one variant, got 2"),
     "extends an unknown name": ("extends = 'vit_ti17'", "extends 'vit_ti17': no variant 'vit_ti17'; nearest: vit_ti16"),
-    "extends a number": ("extends = 3", "extends = 3: the name of a variant is wanted"),
-    "extends a list": ("extends = ['vit_ti16']", "the name of a variant is wanted"),
+    "extends a number": ("extends = 3", "extends = 3: must be the name of a variant"),
+    "extends a list": ("extends = ['vit_ti16']", "must be the name of a variant"),
     "text for a number": ("extends = 'vit_ti16'\ndepth = '3'", "depth = '3': input should be a valid integer"),
     "a fraction for a number": ("extends = 'vit_ti16'\ndepth = 3.0", "depth = 3.0: input should be a valid integer"),
     "true for a number": ("extends = 'vit_ti16'\ndepth = true", "depth = True: input should be a valid integer"),
@@ -146,7 +146,7 @@ def quoted(name: str) -> str:
 
 
 def test_a_file_that_is_not_there_or_is_none(tmp_path):
-    for path, fragment in ((tmp_path / "no.toml", "no such file"), (tmp_path, "is not a regular file")):
+    for path, fragment in ((tmp_path / "no.toml", "no such file"), (tmp_path, "not a regular file")):
         with pytest.raises(InputError, match=fragment):
             family_file.read_variant(path)
 
@@ -172,18 +172,18 @@ def twice_the_same_error(ask, fragment):
 def test_a_folder_of_zoo_files_that_is_not_there(zoo, monkeypatch):
     for path in (zoo / "no", __file__):
         monkeypatch.setenv("VITZOO_PATH", str(path))
-        twice_the_same_error(models.list_models, "no such folder (VITZOO_PATH names it)")
+        twice_the_same_error(models.list_models, "no such folder (check VITZOO_PATH)")
 
 
 def test_a_name_in_two_files(zoo):
     (zoo / "a.toml").write_text(f"[variant]\nmine = {{ {ROW} }}\n")
     (zoo / "b.toml").write_text(f"[variant]\nmine = {{ {ROW} }}\n")
-    twice_the_same_error(models.list_models, "b.toml: the name 'mine' is also in")
+    twice_the_same_error(models.list_models, "b.toml: variant 'mine' is already defined in")
 
 
 def test_a_name_of_ours_in_a_users_file(zoo):
     (zoo / "a.toml").write_text(f"[variant]\nvit_b16 = {{ {ROW} }}\n")
-    twice_the_same_error(models.list_models, "the name 'vit_b16' is also in")
+    twice_the_same_error(models.list_models, "variant 'vit_b16' is already defined in")
 
 
 def test_a_broken_file_in_the_folder(zoo):
@@ -227,31 +227,31 @@ def test_a_name_that_is_taken_is_not_registered(zoo, tmp_path):
 # a name, and a part of what is said of it
 UNKNOWN = {
     "vit_b18": "no variant 'vit_b18'; nearest: vit_b8, vit_b16, vit_b16_384 (patch size 18 does not divide image size 224",
-    "vit_s14_336_gap_400": "(it says 336 and 400)",
-    "vit_s14_reg4_reg2": "(it says reg4 and reg2)",
-    "vit_s14_gap_map": "(it says gap and map)",
+    "vit_s14_336_gap_400": "(two suffixes of one kind: 336 and 400)",
+    "vit_s14_reg4_reg2": "(two suffixes of one kind: reg4 and reg2)",
+    "vit_s14_gap_map": "(two suffixes of one kind: gap and map)",
     "vit_s14_384": "patch size 14 does not divide image size 384; nearest: 378 or 392",
     "vit_s500": "patch size 500 does not divide image size 224; nearest: 500",
-    "vit_xl16": "(family vit has the sizes mu, ti, s, m, b, l, so400m, h, g, bigg, e)",
-    "dinov2_g14": "(family dinov2 has the sizes s, b, l, giant)",
-    "clip_b16_reg4": "(family clip has no form _reg: it has no such suffix)",
-    "dinov2_s14_gap": "(family dinov2 has no form _gap: it has _reg)",
+    "vit_xl16": "(family vit has no size 'xl'; choose from mu, ti, s, m, b, l, so400m, h, g, bigg, e)",
+    "dinov2_g14": "(family dinov2 has no size 'g'; choose from s, b, l, giant)",
+    "clip_b16_reg4": "(family clip has no suffix _reg; it has none)",
+    "dinov2_s14_gap": "(family dinov2 has no suffix _gap; choose from _reg)",
     "vit_s14_reg0": "no variant 'vit_s14_reg0'",
     "vit_s014": "no variant 'vit_s014'",
     "vit_s14_": "no variant 'vit_s14_'",
     "VIT_S14": "no variant 'VIT_S14'",
-    "vit_s14_gap_gap": "(it says gap and gap)",
+    "vit_s14_gap_gap": "(two suffixes of one kind: gap and gap)",
     "vit_s999999999999": "no variant 'vit_s999999999999'",
     "vit_base_patch16_225": "nearest: vit_base_patch16_224",
     "google/vit-base-patch16": "nearest: google/vit-base-patch16",
     "small": "'small' is ambiguous: Google's and timm's is 384 wide and 12 deep, MMPretrain's",
-    "giant": "(one of vit_g14, openclip_g14, dinov2_giant14, siglip_gopt16_256)",
+    "giant": "(choose from vit_g14, openclip_g14, dinov2_giant14, siglip_gopt16_256)",
     "vit_small": "'vit_small' is ambiguous",
     "vit-giant": "'vit-giant' is ambiguous",
     "vit_b16.augreg_in1": "nearest: augreg_in1k, augreg_in21k, augreg_in21k_ft_in1k (see `vitzoo show vit_b16`)",
-    "vit_base_patch16_224.augreg_in1": "no tag 'augreg_in1' of 'vit_b16'",
-    "vit_b16.": "no tag '' of 'vit_b16'",
-    "vit_mu16.best": "no tag 'best' of 'vit_mu16' (it has no published weights that we know of)",
+    "vit_base_patch16_224.augreg_in1": "no tag 'augreg_in1' for 'vit_b16'",
+    "vit_b16.": "no tag '' for 'vit_b16'",
+    "vit_mu16.best": "no tag 'best' for 'vit_mu16' (no published weights are known for it)",
     "small.augreg": "'small' is ambiguous",
     ".augreg_in21k": "no variant '.augreg_in21k'",
 }
@@ -265,24 +265,24 @@ def test_names_of_the_right_form_that_nobody_has(name):
 
 
 CONDITIONS = {
-    "": "where: it ends at character 1, a field is wanted",
-    "params<": "it ends at character 8, a number, 'text', true or false is wanted",
-    "params<30M an patch_size==16": "got 'an' at character 12, 'and', 'or' or the end is wanted",
+    "": "where: expected a field at character 1, got the end",
+    "params<": "expected a number, 'text', true or false at character 8, got the end",
+    "params<30M an patch_size==16": "expected 'and', 'or' or the end at character 12, got 'an'",
     "parms<30M": "unknown field 'parms' at character 1; nearest: params",
-    "30M<params": "got '30M' at character 1, a field is wanted",
-    "act==gelu": "got 'gelu' at character 6, a number, 'text', true or false is wanted",
-    "(params<30M": "it ends at character 12, ')' is wanted",
-    "params<30M)": "got ')' at character 11",
+    "30M<params": "expected a field at character 1, got '30M'",
+    "act==gelu": "expected a number, 'text', true or false at character 6, got 'gelu'",
+    "(params<30M": "expected ')' at character 12, got the end",
+    "params<30M)": "at character 11, got ')'",
     "params<30MB": "cannot read '30MB' at character 8",
     "params=30": "cannot read '=30' at character 7",
     "params<30M; import os": "cannot read '; import os' at character 11",
     "__import__('os')": "unknown field '__import__' at character 1",
-    "act<3": "'act' is 'quick_gelu', which 3 cannot be compared with by <",
-    "params": "'params' is not true or false but ",
-    "act=='geluu'": "no variant has act=='geluu'",
-    "(" * 60 + "class_token": "nested more than 50 deep",
-    "not " * 60 + "class_token": "nested more than 50 deep",
-    "params<" + "9" * 2000: "2,007 characters; at most 1,000",
+    "act<3": "cannot compare 'act', which is 'quick_gelu', with 3 using <",
+    "params": "not true or false; compare it with a value",
+    "act=='geluu'": "no variant satisfies act=='geluu'",
+    "(" * 60 + "class_token": "nested more than 50 levels deep",
+    "not " * 60 + "class_token": "nested more than 50 levels deep",
+    "params<" + "9" * 2000: "2,007 characters; the limit is 1,000",
     "params<1e999": "cannot read",
 }
 
@@ -359,11 +359,11 @@ def test_every_row_of_a_file_that_contradicts_itself(tmp_path):
 def test_a_family_that_is_there_twice(zoo, tmp_path):
     file = tmp_path / "vit.toml"
     file.write_text("[spec]\nextends = 'vit_ti16'\n[variant]\nmine = {}\n")
-    with pytest.raises(InputError, match="the family 'vit' is also in"):
+    with pytest.raises(InputError, match="family 'vit' is already defined in"):
         models.register(file)
     (zoo / "vit.toml").write_text(f"[variant]\nmine = {{ {ROW} }}\n")
     KNOWN.read = None
-    twice_the_same_error(models.list_models, "the family 'vit' is also in")
+    twice_the_same_error(models.list_models, "family 'vit' is already defined in")
 
 
 def test_a_parametric_name_is_taken(zoo, tmp_path):
@@ -372,10 +372,10 @@ def test_a_parametric_name_is_taken(zoo, tmp_path):
 
 
 WRONG_DATA = {
-    "aliases/mine.toml": ("[[group]]\nnames = { a = 'vit_b16' }", "an alias file has 'library' and groups"),
-    "aliases/list.toml": ("library = 'mine'\n[[group]]\nnames = ['a']", "an alias file has 'library' and groups"),
-    "aliases/unclear.toml": ("[[ambiguous]]\nnames = ['a']", "an alias file has 'library' and groups"),
-    "aliases/twice.toml": ("library = 'mine'\n[[group]]\nnames = { 'ViT-B/16' = 'vit_b16' }", "'ViT-B/16' is there twice"),
+    "aliases/mine.toml": ("[[group]]\nnames = { a = 'vit_b16' }", "expected 'library', and groups"),
+    "aliases/list.toml": ("library = 'mine'\n[[group]]\nnames = ['a']", "expected 'library', and groups"),
+    "aliases/unclear.toml": ("[[ambiguous]]\nnames = ['a']", "expected 'library', and groups"),
+    "aliases/twice.toml": ("library = 'mine'\n[[group]]\nnames = { 'ViT-B/16' = 'vit_b16' }", "duplicate alias 'ViT-B/16'"),
     "aliases/broken.toml": ("library = ", "not valid TOML"),
 }
 
@@ -403,18 +403,18 @@ def test_a_users_aliases_and_tags(zoo):
     (zoo / "tags" / "leaf.toml").write_text(
         f"[pixels]\nhalf = {{ mean = [0.5], std = [0.5] }}\n[leaf_a]\nbest = {{ {tag}, {more} }}\n"
     )
-    assert lookup.find("leaf/a").alias.sentence == "'leaf/a' of mine is leaf_a, but there act = silu"
+    assert lookup.find("leaf/a").alias.sentence == "'leaf/a' in mine is leaf_a, but mine has act = silu"
     assert lookup.find("leaf_a.best").tag.address == "me/leaf/model.safetensors"
     (zoo / "tags" / "leaf.toml").write_text("[leaf_a]\nbest = { repo = 'me/leaf' }\n")
     read_tags.cache_clear()
-    with pytest.raises(InputError, match=r"leaf\.toml: a tag is not whole: 'interpolation'"):
+    with pytest.raises(InputError, match=r"leaf\.toml: invalid tag: 'interpolation'"):
         lookup.tags_of("leaf_a")
 
 
 def test_a_label_set_that_is_not_there():
-    with pytest.raises(InputError, match="no label set 'imagenet2k'; there are imagenet1k"):
+    with pytest.raises(InputError, match="unknown label set 'imagenet2k'; choose from imagenet1k"):
         labels.label_set("imagenet2k")
-    with pytest.raises(InputError, match="no names for the label set 'imagenet21k'"):
+    with pytest.raises(InputError, match="no class names for label set 'imagenet21k'"):
         labels.label_names("imagenet21k")
 
 

@@ -214,7 +214,7 @@ def test_a_family_is_registered_with_its_parametric_names(folder):
     try:
         assert vit_zoo.register("moss.toml") == ["moss_xs16"]
         assert vit_zoo.get_spec("moss_xs8_reg2").registers == 2
-        with pytest.raises(vit_zoo.VitzooError, match="has no form _gap"):
+        with pytest.raises(vit_zoo.VitzooError, match="has no suffix _gap"):
             vit_zoo.get_spec("moss_xs8_gap")
         with pytest.raises(vit_zoo.VitzooError, match="'moss_xs8' is taken"):  # a name of the family, though no row
             vit_zoo.register(vit_zoo.get_spec("vit_ti16"), name="moss_xs8")

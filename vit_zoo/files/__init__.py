@@ -1,4 +1,4 @@
-"""The only room that opens untrusted files, and the only one that renames."""
+"""Readers for untrusted files, and atomic writes. No other package opens untrusted files or renames files."""
 
 from vit_zoo.files.atomic import Staged, staging_folder, write_text
 from vit_zoo.files.images import read_image

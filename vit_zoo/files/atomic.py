@@ -1,6 +1,7 @@
-"""Outputs that are there whole or not at all: written beside the target, synced, then renamed.
+"""Atomic writes: a file is written next to its target, synced to the disk and then renamed.
 
-A crash at any moment leaves the old file or the new one; the next run clears what a dead process left behind.
+After a crash at any moment, the target is the old or the new complete file. The next write removes the temporary files of
+dead processes.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ from typing import BinaryIO, Self
 from vit_zoo.errors import FORCE, CannotWrite, InputError, Option, VitzooError
 
 OUT = Option("out", "FOLDER", flag="-o")
-STALE = re.compile(r"\..*\.vitzoo-(\d+)-[0-9a-f]{8}\.tmp")
+STALE = re.compile(r"\..*\.vitzoo-(\d+)-[0-9a-f]{8}\.tmp")  # name of a temporary file or folder, with its process id
 
 
 class Staged:
-    """A file in the making, under a temporary name in the target's folder, or its own name in a staging folder.
+    """A file that is being written, as a context manager; `commit` renames it to its target.
 
-    Leaving the block without `commit` or `reject` removes it. Raises CannotWrite for a folder or a link in the way,
-    a missing or read-only folder, and too little space for `need` bytes.
+    It has a temporary name in the target's folder or, if `folder` is given, its final name in that staging folder. Leaving
+    the block without `commit` or `reject` removes it. `need` is the expected size in bytes. Raises CannotWrite if the target
+    is a folder or a link, if its folder is read-only, or if there is too little space; InputError if the folder is missing.
     """
 
     def __init__(self, target: str | os.PathLike[str], *, need: int = 0, folder: Path | None = None) -> None:
@@ -35,28 +37,28 @@ class Staged:
         with writing(self.target):
             free = shutil.disk_usage(self.target.parent).free
             if need > free:
-                raise CannotWrite(f"needs {need:,} bytes, {free:,} are free", where=self.target.parent)
+                raise CannotWrite(f"not enough space: needs {need:,} bytes, {free:,} are free", where=self.target.parent)
             if folder is None:
                 _clear_stale(self.target.parent)
             self.path = _temporary(self.target) if folder is None else folder / self.target.name
-            self.path.touch(exist_ok=False)  # claims the name, with the umask's mode
+            self.path.touch(exist_ok=False)  # reserves the name; the umask sets the mode
 
     def write(self, fill: Callable[[BinaryIO], object]) -> None:
-        """Let `fill` write the content, then sync it to the disk."""
+        """Call `fill` with the open file to write the content, then sync it to the disk."""
         with writing(self.target), self.path.open("wb") as file:
             fill(file)
             file.flush()
             os.fsync(file.fileno())
 
     def commit(self) -> None:
-        """Put the file at its final name, in place of a regular file that may be there."""
+        """Rename the file to its target, replacing an existing file."""
         self._rename(self.target)
 
     def reject(self) -> Path:
-        """Set the file aside as `NAME.rejected`; whatever had the final name stays."""
-        aside = self.target.with_name(self.target.name + ".rejected")
-        self._rename(aside)
-        return aside
+        """Rename the file to `NAME.rejected` and return that path; an existing target stays."""
+        rejected = self.target.with_name(self.target.name + ".rejected")
+        self._rename(rejected)
+        return rejected
 
     def _rename(self, name: Path) -> None:
         with writing(name):
@@ -72,7 +74,7 @@ class Staged:
 
 @contextlib.contextmanager
 def staging_folder(target: Path) -> Iterator[Path]:
-    """A folder beside the target for files that refer to each other by their final names; gone afterwards."""
+    """Make a temporary folder next to the target, for files that refer to each other by their final names; then remove it."""
     check_target(target)
     with writing(target):
         _clear_stale(target.parent)
@@ -85,14 +87,14 @@ def staging_folder(target: Path) -> Iterator[Path]:
 
 
 def check_target(target: Path) -> None:
-    """Raise before any slow work if a file cannot be put there."""
+    """Raise CannotWrite or InputError if a file cannot be written there; called before slow work."""
     with writing(target):
         if target.is_symlink():
-            raise CannotWrite("is a symbolic link; it is not written through", where=target)
+            raise CannotWrite("is a symbolic link; cannot write through links", where=target)
         if target.is_dir():
-            raise CannotWrite("is a folder", where=target)
+            raise CannotWrite("expected a file, got a folder", where=target)
         if target.exists() and not target.is_file():
-            raise CannotWrite("is not a regular file", where=target)
+            raise CannotWrite("not a regular file", where=target)
         if not target.parent.is_dir():
             raise InputError("no such folder", where=target.parent)
     if not os.access(target.parent, os.W_OK | os.X_OK):
@@ -100,15 +102,16 @@ def check_target(target: Path) -> None:
 
 
 def check_folder(folder: Path, *, force: bool | None = None) -> None:
-    """Raise before any slow work if a folder cannot be made or filled; one that holds something wants `force`.
+    """Raise CannotWrite or InputError if a folder cannot be made, or is not empty without `force`; called before slow work.
 
-    None: the caller does not offer `force`.
+    `force` is None in calls that have no such option.
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise CannotWrite("is not a folder", where=folder)
+        raise CannotWrite("not a folder", where=folder)
     if folder.is_dir() and any(folder.iterdir()) and not force:
-        hint = "name another folder" if force is None else f"{FORCE} replaces the model in it, {OUT} names another folder"
-        raise CannotWrite("is not empty", where=folder, hint=hint, options=[FORCE, OUT])
+        hint = f"use {FORCE} to replace the model in it, or {OUT} to choose another folder"
+        hint = "choose another folder" if force is None else hint
+        raise CannotWrite("folder is not empty", where=folder, hint=hint, options=[FORCE, OUT])
     if not folder.resolve().parent.is_dir():
         raise InputError("no such folder", where=folder.parent)
 
@@ -134,21 +137,21 @@ def made_folder(folder: Path, *, clear: bool = False) -> Iterator[None]:
 
 
 def write_text(target: str | os.PathLike[str], text: str) -> None:
-    """Replace a small text file atomically."""
+    """Write a small text file atomically, replacing an existing one."""
     with Staged(target) as staged:
         staged.write(lambda file: file.write(text.encode()))
         staged.commit()
 
 
 def copy_file(path: Path, target: Path) -> None:
-    """Another file of the same bytes, atomically."""
+    """Copy a file atomically."""
     with Staged(target, need=path.stat().st_size) as staged, path.open("rb") as file:
         staged.write(lambda out: shutil.copyfileobj(file, out, 1 << 20))
         staged.commit()
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in this folder last through a power cut."""
+    """Sync a folder to the disk, so that a rename in it survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -158,7 +161,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def writing(target: Path) -> Iterator[None]:
-    """Turn the operating system's refusals into one error that names the target."""
+    """Turn any OSError in the block into CannotWrite for the target."""
     try:
         yield
     except VitzooError:
@@ -173,13 +176,14 @@ def _temporary(target: Path) -> Path:
 
 
 def _clear_stale(folder: Path) -> None:
+    """Remove the temporary files and folders of processes that no longer run."""
     for entry in os.scandir(folder):
         match = STALE.fullmatch(entry.name)
         if match and not _alive(int(match[1])):
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path, ignore_errors=True)
             else:
-                with contextlib.suppress(OSError):  # a neighbour may clear it at the same time, or it is another user's
+                with contextlib.suppress(OSError):  # another process may remove it at the same time, or another user may own it
                     Path(entry.path).unlink()
 
 

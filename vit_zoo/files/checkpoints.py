@@ -1,4 +1,4 @@
-"""Weights in whatever container they come: which file of a folder they are, and its tensors by name."""
+"""Checkpoints of any container format: the checkpoint file in a folder, and its tensors by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vit_zoo.files.sniff import sniff
 from vit_zoo.files.stored import Stored
 
 CHECKPOINTS = ("safetensors", "torch", "old torch", "torchscript", "npz", "hdf5")
-# what libraries call the weights of a folder, the first that is there; an index names the parts of a divided file
+# names that libraries give to a folder's checkpoint; the first that exists is used. An index lists the parts of a sharded one
 NAMES = (
     "model.safetensors", "model.safetensors.index.json", "open_clip_model.safetensors", "pytorch_model.bin",
     "pytorch_model.bin.index.json", "open_clip_pytorch_model.bin", "model.weights.h5",
@@ -20,21 +20,25 @@ NAMES = (
 
 
 def checkpoint_in(folder: Path) -> Path:
-    """The weights of a folder. Raises InputError if there are none, or several and none has a usual name."""
+    """Return the checkpoint in a folder. Raises InputError if there is none, or several and none has a usual name."""
     for name in NAMES:
         if (folder / name).is_file():
             return folder / name
-    found = [path for path in sorted(folder.iterdir()) if path.is_file() and sniff(path) in CHECKPOINTS]
-    if len(found) > 1:
-        raise InputError(f"holds several checkpoints: {', '.join(path.name for path in found)}", where=folder, hint="name one")
-    if not found:
-        what = "holds no model" if any(folder.iterdir()) else "is empty"
-        raise InputError(f"{what}: no config.json and model.safetensors, and no other checkpoint", where=folder)
-    return found[0]
+    checkpoints = [path for path in sorted(folder.iterdir()) if path.is_file() and sniff(path) in CHECKPOINTS]
+    if len(checkpoints) > 1:
+        names = ", ".join(path.name for path in checkpoints)
+        raise InputError(f"contains several checkpoints: {names}", where=folder, hint="give the path of one of them")
+    if not checkpoints:
+        what = "contains no model" if any(folder.iterdir()) else "folder is empty"
+        raise InputError(f"{what}: expected config.json and model.safetensors, or another checkpoint", where=folder)
+    return checkpoints[0]
 
 
 def read_checkpoint(path: Path, kind: str | None = None) -> Mapping[str, Stored]:
-    """The tensors of a checkpoint of any container, lazily. Raises RefusedContent for what is none."""
+    """Return the tensors of a checkpoint by name; their values are read lazily.
+
+    `kind` is the result of `sniff`, if it is known. Raises RefusedContent for a file that is not a checkpoint.
+    """
     kind = kind or sniff(path)
     match kind:
         case "safetensors":
@@ -57,4 +61,4 @@ def read_checkpoint(path: Path, kind: str | None = None) -> Mapping[str, Stored]
             from vit_zoo.files.sharded import read_sharded
 
             return read_sharded(path, read_checkpoint)
-    raise RefusedContent(f"is of kind '{kind}'; a checkpoint is wanted", where=path)
+    raise RefusedContent(f"expected a checkpoint, got a file of kind '{kind}'", where=path)

@@ -1,4 +1,7 @@
-"""HDF5 files, as keras writes its weights: every dataset by its path; h5py, an optional dependency, reads them."""
+"""Reader of HDF5 files, the format of Keras weights: every dataset by its path.
+
+Needs h5py, an optional dependency.
+"""
 
 from __future__ import annotations
 
@@ -17,42 +20,45 @@ TYPES = {"<f4": "F32", "<f2": "F16", "<f8": "F64"}
 
 
 def read_hdf5(path: Path) -> dict[str, Stored]:
-    """The datasets of a file, lazily. Raises MissingDependency without h5py, RefusedContent for links out of the file."""
+    """Return the datasets of a file by path; their values are read lazily.
+
+    Raises MissingDependency without h5py, RefusedContent for a damaged file and for links or data outside the file.
+    """
     try:
         import h5py
     except ImportError:
-        raise MissingDependency("reading HDF5 needs h5py", where=path, hint="pip install 'vitzoo[keras]'") from None
-    found: dict[str, Stored] = {}
+        raise MissingDependency("reading HDF5 files needs h5py", where=path, hint="pip install 'vitzoo[keras]'") from None
+    datasets: dict[str, Stored] = {}
     try:
         with h5py.File(path, "r") as file:
-            _collect(file, "", found, path)
+            _collect(file, "", datasets, path)
     except RefusedContent:
         raise
-    except Exception as error:  # h5py raises whatever the C library says
+    except Exception as error:  # h5py passes on any error of the C library
         raise RefusedContent(f"cannot be read as HDF5: {error}", where=path) from None
-    return found
+    return datasets
 
 
-def _collect(group: Any, prefix: str, found: dict[str, Stored], path: Path) -> None:
+def _collect(group: Any, prefix: str, datasets: dict[str, Stored], path: Path) -> None:
     import h5py
 
     for name in group:
         full = f"{prefix}{name}"
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise RefusedContent(f"{full!r} is a link to another place", where=path)
+            raise RefusedContent(f"{full!r} is a soft or external link", where=path)
         item = group[name]
         if isinstance(item, h5py.Group):
-            _collect(item, f"{full}/", found, path)
+            _collect(item, f"{full}/", datasets, path)
             continue
         if item.external or item.is_virtual:
-            raise RefusedContent(f"{full!r} lies in another file", where=path)
-        if len(found) >= MAX_DATASETS:
+            raise RefusedContent(f"{full!r} is stored in another file", where=path)
+        if len(datasets) >= MAX_DATASETS:
             raise RefusedContent(f"has more than {MAX_DATASETS:,} datasets", where=path)
         shape, kind = tuple(item.shape or ()), item.dtype.str
         if kind in TYPES:
-            found[full] = Stored(TYPES[kind], shape, partial(_array, path, full))
+            datasets[full] = Stored(TYPES[kind], shape, partial(_array, path, full))
         else:
-            found[full] = Stored(kind, shape, partial(refuse_type, full, kind, path))
+            datasets[full] = Stored(kind, shape, partial(refuse_type, full, kind, path))
 
 
 def _array(path: Path, name: str) -> Array:

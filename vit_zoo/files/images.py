@@ -1,4 +1,4 @@
-"""Images as a person would see them: upright, opaque, eight bits, and never larger than a stated limit."""
+"""Reader of image files, as a viewer would show them: upright, opaque, 8 bits per channel, and of limited size."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from vit_zoo.files.sniff import sniff
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow opens more, some of them through other programs
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow opens more formats, some of them with external programs
 MAX_PIXELS, MAX_SIDE = 64_000_000, 16_384
 BACKGROUND = (255, 255, 255)  # behind transparent pixels
 
 
 def read_image(path: Path) -> Image:
-    """The image in a file: turned as its EXIF says, on white where transparent, 16-bit grey scaled to 8.
+    """Read an image, rotate it as its EXIF orientation requires, put it on white if transparent, and scale 16-bit grey to 8 bits.
 
-    Raises InputError if there is none, RefusedContent for damaged, animated, float and oversized ones.
+    Raises InputError if there is no such file, RefusedContent for a damaged, animated, floating-point or oversized image.
     """
     from PIL import Image, ImageOps
 
     if sniff(path) == "folder":
-        raise InputError("is a folder, not an image", where=path)
+        raise InputError("expected an image, got a folder", where=path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow only warns of large images; here they are refused
+            warnings.simplefilter("ignore")  # Pillow only warns about large images; they are refused below
             with Image.open(path, formats=FORMATS) as image:
                 if max(image.size) > MAX_SIDE or image.width * image.height > MAX_PIXELS:
                     limit = f"{MAX_PIXELS:,} pixels, {MAX_SIDE:,} a side"
                     raise RefusedContent(f"has {image.width}x{image.height} pixels; the limit is {limit}", where=path)
-                if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a phone's photo with a second view
-                    raise RefusedContent("is an animation; give a single image", where=path)
+                if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a phone's photo with a second view
+                    raise RefusedContent("is an animation; expected a single image", where=path)
                 image.load()
                 return _opaque(ImageOps.exif_transpose(image), path)
     except (RefusedContent, MemoryError):
@@ -46,16 +46,16 @@ def read_image(path: Path) -> Image:
 
 
 def _opaque(upright: Image, path: Path) -> Image:
-    """Eight bits a channel, grey or RGB, on white."""
+    """Return the image as 8-bit grey or RGB, with white behind transparent pixels."""
     import numpy as np
     from PIL import Image
 
     if upright.mode == "F":
-        raise RefusedContent("holds floating-point pixels, whose range nobody states", where=path)
+        raise RefusedContent("contains floating-point pixels, whose range is unknown", where=path)
     if upright.mode.startswith("I"):
         grey = np.asarray(upright).astype(np.int64)
         if grey.min() < 0 or grey.max() > 65535:
-            raise RefusedContent("holds pixels outside 0..65535", where=path)
+            raise RefusedContent("contains pixels outside 0..65535", where=path)
         return Image.fromarray(((grey + 128) // 257).astype(np.uint8))
     if upright.has_transparency_data:
         rgba = upright.convert("RGBA")

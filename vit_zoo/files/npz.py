@@ -1,6 +1,7 @@
-"""numpy's .npz files: a zip of arrays, read from their headers alone and mapped, and written as a stream.
+"""Reader and writer of NumPy's .npz files, which are zip archives of arrays.
 
-Format: numpy.lib.format. bfloat16, which numpy does not know, is stored as void of two bytes.
+Reading an archive parses only the headers of its arrays; uncompressed values are memory-mapped when they are used. Format:
+numpy.lib.format. bfloat16, which NumPy does not have, is stored as two-byte void.
 """
 
 from __future__ import annotations
@@ -24,14 +25,17 @@ if TYPE_CHECKING:
     from vit_zoo.files.stored import Array
 
 MAX_MEMBERS = 20_000
-MAX_HEADER = 10_000  # characters, numpy's own limit
+MAX_HEADER = 10_000  # characters, NumPy's own limit
 TYPES = {"<f4": "F32", "<f2": "F16", "<f8": "F64", "|V2": "BF16"}
 LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 
 
 def read_npz(path: Path) -> dict[str, Stored]:
-    """The arrays of a file by name. Raises RefusedContent for a damaged file, objects, and members of a wrong size."""
-    found: dict[str, Stored] = {}
+    """Return the arrays of a file by name; their values are read lazily.
+
+    Raises RefusedContent for a damaged or encrypted file, for Python objects, and for members of a wrong size.
+    """
+    arrays: dict[str, Stored] = {}
     with reading(path):
         try:
             with zipfile.ZipFile(path) as archive:
@@ -40,14 +44,14 @@ def read_npz(path: Path) -> dict[str, Stored]:
                     raise RefusedContent(f"has {len(members):,} members; the limit is {MAX_MEMBERS:,}", where=path)
                 for member in members:
                     name = member.filename.removesuffix(".npy")
-                    if name in found:
-                        raise RefusedContent(f"holds {name!r} twice", where=path)
-                    found[name] = _stored(archive, member, name, path)
+                    if name in arrays:
+                        raise RefusedContent(f"contains {name!r} twice", where=path)
+                    arrays[name] = _stored(archive, member, name, path)
         except (RefusedContent, OSError):
             raise
         except Exception as error:  # zipfile and numpy raise more than they document
-            raise RefusedContent(f"is not a whole .npz file: {error}", where=path) from None
-    return found
+            raise RefusedContent(f"not a complete .npz file: {error}", where=path) from None
+    return arrays
 
 
 def _stored(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, path: Path) -> Stored:
@@ -58,12 +62,12 @@ def _stored(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, path: 
     with archive.open(member) as file:
         version = npy.read_magic(file)
         if version not in ((1, 0), (2, 0), (3, 0)):
-            raise RefusedContent(f"{name!r} is an array of an unknown version", where=path)
+            raise RefusedContent(f"{name!r} has an unknown version of the array format", where=path)
         read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read_header(file, max_header_size=MAX_HEADER)
         start = file.tell()
     if dtype.hasobject:
-        raise RefusedContent(f"{name!r} holds objects, which run code when loaded", where=path)
+        raise RefusedContent(f"{name!r} contains Python objects, which run code when loaded", where=path)
     nbytes = math.prod(shape) * dtype.itemsize
     if member.file_size != start + nbytes:
         raise RefusedContent(f"{name!r} has {member.file_size - start:,} bytes for shape {list(shape)}", where=path)
@@ -77,12 +81,15 @@ def _stored(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, path: 
 
 
 def member_offset(path: Path, member: zipfile.ZipInfo) -> int:
-    """Where a member's bytes begin: behind its own header, whose names may be longer than those of the directory."""
+    """Return the offset of a member's data, which follows its local header.
+
+    The local header must be read, because its variable fields may be longer than those in the zip directory.
+    """
     with path.open("rb") as file:
         file.seek(member.header_offset)
         magic, *_, name, extra = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
     if magic != b"PK\x03\x04":
-        raise RefusedContent(f"{member.filename!r} is not where the directory says", where=path)
+        raise RefusedContent(f"{member.filename!r} is not at the offset that the zip directory gives", where=path)
     return member.header_offset + LOCAL_HEADER.size + int(name) + int(extra)
 
 
@@ -92,10 +99,10 @@ def _array(
     import numpy as np
 
     if member.compress_type == zipfile.ZIP_STORED:
-        whole = np.memmap(path, np.uint8, "c", member_offset(path, member), (member.file_size,))
-        if zlib.crc32(whole.data) != member.CRC:
+        content = np.memmap(path, np.uint8, "c", member_offset(path, member), (member.file_size,))
+        if zlib.crc32(content.data) != member.CRC:
             raise RefusedContent(f"is damaged: the checksum of {name!r} is wrong", where=path)
-        raw: Any = np.asarray(whole[start:])
+        raw: Any = np.asarray(content[start:])
     else:
         try:
             with zipfile.ZipFile(path) as archive:
@@ -107,7 +114,7 @@ def _array(
 
 
 def write_npz(staged: Staged, tensors: Mapping[str, Stored]) -> None:
-    """Stream arrays into a staged file, in the order given; the same input gives the same bytes."""
+    """Write arrays to a staged file as a stream, in the given order; the same input always gives the same bytes."""
 
     def fill(file: BinaryIO) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
@@ -123,7 +130,7 @@ def write_npz(staged: Staged, tensors: Mapping[str, Stored]) -> None:
 def _header(tensor: Stored) -> bytes:
     from numpy.lib import format as npy
 
-    kind = next(theirs for theirs, ours in TYPES.items() if ours == tensor.dtype)
+    kind = next(descr for descr, dtype in TYPES.items() if dtype == tensor.dtype)
     header = io.BytesIO()
     npy.write_array_header_1_0(header, {"descr": kind, "fortran_order": False, "shape": tensor.shape})
     return header.getvalue()

@@ -1,7 +1,7 @@
-"""safetensors files: a strict reader of the header that maps the data, and a writer that streams it.
+"""Reader and writer of safetensors files. The reader checks the header strictly and memory-maps the data.
 
-The library's own writer leaves mode 0600 and orders metadata by chance, and its reader takes the last of two equal
-names; both files are checked against it in tests. Format: safetensors 0.8, README.
+The safetensors library is not used: its writer sets mode 0600 and orders metadata at random, and its reader accepts duplicate
+names. Tests compare this module with it in both directions. Format: README of safetensors 0.8.
 """
 
 from __future__ import annotations
@@ -24,24 +24,25 @@ from vit_zoo.files.stored import DTYPES, Span, Stored, refuse_type
 if TYPE_CHECKING:
     from vit_zoo.files.stored import Array
 
-MAX_HEADER = 4_194_304  # bytes; 300,000 empty tensors in a 20 MB header keep the library busy for 8 s
+MAX_HEADER = 4_194_304  # bytes; the library needs 8 s for a 20 MB header of 300,000 empty tensors
 MAX_TENSORS = 20_000
-# bytes of the types that counters and buffers have, which stand beside weights and are left out
-FOREIGN = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+# bytes per value of the types of counters and buffers, which checkpoints contain and which are ignored
+NON_WEIGHT_TYPES = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
 class SafetensorsFile:
-    """The tensors of a file by name, read from its header alone; data is mapped when it is asked for.
+    """A safetensors file: its tensors by name and its metadata, read from the header; data is mapped when it is used.
 
-    Raises RefusedContent for anything that is not exactly a safetensors file of floating-point tensors.
+    Raises RefusedContent for a file that is not a valid safetensors file. A tensor whose type is not floating-point raises it
+    when its values are used.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         kind = sniff(path)
         if kind not in ("safetensors", "unknown"):
-            hint = "`git lfs pull` brings the file" if kind == "git-lfs pointer" else None
-            raise RefusedContent(f"is of kind '{kind}', not a safetensors file", where=path, hint=hint)
+            hint = "run `git lfs pull` to download the file" if kind == "git-lfs pointer" else None
+            raise RefusedContent(f"expected a safetensors file, got a file of kind '{kind}'", where=path, hint=hint)
         with reading(path), path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
@@ -64,20 +65,20 @@ class SafetensorsFile:
 
     def _parse(self, header: bytes) -> dict[str, Any]:
         def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-            found = dict(pairs)
-            if len(found) != len(pairs):
+            entries = dict(pairs)
+            if len(entries) != len(pairs):
                 twice = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
-                raise RefusedContent(f"holds {twice!r} twice", where=self.path)
-            return found
+                raise RefusedContent(f"contains {twice!r} twice", where=self.path)
+            return entries
 
         try:
             entries = json.loads(header, object_pairs_hook=unique)
         except (ValueError, RecursionError) as error:
             if isinstance(error, RefusedContent):
                 raise
-            raise RefusedContent("has a header that is not valid JSON", where=self.path) from None
+            raise RefusedContent("header is not valid JSON", where=self.path) from None
         if not isinstance(entries, dict):
-            raise RefusedContent("has a header that is not a JSON object", where=self.path)
+            raise RefusedContent("header is not a JSON object", where=self.path)
         return entries
 
     def _stored(self, name: str, entry: Any) -> Stored:
@@ -85,33 +86,33 @@ class SafetensorsFile:
             case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(start), int(stop)], **rest} if not rest:
                 numbers = [start, stop, *shape]
             case _:
-                raise RefusedContent(f"has a malformed entry for {name!r}", where=self.path)
-        if dtype not in DTYPES and dtype not in FOREIGN:
-            raise RefusedContent(f"{name!r} has type {dtype}; weights are {', '.join(DTYPES)}", where=self.path)
+                raise RefusedContent(f"malformed entry for {name!r} in the header", where=self.path)
+        if dtype not in DTYPES and dtype not in NON_WEIGHT_TYPES:
+            raise RefusedContent(f"{name!r} has type {dtype}; expected one of {', '.join(DTYPES)}", where=self.path)
         if not all(type(number) is int and 0 <= number < 2**48 for number in numbers):
-            raise RefusedContent(f"{name!r} has an impossible shape or place", where=self.path)
-        width, numpy_type = DTYPES.get(dtype) or (FOREIGN[dtype], "")
+            raise RefusedContent(f"{name!r} has an impossible shape or offset", where=self.path)
+        width, numpy_type = DTYPES.get(dtype) or (NON_WEIGHT_TYPES[dtype], "")
         if stop - start != math.prod(shape) * width:
             raise RefusedContent(f"{name!r} has {stop - start:,} bytes for shape {shape} of {dtype}", where=self.path)
         span = Span(self.path, self.data_start + start, stop - start)
-        if dtype in FOREIGN:
+        if dtype in NON_WEIGHT_TYPES:
             return Stored(dtype, tuple(shape), partial(refuse_type, name, dtype, self.path), span)
         return Stored(dtype, tuple(shape), partial(self._array, span, tuple(shape), numpy_type), span)
 
     def _check_coverage(self, size: int) -> None:
-        """The tensors fill the file: no hole, no overlap, nothing behind them."""
+        """Raise RefusedContent unless the tensors fill the file without holes, overlaps or trailing bytes."""
         at = self.data_start
         for name, tensor in sorted(self.tensors.items(), key=lambda item: (item[1].span.start, item[1].span.length)):  # type: ignore[union-attr]
             if tensor.span is None or tensor.span.start != at:
                 raise RefusedContent(f"{name!r} overlaps its neighbour or leaves a hole", where=self.path)
             at += tensor.span.length
         if at != size:
-            what = "is truncated" if at > size else "has bytes behind its last tensor"
-            raise RefusedContent(f"{what}: {size:,} bytes, the header says {at:,}", where=self.path)
+            what = "is truncated" if at > size else "has bytes after its last tensor"
+            raise RefusedContent(f"{what}: the file has {size:,} bytes, its header describes {at:,}", where=self.path)
 
     @cached_property
     def _map(self) -> mmap.mmap:
-        # private and writable: tensors can be trained in place, and the file never changes
+        # a private, writable map: tensors can be trained in place without changing the file
         with self.path.open("rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
@@ -122,7 +123,7 @@ class SafetensorsFile:
 
 
 def write_safetensors(staged: Staged, tensors: Mapping[str, Stored], metadata: Mapping[str, str]) -> None:
-    """Stream tensors into a staged file, in the order given; the same input gives the same bytes."""
+    """Write tensors to a staged file as a stream, in the given order; the same input always gives the same bytes."""
     header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
     at = 0
     for name, tensor in tensors.items():

@@ -1,4 +1,4 @@
-"""Weights divided over several files, as transformers does with large ones: an index names the file of each tensor."""
+"""Reader of sharded checkpoints, as transformers writes them: an index file maps each tensor to one of several files."""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ from vit_zoo.files.stored import Stored
 
 
 def read_sharded(index: Path, open_one: Callable[[Path], Mapping[str, Stored]]) -> dict[str, Stored]:
-    """The tensors of all files that an index names, each of which lies in its folder. Raises RefusedContent otherwise."""
-    places = read_json(index).get("weight_map")
-    if not isinstance(places, dict) or not places or not all(isinstance(place, str) for place in places.values()):
-        raise RefusedContent("has no weight_map of names and files", where=index)
-    found: dict[str, Stored] = {}
-    for file in sorted(set(places.values())):
+    """Return the tensors of all files that an index lists; `open_one` reads one file.
+
+    Raises RefusedContent if a file is missing or outside the index's folder, or if its tensors are not those in the index.
+    """
+    file_of = read_json(index).get("weight_map")
+    if not isinstance(file_of, dict) or not file_of or not all(isinstance(file, str) for file in file_of.values()):
+        raise RefusedContent("has no weight_map from tensor names to files", where=index)
+    tensors: dict[str, Stored] = {}
+    for file in sorted(set(file_of.values())):
         if not file or Path(file).name != file or file in (".", "..") or "\\" in file:
-            raise RefusedContent(f"names a file outside its folder: {file!r}", where=index)
+            raise RefusedContent(f"refers to a file outside its folder: {file!r}", where=index)
         path = index.with_name(file)
         if not path.is_file():
-            raise RefusedContent(f"its part {file!r} is missing", where=index)
+            raise RefusedContent(f"part {file!r} is missing", where=index)
         for name, tensor in open_one(path).items():
-            if places.get(name) != file:
-                raise RefusedContent(f"does not say that {name!r} is in {file!r}", where=index)
-            found[name] = tensor
-    missing = [name for name in places if name not in found]
+            if file_of.get(name) != file:
+                raise RefusedContent(f"{file!r} contains {name!r}, which the index does not list there", where=index)
+            tensors[name] = tensor
+    missing = [name for name in file_of if name not in tensors]
     if missing:
-        raise RefusedContent(f"{missing[0]!r} is not in {places[missing[0]]!r}", where=index)
-    return found
+        raise RefusedContent(f"{missing[0]!r} is not in {file_of[missing[0]]!r}", where=index)
+    return tensors

@@ -1,4 +1,4 @@
-"""What a file really is, told by its content and never by its name."""
+"""Kind of a file, detected from its content and never from its name; readers of JSON and of content hashes."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ MAGIC = (
     (b"BM", "image"),
     (b"II*\x00", "image"),
     (b"MM\x00*", "image"),
-    (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", "old torch"),  # torch before 1.6: pickles one after another
+    (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", "old torch"),  # torch before 1.6: a sequence of pickles
     (b"\x80", "pickle"),
 )
 
 
 def sniff(path: Path) -> str:
-    """The kind of a file: folder, safetensors, torch, torchscript, pt2, npz, onnx, json, image, ... or unknown.
+    """Return the kind of a file: folder, safetensors, torch, torchscript, pt2, npz, onnx, json, image, ... or unknown.
 
     Raises InputError if there is no such file, RefusedContent if it cannot be read.
     """
@@ -43,7 +43,7 @@ def sniff(path: Path) -> str:
             head = file.read(64)
     if not head:
         return "empty"
-    # first, for its length may begin with any byte, a pickle's included
+    # checked first, because the length of the header may start with the magic bytes of another kind
     if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
         return "safetensors"
     for magic, kind in MAGIC:
@@ -58,7 +58,7 @@ def sniff(path: Path) -> str:
         return "HTML page"
     if text.startswith(b"{"):
         return "json"
-    # ModelProto begins with its first field, ir_version: one small varint, then producer_name or another known field
+    # a ModelProto starts with ir_version, a small varint, followed by producer_name or another of its fields
     if head[0] == 0x08 and len(head) > 2 and head[1] < 0x40 and head[2] in (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72):
         return "onnx"
     return "unknown"
@@ -66,11 +66,14 @@ def sniff(path: Path) -> str:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals into one error that names the file; a pipe or device would never end."""
+    """Turn any OSError in the block into InputError (no such file) or RefusedContent (cannot be read) for the file.
+
+    Also refuses pipes and devices, which may never end.
+    """
     try:
         mode = path.stat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise RefusedContent("is not a regular file", where=path)
+            raise RefusedContent("not a regular file", where=path)
         yield
     except OSError as error:
         if isinstance(error, VitzooError):
@@ -81,13 +84,13 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; duplicate keys, NaN and anything over 4 MB are refused."""
+    """Read the object in a JSON file. Raises InputError for invalid JSON, duplicate keys, NaN and files above 4 MB."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
+        document = dict(pairs)
+        if len(document) != len(pairs):
             raise ValueError("a key appears twice")
-        return found
+        return document
 
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is not JSON")
@@ -101,21 +104,21 @@ def read_json(path: Path) -> dict[str, Any]:
         document = json.loads(content.decode(), object_pairs_hook=unique, parse_constant=refuse)
     except RecursionError:
         raise InputError("not valid JSON: nested too deeply", where=path) from None
-    except ValueError as error:  # JSON, UTF-8, integers of thousands of digits
+    except ValueError as error:  # invalid JSON or UTF-8, or an integer of thousands of digits
         raise InputError(f"not valid JSON: {error}", where=path) from None
     if not isinstance(document, dict):
-        raise InputError("must hold a JSON object", where=path)
+        raise InputError("expected a JSON object", where=path)
     return document
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's bytes in hexadecimal."""
     with reading(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def git_oid(path: Path) -> str:
-    """The name that git gives to a file's content, in hexadecimal."""
+    """Return the git object id of a file's content (a blob) in hexadecimal."""
     with reading(path), path.open("rb") as file:
         digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
         return hashlib.file_digest(file, lambda: digest).hexdigest()
@@ -125,13 +128,13 @@ def _zip_kind(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except Exception:  # zipfile raises more than it documents: struct.error, NotImplementedError, ...
+    except Exception:  # zipfile raises undocumented errors: struct.error, NotImplementedError, ...
         return "damaged zip"
     if any(name.endswith(".npy") for name in names):
         return "npz"
-    last = {name.rsplit("/", 1)[-1] for name in names}
-    if "archive_format" in last:
+    base_names = {name.rsplit("/", 1)[-1] for name in names}
+    if "archive_format" in base_names:
         return "pt2"
-    if "constants.pkl" in last:
+    if "constants.pkl" in base_names:
         return "torchscript"
-    return "torch" if "data.pkl" in last else "zip"
+    return "torch" if "data.pkl" in base_names else "zip"

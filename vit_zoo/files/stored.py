@@ -1,4 +1,4 @@
-"""A tensor as it lies in a file: its type and shape at once, its bytes when asked for."""
+"""Tensors in files: type and shape are known at once, values are read when they are used."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-# safetensors' names for the types that weights may have: bytes of one value, numpy's type (bfloat16 as raw halves)
+# types of weights by safetensors' name: bytes per value, NumPy type (bfloat16 as uint16)
 DTYPES = {"F32": (4, "<f4"), "F16": (2, "<f2"), "BF16": (2, "<u2"), "F64": (8, "<f8")}
-# and those that a graph makes of them
+# types of tensors in a graph
 TYPES = DTYPES | {"I8": (1, "|i1"), "U8": (1, "|u1"), "I32": (4, "<i4")}
 ONNX_TYPES = {"F32": 1, "F16": 10, "BF16": 16, "F64": 11, "I8": 3, "U8": 2, "I32": 6}  # onnx.TensorProto.DataType
 CHUNK = 1 << 20  # bytes
@@ -28,7 +28,7 @@ CHUNK = 1 << 20  # bytes
 
 @dataclass(frozen=True)
 class Span:
-    """Where the bytes of a tensor lie."""
+    """The position of a tensor's bytes: a file, an offset and a length in bytes."""
 
     file: Path
     start: int
@@ -37,28 +37,31 @@ class Span:
 
 @dataclass(frozen=True)
 class Stored:
-    """Type, shape, and either a span of a file or a way to compute the array; bfloat16 arrays are raw uint16."""
+    """A tensor with its type, its shape and a function that returns its values; a bfloat16 array is returned as uint16.
+
+    `span` is the position of the same values in a file, if they are stored there little-endian and in row-major order.
+    """
 
     dtype: str
     shape: tuple[int, ...]
     array: Callable[[], Array]
     span: Span | None = None
-    absent: bool = False  # nothing is stored: zeros stand for it
+    absent: bool = False  # the file does not contain the tensor; its values are zeros
 
     @property
     def nbytes(self) -> int:
         return math.prod(self.shape) * TYPES[self.dtype][0]
 
     def widened(self, dtype: str) -> Stored:
-        """The same values as F32 or F64, which holds them all."""
+        """Return the same values in a wider type, F32 or F64."""
         return self if dtype == self.dtype else Stored(dtype, self.shape, partial(_widened, self, dtype))
 
     def halved(self, dtype: str) -> Stored:
-        """The values rounded to the nearest of F16 or BF16; beyond F16's range they become infinite."""
+        """Return the values rounded to the nearest F16 or BF16; values beyond the range of F16 become infinite."""
         return self if dtype == self.dtype else Stored(dtype, self.shape, partial(_halved, self, dtype))
 
     def copied(self) -> Array:
-        """The values in memory of their own: a mapped file would count beside whatever is made of it."""
+        """Return a copy of the values. A memory-mapped array would stay in memory in addition to what is computed from it."""
         import numpy as np
 
         if self.span is None:
@@ -70,7 +73,10 @@ class Stored:
         return values.view(TYPES[self.dtype][1]).reshape(self.shape)
 
     def chunks(self, start: int = 0, stop: int | None = None) -> Iterator[memoryview]:
-        """The bytes, little-endian and row-major, in pieces that are valid until the next; a file is not mapped."""
+        """Yield the bytes `start` to `stop` in pieces, little-endian and in row-major order, without mapping the file.
+
+        A piece is valid until the next one is read.
+        """
         stop = self.nbytes if stop is None else stop
         if self.span is None:
             import numpy as np
@@ -80,12 +86,12 @@ class Stored:
         descriptor = os.open(self.span.file, os.O_RDONLY)
         try:
             at, end = self.span.start + start, self.span.start + stop
-            # one buffer: a fresh one for every piece costs 60,000 page faults for ViT-B/16
+            # one buffer for all pieces: a new one for each costs 60,000 page faults for ViT-B/16
             buffer = memoryview(bytearray(min(CHUNK, end - at)))
             while at < end:
                 count = os.preadv(descriptor, [buffer[: end - at]], at)
                 if not count:
-                    raise RefusedContent("became shorter while it was read", where=self.span.file)
+                    raise RefusedContent("became shorter while being read", where=self.span.file)
                 yield buffer[:count]
                 at += count
         finally:
@@ -93,15 +99,15 @@ class Stored:
 
 
 def as_float(dtype: str, values: Array) -> Array:
-    """Values as numpy knows them: bfloat16, which it does not, as float32."""
+    """Return values in a NumPy float type: bfloat16, which NumPy does not have, as float32."""
     import numpy as np
 
     return (values.astype(np.uint32) << 16).view(np.float32) if dtype == "BF16" else values
 
 
 def refuse_type(name: str, dtype: str, where: object) -> Array:
-    """The array of a tensor that is no weight: its type is told only where somebody wants its values."""
-    raise RefusedContent(f"{name!r} has type {dtype}; weights are {', '.join(DTYPES)}", where=where)
+    """Raise RefusedContent for a type that weights cannot have. As a `Stored.array`, it fails only if the values are used."""
+    raise RefusedContent(f"{name!r} has type {dtype}; expected one of {', '.join(DTYPES)}", where=where)
 
 
 def _widened(stored: Stored, dtype: str) -> Array:
@@ -116,11 +122,11 @@ def _halved(stored: Stored, dtype: str) -> Array:
         with np.errstate(over="ignore"):
             return values.astype("<f2")
     bits = np.ascontiguousarray(values, "<f4").view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")  # to the nearest, ties to even
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")  # round to nearest, ties to even
 
 
 def digest_of(tensors: Mapping[str, Stored]) -> str:
-    """The content hash of weights: SHA-256 over each tensor's name, type, shape and bytes, in the order of names."""
+    """Return the content hash of weights: SHA-256 over name, type, shape and bytes of each tensor, sorted by name."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(describe(name, tensors[name]))
@@ -130,5 +136,5 @@ def digest_of(tensors: Mapping[str, Stored]) -> str:
 
 
 def describe(name: str, tensor: Stored) -> bytes:
-    """What `digest_of` hashes in front of a tensor's bytes."""
+    """Return the bytes that `digest_of` hashes before those of a tensor."""
     return f"{name}\0{tensor.dtype}\0{','.join(map(str, tensor.shape))}\0".encode()

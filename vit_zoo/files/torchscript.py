@@ -1,4 +1,7 @@
-"""The tensors of a TorchScript archive, which OpenAI's CLIP files are, by an unpickler of stubs: its code is never touched."""
+"""Reader of the tensors in TorchScript archives, the format of OpenAI's CLIP files.
+
+The unpickler replaces all objects with stubs, so that no code of the archive is run.
+"""
 
 from __future__ import annotations
 
@@ -19,46 +22,46 @@ from vit_zoo.files.stored import DTYPES, Span, Stored, refuse_type
 if TYPE_CHECKING:
     from vit_zoo.files.stored import Array
 
-MAX_PICKLE = 64 << 20  # bytes; the largest published CLIP has 0.2 MB
+MAX_PICKLE = 64 << 20  # bytes; that of the largest published CLIP has 0.2 MB
 MAX_DEPTH = 100
 STORAGES = {"FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16", "DoubleStorage": "F64"}
 
 
 class Stub:
-    """Stands for any object of the program; it holds what was set on it."""
+    """A placeholder for any object of the program, with the state that the pickle sets on it."""
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
 
-class Recorded:
-    """A tensor on paper: its storage and how it lies in it."""
+class TensorRecord:
+    """The pickled description of a tensor: its storage, and its offset, shape and strides in that storage."""
 
     def __init__(self, storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> None:
         self.storage, self.offset, self.shape, self.strides = storage, offset, tuple(shape), tuple(strides)
 
 
 def read_torchscript(path: Path) -> dict[str, Stored]:
-    """The parameters and buffers of a saved program by name, or the tensors of a saved state dict.
+    """Return the parameters and buffers of a saved program by name, or the tensors of a saved state dict.
 
-    Raises RefusedContent for anything else in its pickle.
+    Raises RefusedContent for a damaged archive and for a pickle that contains anything else.
     """
     check_zip(path, program=True)
     with zipfile.ZipFile(path) as archive:
         (name,) = [n for n in archive.namelist() if n.endswith("/data.pkl") and n.count("/") == 1] or [""]
         if not name or archive.getinfo(name).file_size > MAX_PICKLE:
-            raise RefusedContent("has no data.pkl of a sensible size", where=path)
+            raise RefusedContent(f"data.pkl is missing or larger than {MAX_PICKLE:,} bytes", where=path)
         content, root = archive.read(name), name.removesuffix("data.pkl")
         members = {info.filename: info for info in archive.infolist()}
     try:
         top = _Unpickler(io.BytesIO(content), path).load()
     except RefusedContent:
         raise
-    except Exception as error:  # a hostile pickle provokes anything
+    except Exception as error:  # a hostile pickle can make the unpickler raise anything
         raise RefusedContent(f"cannot be read as a TorchScript archive ({type(error).__name__})", where=path) from None
-    found: dict[str, Stored] = {}
-    _walk(top, "", found, members, root, path, 0)
-    return found
+    tensors: dict[str, Stored] = {}
+    _walk(top, "", tensors, members, root, path, 0)
+    return tensors
 
 
 class _Unpickler(pickle.Unpickler):
@@ -72,7 +75,7 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         if module == "torch._utils" and name in ("_rebuild_tensor_v2", "_rebuild_parameter"):
-            return Recorded if name == "_rebuild_tensor_v2" else _first
+            return TensorRecord if name == "_rebuild_tensor_v2" else _first
         if module == "torch.jit._pickle" and name in ("build_intlist", "build_tensorlist", "build_doublelist", "build_boollist"):
             return list
         if module == "torch.jit._pickle" and name == "restore_type_tag":
@@ -85,7 +88,7 @@ class _Unpickler(pickle.Unpickler):
         match pid:
             case ("storage", str(kind), str(key), _, int(count)):
                 return STORAGES.get(kind, kind), key, count
-        raise RefusedContent("refers to something that is no storage", where=self.path)
+        raise RefusedContent("contains a reference that is not a tensor storage", where=self.path)
 
 
 def _first(value: Any, *rest: Any) -> Any:
@@ -93,37 +96,38 @@ def _first(value: Any, *rest: Any) -> Any:
 
 
 def _walk(
-    item: Any, name: str, found: dict[str, Stored], members: dict[str, zipfile.ZipInfo], root: str, path: Path, depth: int
+    item: Any, name: str, tensors: dict[str, Stored], members: dict[str, zipfile.ZipInfo], root: str, path: Path, depth: int
 ) -> None:
+    """Collect the tensors of an unpickled object; names are joined with dots."""
     if depth > MAX_DEPTH:
         raise RefusedContent("is nested too deeply", where=path)
-    if isinstance(item, Recorded):
-        found[name] = _stored(item, name, members, root, path)
+    if isinstance(item, TensorRecord):
+        tensors[name] = _stored(item, name, members, root, path)
     elif isinstance(item, Stub) and isinstance(getattr(item, "state", None), dict):
-        _walk(item.state, name, found, members, root, path, depth + 1)
+        _walk(item.state, name, tensors, members, root, path, depth + 1)
     elif isinstance(item, dict):
         for key, value in item.items():
-            _walk(value, f"{name}.{key}" if name else str(key), found, members, root, path, depth + 1)
+            _walk(value, f"{name}.{key}" if name else str(key), tensors, members, root, path, depth + 1)
 
 
-def _stored(item: Recorded, name: str, members: dict[str, zipfile.ZipInfo], root: str, path: Path) -> Stored:
+def _stored(item: TensorRecord, name: str, members: dict[str, zipfile.ZipInfo], root: str, path: Path) -> Stored:
     numbers = (item.offset, *item.shape, *item.strides)
     if not isinstance(item.storage, tuple) or not all(type(n) is int and 0 <= n < 2**48 for n in numbers):
-        raise RefusedContent(f"{name!r} has an impossible shape or place", where=path)
+        raise RefusedContent(f"{name!r} has an impossible shape or offset", where=path)
     dtype, key, _ = item.storage
     if dtype not in DTYPES:
         return Stored(dtype, item.shape, partial(refuse_type, name, dtype, path))
     member = members.get(f"{root}data/{key}")
     if member is None:
-        raise RefusedContent(f"has no values for {name!r}", where=path)
+        raise RefusedContent(f"no values for {name!r}", where=path)
     width = DTYPES[dtype][0]
     strides = item.strides
     last = item.offset + sum((n - 1) * s for n, s in zip(item.shape, strides, strict=True)) if 0 not in item.shape else -1
     if (last + 1) * width > member.file_size or len(strides) != len(item.shape):
-        raise RefusedContent(f"{name!r} claims more values than the file holds", where=path)
+        raise RefusedContent(f"{name!r} claims more values than the file contains", where=path)
     start = member_offset(path, member) + item.offset * width
-    plain = all(s == math.prod(item.shape[i + 1 :]) for i, s in enumerate(strides) if item.shape[i] > 1)
-    span = Span(path, start, math.prod(item.shape) * width) if plain else None
+    contiguous = all(s == math.prod(item.shape[i + 1 :]) for i, s in enumerate(strides) if item.shape[i] > 1)
+    span = Span(path, start, math.prod(item.shape) * width) if contiguous else None
     return Stored(dtype, item.shape, partial(_array, path, start, last - item.offset + 1, dtype, item.shape, strides), span)
 
 

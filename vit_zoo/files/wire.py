@@ -1,4 +1,4 @@
-"""Protobuf's wire format, as far as an ONNX file needs it: its top levels are read and written without the weights."""
+"""Protobuf wire format, as much as is needed to read and write the top levels of an ONNX file without its weights."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ KEY, VALUE = 1, 2
 
 
 def tag(number: int, length: int) -> bytes:
-    """The head of a length-delimited protobuf field."""
+    """Return the tag and the length that start a length-delimited field."""
     return varint(number << 3 | 2) + varint(length)
 
 
 def varint(value: int) -> bytes:
+    """Encode a non-negative integer."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -28,7 +29,10 @@ def varint(value: int) -> bytes:
 
 
 def fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
-    """Field number and length of each length-delimited field up to `end`; the caller reads or skips the content."""
+    """Yield the number and the length of each length-delimited field up to `end`; the caller reads or skips its content.
+
+    Raises ValueError for a truncated or invalid message.
+    """
     while file.tell() < end:
         tag = read_varint(file)
         match tag & 7:
@@ -46,6 +50,7 @@ def fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
 
 
 def read_varint(file: BinaryIO) -> int:
+    """Decode an integer. Raises ValueError at the end of the file or after 64 bits."""
     value = shift = 0
     while True:
         byte = file.read(1)

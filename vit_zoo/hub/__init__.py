@@ -1,1 +1,1 @@
-"""The Hub: repositories read into the cache, and one commit written; all requests are huggingface_hub's."""
+"""Hugging Face Hub: download of repositories into the cache, upload in one commit; huggingface_hub makes all requests."""

@@ -1,6 +1,6 @@
-"""How we speak with the Hub: with timeouts, a total deadline, and errors of one line that show no token.
+"""Client of the Hub with timeouts, retries, a total deadline, and one-line errors that contain no token.
 
-huggingface_hub itself waits for ever on a silent server, and for as long as a `Retry-After` says, a day if it is a day.
+huggingface_hub alone waits forever for a server that does not answer, and as long as a `Retry-After` header says, even a day.
 """
 
 from __future__ import annotations
@@ -22,40 +22,43 @@ from vit_zoo.errors import CannotWrite, HubError, Unreachable, VitzooError
 T = TypeVar("T")
 
 CONNECT, READ = 10.0, 60.0  # seconds
-DEADLINE = 900.0  # seconds of a whole conversation, unless VITZOO_HUB_DEADLINE says otherwise
+DEADLINE = 900.0  # seconds for all requests of a client together, unless VITZOO_HUB_DEADLINE is set
 TRIES = 5
-FIRST_WAIT = 1.0  # seconds, doubled each time
-UNSENDABLE = "the token for the Hub holds characters that no token has"
-PASSING = (408, 429, 500, 502, 503, 504)  # what may be gone a moment later
+FIRST_WAIT = 1.0  # seconds before the first retry; doubled for each further one
+BAD_CHARACTERS = "the Hub token contains invalid characters"
+TRANSIENT = (408, 429, 500, 502, 503, 504)  # HTTP status codes after which a retry may succeed
+CHANGED = "was changed by someone else in the meantime"
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
-class Conversation:
-    """The Hub's API, tried again while that can help and the deadline allows."""
+class HubClient:
+    """The Hub's API with retries; `where` is the repository that its errors name. Made by `hub_client`."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, where: str) -> None:
         from huggingface_hub import HfApi
 
-        self.what = what  # whom it is about, for errors
+        self.where = where
         self.deadline = _deadline()
-        self.ends = time.monotonic() + self.deadline
+        self.ends_at = time.monotonic() + self.deadline
         self.token = checked_token()
-        # False: without a token none is sent; None would look for one again
+        # False sends no token; None would make huggingface_hub look for one again
         self.api = HfApi(token=self.token or False, library_name="vitzoo", library_version=__version__)
 
     @property
     def remaining(self) -> float:
-        return self.ends - time.monotonic()
+        """Seconds until the deadline."""
+        return self.ends_at - time.monotonic()
 
-    def again(self, call: Callable[[], T], settled: Callable[[], T | None] = lambda: None) -> T:
-        """The result of a call. One that failed in passing is made again, unless `settled` finds that it was heard after all.
+    def call(self, request: Callable[[], T], find_result: Callable[[], T | None] = lambda: None) -> T:
+        """Return the result of a request, and repeat it after a transient error.
 
-        Raises HubError, CannotWrite for a full disk.
+        `find_result` is called before each retry and after the last error. It returns the result if the Hub carried out the
+        request although its answer was lost, else None. Raises HubError, or CannotWrite for a full disk.
         """
         wait = FIRST_WAIT
         for tries_left in reversed(range(TRIES)):
             try:
-                return self.once(call)
+                return self.call_once(request)
             except HubError as error:
                 if not error.passing:
                     raise
@@ -63,27 +66,27 @@ class Conversation:
                 if not last:
                     time.sleep(wait)
                     wait *= 2
-                found = settled()
-                if found is not None:
-                    return found
+                result = find_result()
+                if result is not None:
+                    return result
                 if last:
                     raise
         raise AssertionError
 
-    def once(self, call: Callable[[], T]) -> T:
-        """The result of a call that is not made again."""
+    def call_once(self, request: Callable[[], T]) -> T:
+        """Return the result of a request without retries."""
         try:
-            return call()
+            return request()
         except VitzooError:
             raise
-        except Exception as error:  # httpx, OSError, ValueError, RuntimeError: whatever the library lets through
-            told = self._told(error)
-            if isinstance(told, HubError):
-                told.passing = is_passing(error)
-            raise told from None
+        except Exception as error:  # huggingface_hub passes on httpx errors, OSError, ValueError, RuntimeError, ...
+            translated = self._translated(error)
+            if isinstance(translated, HubError):
+                translated.passing = is_transient(error)
+            raise translated from None
 
-    def _told(self, error: Exception) -> VitzooError:
-        """The error in our words, by the first cause that says something."""
+    def _translated(self, error: Exception) -> VitzooError:
+        """Return an error of this package for the first known error in the chain of causes."""
         from huggingface_hub import errors as hub
 
         chain = list(causes(error))
@@ -91,84 +94,85 @@ class Conversation:
             if isinstance(cause, VitzooError):
                 return cause
             if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-                return CannotWrite("no space left for what the Hub sends", where=self.what)
+                return CannotWrite("no space left for the download", where=self.where)
         for cause in chain:
             match cause:
                 case hub.OfflineModeIsEnabled():
-                    return HubError("HF_HUB_OFFLINE is set, and this needs the Hub", where=self.what)
+                    return HubError("cannot use the Hub: HF_HUB_OFFLINE is set", where=self.where)
                 case hub.GatedRepoError():
-                    return self._hub("is gated: its terms must be accepted on its page", None if self.token else LOG_IN)
+                    return self._error("is gated: accept its terms on its page", None if self.token else LOG_IN)
                 case hub.RevisionNotFoundError():
-                    return self._hub("has no such revision")
+                    return self._error("no such revision")
                 case hub.RemoteEntryNotFoundError():
-                    return self._hub("has no such file")
+                    return self._error("no such file")
                 case hub.RepositoryNotFoundError():
-                    return self._hub(
-                        "there is no such repository, or it is private",
-                        "is the token allowed to see it?" if self.token else LOG_IN,
+                    return self._error(
+                        "no such repository, or it is private",
+                        "check that the token has access to it" if self.token else LOG_IN,
                     )
                 case hub.HfHubHTTPError(response=response) if response is not None:
-                    return self._answered(cause, response.status_code)
+                    return self._status_error(cause, response.status_code)
         last = chain[-1]
         if is_unreachable(error):
-            return Unreachable(f"the Hub cannot be reached: {_sentence(last)}", where=self.what)
-        return self._hub(f"the Hub or its library failed: {_sentence(last)}")
+            return Unreachable(f"cannot reach the Hub: {_one_line(last)}", where=self.where)
+        return self._error(f"request to the Hub failed: {_one_line(last)}")
 
-    def _answered(self, error: Any, status: int) -> HubError:
-        said = _sentence(error.server_message) if getattr(error, "server_message", None) else f"HTTP {status}"
+    def _status_error(self, error: Any, status: int) -> HubError:
+        reason = _one_line(error.server_message) if getattr(error, "server_message", None) else f"HTTP {status}"
         match status:
             case 401:
-                return self._hub("the Hub does not know the token" if self.token else "the Hub wants a token", LOG_IN)
+                return self._error("the Hub rejected the token" if self.token else "the Hub requires a token", LOG_IN)
             case 403:
-                return self._hub(f"is not allowed with this token: {said}", "it needs the right to write there")
+                return self._error(f"not allowed with this token: {reason}", "it needs write access to the repository")
             case 409 | 412:
-                return self._hub(f"was changed by someone else meanwhile: {said}", "nothing was sent; run it again")
+                return self._error(f"{CHANGED}: {reason}", "nothing was uploaded; try again")
             case 429:
-                return self._hub("the Hub asks for fewer requests", "try again later")
+                return self._error("too many requests to the Hub", "try again later")
             case _ if status >= 500:
-                return self._hub(f"the Hub is out of order: {said}", "nothing is half done; run it again later")
-        return self._hub(f"the Hub refuses: {said}")
+                return self._error(f"the Hub failed internally: {reason}", "nothing was left incomplete; try again later")
+        return self._error(f"the Hub refused the request: {reason}")
 
-    def _hub(self, message: str, hint: str | None = None) -> HubError:
-        return HubError(message, where=self.what, hint=hint)
+    def _error(self, message: str, hint: str | None = None) -> HubError:
+        return HubError(message, where=self.where, hint=hint)
 
 
 @contextlib.contextmanager
-def conversation(what: str) -> Iterator[Conversation]:
-    """A conversation about a repository; while it lasts, huggingface_hub's requests have timeouts and the deadline."""
+def hub_client(where: str) -> Iterator[HubClient]:
+    """Make a client for a repository. Inside the block, all requests of huggingface_hub have timeouts and the deadline."""
     from huggingface_hub import utils
     from huggingface_hub.utils import _http
     from huggingface_hub.utils import logging as hub_logging
 
     httpx, hub_utils = _httpx(), cast(Any, utils)
-    speaker = Conversation(what)
-    factory = _http._GLOBAL_CLIENT_FACTORY  # the user's own, for proxies and certificates; no public name gives it
+    hub = HubClient(where)
+    factory = _http._GLOBAL_CLIENT_FACTORY  # the user may have set it, for proxies and certificates; there is no public getter
     verbosity, bars = hub_logging.get_verbosity(), not hub_utils.are_progress_bars_disabled()
 
     def before(request: Any) -> None:
-        if speaker.remaining <= 0:
-            raise HubError(f"gave up after {speaker.deadline:,.0f} seconds", where=what, hint="VITZOO_HUB_DEADLINE sets more")
+        if hub.remaining <= 0:
+            hint = "set VITZOO_HUB_DEADLINE to allow more"
+            raise HubError(f"gave up after {hub.deadline:,.0f} seconds", where=where, hint=hint)
 
     def after(response: Any) -> None:
         wait = response.headers.get("retry-after", "")
-        if response.status_code in PASSING and wait.isdecimal() and int(wait) > speaker.remaining:
-            raise HubError(f"the Hub asks to wait {_span(int(wait))} (HTTP {response.status_code})", where=what)
+        if response.status_code in TRANSIENT and wait.isdecimal() and int(wait) > hub.remaining:
+            raise HubError(f"the Hub requires a wait of {_duration(int(wait))} (HTTP {response.status_code})", where=where)
 
-    def client() -> Any:
-        made = factory()
-        made.timeout = httpx.Timeout(READ, connect=CONNECT)
-        made.event_hooks = {
-            "request": [*made.event_hooks["request"], before],
-            "response": [*made.event_hooks["response"], after],
+    def make_client() -> Any:
+        http_client = factory()
+        http_client.timeout = httpx.Timeout(READ, connect=CONNECT)
+        http_client.event_hooks = {
+            "request": [*http_client.event_hooks["request"], before],
+            "response": [*http_client.event_hooks["response"], after],
         }
-        return made
+        return http_client
 
-    _http.set_client_factory(client)
-    hub_logging.set_verbosity(logging.ERROR)  # its warnings would tell of every try
+    _http.set_client_factory(make_client)
+    hub_logging.set_verbosity(logging.ERROR)  # it warns about each retry
     if bars and not sys.stderr.isatty():
         hub_utils.disable_progress_bars()
     try:
-        yield speaker
+        yield hub
     finally:
         _http.set_client_factory(factory)
         hub_logging.set_verbosity(verbosity)
@@ -177,70 +181,73 @@ def conversation(what: str) -> Iterator[Conversation]:
 
 
 def checked_token() -> str | None:
-    """The user's token, if there is one. Raises HubError for one that no header can carry: libraries would print it."""
+    """Return the user's token, or None.
+
+    Raises HubError for a token with characters that an HTTP header cannot contain, because HTTP libraries print the header
+    in their errors.
+    """
     from huggingface_hub import get_token
 
     try:
         token = get_token()
-    except UnicodeError:  # of the token's file
-        raise HubError(UNSENDABLE, hint=LOG_IN) from None
+    except UnicodeError:  # in the token file
+        raise HubError(BAD_CHARACTERS, hint=LOG_IN) from None
     if token and not re.fullmatch(r"[\x21-\x7e]+", token):
-        raise HubError(UNSENDABLE, hint=LOG_IN)
+        raise HubError(BAD_CHARACTERS, hint=LOG_IN)
     return token or None
 
 
 def _httpx() -> Any:
-    """The HTTP library of this huggingface_hub: httpx until 1.x, httpx2 since 2.0."""
+    """Return the HTTP library of the installed huggingface_hub: httpx up to 1.x, httpx2 since 2.0."""
     from huggingface_hub import utils
 
     return utils.httpx  # type: ignore[attr-defined]
 
 
-def is_passing(error: BaseException) -> bool:
-    """Whether the same call may succeed a moment later; not what huggingface_hub has tried often enough itself."""
+def is_transient(error: BaseException) -> bool:
+    """Return whether a retry may succeed. Errors that huggingface_hub has already retried often enough are not transient."""
     from huggingface_hub.errors import HfHubHTTPError
 
     if isinstance(error, HfHubHTTPError):
-        return error.response is not None and error.response.status_code in PASSING
-    if isinstance(error, _httpx().ConnectError):  # nobody is there: who waits for a cache hit should not wait for that
+        return error.response is not None and error.response.status_code in TRANSIENT
+    if isinstance(error, _httpx().ConnectError):  # no connection: the cache may be used instead, so do not delay that
         return False
-    # a proxy's page in the place of JSON, a body shorter than was said
+    # also a proxy's page instead of JSON, and a body that is shorter than announced
     return isinstance(error, _httpx().TransportError | json.JSONDecodeError) or "Consistency check failed" in str(error)
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """Whether the Hub did not answer at all."""
-
+    """Return whether the Hub did not answer at all."""
     return any(isinstance(cause, _httpx().TransportError | ConnectionError) for cause in causes(error))
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error, and what it came from, outermost first."""
+    """Yield an error and the chain of its causes, outermost first."""
     seen: set[int] = set()
-    found: BaseException | None = error
-    while found is not None and id(found) not in seen:
-        seen.add(id(found))
-        yield found
-        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
 
 
 def _deadline() -> float:
     text = os.environ.get("VITZOO_HUB_DEADLINE", "")
     try:
-        found = float(text) if text else DEADLINE
+        seconds = float(text) if text else DEADLINE
     except ValueError:
-        found = 0.0
-    if not 0 < found < 1e9:
-        raise HubError(f"{text!r} is no number of seconds", where="VITZOO_HUB_DEADLINE")
-    return found
+        seconds = 0.0
+    if not 0 < seconds < 1e9:
+        raise HubError(f"must be a number of seconds, got {text!r}", where="VITZOO_HUB_DEADLINE")
+    return seconds
 
 
-def _sentence(what: object) -> str:
-    """The first line of somebody else's text."""
-    text = " ".join(str(what).split())[:200]
-    return text or type(what).__name__
+def _one_line(error: object) -> str:
+    """Return an external error's text in one line of at most 200 characters, or its type if it has no text."""
+    text = " ".join(str(error).split())[:200]
+    return text or type(error).__name__
 
 
-def _span(seconds: int) -> str:
+def _duration(seconds: int) -> str:
     hours, minutes = seconds // 3600, seconds // 60
     return f"{hours} hours" if hours > 1 else f"{minutes} minutes" if minutes > 1 else f"{seconds} seconds"

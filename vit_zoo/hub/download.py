@@ -1,4 +1,4 @@
-"""Which files of a repository make a model, brought into the Hub's cache; each is compared with the hash that the Hub states."""
+"""Download of a model's files from a Hub repository into the cache; each is checked against the hash that the Hub gives."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vit_zoo.errors import HubError, InputError, RefusedContent, Unreachable, VitzooError
 from vit_zoo.files.checkpoints import NAMES
 from vit_zoo.files.sniff import git_oid, read_json, sha256_of
-from vit_zoo.hub.client import Conversation, conversation
+from vit_zoo.hub.client import HubClient, hub_client
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
@@ -21,26 +21,26 @@ PREFIX = "hf-hub:"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 REVISION = re.compile(r"[\w.][\w./-]{0,254}", re.ASCII)
-BESIDE = ("config.json", "preprocessor_config.json", "open_clip_config.json", "README.md")  # what says what the weights are
-TERMS = re.compile(r"(LICEN[CS]E|NOTICE|COPYING)([.-][\w.-]+)?", re.ASCII)  # what goes wherever the weights go
+CONFIGS = ("config.json", "preprocessor_config.json", "open_clip_config.json", "README.md")  # files that describe the weights
+TERMS = re.compile(r"(LICEN[CS]E|NOTICE|COPYING)([.-][\w.-]+)?", re.ASCII)  # licence texts, copied with the weights
 OFFLINE = "HF_HUB_OFFLINE"
 
 
 @dataclass(frozen=True)
 class Address:
-    """A repository of the Hub, `ORG/NAME`, and a branch, a tag or a commit; None: the main branch as it is now."""
+    """A Hub repository, `ORG/NAME`, and a branch, tag or commit; None stands for the current main branch."""
 
     repo: str
     revision: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """From `hf-hub:ORG/NAME[@REVISION]`, or without the prefix. Raises InputError."""
+        """Parse `hf-hub:ORG/NAME[@REVISION]`, with or without the prefix. Raises InputError."""
         repo, at, revision = text.removeprefix(PREFIX).partition("@")
         if not REPO.fullmatch(repo) or ".." in repo or "--" in repo:
-            raise InputError(f"'{repo[:96]}' is no ORG/NAME of the Hub", where=text[:200])
+            raise InputError(f"expected a repository ORG/NAME, got '{repo[:96]}'", where=text[:200])
         if at and (not REVISION.fullmatch(revision) or ".." in revision):
-            raise InputError(f"'{revision[:96]}' is no branch, tag or commit", where=text[:200])
+            raise InputError(f"expected a branch, tag or commit, got '{revision[:96]}'", where=text[:200])
         return cls(repo, revision or None)
 
     def __str__(self) -> str:
@@ -49,98 +49,102 @@ class Address:
 
 @dataclass(frozen=True)
 class Fetched:
-    """Files of one commit, in the Hub's cache: they are other programs' too, and are not written to."""
+    """Files of one commit in the Hub's cache. Other programs share the cache, so the files must not be modified."""
 
-    address: Address  # with the commit
+    address: Address  # its revision is the commit
     folder: Path
 
 
 def fetch(address: Address, files: Sequence[str] | None = None, *, offline: bool | None = None, check: bool = False) -> Fetched:
-    """The files that make a model, or those named; of the cache alone where `offline` or HF_HUB_OFFLINE says so.
+    """Download a model's files, or the named `files`, and return their folder in the cache.
 
-    What is in the cache already was compared when it came; `check` compares it again.
-    Raises HubError for what is not there, may not be read, or came damaged twice.
+    With `offline` or HF_HUB_OFFLINE, only the cache is used; it is also used if the Hub cannot be reached. Files that are
+    already in the cache were checked when they were downloaded; `check` checks their hashes again. Raises HubError if a file
+    does not exist, cannot be read, or is damaged in two downloads.
     """
     if offline or (offline is None and _is_offline()):
         return _cached(address, files)
     try:
-        with conversation(str(address)) as hub:
+        with hub_client(str(address)) as hub:
             return _fetch(hub, address, files, check=check)
     except Unreachable as error:
-        try:  # the same command, network or not
+        try:  # so that a command works the same without a network
             return _cached(address, files)
         except HubError:
             raise error from None
 
 
-def _fetch(hub: Conversation, address: Address, files: Sequence[str] | None, *, check: bool) -> Fetched:
-    info = hub.again(lambda: hub.api.model_info(address.repo, revision=address.revision, files_metadata=True))
+def _fetch(hub: HubClient, address: Address, files: Sequence[str] | None, *, check: bool) -> Fetched:
+    info = hub.call(lambda: hub.api.model_info(address.repo, revision=address.revision, files_metadata=True))
     sha = info.sha
     if sha is None or not COMMIT.fullmatch(sha):
-        raise HubError("the Hub does not say which commit it is", where=address)
-    found = {sibling.rfilename: sibling for sibling in info.siblings or ()}
+        raise HubError("the Hub returned no commit", where=address)
+    available = {sibling.rfilename: sibling for sibling in info.siblings or ()}
     pinned = Address(address.repo, sha)
 
-    def bring(name: str) -> Path:
-        return _bring(hub, pinned, found[name], check=check)
+    def download(name: str) -> Path:
+        return _download(hub, pinned, available[name], check=check)
 
-    names = _wanted(found, files, address)
-    paths = [bring(name) for name in names]
+    names = _model_files(available, files, address)
+    paths = [download(name) for name in names]
     for path in paths:
         if path.name.endswith(".index.json"):
-            for part in _parts(path, found):
-                bring(part)
+            for shard in _shards(path, available):
+                download(shard)
     folder = paths[0]
     for _ in Path(names[0]).parts:
         folder = folder.parent
-    _remember(folder, address.revision or "main")
+    _record_revision(folder, address.revision or "main")
     return Fetched(pinned, folder)
 
 
-def _wanted(found: dict[str, Any], files: Sequence[str] | None, address: Address) -> list[str]:
-    """The weights first, then what stands beside them."""
+def _model_files(available: dict[str, Any], files: Sequence[str] | None, address: Address) -> list[str]:
+    """Return the names of the weights, or of `files`, followed by those of the configs and licences."""
     if files is not None:
-        missing = [name for name in files if name not in found]
+        missing = [name for name in files if name not in available]
         if missing:
-            raise HubError(f"has no file {missing[0]!r}", where=address)
+            raise HubError(f"no such file: {missing[0]!r}", where=address)
         weights = list(files)
     else:
-        weights = [name for name in NAMES if name in found][:1]
+        weights = [name for name in NAMES if name in available][:1]
         if not weights:
-            raise HubError("holds no weights of a name that is known", where=address, hint=f"such as {', '.join(NAMES[:3])}")
-    return [*weights, *(name for name in found if (name in BESIDE or TERMS.fullmatch(name)) and name not in weights)]
+            hint = f"expected a name such as {', '.join(NAMES[:3])}"
+            raise HubError("contains no weights with a known file name", where=address, hint=hint)
+    others = (name for name in available if name in CONFIGS or TERMS.fullmatch(name))
+    return [*weights, *(name for name in others if name not in weights)]
 
 
-def _parts(index: Path, found: dict[str, Any]) -> list[str]:
-    places = read_json(index).get("weight_map")
-    parts = sorted({str(place) for place in places.values()}) if isinstance(places, dict) else []
-    missing = [part for part in parts if part not in found]
+def _shards(index: Path, available: dict[str, Any]) -> list[str]:
+    """Return the files that an index lists. Raises RefusedContent if one is missing."""
+    file_of = read_json(index).get("weight_map")
+    shards = sorted({str(file) for file in file_of.values()}) if isinstance(file_of, dict) else []
+    missing = [shard for shard in shards if shard not in available]
     if missing:
-        raise RefusedContent(f"names a part that is not there: {missing[0]!r}", where=index.name)
-    return parts
+        raise RefusedContent(f"part {missing[0]!r} is missing", where=index.name)
+    return shards
 
 
-def _bring(hub: Conversation, pinned: Address, file: RepoSibling, *, check: bool) -> Path:
-    """One file in the cache, with the hash that the Hub states; a damaged one is fetched once more."""
+def _download(hub: HubClient, pinned: Address, file: RepoSibling, *, check: bool) -> Path:
+    """Return the path of a file in the cache, with the hash that the Hub gives; a damaged file is downloaded once more."""
     from huggingface_hub import try_to_load_from_cache
 
     name = file.rfilename
-    known = try_to_load_from_cache(pinned.repo, name, revision=pinned.revision)
-    if isinstance(known, str) and not check:
-        return Path(known)
+    cached = try_to_load_from_cache(pinned.repo, name, revision=pinned.revision)
+    if isinstance(cached, str) and not check:
+        return Path(cached)
     for again in (False, True):
-        text = hub.again(
+        text = hub.call(
             lambda again=again: hub.api.hf_hub_download(pinned.repo, name, revision=pinned.revision, force_download=again)  # type: ignore[misc]
         )
         path = Path(text)
-        if _is_whole(path, file):
+        if _is_intact(path, file):
             return path
-        path.resolve().unlink(missing_ok=True)  # the cache is everybody's
+        path.resolve().unlink(missing_ok=True)  # leave no damaged file in the shared cache
         path.unlink(missing_ok=True)
-    raise HubError(f"{name!r} came damaged twice: its hash is not the one that the Hub states", where=pinned)
+    raise HubError(f"{name!r} was damaged in two downloads: its hash is not the one that the Hub gives", where=pinned)
 
 
-def _is_whole(path: Path, file: RepoSibling) -> bool:
+def _is_intact(path: Path, file: RepoSibling) -> bool:
     if file.size is not None and path.stat().st_size != file.size:
         return False
     if file.lfs is not None:
@@ -149,34 +153,36 @@ def _is_whole(path: Path, file: RepoSibling) -> bool:
 
 
 def _cached(address: Address, files: Sequence[str] | None) -> Fetched:
-    """What an earlier fetch left, whole or not at all."""
+    """Return the files of an earlier download. Raises HubError if any of them is missing."""
     folder = _snapshot(address)
     if folder is None:
-        raise HubError("is not in the cache", where=address, hint=f"{OFFLINE} is set" if _is_offline() else None)
+        raise HubError("not in the cache", where=address, hint=f"{OFFLINE} is set" if _is_offline() else None)
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    known = dict.fromkeys(names)
+    available = dict.fromkeys(names)
     try:
-        for name in _wanted(known, files, address):
+        for name in _model_files(available, files, address):
             if name.endswith(".index.json"):
-                _parts(folder / name, known)
+                _shards(folder / name, available)
     except VitzooError as error:
-        raise HubError(f"is not whole in the cache: {error.message}", where=address) from None
+        raise HubError(f"incomplete in the cache: {error.message}", where=address) from None
     return Fetched(Address(address.repo, folder.name), folder)
 
 
-def _remember(snapshot: Path, revision: str) -> None:
-    """That a branch or tag stood for this commit, as the cache's layout has it: files are asked for by commit, so that all
-    are of one."""
+def _record_revision(snapshot: Path, revision: str) -> None:
+    """Record the commit of a branch or tag in the cache, in huggingface_hub's layout.
+
+    huggingface_hub does not do it, because the files are requested by commit, so that all are from the same one.
+    """
     if COMMIT.fullmatch(revision):
         return
     reference = snapshot.parents[1] / "refs" / revision
-    with contextlib.suppress(OSError):  # a cache that others fill is still read
+    with contextlib.suppress(OSError):  # the cache may be read-only
         reference.parent.mkdir(parents=True, exist_ok=True)
         reference.write_text(snapshot.name)
 
 
 def _snapshot(address: Address) -> Path | None:
-    """The folder of a commit in the cache, that which a branch or tag stood for when it was last fetched."""
+    """Return the folder of a commit in the cache; a branch or tag is the commit that it was at the last download."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     home = Path(HF_HUB_CACHE) / f"models--{address.repo.replace('/', '--')}"

@@ -1,4 +1,4 @@
-"""What a repository's README.md says in its front matter, YAML between two lines of `---`: the Hub's model card."""
+"""Front matter of model cards: the YAML between two `---` lines at the start of a repository's README.md."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 
 from vit_zoo.errors import RefusedContent
 
-FRONT = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
-MAX_FRONT = 262_144  # characters
+FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
+MAX_FRONT_MATTER = 262_144  # characters
 MAX_README = 4_194_304  # bytes
 
 
 @dataclass(frozen=True)
 class Terms:
-    """The licence of a repository, by its name, and where its text is."""
+    """The name of a repository's licence, and a link to its text."""
 
     licence: str | None = None
     licence_link: str | None = None
 
 
 def terms_of(folder: Path) -> Terms:
-    """From the card in a folder; nothing where there is none, or none that can be read."""
+    """Return the licence that the card in a folder states; empty if there is no card or it cannot be read."""
     try:
         front = split_card(read_card(folder))[0]
     except RefusedContent:
@@ -38,7 +38,7 @@ def terms_of(folder: Path) -> Terms:
 
 
 def read_card(folder: Path) -> str:
-    """The README.md of a folder, or nothing. Raises RefusedContent."""
+    """Return the text of a folder's README.md, empty if there is none. Raises RefusedContent if it is too large."""
     path = folder / "README.md"
     if not path.is_file():
         return ""
@@ -48,29 +48,30 @@ def read_card(folder: Path) -> str:
 
 
 def split_card(text: str) -> tuple[dict[str, Any], str]:
-    """The front matter, and the text behind it. Raises RefusedContent for YAML that is none, or that refers to itself."""
+    """Split a card into its front matter and the text after it. Raises RefusedContent for invalid YAML or YAML with aliases."""
     import yaml
 
-    match = FRONT.match(text)
+    match = FRONT_MATTER.match(text)
     if match is None:
         return {}, text
     front, rest = match[1], text[match.end() :]
     try:
-        if len(front) > MAX_FRONT:
-            raise RefusedContent(f"its front matter has {len(front):,} characters", where="README.md")
+        if len(front) > MAX_FRONT_MATTER:
+            limit = f"the limit is {MAX_FRONT_MATTER:,}"
+            raise RefusedContent(f"front matter has {len(front):,} characters; {limit}", where="README.md")
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(front, Loader=yaml.SafeLoader)):
-            raise RefusedContent("its front matter refers to itself", where="README.md")  # a small one may unfold to gigabytes
-        found = yaml.safe_load(front)
+            raise RefusedContent("front matter contains YAML aliases", where="README.md")  # they can expand to gigabytes
+        fields = yaml.safe_load(front)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         if isinstance(error, RefusedContent):
             raise
-        raise RefusedContent(f"its front matter is not YAML: {str(error).splitlines()[0]}", where="README.md") from None
-    return (found if isinstance(found, dict) else {}), rest
+        raise RefusedContent(f"front matter is not valid YAML: {str(error).splitlines()[0]}", where="README.md") from None
+    return (fields if isinstance(fields, dict) else {}), rest
 
 
 def joined_card(front: dict[str, Any], text: str) -> str:
-    """A card: what `split_card` takes apart."""
+    """Join front matter and text to a card; the inverse of `split_card`."""
     import yaml
 
-    matter = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=1000)
-    return f"---\n{matter}---\n{text}"
+    front_matter = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=1000)
+    return f"---\n{front_matter}---\n{text}"

@@ -1,4 +1,4 @@
-"""What a model says of itself beside its weights: the content of `config.json` and of every artifact's metadata."""
+"""Config of a model: its spec and everything else but its weights, as stored in `config.json` and in exported files."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SCHEMA = 1
 
 
 class ModelConfig(BaseModel):
-    """A spec with its name, preprocessing, labels and the origin of its weights.
+    """A spec with the model's name, preprocessing, labels, and the origin of its weights.
 
-    `random_seed` is set while the weights are untrained; `source` and `licence` are those of the weights; `resize` is the
-    recipe by which their source makes positions for other image sizes (`resize_recipes.py`), timm's if it is not there.
+    `source` and `licence` are those of the weights. `random_seed` is set if the weights are random. `resize` is the recipe
+    with which the source of the weights resizes positions to another image size (see `resize_recipes.py`); None means timm's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -31,7 +31,7 @@ class ModelConfig(BaseModel):
     labels: tuple[str, ...] | None = None
     source: str | None = None
     licence: str | None = None
-    licence_link: str | None = None  # where its text is, if it is none that everybody knows
+    licence_link: str | None = None  # URL of the text, for a licence that is not well known
     random_seed: int | None = None
     resize: str | None = None
 
@@ -40,26 +40,28 @@ class ModelConfig(BaseModel):
         if self.labels is not None and len(self.labels) != self.spec.num_classes:
             raise ValueError(f"{len(self.labels)} labels for {self.spec.num_classes} classes")
         if self.resize not in (None, *RECIPES):
-            raise ValueError(f"resize '{self.resize}' is none of {', '.join(RECIPES)}")
+            raise ValueError(f"unknown resize '{self.resize}'; choose from {', '.join(RECIPES)}")
         if self.preprocess is not None:
             if self.preprocess.size != self.spec.image_size:
-                raise ValueError(f"preprocess.size {self.preprocess.size} is not image_size {self.spec.image_size}")
+                raise ValueError(f"preprocess.size {self.preprocess.size} must equal image_size {self.spec.image_size}")
             if len(self.preprocess.mean) != self.spec.channels:
                 raise ValueError(f"{len(self.preprocess.mean)} means for {self.spec.channels} channels")
         return self
 
     @classmethod
     def parse(cls, document: Mapping[str, Any], *, where: object) -> Self:
-        """The config under the key `vit_zoo` of a `config.json`. Raises InputError naming `where`."""
-        ours = document.get("vit_zoo")
-        if not isinstance(ours, dict):
-            raise InputError("has no 'vit_zoo' entry: not a config that this package wrote", where=where)
-        fields = dict(ours)
+        """Parse the config under the key `vit_zoo` of a `config.json`. Raises InputError; `where` is the source."""
+        entry = document.get("vit_zoo")
+        if not isinstance(entry, dict):
+            raise InputError("not a config written by vitzoo: it has no 'vit_zoo' entry", where=where)
+        fields = dict(entry)
         schema = fields.pop("schema", None)
         if schema != SCHEMA:
             newer = isinstance(schema, int) and schema > SCHEMA
             raise InputError(
-                f"schema {schema!r}; this version reads {SCHEMA}", where=where, hint="upgrade vitzoo" if newer else None
+                f"unknown schema {schema!r}; this version of vitzoo reads schema {SCHEMA}",
+                where=where,
+                hint="upgrade vitzoo" if newer else None,
             )
         if isinstance(fields.get("spec"), dict):
             fields["spec"] = ViTSpec.parse(fields["spec"], where=where)
@@ -67,23 +69,24 @@ class ModelConfig(BaseModel):
 
     @classmethod
     def checked(cls, fields: Mapping[str, Any], *, where: object) -> Self:
-        """The config that `fields` state; every fault of them in one `InputError`, naming `where` they came from."""
+        """Return the config with these fields. Raises InputError with all faults; `where` is the source of the fields."""
         try:
             return cls(**fields)
         except ValidationError as error:
             raise InputError("; ".join(faults_of(error, list(cls.model_fields))), where=where) from None
 
     def document(self) -> dict[str, Any]:
-        """The JSON form, as `parse` reads it."""
+        """Return the JSON document that `parse` reads."""
         fields = self.model_dump(mode="json", exclude_none=True)
         if self.preprocess is not None:
-            fields["preprocess"] = self.preprocess.model_dump(mode="json")  # null is one of its values
+            fields["preprocess"] = self.preprocess.model_dump(mode="json")  # keeps `resize_to` if it is null
         return {"vit_zoo": {"schema": SCHEMA, **fields}}
 
     def dumps(self) -> str:
+        """Return the text of `config.json`."""
         return json.dumps(self.document(), indent=2, ensure_ascii=False) + "\n"
 
     def replace(self, **fields: Any) -> Self:
-        """A copy with other values, validated. Raises InputError for values that contradict each other."""
+        """Return a copy with other values, validated. Raises InputError."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return self.checked({**values, **fields}, where=self.name)

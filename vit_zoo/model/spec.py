@@ -1,7 +1,7 @@
-"""What a Vision Transformer is made of, as one frozen value; sizes and costs follow from it by integer arithmetic.
+"""Specification of a Vision Transformer as a frozen pydantic model, with its tensor shapes and its costs.
 
-A field exists when `forward.py` reads it. None has a default where families differ: a guess would be a silent bug. The few
-that have one belong to single families, and the default says that the thing is absent.
+Every field is one that the forward pass reads. A field on which many families differ has no default, because a wrong guess
+would be a silent bug. The few fields with a default concern single families, and the default means that the feature is absent.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from vit_zoo.errors import InputError, did_you_mean
 
-MAX_PARAMS = 10_000_000_000  # ViT-22B is the only published ViT above it; a slip of a zero is far more likely
-
+MAX_PARAMS = 10_000_000_000  # only ViT-22B is larger; an extra zero typed by mistake is far more likely
 MAX_TOKENS = 262_144  # 8192 x 8192 pixels in patches of 16
 
 
 def _pair(value: object) -> object:
-    """One number is a square; JSON and TOML write pairs as lists."""
+    """Make a pair from a number, which stands for a square, or from a list, as JSON and TOML have it."""
     if isinstance(value, int) and not isinstance(value, bool):
         return (value, value)
     return tuple(value) if isinstance(value, list) else value
@@ -34,9 +33,10 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ViTSpec(BaseModel):
-    """A plain Vision Transformer (Dosovitskiy et al., 2021, section 3.1) and the ways in which its family differs.
+    """A plain Vision Transformer (Dosovitskiy et al., 2021, section 3.1) and the variations of its families.
 
-    Sizes are (height, width) in pixels. Raises `InputError` through `ViTSpec.parse`, pydantic's error otherwise.
+    Sizes are (height, width) in pixels. The constructor raises pydantic's ValidationError for invalid values, and
+    `ViTSpec.parse` raises InputError.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -54,26 +54,26 @@ class ViTSpec(BaseModel):
     class_token: bool
     dist_token: bool = False  # a second token with a second head; the logits are the mean of both (DeiT, 2021)
     registers: Annotated[int, Field(ge=0, le=1000)]  # Darcet et al., 2024
-    pos: Literal["learned", "sincos_moco", "sincos_mae", "rope", "none"]  # all but `learned`: `positions.py`
-    pos_covers: Literal["all", "class", "patches"]  # which tokens have a position: all, class and patches, patches
+    pos: Literal["learned", "sincos_moco", "sincos_mae", "rope", "none"]  # all but `learned` are computed in `positions.py`
+    pos_covers: Literal["all", "class", "patches"]  # tokens with a position: all, class token and patches, or patches
     patch_bias: bool
     patch_norms: bool  # LayerNorm before and after the patch projection (Kumar et al., 2023)
     pre_norm: bool  # LayerNorm before the first block (CLIP)
 
     norm_eps: Annotated[float, Field(gt=0, lt=1)]
     act: Literal["gelu", "gelu_tanh", "quick_gelu", "silu"]
-    mlp: Literal["plain", "swiglu"] = "plain"  # swiglu: fc1 makes gate and value, act(gate) * value (Shazeer, 2020)
-    qkv_bias: bool | Literal["qv"]  # qv: queries and values have one, keys none (DINOv3)
-    qk_norm: bool = False  # LayerNorm on the queries and keys of a head (Dehghani et al., 2023)
-    attn_out: bool  # vit-pytorch drops the output projection of a single head as wide as the model
+    mlp: Literal["plain", "swiglu"] = "plain"  # swiglu: fc1 computes gate and value, then act(gate) * value (Shazeer, 2020)
+    qkv_bias: bool | Literal["qv"]  # qv: bias for queries and values, none for keys (DINOv3)
+    qk_norm: bool = False  # LayerNorm on the queries and keys of each head (Dehghani et al., 2023)
+    attn_out: bool  # False in vit-pytorch for one head with dim_head = dim: no output projection
     proj_bias: bool
     mlp_bias: bool
     layer_scale: bool  # Touvron et al., 2021
 
     final_norm: Literal["before_pool", "after_pool", "none"]
     pool: Literal["cls", "mean", "map", "cls+mean", "none"]  # map: attention pooling (Zhai et al., 2022)
-    pool_tokens: Literal["patches", "all"]  # what mean and map look at
-    representation: Annotated[int, Field(ge=0, le=1_000_000)] = 0  # width of a tanh layer before the head, 0 for none
+    pool_tokens: Literal["patches", "all"]  # tokens that mean and map pool
+    representation: Annotated[int, Field(ge=0, le=1_000_000)] = 0  # width of a tanh layer before the head; 0 for no such layer
     head_bias: bool
 
     dropout: Rate
@@ -82,14 +82,14 @@ class ViTSpec(BaseModel):
 
     @classmethod
     def parse(cls, fields: Mapping[str, Any], *, where: object = None) -> Self:
-        """The spec that `fields` state; every fault of them in one `InputError`, naming `where` they came from."""
+        """Return the spec with these fields. Raises InputError with all faults; `where` is the source of the fields."""
         try:
             return cls(**fields)
         except ValidationError as error:
             raise InputError("; ".join(faults_of(error, list(cls.model_fields))), where=where) from None
 
     def replace(self, **fields: Any) -> Self:
-        """A copy with other values, validated."""
+        """Return a copy with other values, validated. Raises InputError."""
         return self.parse({**self.model_dump(), **fields})
 
     @model_validator(mode="after")
@@ -102,28 +102,38 @@ class ViTSpec(BaseModel):
         return self
 
     def _rules(self) -> Iterator[tuple[bool, str]]:
+        """Yield pairs: whether a rule is broken, and its error message."""
         (H, W), (p, q) = self.image_size, self.patch_size
         yield H % p != 0 or W % q != 0, f"patch_size {p}x{q} does not divide image_size {H}x{W}"
         yield self.pool in ("cls", "cls+mean") and not self.class_token, f"pool '{self.pool}' needs class_token"
         yield self.pos_covers == "class" and not self.class_token, "pos_covers 'class' needs class_token"
         yield (
             self.pos != "learned" and self.pos_covers != "patches",
-            f"pos '{self.pos}' says nothing of other tokens than patches: write pos_covers 'patches'",
+            f"pos '{self.pos}' needs pos_covers 'patches'",
         )
-        yield self.pos.startswith("sincos") and (self.dim % 4 != 0 or self.dim < 8), f"pos '{self.pos}' needs dim 8, 12, 16, ..."
-        yield self.pos == "rope" and self.dim_head % 4 != 0, f"pos 'rope' needs a multiple of 4 as dim_head, got {self.dim_head}"
+        yield (
+            self.pos.startswith("sincos") and (self.dim % 4 != 0 or self.dim < 8),
+            f"pos '{self.pos}' needs a dim of 8, 12, 16, ...",
+        )
+        yield (
+            self.pos == "rope" and self.dim_head % 4 != 0,
+            f"pos 'rope' needs dim_head to be a multiple of 4, got {self.dim_head}",
+        )
         yield (
             self.dist_token and not (self.class_token and self.pool == "cls" and self.final_norm != "after_pool"),
-            "dist_token needs class_token, pool 'cls' and a final_norm that is not 'after_pool'",
+            "dist_token needs class_token, pool 'cls', and final_norm 'before_pool' or 'none'",
         )
         yield self.dist_token and self.pos_covers == "class", "dist_token needs pos_covers 'all' or 'patches'"
-        yield self.representation > 0 and self.dist_token, "representation is for one head, dist_token brings a second"
+        yield self.representation > 0 and self.dist_token, "representation needs a single head, dist_token adds a second"
         yield self.representation > 0 and self.pool == "none", "representation needs a pool"
-        yield self.mlp == "swiglu" and self.pool == "map", "pool 'map' has a plain mlp of the same act: it needs mlp 'plain'"
-        yield self.pool == "cls+mean" and self.pool_tokens != "patches", "pool 'cls+mean' reads pool_tokens 'patches'"
-        yield self.pool == "cls+mean" and self.final_norm == "after_pool", "final_norm 'after_pool' is not for pool 'cls+mean'"
-        yield self.pool in ("cls", "none") and self.pool_tokens != "all", f"pool '{self.pool}' reads pool_tokens 'all'"
-        yield self.pool == "none" and self.num_classes > 0, "pool 'none' gives tokens, so num_classes must be 0"
+        yield self.mlp == "swiglu" and self.pool == "map", "pool 'map' needs mlp 'plain': its own MLP is plain, with the same act"
+        yield self.pool == "cls+mean" and self.pool_tokens != "patches", "pool 'cls+mean' needs pool_tokens 'patches'"
+        yield (
+            self.pool == "cls+mean" and self.final_norm == "after_pool",
+            "pool 'cls+mean' needs final_norm 'before_pool' or 'none'",
+        )
+        yield self.pool in ("cls", "none") and self.pool_tokens != "all", f"pool '{self.pool}' needs pool_tokens 'all'"
+        yield self.pool == "none" and self.num_classes > 0, "pool 'none' returns tokens, so num_classes must be 0"
         yield self.pool == "none" and self.final_norm == "after_pool", "final_norm 'after_pool' needs a pool"
         inner = self.heads * self.dim_head
         yield (
@@ -139,49 +149,51 @@ class ViTSpec(BaseModel):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Patches as (rows, columns)."""
+        """The number of patches as (rows, columns)."""
         return self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1]
 
     @property
     def patch_tokens(self) -> int:
+        """The number of patches."""
         return self.grid[0] * self.grid[1]
 
     @property
     def prefix_tokens(self) -> int:
-        """Tokens in front of the patches: the class token, the distillation token, then the registers."""
+        """The number of tokens before the patches: class token, distillation token and registers, in this order."""
         return int(self.class_token) + int(self.dist_token) + self.registers
 
     @property
     def tokens(self) -> int:
+        """The number of all tokens."""
         return self.prefix_tokens + self.patch_tokens
 
     @property
     def pooled_dim(self) -> int:
-        """The width of what pooling gives."""
+        """The width of the pooled output."""
         return 2 * self.dim if self.pool == "cls+mean" else self.dim
 
     @property
     def head_width(self) -> int:
-        """The width of what the head sees."""
+        """The width of the head's input."""
         return self.representation or self.pooled_dim
 
     @property
     def output(self) -> str:
-        """The name of what the model returns when nothing else is asked for."""
+        """The name of the model's default output."""
         if self.num_classes:
             return "logits"
         return "last_hidden_state" if self.pool == "none" else "pooler_output"
 
     @property
     def params(self) -> int:
-        """The exact number of parameters, class token, positions and head included."""
+        """The exact number of parameters, including class token, positions and head."""
         return sum(math.prod(shape) for shape in self.shapes().values())
 
     @property
     def macs(self) -> int:
-        """Multiply-adds of one image: convolution, linear layers and attention products, every token in every block.
+        """The multiply-adds for one image: convolution, linear layers and attention products, for all tokens in all blocks.
 
-        Norms, activations, softmax, rotations and other work in single elements are not counted, as nobody counts them.
+        As usual, elementwise operations such as norms, activations, softmax and rotations are not counted.
         """
         t, d, inner = self.tokens, self.dim, self.heads * self.dim_head
         mlp = (3 if self.mlp == "swiglu" else 2) * t * d * self.mlp_dim
@@ -189,29 +201,29 @@ class ViTSpec(BaseModel):
         total = self.patch_tokens * self.channels * math.prod(self.patch_size) * d + self.depth * block
         total += self.pooled_dim * self.representation + self.head_width * self.num_classes * (1 + self.dist_token)
         if self.pool == "map":
-            seen = self.patch_tokens if self.pool_tokens == "patches" else t
-            total += 2 * seen * d * d + 2 * seen * d + 2 * d * d + 2 * d * self.mlp_dim
+            pooled = self.patch_tokens if self.pool_tokens == "patches" else t
+            total += 2 * pooled * d * d + 2 * pooled * d + 2 * d * d + 2 * d * self.mlp_dim
         return total
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every tensor of the state dict, in its order, with its shape. Names are timm's."""
+        """Return the shape of each tensor of the state dict, in its order. The names are timm's."""
         d, inner, patch = self.dim, self.heads * self.dim_head, self.channels * math.prod(self.patch_size)
-        out: dict[str, tuple[int, ...]] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
 
         def tensors(name: str, weight: tuple[int, ...], bias: bool = True) -> None:
-            out[f"{name}.weight"] = weight
+            shapes[f"{name}.weight"] = weight
             if bias:
-                out[f"{name}.bias"] = weight[:1]
+                shapes[f"{name}.bias"] = weight[:1]
 
         if self.class_token:
-            out["cls_token"] = (1, 1, d)
+            shapes["cls_token"] = (1, 1, d)
         if self.dist_token:
-            out["dist_token"] = (1, 1, d)
+            shapes["dist_token"] = (1, 1, d)
         if self.registers:
-            out["reg_token"] = (1, self.registers, d)
+            shapes["reg_token"] = (1, self.registers, d)
         if self.pos == "learned":
             covered = {"all": self.prefix_tokens, "class": 1, "patches": 0}[self.pos_covers]
-            out["pos_embed"] = (1, covered + self.patch_tokens, d)
+            shapes["pos_embed"] = (1, covered + self.patch_tokens, d)
         if self.patch_norms:
             tensors("patch_embed.pre_norm", (patch,))
         tensors("patch_embed.proj", (d, self.channels, *self.patch_size), self.patch_bias)
@@ -223,7 +235,7 @@ class ViTSpec(BaseModel):
             block = f"blocks.{i}"
             tensors(f"{block}.norm1", (d,))
             if self.qkv_bias == "qv":
-                out[f"{block}.attn.q_bias"] = out[f"{block}.attn.v_bias"] = (inner,)
+                shapes[f"{block}.attn.q_bias"] = shapes[f"{block}.attn.v_bias"] = (inner,)
             tensors(f"{block}.attn.qkv", (3 * inner, d), self.qkv_bias is True)
             if self.qk_norm:
                 tensors(f"{block}.attn.q_norm", (self.dim_head,))
@@ -231,16 +243,16 @@ class ViTSpec(BaseModel):
             if self.attn_out:
                 tensors(f"{block}.attn.proj", (d, inner), self.proj_bias)
             if self.layer_scale:
-                out[f"{block}.ls1.gamma"] = (d,)
+                shapes[f"{block}.ls1.gamma"] = (d,)
             tensors(f"{block}.norm2", (d,))
             tensors(f"{block}.mlp.fc1", ((2 if self.mlp == "swiglu" else 1) * self.mlp_dim, d), self.mlp_bias)
             tensors(f"{block}.mlp.fc2", (d, self.mlp_dim), self.mlp_bias)
             if self.layer_scale:
-                out[f"{block}.ls2.gamma"] = (d,)
+                shapes[f"{block}.ls2.gamma"] = (d,)
         if self.final_norm == "before_pool":
             tensors("norm", (d,))
         if self.pool == "map":
-            out["attn_pool.latent"] = (1, 1, d)
+            shapes["attn_pool.latent"] = (1, 1, d)
             tensors("attn_pool.q", (d, d))
             tensors("attn_pool.kv", (2 * d, d))
             tensors("attn_pool.proj", (d, d))
@@ -255,13 +267,16 @@ class ViTSpec(BaseModel):
             tensors("head", (self.num_classes, self.head_width), self.head_bias)
             if self.dist_token:
                 tensors("head_dist", (self.num_classes, d), self.head_bias)
-        return out
+        return shapes
 
 
 def article_spec(*, num_classes: int, pool: str, heads: int, dim_head: int, dim: int, **sizes: Any) -> ViTSpec:
-    """The spec of vit-pytorch's ViT: norms around the patch projection, no qkv bias, eps 1e-5, exact GELU."""
+    """Return the spec of vit-pytorch's ViT: norms around the patch projection, no qkv bias, eps 1e-5, exact GELU.
+
+    Raises InputError for an unknown `pool`.
+    """
     if pool not in ("cls", "mean"):
-        raise InputError(f"pool {pool!r}: either 'cls' (class token) or 'mean' (mean of the patches)")
+        raise InputError(f"unknown pool {pool!r}; choose from 'cls' (class token), 'mean' (mean of the patches)")
     single = heads == 1 and dim_head == dim
     return ViTSpec.parse(
         {
@@ -277,7 +292,7 @@ def article_spec(*, num_classes: int, pool: str, heads: int, dim_head: int, dim:
 
 
 def faults_of(error: ValidationError, known: list[str]) -> Iterator[str]:
-    """Each fault that pydantic found, in a few words."""
+    """Yield a short message for each fault in a pydantic error; `known` are the valid fields, to suggest the nearest."""
     for fault in error.errors(include_url=False):
         field = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":

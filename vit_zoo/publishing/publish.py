@@ -14,7 +14,7 @@ from vit_zoo.errors import InputError, Option
 from vit_zoo.exporters.export_file import Note
 from vit_zoo.files import write_text
 from vit_zoo.files.atomic import check_folder, writing
-from vit_zoo.hub.client import conversation
+from vit_zoo.hub.client import hub_client
 from vit_zoo.hub.download import Address
 from vit_zoo.hub.manifest import Item, manifest_of
 from vit_zoo.hub.upload import Sent, check_tag, check_token, look, read_text, send
@@ -114,7 +114,7 @@ def _staged_at(options: PublishOptions, source: Checkpoint, folder: Path, note: 
 
 def _sent(options: PublishOptions, source: Checkpoint, note: Note) -> Published:
     """Stage, then bring the repository to hold just that, by one commit or by none."""
-    with conversation(options.repo) as hub:
+    with hub_client(options.repo) as hub:
         check_token(hub)
         remote = look(hub, options.repo, options.revision)
         check_tag(remote, options.tag)
@@ -128,7 +128,7 @@ def _sent(options: PublishOptions, source: Checkpoint, note: Note) -> Published:
         note(f"sending {len(items)} files, {size / 1e6:,.1f} MB, to {options.repo}")
         for item in items:
             note(f"  {item.name}  {item.size:,}{'' if not remote.holds(item) else '  (there already)'}")
-        with conversation(options.repo) as hub:
+        with hub_client(options.repo) as hub:
             message = options.message or f"{source.config.name}, by vitzoo"
             sent = send(
                 hub, remote, items, message=message, revision=options.revision, private=options.private,

@@ -1,6 +1,6 @@
-"""What other libraries call our names, and what such a name hides: the data of `zoo/aliases/*.toml`.
+"""Model names of other libraries, with the registry names that they correspond to; data in `zoo/aliases/*.toml`.
 
-Read when a name is unknown, or when a name is shown; never to list names.
+The files are read only to resolve a name that is not in the registry, or to show a model; listing names does not read them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from vit_zoo.registry.family_file import read_toml
 
 @dataclass(frozen=True)
 class Alias:
-    """A name of another library for one of ours; `differs` is what that library does with it, where it is not what we do."""
+    """A model name of another library and the registry name of the same architecture.
+
+    `differs` maps a field to the value that the library uses where it is not the registry's value.
+    """
 
     alias: str
     library: str
@@ -27,47 +30,50 @@ class Alias:
 
     @property
     def sentence(self) -> str:
-        """What it stands for and what differs, in one line."""
-        return f"'{self.alias}' of {self.library} is {self.name}{self.difference}"
+        """The alias, its registry name and all differences, in one line."""
+        return f"'{self.alias}' in {self.library} is {self.name}{self.difference}"
 
     @property
     def difference(self) -> str:
-        """What differs, as the rest of a sentence; empty where nothing does."""
-        fields = ", ".join(f"{field} = {_plain(value)}" for field, value in self.differs.items())
-        return (f", but there {fields}" if fields else "") + (f"; {self.note}" if self.note else "")
+        """The differences as the end of a sentence; empty if there are none."""
+        fields = ", ".join(f"{field} = {_toml_text(value)}" for field, value in self.differs.items())
+        return (f", but {self.library} has {fields}" if fields else "") + (f"; {self.note}" if self.note else "")
 
 
 @functools.cache
 def read_aliases(folders: tuple[Path, ...]) -> tuple[dict[str, Alias], dict[str, tuple[str, list[str]]]]:
-    """Every alias, and every ambiguous name with its reason and its candidates, of `aliases/` in each folder; read once."""
-    found: dict[str, Alias] = {}
-    unclear: dict[str, tuple[str, list[str]]] = {}
+    """Return all aliases, and all ambiguous names with the reason and the candidates.
+
+    Reads `aliases/*.toml` in each of the folders, once. Raises InputError for a file with missing keys or a duplicate alias.
+    """
+    aliases: dict[str, Alias] = {}
+    ambiguous_names: dict[str, tuple[str, list[str]]] = {}
     for file in (file for folder in folders for file in sorted((folder / "aliases").glob("*.toml"))):
         data = read_toml(file)
         try:
-            unclear |= {
+            ambiguous_names |= {
                 name: (entry["why"], list(entry["candidates"])) for entry in data.get("ambiguous", []) for name in entry["names"]
             }
-            new = list(_of_groups(data))
+            new = list(_grouped_aliases(data))
         except (KeyError, TypeError, AttributeError):
-            raise InputError("an alias file has 'library' and groups with 'names' and 'differs'", where=file) from None
+            raise InputError("expected 'library', and groups with 'names' and 'differs'", where=file) from None
         for alias in new:
-            if alias.alias in found or alias.alias in unclear:
-                raise InputError(f"the alias '{alias.alias}' is there twice", where=file)
-            found[alias.alias] = alias
-    return found, unclear
+            if alias.alias in aliases or alias.alias in ambiguous_names:
+                raise InputError(f"duplicate alias '{alias.alias}'", where=file)
+            aliases[alias.alias] = alias
+    return aliases, ambiguous_names
 
 
-def _of_groups(data: dict[str, Any]) -> Iterator[Alias]:
+def _grouped_aliases(data: dict[str, Any]) -> Iterator[Alias]:
     for group in data.get("group", []):
         for alias, name in group["names"].items():
             yield Alias(alias, data["library"], name, dict(group.get("differs", {})), group.get("note"))
 
 
 def ambiguous(name: str, why: str, candidates: Sequence[str]) -> InputError:
-    """The refusal of a name that means different models in different places."""
-    return InputError(f"'{name[:96]}' is ambiguous: {why}", hint=f"one of {', '.join(candidates)}")
+    """Return the error for a name that other libraries use for different models."""
+    return InputError(f"'{name[:96]}' is ambiguous: {why}", hint=f"choose from {', '.join(candidates)}")
 
 
-def _plain(value: Any) -> str:
+def _toml_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)

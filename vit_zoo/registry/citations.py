@@ -1,4 +1,4 @@
-"""Which paper a family is from: the data of `zoo/citations.bib`."""
+"""BibTeX entry of each family's paper; data in `zoo/citations.bib`."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import re
 from vit_zoo.registry.catalog import zoo_folder
 
 ENTRY = re.compile(r"^@\w+\{(\w+),$.*?^\}$", re.DOTALL | re.MULTILINE)
-ALSO = re.compile(r"^  ids = \{([\w, ]+)\},\n", re.MULTILINE)  # biblatex's field for further keys
+OTHER_KEYS = re.compile(r"^  ids = \{([\w, ]+)\},\n", re.MULTILINE)  # biblatex's field for the other keys of an entry
 
 
 @functools.cache
 def _entries() -> dict[str, str]:
     text = (zoo_folder() / "citations.bib").read_text(encoding="utf-8")
-    found: dict[str, str] = {}
+    entries: dict[str, str] = {}
     for match in ENTRY.finditer(text):
-        also = ALSO.search(match[0])
-        entry = ALSO.sub("", match[0])
-        found |= dict.fromkeys([match[1], *(also[1].replace(" ", "").split(",") if also else [])], entry)
-    return found
+        other_keys = OTHER_KEYS.search(match[0])
+        entry = OTHER_KEYS.sub("", match[0])
+        entries |= dict.fromkeys([match[1], *(other_keys[1].replace(" ", "").split(",") if other_keys else [])], entry)
+    return entries
 
 
 def citation_of(family: str | None) -> str:
-    """The BibTeX entry of a family; that of the Vision Transformer for one that has none of its own."""
+    """Return the BibTeX entry of a family's paper, or the Vision Transformer's if the family has none."""
     entries = _entries()
     return entries.get(family or "vit", entries["vit"])

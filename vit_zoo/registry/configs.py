@@ -1,6 +1,6 @@
-"""What a row says: its spec and preprocessing, validated, where each field comes from, and what it costs.
+"""Validated configs of registry rows: spec and preprocessing, the origin of each field, and costs.
 
-A row is validated when it is asked for, over the rows that it extends.
+A row is validated when its config is first used, together with the rows that it extends.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 
 
 def _bases(variant: Variant) -> Iterator[Variant]:
+    """Yield the variants that this one extends, the nearest first."""
     while variant.base is not None:
         variant = get_variant(variant.base)
         yield variant
 
 
 def _fields(variant: Variant, seen: tuple[str, ...]) -> dict[str, Any]:
-    """The fields of a variant over those of what it extends."""
+    """Return the fields of a variant, including those that it inherits; `seen` holds the names already followed."""
     if variant.base is None:
         return variant.fields
     if variant.base in seen:
@@ -42,14 +43,17 @@ def _fields(variant: Variant, seen: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _by_size(value: Any, side: int) -> Any:
+    """Return the entry for an image size, or for "other", if the value is a table."""
     return value.get(str(side), value.get("other")) if isinstance(value, dict) else value
 
 
 def _resize_to(table: Mapping[str, Any], size: tuple[int, int]) -> Any:
-    """What the image is resized to before the crop: its shorter edge, a size to squash it to, or None for the crop's own.
+    """Return the size of the image before the crop, as `Preprocess.resize_to` has it, from a table's `crop` or `resize_to`.
 
-    `crop` is the fraction of the resized image that the crop keeps, by image size where it is a table, as timm's crop_pct
-    (rounded down); `resize_to` is the edge itself. Neither, or an image that is not square: squashed to the size.
+    `crop` is the fraction of the resized image that the crop keeps, like timm's crop_pct, and the edge is rounded down;
+    `resize_to` is the length of the shorter edge. Both may be tables by image size. With `squash`, the result is a square,
+    (edge, edge), or None where nothing is cropped. Without `crop` and `resize_to`, or if `size` is not square, the result is
+    None: the image is squashed to `size`.
     """
     height, width = size
     if height != width:
@@ -58,17 +62,18 @@ def _resize_to(table: Mapping[str, Any], size: tuple[int, int]) -> Any:
     if crop is None:
         return edge
     if isinstance(crop, bool) or not isinstance(crop, int | float) or not 0 < crop <= 1:
-        raise ValueError(f"crop = {crop!r}: a fraction above 0 and up to 1 is wanted")
+        raise ValueError(f"crop = {crop!r}: must be above 0 and at most 1")
     edge = math.floor(height / crop)
     return edge if not table.get("squash") else None if edge == height else (edge, edge)
 
 
-def _preprocess(variant: Variant, table: Mapping[str, Any] | None, spec: ViTSpec, *, stated: bool) -> Any:
-    """The preprocessing that a table states, or that of what the variant extends, at this spec's size.
+def _preprocess(variant: Variant, table: Mapping[str, Any] | None, spec: ViTSpec, *, own_channels: bool) -> Any:
+    """Return the preprocessing at the spec's image size, from the table or else from the nearest base that has one.
 
-    None where channels differ, unless the variant states both.
+    Returns None if the number of means is not the number of channels, as when the user overrides `channels`. The mismatch
+    stays, for validation to report it, if the table and the number of channels (`own_channels`) are both the variant's own.
     """
-    own = table is not None
+    own_table = table is not None
     if table is None:
         table = next((base.preprocess for base in _bases(variant) if base.preprocess is not None), None)
     if table is None:
@@ -77,63 +82,65 @@ def _preprocess(variant: Variant, table: Mapping[str, Any] | None, spec: ViTSpec
 
     from vit_zoo.model.preprocess import Preprocess
 
-    plain = {key: value for key, value in table.items() if key not in ("crop", "squash", "resize_to")}
+    fields = {key: value for key, value in table.items() if key not in ("crop", "squash", "resize_to")}
     try:
-        found = Preprocess.model_validate({**plain, "size": spec.image_size, "resize_to": _resize_to(table, spec.image_size)})
+        preprocess = Preprocess.model_validate(
+            {**fields, "size": spec.image_size, "resize_to": _resize_to(table, spec.image_size)}
+        )
     except ValidationError as error:
         faults = "; ".join(f"preprocess.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
         raise InputError(faults, where=variant.file) from None
     except ValueError as error:
         raise InputError(f"preprocess.{error}", where=variant.file) from None
-    fits = len(found.mean) == spec.channels
-    return found if fits or (stated and own) else None
+    fits = len(preprocess.mean) == spec.channels
+    return preprocess if fits or (own_channels and own_table) else None
 
 
 def _labels(tag: Tag, spec: ViTSpec) -> tuple[str, ...] | None:
-    """The words of a tag's classes: of the sets that have names, unless the head is another."""
+    """Return the class names of a tag's label set; None if it has no names, or if the head was replaced."""
     if tag.labels is None or spec.num_classes != tag.num_classes or not has_names(tag.labels):
         return None
     return label_names(tag.labels)
 
 
 def config_of(variant: Variant, tag: Tag | None = None, /, **overrides: Any) -> ModelConfig:
-    """A row as a validated config, or that of published weights of it.
+    """Return the validated config of a variant, or of its published weights if a tag is given.
 
-    Raises InputError naming the file and every fault in it.
+    `overrides` replace fields of the spec. Raises InputError with the file and all its faults.
     """
     from vit_zoo.model.config import ModelConfig
     from vit_zoo.model.spec import ViTSpec
 
-    zoo()  # a broken file must not be blamed on the variant
-    blamed = variant.name if overrides or variant.file == Path() else variant.file
+    zoo()  # so that an error in some other zoo file is not reported as one of this variant
+    where = variant.name if overrides or variant.file == Path() else variant.file
     fields = _fields(variant, ())
-    published = {} if tag is None else {"num_classes": tag.num_classes, **tag.spec}
-    spec = ViTSpec.parse({**fields, **published, **overrides}, where=blamed)
+    tag_fields = {} if tag is None else {"num_classes": tag.num_classes, **tag.spec}
+    spec = ViTSpec.parse({**fields, **tag_fields, **overrides}, where=where)
     table = variant.preprocess if tag is None else tag.preprocess
-    preprocess = _preprocess(variant, table, spec, stated=fields.get("channels") == spec.channels)
+    preprocess = _preprocess(variant, table, spec, own_channels=fields.get("channels") == spec.channels)
     config = {"name": variant.name, "spec": spec, "preprocess": preprocess}
     if tag is not None:
         config |= {"source": f"{tag.address} ({tag.dialect})", "licence": tag.licence, "labels": _labels(tag, spec)}
-    return ModelConfig.checked(config, where=blamed)
+    return ModelConfig.checked(config, where=where)
 
 
 def origin_of(variant: Variant) -> dict[str, str]:
-    """Where each field of a variant's spec comes from: its row, its size, a form, its family, or what it extends."""
-    found = dict(variant.origin)
+    """Return the origin of each spec field of a variant: its row, its size, a form, its family, or a variant that it extends."""
+    origin = dict(variant.origin)
     for base in _bases(variant):
-        found = {**dict.fromkeys(base.fields, f"extends {variant.base}"), **found}
-    return found
+        origin = {**dict.fromkeys(base.fields, f"extends {variant.base}"), **origin}
+    return origin
 
 
 def row_of(variant: Variant) -> dict[str, Any]:
-    """A variant with its family, costs, tokens, and every field of its spec."""
+    """Return a variant's name, family, costs and number of tokens, and all fields of its spec."""
     spec = config_of(variant).spec
     costs = {"params": spec.params, "gmacs": round(spec.macs / 1e9, 3), "tokens": spec.tokens}
     return {"name": variant.name, "family": variant.family, **costs, **{f: getattr(spec, f) for f in type(spec).model_fields}}
 
 
 def row_fields() -> list[str]:
-    """The fields of `row_of`, which conditions are on."""
+    """Return the names of the fields of `row_of`, which `--where` and `--sort` can use."""
     from vit_zoo.model.spec import ViTSpec
 
     return ["name", "family", "params", "gmacs", "tokens", *ViTSpec.model_fields]

@@ -1,6 +1,9 @@
-"""What a zoo file says: families with their sizes and forms, and variants, as TOML; nothing is validated but its shape.
+"""Reader of zoo files: TOML files with a family, its sizes and forms, and its variants.
 
-Only the standard library: listing names must stay instant. `schema.py` says the same in pydantic, for whole files.
+Only the types that reading needs are checked here. `schema` defines the complete file format in pydantic, and `configs`
+validates the values. This module imports only the standard library, because listing names must be instant.
+
+A form is the change of spec fields that a suffix of a name stands for: `reg`, `gap` or `map`.
 """
 
 from __future__ import annotations
@@ -15,14 +18,15 @@ from typing import Any
 from vit_zoo.errors import InputError
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,95}")
-SIZE = re.compile(r"[a-z0-9]{0,31}[a-z]")  # a size may not end in a digit: the patch follows it
-FORMS = ("reg", "gap", "map")  # the suffixes that a family may give a meaning
-ROW = {"size": str, "form": list, "params": int, "gmacs": int | float, "weights": str}  # beside fields of the spec
-FAMILY = ("name", "title", "conventions", "labels")
+SIZE = re.compile(r"[a-z0-9]{0,31}[a-z]")  # must not end in a digit, because the patch size follows it in a name
+FORMS = ("reg", "gap", "map")  # the suffixes that a family can define
+# keys of a variant that are not fields of the spec
+ROW_KEYS = {"size": str, "form": list, "params": int, "gmacs": int | float, "weights": str}
+FAMILY_KEYS = ("name", "title", "conventions", "labels")
 TABLES = ("family", "spec", "preprocess", "suffix", "size", "variant")
-MAX_FILE = 262_144  # bytes; the largest of ours has 60 kB
+MAX_FILE = 262_144  # bytes; the largest file in the zoo has 60 kB
 KEY = r"""(?:[\w-]++|"[^"\n]*"|'[^'\n]*')"""
-DOTTED = re.compile(rf"(?<![\w-])(?:{KEY}[ \t]*+\.[ \t]*+){{9}}")  # a key of 20,000 parts keeps tomllib busy for 8 s
+DEEP_KEY = re.compile(rf"(?<![\w-])(?:{KEY}[ \t]*+\.[ \t]*+){{9}}")  # tomllib needs 8 s for a key of 20,000 parts
 
 Fields = dict[str, Any]
 Layers = tuple[tuple[str, Fields], ...]
@@ -30,11 +34,14 @@ Layers = tuple[tuple[str, Fields], ...]
 
 @dataclass(frozen=True)
 class Family:
-    """What the variants of a file share, and what the parts of a name stand for."""
+    """A family of variants: the spec fields that they share, and the fields of each size and form.
+
+    `base` is the variant that the family extends. `about` has its title, conventions and label set.
+    """
 
     name: str
     file: Path
-    about: dict[str, str]  # title, conventions, labels
+    about: dict[str, str]
     base: str | None
     shared: Fields
     sizes: dict[str, Fields]
@@ -44,7 +51,11 @@ class Family:
 
 @dataclass(frozen=True)
 class Variant:
-    """One named architecture, as its file states it; `layers` say where each field comes from, the last one wins."""
+    """One named architecture as its file has it, not yet validated.
+
+    `layers` holds groups of fields, each with its origin; later ones override earlier ones. `base` is the variant that this
+    one extends. `row` has the keys of the file's row that are not fields of the spec: size, form, params, gmacs, weights.
+    """
 
     name: str
     family: str
@@ -56,22 +67,26 @@ class Variant:
 
     @property
     def fields(self) -> Fields:
-        """Not validated yet, and without those of `base`."""
+        """The fields of all layers, without those inherited from `base`."""
         return {name: value for _, layer in self.layers for name, value in layer.items()}
 
     @property
     def origin(self) -> dict[str, str]:
-        return {name: where for where, layer in self.layers for name in layer}
+        """The origin of each field."""
+        return {name: origin for origin, layer in self.layers for name in layer}
 
     @property
     def weights(self) -> Path | None:
-        """The folder of the weights that ship with this variant."""
+        """The folder of the weights that ship with this variant, or None."""
         folder = self.row.get("weights")
         return None if folder is None else self.file.parent / folder
 
 
 def read_zoo_file(file: Path) -> tuple[Family | None, list[Variant]]:
-    """A family file (tables family, spec, preprocess, suffix, size, variant), or a file for a single variant."""
+    """Read a family file, which has the table `variant`, or a file for a single variant; return its family and variants.
+
+    The tables of a family file are family, spec, preprocess, suffix, size and variant. Raises InputError.
+    """
     data = read_toml(file)
     if "variant" not in data:
         return None, [_single(file, data)]
@@ -80,27 +95,30 @@ def read_zoo_file(file: Path) -> tuple[Family | None, list[Variant]]:
 
 
 def read_variant(file: Path) -> Variant:
-    """The one variant of a user's file. Raises InputError for a file that holds another number of them."""
-    found = read_zoo_file(file)[1]
-    if len(found) != 1:
-        raise InputError(f"holds {len(found)} variants; a model is one", where=file, hint="register the file and use a name")
-    return found[0]
+    """Read a user's file with one variant. Raises InputError if it has more or none."""
+    variants = read_zoo_file(file)[1]
+    if len(variants) != 1:
+        hint = "register the file, then use the name of a variant"
+        raise InputError(f"expected one variant, got {len(variants)}", where=file, hint=hint)
+    return variants[0]
 
 
 def _family(file: Path, data: Fields) -> Family:
     unknown = set(data) - set(TABLES)
     if unknown or not all(isinstance(data.get(table, {}), dict) for table in TABLES):
-        raise InputError(f"unknown table '{min(unknown)}'" if unknown else f"{', '.join(TABLES)} are tables", where=file)
+        known = ", ".join(TABLES)
+        message = f"unknown table '{min(unknown)}'; choose from {known}" if unknown else f"{known} must be tables"
+        raise InputError(message, where=file)
     about = dict(data.get("family", {}))
     for key, value in about.items():
-        if key not in FAMILY:
-            raise InputError(f"unknown field 'family.{key}'; there are {', '.join(FAMILY)}", where=file)
+        if key not in FAMILY_KEYS:
+            raise InputError(f"unknown field 'family.{key}'; choose from {', '.join(FAMILY_KEYS)}", where=file)
         if not isinstance(value, str):
-            raise InputError(f"family.{key} must be text", where=file)
+            raise InputError(f"family.{key} must be a string", where=file)
     forms = data.get("suffix", {})
     for form in forms:
         if form not in FORMS:
-            raise InputError(f"unknown field 'suffix.{form}'; there are {', '.join(FORMS)}", where=file)
+            raise InputError(f"unknown field 'suffix.{form}'; choose from {', '.join(FORMS)}", where=file)
     shared = dict(data.get("spec", {}))
     base = _base(shared.pop("extends", None), file)
     name = checked_name(about.pop("name", file.stem.lower().replace("-", "_")), file)
@@ -111,34 +129,34 @@ def _rows(family: Family, rows: Fields) -> Iterator[Variant]:
     for name, row in rows.items():
         if not isinstance(row, dict):
             raise InputError(f"variant '{name}' must be a table", where=family.file)
-        for key, kind in ROW.items():
+        for key, kind in ROW_KEYS.items():
             if key in row and not (isinstance(row[key], kind) and not isinstance(row[key], bool)):
-                raise InputError(f"variant '{name}': {key} = {row[key]!r} is of the wrong type", where=family.file)
+                raise InputError(f"variant '{name}': {key} = {row[key]!r} has the wrong type", where=family.file)
         layers = layers_of(family, row.get("size"), row.get("form", []), variant=name)
-        own = {key: value for key, value in row.items() if key not in ROW}
-        beside = {key: value for key, value in row.items() if key in ROW}
+        own = {key: value for key, value in row.items() if key not in ROW_KEYS}
+        others = {key: value for key, value in row.items() if key in ROW_KEYS}
         checked_name(name, family.file)
-        yield Variant(name, family.name, family.file, family.base, (*layers, ("the variant", own)), family.preprocess, beside)
+        yield Variant(name, family.name, family.file, family.base, (*layers, ("the variant", own)), family.preprocess, others)
 
 
 def layers_of(family: Family, size: str | None, forms: list[str], *, variant: str) -> Layers:
-    """The fields of a family, of forms of it and of a size, in the order in which they override each other."""
+    """Return the fields of a family, of some of its forms and of a size, in the order in which they override each other."""
     layers: list[tuple[str, Fields]] = [(f"family {family.name}", family.shared)]
     for form in forms:
-        found = family.forms.get(form) if isinstance(form, str) else None
-        if not isinstance(found, dict):
-            raise InputError(f"variant '{variant}' names a form {form!r} that the file does not have", where=family.file)
-        layers.append((f"form {form}", found))
+        fields = family.forms.get(form) if isinstance(form, str) else None
+        if not isinstance(fields, dict):
+            raise InputError(f"variant '{variant}': the file defines no form {form!r}", where=family.file)
+        layers.append((f"form {form}", fields))
     if size is not None:
         fields = family.sizes.get(size)
         if not isinstance(fields, dict):
-            raise InputError(f"variant '{variant}' names a size '{size}' that the file does not have", where=family.file)
+            raise InputError(f"variant '{variant}': the file defines no size '{size}'", where=family.file)
         layers.append((f"size {size}", fields))
     return tuple(layers)
 
 
 def _single(file: Path, data: Fields) -> Variant:
-    """A user's variant: fields of the spec at top level, most of them inherited by `extends`."""
+    """Return the variant of a file that has the fields of its spec at the top level, and `extends` for those that it inherits."""
     fields = dict(data)
     name = checked_name(fields.pop("name", file.stem), file)
     base, preprocess = _base(fields.pop("extends", None), file), fields.pop("preprocess", None)
@@ -149,33 +167,36 @@ def _single(file: Path, data: Fields) -> Variant:
 
 def _base(name: Any, file: Path) -> str | None:
     if name is not None and not isinstance(name, str):
-        raise InputError(f"extends = {name!r}: the name of a variant is wanted", where=file)
+        raise InputError(f"extends = {name!r}: must be the name of a variant", where=file)
     return name
 
 
 def checked_name(name: Any, file: Path) -> str:
+    """Return the name. Raises InputError if it is not a valid one."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise InputError(f"{str(name)[:96]!r} is not a name: lower-case letters, digits and underscores, at most 96", where=file)
+        raise InputError(
+            f"{str(name)[:96]!r} is not a valid name: use lower-case letters, digits and underscores, at most 96", where=file
+        )
     return name
 
 
 def read_toml(file: Path) -> Fields:
-    """A TOML file within limits. Raises InputError naming it."""
+    """Read a TOML file. Raises InputError if it is missing, too large, nested too deeply or not valid TOML."""
     try:
         if not file.is_file():
-            raise InputError("is not a regular file" if file.exists() else "no such file", where=file)
+            raise InputError("not a regular file" if file.exists() else "no such file or folder", where=file)
         size = file.stat().st_size
         if size > MAX_FILE:
-            raise InputError(f"has {size:,} bytes; a zoo file has at most {MAX_FILE:,}", where=file)
+            raise InputError(f"has {size:,} bytes; the limit is {MAX_FILE:,}", where=file)
         text = file.read_text(encoding="utf-8")
-        if DOTTED.search(text):
-            raise InputError("not valid for a zoo file: a key has more than 8 dots", where=file)
+        if DEEP_KEY.search(text):
+            raise InputError("a key has more than 8 dots", where=file)
         return tomllib.loads(text)
     except InputError:
         raise
     except RecursionError:
         raise InputError("not valid TOML: nested too deeply", where=file) from None
-    except ValueError as error:  # TOML, UTF-8, integers of thousands of digits
+    except ValueError as error:  # invalid TOML or UTF-8, or an integer of thousands of digits
         raise InputError(f"not valid TOML: {error}", where=file) from None
     except OSError as error:
         raise InputError(error.strerror or str(error), where=file) from None

@@ -1,4 +1,4 @@
-"""Which classes a label set has, in the order of the logits: the data of `zoo/labels`."""
+"""Label sets: class names in the order of the logits; data in `zoo/labels`."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ def _names_file(name: str) -> Path:
 
 
 def has_names(name: str) -> bool:
-    """Whether the classes of a label set have names here."""
+    """Return whether `zoo/labels` has the class names of a label set."""
     return _names_file(name).is_file()
 
 
 def label_set(name: str) -> dict[str, Any]:
-    """How many classes a label set has, and in which order: `classes`, `order`. Raises InputError for an unknown one."""
+    """Return the entry of a label set: its number of `classes` and their `order`. Raises InputError for an unknown name."""
     sets = read_toml(_folder() / "sets.toml")
     if name not in sets:
-        raise InputError(f"no label set '{name[:96]}'; there are {', '.join(sets)}")
-    found: dict[str, Any] = sets[name]
-    return found
+        raise InputError(f"unknown label set '{name[:96]}'; choose from {', '.join(sets)}")
+    entry: dict[str, Any] = sets[name]
+    return entry
 
 
 def label_names(name: str) -> tuple[str, ...]:
-    """The class names of a label set in the order of the logits: `WNID<tab>name` a line, `#` comments.
+    """Return the class names of a label set in the order of the logits.
 
-    Raises InputError for a set without names.
+    The file has one `WNID<tab>name` per line; lines that start with `#` are comments. Raises InputError for a set without names.
     """
     if not has_names(name):
-        raise InputError(f"no names for the label set '{name}'", where=_folder())
+        raise InputError(f"no class names for label set '{name}'", where=_folder())
     lines = [line for line in _names_file(name).read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
     return tuple(line.partition("\t")[2] for line in lines)

@@ -1,4 +1,4 @@
-"""What a name stands for: a row, what a parametric name says, another library's name, or one of these with `.TAG`."""
+"""Lookup of model names: registry rows, parametric names, aliases from other libraries, and any of these with `.TAG`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vit_zoo.registry.pretrained_tags import Tag, read_tags
 
 @dataclass(frozen=True)
 class Named:
-    """What a name stands for: an architecture, how it was called, and perhaps published weights of it."""
+    """The result of a lookup: the architecture, the alias if the name was one, and the published weights if it had a tag."""
 
     variant: Variant
     alias: Alias | None = None
@@ -22,13 +22,14 @@ class Named:
 
 
 def _unknown(name: str, hint: str | None) -> InputError:
+    """Return the error for an unknown name, with similar names of ours or else of other libraries."""
     near = did_you_mean(name[:200], list(variants())) or did_you_mean(name[:200], list(read_aliases(zoo().folders)[0]))
     return InputError(f"no variant '{name[:96]}'{near}", hint=hint)
 
 
-def _of_ours(name: str) -> Variant | None:
-    """A row, or what a parametric name says; raises InputError for one that says what its family does not have."""
-    if not NAME.fullmatch(name):  # a path, say: no file of the zoo need be read
+def _own_variant(name: str) -> Variant | None:
+    """Return the variant of a row or of a parametric name, or None; raises InputError for an invalid parametric name."""
+    if not NAME.fullmatch(name):  # for example a path; returns before the zoo files are read
         return None
     row = variants().get(name)
     if row is not None:
@@ -41,75 +42,78 @@ def _of_ours(name: str) -> Variant | None:
 
 
 def owner_of(name: str) -> Variant | None:
-    """What has a name of ours: a row, or what a parametric name says; None for aliases, tags, and where nothing has it."""
+    """Return the variant of a row or of a parametric name; None for aliases, names with tags and unknown names."""
     try:
-        return _of_ours(name)
+        return _own_variant(name)
     except InputError:
         return None
 
 
 def is_name(name: str) -> bool:
-    """Whether this is a name of ours for an architecture: a row, or parametric. Aliases and tags are not."""
+    """Return whether this is a row's name or a valid parametric name. Aliases and names with tags are not."""
     return owner_of(name) is not None
 
 
 def is_alias(name: str) -> bool:
-    """Whether another library calls something so, with or without a tag, or several do."""
-    known, unclear = read_aliases(zoo().folders)
+    """Return whether this is an alias or an ambiguous name, with or without a tag."""
+    aliases, ambiguous_names = read_aliases(zoo().folders)
     return any(
-        part in known or part in unclear for text in (name, name.removeprefix("timm/")) for part in (text, text.split(".")[0])
+        part in aliases or part in ambiguous_names
+        for text in (name, name.removeprefix("timm/"))
+        for part in (text, text.split(".")[0])
     )
 
 
-def _without_tag(name: str) -> Named | None:
-    refused = None
+def _find_untagged(name: str) -> Named | None:
+    """Look up a name that is not split at a dot; None if it is unknown."""
+    invalid = None
     try:
-        ours = _of_ours(name)
-    except InputError as error:  # of the form of our names, but none of them: perhaps another library's
-        ours, refused = None, error
-    if ours is not None:
-        return Named(ours)
-    known, unclear = read_aliases(zoo().folders)
-    if name in unclear:
-        raise ambiguous(name, *unclear[name])
-    alias = known.get(name) or known.get(name.removeprefix("timm/"))
+        variant = _own_variant(name)
+    except InputError as error:  # an invalid parametric name may still be an alias
+        variant, invalid = None, error
+    if variant is not None:
+        return Named(variant)
+    aliases, ambiguous_names = read_aliases(zoo().folders)
+    if name in ambiguous_names:
+        raise ambiguous(name, *ambiguous_names[name])
+    alias = aliases.get(name) or aliases.get(name.removeprefix("timm/"))
     if alias is not None:
-        found = find(alias.name)
-        return Named(found.variant, alias, found.tag)
-    if refused is not None:
-        raise refused
+        named = find(alias.name)
+        return Named(named.variant, alias, named.tag)
+    if invalid is not None:
+        raise invalid
     return None
 
 
 def find(name: str) -> Named:
-    """What any name stands for. Raises InputError with the nearest names, or the candidates of an ambiguous one."""
-    named = _without_tag(name)
+    """Look up any name. Raises InputError with the nearest names if it is unknown, with the candidates if it is ambiguous."""
+    named = _find_untagged(name)
     if named is not None:
         return named
     base, dot, tag = name.partition(".")
-    named = _without_tag(base) if dot else None
+    named = _find_untagged(base) if dot else None
     if named is None:
         raise _unknown(name, "see `vitzoo list`")
-    known = tags_of(named.variant.name)
-    if tag not in known:
-        near = did_you_mean(tag, list(known))
-        hint = f"see `vitzoo show {named.variant.name}`" if known else "it has no published weights that we know of"
-        raise InputError(f"no tag '{tag[:96]}' of '{named.variant.name}'{near}", hint=hint)
-    return Named(named.variant, named.alias, known[tag])
+    tags = tags_of(named.variant.name)
+    if tag not in tags:
+        near = did_you_mean(tag, list(tags))
+        hint = f"see `vitzoo show {named.variant.name}`" if tags else "no published weights are known for it"
+        raise InputError(f"no tag '{tag[:96]}' for '{named.variant.name}'{near}", hint=hint)
+    return Named(named.variant, named.alias, tags[tag])
 
 
 def get_variant(name: str) -> Variant:
-    """The architecture of a name. Raises InputError with the nearest names for one that does not exist."""
+    """Return the architecture of any name. Raises InputError as `find` does."""
     return find(name).variant
 
 
 def aliases_of(name: str) -> list[Alias]:
-    """What other libraries call a name."""
+    """Return the aliases of a registry name."""
     return [alias for alias in read_aliases(zoo().folders)[0].values() if alias.name.partition(".")[0] == name]
 
 
 def tags_of(name: str) -> dict[str, Tag]:
-    """The published weights of a name by tag, the default first; empty where none are known."""
+    """Return the published weights of a name by tag, the default first; empty if none are known."""
     variant = get_variant(name)
     file = variant.file.parent / "tags" / f"{variant.family}.toml"
     return read_tags(file).get(variant.name, {})

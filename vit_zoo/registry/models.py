@@ -1,6 +1,6 @@
-"""The calls on names: list and sort them, get the spec or the config of one, register and check what a user adds.
+"""The model registry: list and sort names, get a spec or config by name, and register and check a user's models.
 
-Listing names reads TOML and nothing else; a row becomes a spec, and is validated, when it is asked for.
+Listing names only reads TOML. A row becomes a validated spec when it is first used.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ if TYPE_CHECKING:
 
 
 def list_models(pattern: str | list[str] = "*", *, where: str | None = None) -> list[str]:
-    """Names that match a shell-style pattern, or any of several, in the zoo's order; `where` is a condition on fields.
+    """Return the names that match a shell-style pattern, or any of several, in the zoo's order.
 
-    `where` compares fields of the spec and of `row_of`: `"params<30M and patch_size==16"`.
-    Raises InputError if a pattern or the condition matches nothing.
+    `where` is a condition on the fields of the spec and on `name`, `family`, `params`, `gmacs` and `tokens`, such as
+    `"params<30M and patch_size==16"`. Raises InputError if a pattern or the condition matches nothing.
     """
     names = list(variants())
-    found: set[str] = set()
-    for wanted in [pattern] if isinstance(pattern, str) else pattern:
-        matches = fnmatch.filter(names, wanted)
+    matched: set[str] = set()
+    for one in [pattern] if isinstance(pattern, str) else pattern:
+        matches = fnmatch.filter(names, one)
         if not matches:
-            raise InputError(f"no variant matches '{wanted[:96]}'", hint="see `vitzoo list`")
-        found.update(matches)
-    chosen = [name for name in names if name in found]
+            raise InputError(f"no variant matches '{one[:96]}'", hint="see `vitzoo list`")
+        matched.update(matches)
+    names = [name for name in names if name in matched]
     if where is None:
-        return chosen
+        return names
     from vit_zoo.registry.query import parse_condition
 
     holds = parse_condition(where, row_fields())
-    kept = [name for name in chosen if holds(row_of(variants()[name]))]
-    if not kept:
-        raise InputError(f"no variant has {where[:96]}", hint="see `vitzoo list --long`")
-    return kept
+    names = [name for name in names if holds(row_of(variants()[name]))]
+    if not names:
+        raise InputError(f"no variant satisfies {where[:96]}", hint="see `vitzoo list --long`")
+    return names
 
 
 def sort_names(names: Sequence[str], field: str) -> list[str]:
-    """Names by a field of `row_of`, the smallest first, or the largest with `-field`; equal ones stay in order."""
+    """Sort names by a field of `row_of`, ascending, or descending with `-field`; equal ones keep their order."""
     key = field.removeprefix("-")
     if key not in row_fields():
         raise InputError(f"sort: unknown field '{key[:48]}'{did_you_mean(key, row_fields())}")
     values = {name: row_of(variants()[name])[key] for name in names}
 
-    def order(name: str) -> tuple[bool, Any]:  # text after numbers: qkv_bias is either
+    def order(name: str) -> tuple[bool, Any]:  # qkv_bias is a bool or text: text sorts last
         value = values[name]
         return isinstance(value, str), value
 
@@ -62,22 +62,23 @@ def sort_names(names: Sequence[str], field: str) -> list[str]:
 
 
 def get_config(name: str, **overrides: Any) -> ModelConfig:
-    """The spec and preprocessing that a name stands for, with some fields of the spec replaced, validated.
+    """Return the validated config of a name, with some fields of the spec replaced.
 
-    With a tag also its labels, source and licence.
+    If the name has a tag, the config also has the labels, source and licence of the published weights.
     """
     named = find(name)
     return config_of(named.variant, named.tag, **overrides)
 
 
 def get_spec(name_or_path: str | os.PathLike[str], **overrides: Any) -> ViTSpec:
-    """The spec of a name, of other libraries' too, or of a user's TOML file, with some fields replaced."""
+    """Return the spec of a registry name, of an alias, or of a user's TOML file, with some fields replaced."""
     if str(name_or_path).endswith(".toml"):
         return config_of(read_variant(Path(name_or_path)), **overrides).spec
     return get_config(str(name_or_path), **overrides).spec
 
 
 def _check_shape(file: str | os.PathLike[str]) -> None:
+    """Raise one InputError with all unknown names and wrong types in a zoo file."""
     from vit_zoo.registry.schema import faults_of_file
 
     faults = list(faults_of_file(Path(file)))
@@ -86,7 +87,10 @@ def _check_shape(file: str | os.PathLike[str]) -> None:
 
 
 def check_file(file: str | os.PathLike[str]) -> None:
-    """Raise one InputError with every fault of a zoo file: unknown names and wrong values, or else what contradicts itself."""
+    """Raise one InputError with all faults of a zoo file.
+
+    Unknown names and wrong types are reported first. A file without these is checked for rows whose values contradict each other.
+    """
     _check_shape(file)
     faults = []
     for variant in read_zoo_file(Path(file))[1]:
@@ -99,16 +103,16 @@ def check_file(file: str | os.PathLike[str]) -> None:
 
 
 def use_folder(folder: str | os.PathLike[str]) -> None:
-    """Add a folder of zoo files, as VITZOO_PATH does, and check each; `forget_folder` takes it back.
+    """Add a folder of zoo files, as VITZOO_PATH does, and check each file; `forget_folder` undoes it.
 
-    Raises InputError for a folder that is not there, and with every fault of the first file that has some.
+    Raises InputError if the folder does not exist, or with all faults of the first invalid file.
     """
     if not Path(folder).is_dir():
-        raise InputError("no such folder of zoo files", where=folder)
+        raise InputError("no such folder", where=folder)
     add_folder(folder)
     try:
         files = sorted(Path(folder).glob("*.toml"))
-        for file in files:  # each alone, before any of them extends another
+        for file in files:  # all of them before `check_file`, because a variant may extend one in another file
             _check_shape(file)
         for file in files:
             check_file(file)
@@ -118,9 +122,9 @@ def use_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def register(path_or_spec: str | os.PathLike[str] | ViTSpec, *, name: str | None = None) -> list[str]:
-    """Make the variants of a TOML file, or a spec under `name`, known by name in this process; returns the names.
+    """Register the variants of a TOML file, or a spec under `name`, in this process; return the names.
 
-    Raises InputError for a name that is taken, and for every fault of the file, before anything is registered.
+    Raises InputError for a name that is taken, or with all faults of the file. Nothing is registered then.
     """
     family: Family | None = None
     if isinstance(path_or_spec, str | os.PathLike):
@@ -128,17 +132,17 @@ def register(path_or_spec: str | os.PathLike[str] | ViTSpec, *, name: str | None
         check_file(file)
         family, new = read_zoo_file(file)
     elif name is None:
-        raise InputError("a spec is registered under a name: register(spec, name='...')")
+        raise InputError("a spec needs a name: register(spec, name='...')")
     else:
         layers = (("the spec", path_or_spec.model_dump()),)
         new = [Variant(checked_name(name, Path()), "registered", Path(), None, layers, None)]
     if family is not None and family.name in families():
-        raise InputError(f"the family '{family.name}' is also in {families()[family.name].file}", where=family.file)
+        raise InputError(f"family '{family.name}' is already defined in {families()[family.name].file}", where=family.file)
     for variant in new:
         owner = owner_of(variant.name)
         if owner is not None:
-            taken = f"the name '{variant.name}' is taken" + (f", by {owner.file}" if owner.file != Path() else "")
-            raise InputError(taken, where=None if variant.file == Path() else variant.file)
+            message = f"the name '{variant.name}' is taken" + (f" by {owner.file}" if owner.file != Path() else "")
+            raise InputError(message, where=None if variant.file == Path() else variant.file)
         config_of(variant)
     KNOWN.registered.add(family, new)
     return [variant.name for variant in new]

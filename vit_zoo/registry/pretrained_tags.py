@@ -1,6 +1,6 @@
-"""Which weights are published for a name, by whom, under which licence: the data of `zoo/tags/*.toml`.
+"""Published weights of each registry name, called tags, with repository and licence; data in `zoo/tags/*.toml`.
 
-Read when a name is shown or a tag is asked for; nothing here is on this machine or is downloaded.
+The files are read to show a model or to resolve a name with a tag. This module downloads nothing.
 """
 
 from __future__ import annotations
@@ -16,29 +16,34 @@ from vit_zoo.registry.family_file import read_toml
 
 @dataclass(frozen=True)
 class Tag:
-    """One published checkpoint: `repo` is a repository of the Hub, or the address of a folder; `file` is in it."""
+    """One published checkpoint of a registry name.
+
+    `repo` is a Hub repository or the URL of a folder; `file` is the checkpoint's path in it.
+    """
 
     name: str
     tag: str
     repo: str
     file: str
     dialect: str
-    revision: str  # "unpinned", or a commit
+    revision: str  # a commit, or "unpinned"
     licence: str
-    num_classes: int  # 0 for a feature tower
-    labels: str | None  # the label set, see `zoo/labels`
-    top1: float | None  # ImageNet-1k, in percent, as `top1_by` reports it
+    num_classes: int  # 0 for a feature extractor without a head
+    labels: str | None  # name of the label set in `zoo/labels`
+    top1: float | None  # ImageNet-1k top-1 accuracy in percent, as reported by `top1_by`
     top1_by: str | None
     preprocess: dict[str, Any]
-    spec: dict[str, Any]  # fields in which these weights differ from the name
-    origin: str | None  # where the repository's author took them from
+    spec: dict[str, Any]  # spec fields that differ from those of the registry name
+    origin: str | None  # URL of the original checkpoint, if the repository holds a conversion
 
     @property
     def full_name(self) -> str:
+        """`NAME.TAG`."""
         return f"{self.name}.{self.tag}"
 
     @property
     def address(self) -> str:
+        """`REPO/FILE`."""
         return f"{self.repo}/{self.file}"
 
     @property
@@ -47,12 +52,16 @@ class Tag:
 
     @property
     def reported(self) -> str:
+        """The reported top-1 accuracy with its source; empty if none is known."""
         return "" if self.top1 is None else f"{self.top1:g} % ({self.top1_by})"
 
 
 @functools.cache
 def read_tags(file: Path) -> dict[str, dict[str, Tag]]:
-    """The tags of a family's names, the default of each name first; empty where nothing is published; read once."""
+    """Return the tags of each variant in a family's tag file, read once; the first tag of a variant is its default.
+
+    Empty if the file does not exist. Raises InputError for an entry with missing or unknown keys.
+    """
     if not file.is_file():
         return {}
     data = read_toml(file)
@@ -62,11 +71,11 @@ def read_tags(file: Path) -> dict[str, dict[str, Tag]]:
             name: {tag: _tag(name, tag, {**shared, **row}, pixels) for tag, row in rows.items()} for name, rows in data.items()
         }
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"a tag is not whole: {error}", where=file) from None
+        raise InputError(f"invalid tag: {error}", where=file) from None
 
 
-def _tag(name: str, tag: str, stated: dict[str, Any], pixels: dict[str, Any]) -> Tag:
-    fields = dict(stated)
+def _tag(name: str, tag: str, row: dict[str, Any], pixels: dict[str, Any]) -> Tag:
+    fields = dict(row)
     preprocess = {"interpolation": fields.pop("interpolation"), **pixels[fields.pop("pixels")]}
     for key in ("crop", "squash", "resize_to"):
         if key in fields:

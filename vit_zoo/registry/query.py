@@ -1,8 +1,14 @@
-"""What `--where` says: a condition on the fields of a row, such as `params<30M and patch_size==16`.
+"""Parser of `--where` conditions on the fields of a registry row, such as `params<30M and patch_size==16`.
 
-condition: `or` of `and` of `not` of a comparison, a bare true-or-false field, or a condition in parentheses.
-comparison: FIELD (`<` `<=` `>` `>=` `==` `!=`) VALUE. Values are numbers (`30M`, `1.5G`, `1e-6`), 'text', true, false.
-A size is compared by both of its sides, so `image_size>=224` holds if height and width do.
+Grammar, from the lowest precedence to the highest:
+
+    condition   conjunction { "or" conjunction }
+    conjunction negation { "and" negation }
+    negation    "not" negation | "(" condition ")" | comparison
+    comparison  FIELD [ ("<" | "<=" | ">" | ">=" | "==" | "!=") VALUE ]
+
+VALUE is a number (`30M`, `1.5G`, `1e-6`), quoted text, true or false. Only a true-or-false field can stand without a value.
+Both sides of an image or patch size are compared: `image_size>=224` holds if height and width are at least 224.
 """
 
 from __future__ import annotations
@@ -16,7 +22,7 @@ from typing import Any
 from vit_zoo.errors import InputError, did_you_mean
 
 Row = Mapping[str, Any]
-Holds = Callable[[Row], bool]
+Predicate = Callable[[Row], bool]
 
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
@@ -35,22 +41,26 @@ class Token:
     kind: str  # number, text, word, sign, end
     text: str
     value: Any
-    at: int  # the character that it starts at, from 1
+    column: int  # position of its first character, from 1
 
 
-def parse_condition(text: str, fields: Sequence[str]) -> Holds:
-    """The condition as a function of a row that has `fields`. Raises InputError with the offending word and its place."""
+def parse_condition(text: str, fields: Sequence[str]) -> Predicate:
+    """Compile a condition to a predicate on rows that have `fields`.
+
+    Raises InputError with the unexpected word and its position.
+    """
     if len(text) > MAX_LENGTH:
-        raise InputError(f"where: {len(text):,} characters; at most {MAX_LENGTH:,}")
+        raise InputError(f"where: {len(text):,} characters; the limit is {MAX_LENGTH:,}")
     parser = Parser(tokens_of(text), fields)
-    holds = parser.any_of()
-    if parser.here.kind != "end":
-        raise parser.unexpected("'and', 'or' or the end")
-    return holds
+    predicate = parser.condition()
+    if parser.current.kind != "end":
+        raise parser.expected("'and', 'or' or the end")
+    return predicate
 
 
 def tokens_of(text: str) -> list[Token]:
-    found, at = [], 0
+    """Split a condition into tokens; the last one has the kind "end"."""
+    tokens, at = [], 0
     while text[at:].strip():
         match = TOKEN.match(text, at)
         if match is None:
@@ -58,9 +68,9 @@ def tokens_of(text: str) -> list[Token]:
             raise InputError(f"where: cannot read '{text[start : start + 12]}' at character {start + 1}")
         kind = next(name for name in ("number", "text", "word", "sign") if match[name] is not None)
         word = match[kind]
-        found.append(Token(kind, word, _value(kind, match), match.start(kind) + 1))
+        tokens.append(Token(kind, word, _value(kind, match), match.start(kind) + 1))
         at = match.end()
-    return [*found, Token("end", "", None, len(text) + 1)]
+    return [*tokens, Token("end", "", None, len(text) + 1)]
 
 
 def _value(kind: str, match: re.Match[str]) -> Any:
@@ -74,7 +84,7 @@ def _value(kind: str, match: re.Match[str]) -> Any:
 
 
 class Parser:
-    """Recursive descent over the tokens; each method reads what its name says."""
+    """Recursive-descent parser: a method for each rule of the grammar, which consumes its tokens."""
 
     def __init__(self, tokens: Sequence[Token], fields: Sequence[str]) -> None:
         self.tokens = list(tokens)
@@ -82,82 +92,86 @@ class Parser:
         self.depth = 0
 
     @property
-    def here(self) -> Token:
+    def current(self) -> Token:
         return self.tokens[0]
 
-    def took(self, *words: str) -> Token | None:
-        return self.tokens.pop(0) if self.here.text in words and self.here.kind != "text" else None
+    def accept(self, *words: str) -> Token | None:
+        """Consume and return the current token if it is one of the words, and not quoted text."""
+        return self.tokens.pop(0) if self.current.text in words and self.current.kind != "text" else None
 
-    def unexpected(self, wanted: str) -> InputError:
-        found = "it ends" if self.here.kind == "end" else f"got '{self.here.text[:48]}'"
-        return InputError(f"where: {found} at character {self.here.at}, {wanted} is wanted", hint="params<30M and patch_size==16")
+    def expected(self, what: str) -> InputError:
+        """Return the error for a current token that does not fit the grammar."""
+        got = "the end" if self.current.kind == "end" else f"'{self.current.text[:48]}'"
+        message = f"where: expected {what} at character {self.current.column}, got {got}"
+        return InputError(message, hint="example: params<30M and patch_size==16")
 
-    def any_of(self) -> Holds:
-        parts = [self.all_of()]
-        while self.took("or"):
-            parts.append(self.all_of())
+    def condition(self) -> Predicate:
+        parts = [self.conjunction()]
+        while self.accept("or"):
+            parts.append(self.conjunction())
         return parts[0] if len(parts) == 1 else lambda row: any(part(row) for part in parts)
 
-    def all_of(self) -> Holds:
-        parts = [self.negated()]
-        while self.took("and"):
-            parts.append(self.negated())
+    def conjunction(self) -> Predicate:
+        parts = [self.negation()]
+        while self.accept("and"):
+            parts.append(self.negation())
         return parts[0] if len(parts) == 1 else lambda row: all(part(row) for part in parts)
 
-    def negated(self) -> Holds:
-        if self.took("not"):
-            inner = self.deeper(self.negated)
+    def negation(self) -> Predicate:
+        if self.accept("not"):
+            inner = self.nested(self.negation)
             return lambda row: not inner(row)
-        if self.took("("):
-            inner = self.deeper(self.any_of)
-            if not self.took(")"):
-                raise self.unexpected("')'")
+        if self.accept("("):
+            inner = self.nested(self.condition)
+            if not self.accept(")"):
+                raise self.expected("')'")
             return inner
         return self.comparison()
 
-    def deeper(self, read: Callable[[], Holds]) -> Holds:
+    def nested(self, rule: Callable[[], Predicate]) -> Predicate:
+        """Apply a rule one level deeper; the limit keeps Python's own recursion limit out of reach."""
         self.depth += 1
         if self.depth > 50:
-            raise InputError("where: nested more than 50 deep")
-        found = read()
+            raise InputError("where: nested more than 50 levels deep")
+        predicate = rule()
         self.depth -= 1
-        return found
+        return predicate
 
-    def comparison(self) -> Holds:
+    def comparison(self) -> Predicate:
         field = self.field()
-        sign = self.took(*OPERATORS)
+        sign = self.accept(*OPERATORS)
         if sign is None:
             return lambda row: _truth(field, row[field])
-        if self.here.kind not in ("number", "text") and self.here.text not in ("true", "false"):
-            raise self.unexpected("a number, 'text', true or false")
+        if self.current.kind not in ("number", "text") and self.current.text not in ("true", "false"):
+            raise self.expected("a number, 'text', true or false")
         value = self.tokens.pop(0).value
         return lambda row: _compare(field, sign.text, row[field], value)
 
     def field(self) -> str:
-        if self.here.kind != "word" or self.here.text in ("and", "or", "not", "true", "false"):
-            raise self.unexpected("a field")
+        if self.current.kind != "word" or self.current.text in ("and", "or", "not", "true", "false"):
+            raise self.expected("a field")
         name = self.tokens.pop(0)
         if name.text not in self.fields:
             near = did_you_mean(name.text, list(self.fields))
-            raise InputError(f"where: unknown field '{name.text[:48]}' at character {name.at}{near}")
+            raise InputError(f"where: unknown field '{name.text[:48]}' at character {name.column}{near}")
         return name.text
 
 
 def _truth(field: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise InputError(f"where: '{field}' is not true or false but {value!r}: compare it")
+        raise InputError(f"where: '{field}' is {value!r}, not true or false; compare it with a value")
     return value
 
 
-def _compare(field: str, sign: str, value: Any, wanted: Any) -> bool:
-    if isinstance(value, tuple):  # a size: != is the opposite of ==, the others hold for both sides
+def _compare(field: str, sign: str, value: Any, other: Any) -> bool:
+    if isinstance(value, tuple):  # a size: != negates ==, and the other comparisons must hold for both sides
         if sign == "!=":
-            return not _compare(field, "==", value, wanted)
-        return all(_compare(field, sign, side, wanted) for side in value)
-    if _kind(value) != _kind(wanted) and sign not in ("==", "!="):
-        raise InputError(f"where: '{field}' is {value!r}, which {wanted!r} cannot be compared with by {sign}")
-    equal = _kind(value) == _kind(wanted) and value == wanted  # true is no 1
-    return equal if sign == "==" else not equal if sign == "!=" else OPERATORS[sign](value, wanted)
+            return not _compare(field, "==", value, other)
+        return all(_compare(field, sign, side, other) for side in value)
+    if _kind(value) != _kind(other) and sign not in ("==", "!="):
+        raise InputError(f"where: cannot compare '{field}', which is {value!r}, with {other!r} using {sign}")
+    equal = _kind(value) == _kind(other) and value == other  # in Python, True == 1
+    return equal if sign == "==" else not equal if sign == "!=" else OPERATORS[sign](value, other)
 
 
 def _kind(value: Any) -> str:
