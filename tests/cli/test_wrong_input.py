@@ -174,7 +174,7 @@ WRONG = [
     (["convert", "tiny", "-o", "out", "--to", "google", "--set", "grid=2,2"], 2, "its config says what grid it has"),
     (["convert", "tiny", "-o", "tiny", "--to", "timm"], 8, "is not empty"),
     (["convert", "tiny", "-o", "no/where", "--to", "timm"], 2, "no such folder"),
-    (["convert", "tiny", "-o", "out.npz", "--to", "google"], 6, "google cannot say act = gelu: there it is gelu_tanh"),
+    (["convert", "tiny", "-o", "out.npz", "--to", "google"], 6, "google cannot express act = gelu, only gelu_tanh"),
     (["convert", "tiny", "-o", "out.npz", "--to", "timm"], 2, "'timm' is written as a .safetensors file or a folder"),
     (["convert", "tiny", "-o", "out", "--set", "resize=cubic"], 2, "no recipe 'cubic'"),
     (["convert", "tiny", "-o", "out", "--set", "resize=timm"], 2, "nothing is resized"),

@@ -270,11 +270,11 @@ def test_what_a_target_cannot_say_is_refused_by_name(folder):
     with pytest.raises(NotRepresentable, match="'reg_token'"):
         vit_zoo.convert("registers.safetensors", "b.pth", "torchvision", heads=4)
     save_file(noise(timm_plain("gelu")).state_dict(), "a.safetensors")
-    with pytest.raises(NotRepresentable, match=r"torchvision cannot say norm_eps = 1e-12: there it is 1e-06 \(--accept norm_eps"):
+    with pytest.raises(NotRepresentable, match=r"torchvision cannot express norm_eps = 1e-12, only 1e-06 \(--accept norm_eps"):
         vit_zoo.convert("a.safetensors", "b.pth", "torchvision", heads=4, norm_eps=1e-12)
-    with pytest.raises(NotRepresentable, match="google cannot say act = gelu"):
+    with pytest.raises(NotRepresentable, match="google cannot express act = gelu"):
         vit_zoo.convert("a.safetensors", "b.npz", "google", heads=4)
-    with pytest.raises(NotRepresentable, match="cannot say pool = mean"):
+    with pytest.raises(NotRepresentable, match="cannot express pool = mean"):
         vit_zoo.convert("a.safetensors", "b.pth", "torchvision", heads=4, pool="mean", accept=["act"])
     assert not (folder / "b.pth").exists()
     done = vit_zoo.convert("a.safetensors", "b.pth", "torchvision", heads=4, norm_eps=1e-3, accept=["norm_eps"])
@@ -340,7 +340,7 @@ def test_another_size(folder):
         ({"resize": "timm"}, "nothing is resized"),
         ({"resize": "bicubic", "image_size": 64}, "no recipe 'bicubic'"),
         ({"image_size": 60}, "does not divide"),
-        ({"image_size": (16, 64)}, "may be a grid of 4x4 or, as the image asks, 2x8"),
+        ({"image_size": (16, 64)}, "fit a grid of 4x4 and, by image_size, one of 2x8"),
     ):
         with pytest.raises(InputError, match=match):
             vit_zoo.load("a.safetensors", heads=4, **wrong)

@@ -205,8 +205,8 @@ def test_fixed_positions_of_big_vision_are_stated_not_guessed(folder):
     arrays = arrays_of("bv_gap")
     del arrays["pos_embedding"]
     np.savez("sincos.npz", **arrays)
-    with pytest.raises(RefusedContent, match=r"has no tensor 'pos_embedding'.*if that is right, state pos"):
+    with pytest.raises(RefusedContent, match=r"has no tensor 'pos_embedding'.*if it is meant to be absent, state pos"):
         vit_zoo.load("sincos.npz")
-    with pytest.raises(InputError, match="does not tell image_size"):
+    with pytest.raises(InputError, match="cannot infer image_size"):
         vit_zoo.load("sincos.npz", pos="sincos_moco")
     assert vit_zoo.load("sincos.npz", pos="sincos_moco", image_size=32).spec.pos == "sincos_moco"

@@ -37,7 +37,7 @@ def test_check_tensors_lists_everything():
 
     tensors = {"a": stored(2), "c": stored(4, 5), "d": stored(1), "e": stored(1)}
     with pytest.raises(RefusedContent) as refusal:
-        check_tensors(tensors, {"a": (3,), "b": (1,), "b2": (1,), "c": (5, 4)}, where="file", named="their.{}".format)
+        check_tensors(tensors, {"a": (3,), "b": (1,), "b2": (1,), "c": (5, 4)}, where="file", key_of="their.{}".format)
     assert refusal.value.details == {
         "missing": ["their.b", "their.b2"],
         "unexpected": ["their.d", "their.e"],

@@ -35,9 +35,9 @@ ACME = Dialect(
     rules=(
         rule("cls_token", "token", pattern="d -> 1 1 d"),
         rule("pos_embed", "table", pattern="t d -> 1 t d"),
-        *layer("patch_embed.proj", "stem", weight=".kernel", turned="p q c d -> d c p q"),
+        *layer("patch_embed.proj", "stem", weight=".kernel", pattern="p q c d -> d c p q"),
         *layer("blocks.{i}.norm1", f"{BLOCK}.first"),
-        *layer("blocks.{i}.attn.qkv", *(f"{BLOCK}.{part}" for part in "qkv"), weight=".kernel", turned="i o -> o i"),
+        *layer("blocks.{i}.attn.qkv", *(f"{BLOCK}.{part}" for part in "qkv"), weight=".kernel", pattern="i o -> o i"),
         *layer("blocks.{i}.attn.proj", f"{BLOCK}.out"),
         *layer("blocks.{i}.norm2", f"{BLOCK}.second"),
         *layer("blocks.{i}.mlp.fc1", f"{BLOCK}.up"),
@@ -119,7 +119,7 @@ def test_its_variants_of_names_and_its_damages(acme, model):
     wrapped = {f"module.{name.replace('stage.', 'stages.')}": tensor for name, tensor in state.items()}
     save_file(wrapped, "wrapped.safetensors")
     assert find_source("wrapped.safetensors", heads=3, act="quick_gelu").config.spec == model.spec
-    with pytest.raises(InputError, match="does not tell heads, act"):
+    with pytest.raises(InputError, match="cannot infer heads, act"):
         find_source("wrapped.safetensors")
     for missing in ("tower.token", "tower.stage.1.k.kernel", "answer.bias"):
         save_file({name: tensor for name, tensor in state.items() if name != missing}, "damaged.safetensors")

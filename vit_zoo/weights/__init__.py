@@ -1,1 +1,1 @@
-"""Weights in and out: one engine, one table of rules per dialect, used in both directions."""
+"""Weights: translation between the tensors of other libraries and ours, by one table of rules for each dialect."""

@@ -15,7 +15,10 @@ MAX_UNKNOWN = 0.5  # the share of keys that may be unknown in a file that is tak
 
 
 def detect(tensors: Mapping[str, Stored], *, where: object) -> Dialect:
-    """The dialect of a set of tensors; of a damaged one, that which it is most like. Raises RefusedContent if none of ours."""
+    """The dialect of a set of tensors; for a damaged set, the most similar one.
+
+    Raises RefusedContent if no dialect is similar enough, or if a tensor of the signature of the most similar one is missing.
+    """
     match = next((dialect for dialect in DIALECTS if _matches(dialect, tensors)), None)
     if match is not None and not _unknown(match, tensors):
         return match
@@ -26,11 +29,11 @@ def detect(tensors: Mapping[str, Stored], *, where: object) -> Dialect:
     unknown = _unknown(likely, tensors)
     if len(unknown) < len(tensors) * MAX_UNKNOWN:
         opened, shapes = _opened(likely, tensors)
-        lacking = [opened.key_for(name) for name in likely.signature if name not in shapes]
-        if not lacking:
+        missing = [opened.key_for(name) for name in likely.signature if name not in shapes]
+        if not missing:
             return likely
-        cause = f"has no tensor {lacking[0]!r}, by which a {likely.name} ViT is known"
-        raise RefusedContent(cause, where=where, details=mismatch(missing=lacking, unexpected=unknown))
+        cause = f"looks like a {likely.name} ViT but has no tensor {missing[0]!r}"
+        raise RefusedContent(cause, where=where, details=mismatch(missing=missing, unexpected=unknown))
     if match is not None:
         return match
     first = f", first {next(iter(tensors))!r}" if tensors else ""
@@ -39,7 +42,7 @@ def detect(tensors: Mapping[str, Stored], *, where: object) -> Dialect:
 
 
 def _matches(dialect: Dialect, tensors: Mapping[str, Stored]) -> bool:
-    if not any(key.endswith(dialect.signature[0]) for key in tensors):  # most dialects are out at once
+    if not any(key.endswith(dialect.signature[0]) for key in tensors):  # rules out most dialects without naming all keys
         return False
     _, shapes = _opened(dialect, tensors)
     return all(name in shapes for name in dialect.signature) and dialect.matches_shapes(shapes)
@@ -51,12 +54,17 @@ def _unknown(dialect: Dialect, tensors: Mapping[str, Stored]) -> list[str]:
 
 
 def _likeness(dialect: Dialect, tensors: Mapping[str, Stored]) -> tuple[int, int, int]:
-    """How similar a damaged file is to a dialect: fewest unknown keys, then lacking signature keys, then lacking tensors."""
+    """The similarity of a damaged file to a dialect, for comparison.
+
+    Fewest unknown keys first, then fewest missing keys of the signature, then fewest missing tensors outside the blocks.
+    """
     opened, shapes = _opened(dialect, tensors)
-    other = 0 if dialect.matches_shapes(shapes) else len(opened.names) + len(opened.outside)
-    lacking = sum(name not in shapes for name in dialect.signature)
+    unknown = len(opened.unknown())
+    if not dialect.matches_shapes(shapes):  # the same keys, another dialect
+        unknown += len(opened.names) + len(opened.outside)
+    missing = sum(name not in shapes for name in dialect.signature)
     single = {theirs for rule in dialect.rules for theirs in rule.theirs if "{i}" not in theirs}
-    return -len(opened.unknown()) - other, -lacking, -len(single - set(shapes))
+    return -unknown, -missing, -len(single - set(shapes))
 
 
 def _opened(dialect: Dialect, tensors: Mapping[str, Stored]) -> tuple[Opened, Shapes]:

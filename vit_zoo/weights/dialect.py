@@ -42,15 +42,20 @@ def rule(ours: str, *theirs: str, pattern: str | None = None, rows: tuple[int, i
 
 
 def layer(
-    ours: str, *theirs: str, weight: str = ".weight", bias: str = ".bias", turned: str | None = None, biases: str | None = None
+    ours: str,
+    *theirs: str,
+    weight: str = ".weight",
+    bias: str = ".bias",
+    pattern: str | None = None,
+    bias_pattern: str | None = None,
 ) -> tuple[Rule, Rule]:
     """Two rules, for the weight and the bias of a layer.
 
-    `weight` and `bias` are the endings of their names; `turned` and `biases` are the patterns of the two rules.
+    `weight` and `bias` are the endings of their names, `pattern` and `bias_pattern` the patterns of the two rules.
     """
     return (
-        Rule(f"{ours}.weight", tuple(name + weight for name in theirs), turned),
-        Rule(f"{ours}.bias", tuple(name + bias for name in theirs), biases),
+        Rule(f"{ours}.weight", tuple(name + weight for name in theirs), pattern),
+        Rule(f"{ours}.bias", tuple(name + bias for name in theirs), bias_pattern),
     )
 
 
@@ -87,9 +92,9 @@ class Dialect:
 
     Recognise a file:
 
-    * `signature`: keys that no other dialect has together. A dialect whose signature contains another's comes before it in
+    * `signature`: names that no other dialect has together. A dialect whose signature contains another's comes before it in
       `DIALECTS`.
-    * `matches_shapes`: a test that separates two dialects with the same keys.
+    * `matches_shapes`: a test, by shapes, that separates two dialects with the same names.
     * `prefixes`: what the model's keys may begin with (`vit.`). Training wrappers such as `module.` are removed before.
     * `unprefixed`: beginnings of names that never have the prefix, such as a classifier next to the backbone.
     * `sometimes_unprefixed`: beginnings of names that some files write with the prefix and others without it.
@@ -97,14 +102,14 @@ class Dialect:
 
     Translate:
 
-    * `rules`: one for each of our tensors. Where two rules are for the same tensor, the first is the one for writing.
+    * `rules`: one for each of our tensors. If two rules are for the same tensor, the first is used for writing.
     * `prepare`: changes the tensors of a file before the rules apply, for example splits blocks that are stacked in one.
-    * `pattern_sizes`: lengths of the axes that patterns name and shapes alone do not settle, from their shapes and the facts.
+    * `pattern_sizes`: lengths of axes in patterns that a shape alone does not settle, from the file's shapes and the facts.
 
     Read (fields of the spec are "facts"):
 
     * `conventions`: facts that hold for every file of the library.
-    * `facts_from_shapes`: facts that their shapes show and ours do not, such as the width of a head.
+    * `facts_from_shapes`: facts that the library's shapes show and ours do not, such as the width of a head.
     * `facts_from_module`: facts of a live module of the library.
     * `head_width`: the width of a head, where all models of the library have the same.
     * `sidecar`: the format of the library's config file next to a checkpoint.
@@ -119,9 +124,9 @@ class Dialect:
     Write (only for dialects in `write.TARGETS`):
 
     * `write_prefix`: the prefix for a spec, where it is not always the first of `prefixes`.
-    * `write_facts`: facts that a written file does not hold, besides heads and image size, and its user states.
+    * `write_facts`: facts that a written file does not hold and its user must state, besides heads and image size.
     * `write_config`: the content of the library's config.json.
-    * `added`: tensors that the library's class has and inference does not read, as shapes: they are written as zeros.
+    * `added`: names and shapes of tensors that the library's class has and inference does not read; they are written as zeros.
     """
 
     name: str

@@ -55,13 +55,13 @@ def _with_positions_moved(model: Equivalent) -> Iterator[Equivalent]:
             "cls_token": Stored(cls.dtype, cls.shape, partial(_sum, cls, table)),
             "pos_embed": Stored(table.dtype, shape, partial(_without_first, table)),
         }
-        note = "the class token's position is now part of the class token: their sum is the same, the way back is lost"
+        note = "the class token's position was added to the class token: the sum is the same, but cannot be separated again"
         yield model.changed(note, {**tensors, **moved}, pos_covers="patches")
     elif spec.pos_covers == "patches":
         shape = (1, table.shape[1] + 1, table.shape[2])
         longer = Stored(table.dtype, shape, partial(_with_zero_first, table))
         covers = "class" if spec.registers else "all"
-        yield model.changed("the class token got a position, of zeros", {**tensors, "pos_embed": longer}, pos_covers=covers)
+        yield model.changed("the class token got a position of zeros", {**tensors, "pos_embed": longer}, pos_covers=covers)
 
 
 def _with_norm_moved(model: Equivalent) -> Equivalent:
@@ -70,9 +70,9 @@ def _with_norm_moved(model: Equivalent) -> Equivalent:
     CLIP has it after, timm before.
     """
     if model.spec.final_norm == "before_pool":
-        old, new, other, note = "norm.", "fc_norm.", "after_pool", "the final norm is on the class token alone"
+        old, new, other, note = "norm.", "fc_norm.", "after_pool", "the final norm is applied to the class token only"
     else:
-        old, new, other, note = "fc_norm.", "norm.", "before_pool", "the final norm is on every token"
+        old, new, other, note = "fc_norm.", "norm.", "before_pool", "the final norm is applied to all tokens"
     tensors = {new + name.removeprefix(old) if name.startswith(old) else name: t for name, t in model.tensors.items()}
     return model.changed(note, tensors, final_norm=other)
 
@@ -81,7 +81,7 @@ def _with_wide_head(model: Equivalent) -> Equivalent:
     """A head that also reads the mean of the patches, with weights of zero, as transformers' Dinov2 has for classes."""
     head = model.tensors["head.weight"]
     wide = Stored(head.dtype, (head.shape[0], 2 * head.shape[1]), partial(_with_zero_columns, head))
-    note = "the head reads the mean of the patches too, by weights of zero"
+    note = "the head also reads the mean of the patches, with weights of zero"
     return model.changed(note, {**model.tensors, "head.weight": wide}, pool="cls+mean", pool_tokens="patches")
 
 

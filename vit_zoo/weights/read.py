@@ -1,4 +1,9 @@
-"""Which dialect a set of tensors speaks, and what the file, its config, the source's convention and the user say of it."""
+"""Reading of a checkpoint: from a library's tensors to a spec and our tensors.
+
+Facts are fields of the spec, and two of the file alone (`grid`, `resize`). They come from the shapes of the tensors, the
+conventions of the dialect, the sidecar of the file, and the user, each over the one before. A config that contradicts the
+shapes is an error.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +21,27 @@ from vit_zoo.weights.infer import TRAINING, from_shapes, heads_of, pair, pool_to
 from vit_zoo.weights.resize import resize_kernel, resize_positions
 from vit_zoo.weights.translate import Translation, check_needs, check_tensors, to_ours
 
-SOURCE_FACTS = ("grid", "resize")  # what is said of the file alone: the grid of its positions, the recipe to resize them by
-# what no shape tells of every file, and how it is stated
-ASKED = {"heads": "N", "norm_eps": "1e-5, say", "act": "gelu, say", "image_size": "HEIGHT or HEIGHT,WIDTH"}
+SOURCE_FACTS = ("grid", "resize")  # facts of the file, not of the spec: the grid of its positions, the recipe to resize them by
+# the facts that shapes do not show for every file, with examples of their values
+NOT_IN_SHAPES = {"heads": "N", "norm_eps": "1e-5, say", "act": "gelu, say", "image_size": "HEIGHT or HEIGHT,WIDTH"}
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A checkpoint understood: its dialect, its tensors under our names, the spec, and where each field came from."""
+    """A checkpoint after reading.
+
+    * `tensors`: under our names.
+    * `origin`: where each field of the spec comes from.
+    * `unwanted`: keys of known tensors that are not part of the model.
+    * `recipe`: the recipe for resizing it.
+    """
 
     dialect: Dialect
     tensors: dict[str, Stored]
     spec: ViTSpec
     origin: dict[str, str]
-    unwanted: tuple[str, ...] = ()  # tensors of the file that are known and not part of the model
-    recipe: str = "timm"  # to resize it by
+    unwanted: tuple[str, ...] = ()
+    recipe: str = "timm"
 
 
 def read(
@@ -41,79 +52,83 @@ def read(
     config: Mapping[str, Any] | None = None,
     where: object,
 ) -> Reading:
-    """Detect the dialect, rename, infer the spec, account for every tensor, resize where another size is stated.
+    """Read the tensors of a checkpoint: rename them, infer the spec, account for every tensor, resize for another image size.
 
-    `facts` are what the user states, `config` what a config beside the file says. Raises InputError naming a fact that
-    nobody states, RefusedContent for tensors that do not fit together.
+    `facts` are those of the user, `config` those of the sidecar; `dialect` is detected unless it is given. Raises InputError
+    for a fact that no source states, RefusedContent for tensors that do not fit together.
     """
     check_facts(facts, where=where)
     config = dict(config or {})
     dialect = dialect or detect(tensors, where=where)
     translation = to_ours(dialect, tensors, {**config, **facts}, where=where)
-    named = translation.opened.key_for_ours
+    key_of = translation.opened.key_for_ours
     check_needs(dialect, translation, {**config, **facts}, where=where)
     # vit-pytorch stores an absent class token as an empty tensor
     ours = {name: tensor for name, tensor in translation.tensors.items() if 0 not in tensor.shape}
-    ours = _one_type(ours, promotes=dialect.computes_in_float32)
+    ours = _in_one_type(ours, in_float32=dialect.computes_in_float32)
     shapes = {name: tensor.shape for name, tensor in ours.items()}
-    fields, origin = _fields(dialect, translation, from_shapes(shapes, where=where, named=named), config, facts, where=where)
+    shown = from_shapes(shapes, where=where, key_of=key_of)
+    fields, origin = _fields(dialect, translation, shown, config, facts, where=where)
     if "pos_embed" in shapes:
-        _place(ours, fields, origin, config, facts, dialect.position_covers, named, where=where)
+        _set_positions(ours, fields, origin, config, facts, dialect.position_covers, key_of, where=where)
     elif "grid" in facts:
-        raise InputError("there are no positions in the file that could have a grid", where=where)
-    unknown = [fact for fact in ASKED if fact not in fields]
+        raise InputError("grid does not apply: the file has no position table", where=where)
+    unknown = [fact for fact in NOT_IN_SHAPES if fact not in fields]
     if unknown:
-        raise _untold(unknown, dialect, fields, origin, where=where)
-    stored = ours["patch_embed.proj.weight"].shape[2:]
-    fields["patch_size"] = stored
+        raise _missing_facts(unknown, dialect, fields, origin, where=where)
+    fields["patch_size"] = ours["patch_embed.proj.weight"].shape[2:]  # of the file; the one that is stated comes by resizing
     spec = _spec(fields, origin, where=where)
-    check_tensors(ours, spec.shapes(), where=where, named=named)
+    check_tensors(ours, spec.shapes(), where=where, key_of=key_of)
     recipe = dialect.resize_with_registers if dialect.resize_with_registers and spec.registers else dialect.resize
     ours, resized_spec = resized({name: ours[name] for name in spec.shapes()}, spec, facts, recipe, where=where)
     recipe = facts.get("resize", recipe)
     return Reading(dialect, ours, resized_spec, {f: origin[f] for f in ViTSpec.model_fields}, translation.unwanted, recipe)
 
 
-def _untold(unknown: list[str], dialect: Dialect, fields: dict[str, Any], origin: dict[str, str], *, where: object) -> InputError:
-    """Which facts nobody states; `details` holds what is known."""
+def _missing_facts(
+    unknown: list[str], dialect: Dialect, fields: dict[str, Any], origin: dict[str, str], *, where: object
+) -> InputError:
+    """The error about facts that no source states; `details` holds what is known."""
     first = unknown[0]
-    no_size = f", and no variant is {fields['dim']} wide, {fields['depth']} deep" if first == "heads" else ""
+    no_size = f"; no variant of the zoo is {fields['dim']} wide and {fields['depth']} deep" if first == "heads" else ""
     known = {name: value for name, value in fields.items() if name in ViTSpec.model_fields}
     sources = {name: origin[name] for name in known if name in origin}
     details = {"dialect": dialect.name, "known": known, "origin": sources, "unknown": unknown}
-    cause = f"the file does not tell {', '.join(unknown)}{no_size}"
-    return InputError(cause, where=where, hint=f"state it: {first}={ASKED[first]}", details=details)
+    cause = f"cannot infer {', '.join(unknown)} from the file{no_size}"
+    return InputError(cause, where=where, hint=f"state it: {first}={NOT_IN_SHAPES[first]}", details=details)
 
 
 def resized(
     tensors: dict[str, Stored], spec: ViTSpec, facts: Mapping[str, Any], recipe: str, *, where: object
 ) -> tuple[dict[str, Stored], ViTSpec]:
-    """A model for the image and the patch that are stated: positions and the patch projection by a recipe.
+    """A model for the image and patch size in `facts`: positions and patch projection are resized by a recipe.
 
-    Raises InputError for sizes that do not fit together, or a recipe where nothing is resized.
+    Raises InputError for sizes that do not fit together, and for a recipe where nothing is resized.
     """
     patch = pair(facts.get("patch_size", spec.patch_size))
     image = pair(facts.get("image_size", spec.image_size))
     if image[0] % patch[0] or image[1] % patch[1]:
-        raise InputError(f"a patch of {patch[0]}x{patch[1]} does not divide an image of {image[0]}x{image[1]}", where=where)
+        raise InputError(f"patch_size {patch[0]}x{patch[1]} does not divide image_size {image[0]}x{image[1]}", where=where)
     if (image, patch) == (spec.image_size, spec.patch_size):
         if "resize" in facts:
-            raise InputError(f"nothing is resized: it is for images of {image[0]}x{image[1]} already", where=where)
+            raise InputError(f"nothing is resized: the model takes images of {image[0]}x{image[1]} already", where=where)
         return tensors, spec
     recipe = facts.get("resize", recipe)
     new = spec.replace(image_size=image, patch_size=patch)
-    found = dict(tensors)
+    resized_tensors = dict(tensors)
     if patch != spec.patch_size:
         if spec.patch_norms:
-            raise InputError("a patch of another size has another norm: patch_norms cannot be resized", where=where)
-        found["patch_embed.proj.weight"] = resize_kernel(tensors["patch_embed.proj.weight"], patch, recipe)
+            cause = "cannot change the patch_size of a model with patch_norms: its norm has a weight for each value of a patch"
+            raise InputError(cause, where=where)
+        resized_tensors["patch_embed.proj.weight"] = resize_kernel(tensors["patch_embed.proj.weight"], patch, recipe)
     if spec.pos == "learned":
         prefix = tensors["pos_embed"].shape[1] - spec.patch_tokens
-        found["pos_embed"] = resize_positions(tensors["pos_embed"], prefix, spec.grid, new.grid, recipe)
-    return found, new
+        resized_tensors["pos_embed"] = resize_positions(tensors["pos_embed"], prefix, spec.grid, new.grid, recipe)
+    return resized_tensors, new
 
 
 def check_facts(facts: Mapping[str, Any], *, where: object) -> None:
+    """Raise InputError for a fact or a recipe that does not exist."""
     known = [*ViTSpec.model_fields, *SOURCE_FACTS]
     for name in facts:
         if name not in known:
@@ -131,43 +146,42 @@ def _fields(
     *,
     where: object,
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Every field but those of the image, and where it comes from: shapes, then the convention, the config, the user."""
+    """All fields except those of the image, and where each comes from; `shapes` are the fields that shapes settle."""
     stated = {name: value for name, value in facts.items() if name not in (*SOURCE_FACTS, "patch_size")}
-    told = {name: value for name, value in config.items() if name != "image_size" or shapes["pos"] != "learned"}
+    # with learned positions, the image size of the config is the grid of the table: see `_set_positions`
+    in_config = {name: value for name, value in config.items() if name != "image_size" or shapes["pos"] != "learned"}
     conventions = dialect.conventions
     fields: dict[str, Any] = {**shapes, **translation.facts, **conventions}
-    assumed = f"convention of {dialect.name}"
+    convention = f"convention of {dialect.name}"
     origin = {
         **dict.fromkeys([*shapes, *translation.facts], "shapes"),
-        **dict.fromkeys(("pool", "pool_tokens", *conventions), assumed),
+        **dict.fromkeys(("pool", "pool_tokens", *conventions), convention),
+        **dict.fromkeys(TRAINING, "not stored: training only"),
     }
-    origin.update(dict.fromkeys(TRAINING, "not stored: training only"))
-    for name, value in told.items():
+    for name, value in in_config.items():
         if name in shapes and origin.get(name) == "shapes" and name != "patch_size" and value != shapes[name]:
-            raise RefusedContent(f"its config says {name} = {value}, its tensors {shapes[name]}", where=where)
+            raise RefusedContent(f"its config has {name} = {value}, its tensors have {shapes[name]}", where=where)
         if origin.get(name) != "shapes":
             fields[name], origin[name] = value, "its config"
-    if fields["mlp"] == "swiglu" and "act" not in told:
+    if fields["mlp"] == "swiglu" and "act" not in in_config:
         fields["act"], origin["act"] = "silu", "what SwiGLU means"
-    if "heads" not in {**told, **facts}:
-        if dialect.head_width and fields["inner"] % dialect.head_width == 0:
-            fields["heads"], origin["heads"] = fields["inner"] // dialect.head_width, assumed
-        else:
-            found_heads = heads_of(fields)
-            if found_heads is not None:
-                fields["heads"], origin["heads"] = found_heads
+    if "heads" not in {**in_config, **facts}:
+        if dialect.head_width is not None and fields["inner"] % dialect.head_width == 0:
+            fields["heads"], origin["heads"] = fields["inner"] // dialect.head_width, convention
+        elif (heads := heads_of(fields)) is not None:
+            fields["heads"], origin["heads"] = heads
     fields.update(stated)
     origin.update({name: "stated" for name in facts if name not in SOURCE_FACTS})
-    if "pool_tokens" not in {**facts, **conventions, **told}:
+    if "pool_tokens" not in {**facts, **conventions, **in_config}:
         fields["pool_tokens"] = pool_tokens(fields["pool"], prefixed=bool(fields["class_token"] or fields["registers"]))
     return fields, origin
 
 
-def _place(
+def _set_positions(
     ours: dict[str, Stored], fields: dict[str, Any], origin: dict[str, str], config: Mapping[str, Any], facts: Mapping[str, Any],
-    allowed: tuple[str, ...], named: Callable[[str], str], *, where: object,
+    allowed: tuple[str, ...], key_of: Callable[[str], str], *, where: object,
 ) -> None:  # fmt: skip
-    """Set what the stored positions cover, and the image that they are of."""
+    """Set `pos_covers` and `image_size` from the stored positions."""
     length, (p, q) = ours["pos_embed"].shape[1], pair(ours["patch_embed.proj.weight"].shape[2:])
     image = pair(facts["image_size"]) if "image_size" in facts else None
     grid = pair(facts["grid"]) if "grid" in facts else None
@@ -175,26 +189,30 @@ def _place(
         height, width = pair(config["image_size"])
         grid = (height // p, width // q)
     before = prefixes(fields, allowed)
-    fields["pos_covers"], (rows, columns) = stored_grid(length, before, (p, q), grid=grid, image=image, where=where, named=named)
-    fields["image_size"] = (rows * p, columns * q)
+    covers, (rows, columns) = stored_grid(length, before, (p, q), grid=grid, image=image, where=where, key_of=key_of)
+    fields["pos_covers"], fields["image_size"] = covers, (rows * p, columns * q)
     if image is None:
         origin["image_size"] = "stated" if "grid" in facts else "its config" if "image_size" in config else "shapes"
 
 
 def _spec(fields: dict[str, Any], origin: dict[str, str], *, where: object) -> ViTSpec:
+    """The spec of the fields, with `inner`, the width of attention, as `dim_head`."""
     inner = fields.pop("inner")
     origin.pop("inner")
     if inner % fields["heads"] != 0:
-        raise InputError(f"{fields['heads']} heads do not divide an attention of {inner}", where=where)
+        raise InputError(f"{fields['heads']} heads do not divide the attention width {inner}", where=where)
     fields.setdefault("dim_head", inner // fields["heads"])
     origin.setdefault("dim_head", "shapes")
     return ViTSpec.parse(fields, where=where)
 
 
-def _one_type(tensors: dict[str, Stored], *, promotes: bool) -> dict[str, Stored]:
-    """Files of mixed types in the one that holds all their values: CLIP's have halves beside floats."""
+def _in_one_type(tensors: dict[str, Stored], *, in_float32: bool) -> dict[str, Stored]:
+    """Tensors of mixed types (CLIP's files hold half and float) in the one type that represents all their values.
+
+    `in_float32`: half-precision tensors become float32 even where all have the same type.
+    """
     types = {tensor.dtype for tensor in tensors.values()}
-    if len(types) < 2 and not (promotes and types <= {"F16", "BF16"}):
+    if len(types) < 2 and not (in_float32 and types <= {"F16", "BF16"}):
         return tensors
     wide = "F64" if "F64" in types else "F32"
     return {name: tensor.widened(wide) for name, tensor in tensors.items()}

@@ -1,6 +1,6 @@
-"""Positions and patch projections for other image and patch sizes, each by the recipe of its source (`resize_recipes.py`).
+"""Resizing of position tables and patch projections, by the recipe of their source (`resize_recipes.py`).
 
-The patch projection by Beyer et al., 2023 (FlexiViT), section 3.4.
+Patch projections: Beyer et al., 2023 (FlexiViT), section 3.4.
 """
 
 from __future__ import annotations
@@ -21,40 +21,40 @@ Grid = tuple[int, int]
 
 
 def resize_positions(table: Stored, prefix: int, old: Grid, new: Grid, recipe: str) -> Stored:
-    """A table 1 (prefix + rows x columns) d for another grid; the entries of the prefix stay bit for bit."""
+    """Resize a table 1 (prefix + rows x columns) d to another grid. The entries of the prefix stay the same bit for bit."""
     if table.shape[1] != prefix + old[0] * old[1]:
-        raise RefusedContent(f"{table.shape[1]} positions are not {prefix} and a grid of {old[0]}x{old[1]}")
-    found = recipe_named(recipe)
+        raise RefusedContent(f"expected {prefix} + {old[0]}x{old[1]} positions, got {table.shape[1]}")
+    chosen = recipe_named(recipe)
     if old == new:
         return table
     shape = (1, prefix + new[0] * new[1], table.shape[2])
-    return Stored(table.dtype, shape, partial(_positions, table, prefix, old, new, found))
+    return Stored(table.dtype, shape, partial(_positions, table, prefix, old, new, chosen))
 
 
 def resize_kernel(kernel: Stored, new: Grid, recipe: str) -> Stored:
-    """A patch projection d c p q for patches of another size: its products with resized patches stay, as far as they can."""
-    found = recipe_named(recipe)
+    """Resize a patch projection d c p q so that its products with resized patches stay as close as possible."""
+    chosen = recipe_named(recipe)
     if kernel.shape[2:] == new:
         return kernel
-    return Stored(kernel.dtype, (*kernel.shape[:2], *new), partial(_kernel, kernel, new, found))
+    return Stored(kernel.dtype, (*kernel.shape[:2], *new), partial(_kernel, kernel, new, chosen))
 
 
 def _positions(table: Stored, prefix: int, old: Grid, new: Grid, recipe: Recipe) -> Array:
     import torch
     import torch.nn.functional as F
 
-    whole = _tensor(table)
-    grid = whole[:, prefix:].reshape(1, *old, -1).permute(0, 3, 1, 2)
+    positions = _tensor(table)
+    grid = positions[:, prefix:].reshape(1, *old, -1).permute(0, 3, 1, 2)
     grid = grid if grid.dtype is torch.float64 else grid.float()
     if recipe.offset:
         scale = tuple((n + recipe.offset) / n0 for n, n0 in zip(new, old, strict=True))
-        moved = F.interpolate(grid, scale_factor=scale, mode=recipe.mode)
+        resized = F.interpolate(grid, scale_factor=scale, mode=recipe.mode)
     else:
-        moved = F.interpolate(grid, size=new, mode=recipe.mode, align_corners=recipe.align_corners, antialias=recipe.antialias)
-    if tuple(moved.shape[2:]) != new:
-        raise InputError(f"this recipe makes a grid of {moved.shape[2]}x{moved.shape[3]} out of {new[0]}x{new[1]}")
-    rest = moved.permute(0, 2, 3, 1).flatten(1, 2).to(whole.dtype)
-    return _array(torch.cat([whole[:, :prefix], rest], 1))
+        resized = F.interpolate(grid, size=new, mode=recipe.mode, align_corners=recipe.align_corners, antialias=recipe.antialias)
+    if tuple(resized.shape[2:]) != new:
+        raise InputError(f"this recipe gives a grid of {resized.shape[2]}x{resized.shape[3]} instead of {new[0]}x{new[1]}")
+    rest = resized.permute(0, 2, 3, 1).flatten(1, 2).to(positions.dtype)
+    return _array(torch.cat([positions[:, :prefix], rest], 1))
 
 
 def _kernel(kernel: Stored, new: Grid, recipe: Recipe) -> Array:
@@ -66,7 +66,7 @@ def _kernel(kernel: Stored, new: Grid, recipe: Recipe) -> Array:
     mode, antialias = recipe.kernel
     pixels = torch.eye(old[0] * old[1], dtype=torch.float64).reshape(-1, 1, *old)
     images = F.interpolate(pixels, size=new, mode=mode, antialias=antialias, align_corners=False)
-    inverse = torch.linalg.pinv(images.flatten(1))  # new x old: of B transposed
+    inverse = torch.linalg.pinv(images.flatten(1))  # new x old: the pseudoinverse of B transposed
     return _array((weight.double().flatten(2) @ inverse.T).reshape(*weight.shape[:2], *new).to(weight.dtype))
 
 

@@ -35,8 +35,8 @@ class Translation:
 def to_ours(dialect: Dialect, tensors: Mapping[str, Stored], facts: Mapping[str, Any], *, where: object) -> Translation:
     """Their tensors under our names and shapes.
 
-    Raises RefusedContent for a tensor that no rule knows, one whose shape or type does not fit, or one that is missing next
-    to its companions; `details` lists all the names.
+    Raises RefusedContent for a tensor that no rule uses, one of a wrong shape or type, and one that is missing although a
+    tensor that belongs to it is there; the error's `details` list all missing and unexpected tensors.
     """
     tensors = dialect.prepare(dict(tensors))
     opened = open_keys(dialect, tensors)
@@ -47,33 +47,40 @@ def to_ours(dialect: Dialect, tensors: Mapping[str, Stored], facts: Mapping[str,
     sizes = dialect.pattern_sizes(shapes, facts)
     applied = list(_applied(dialect.rules, theirs))
     used = {name for _, _, names in applied for name in names}
-    rest = [key for key in tensors if opened.names.get(key) not in used]
-    unwanted = tuple(key for key in rest if opened.is_unwanted(key))
-    unknown = [key for key in rest if key not in unwanted]
-    made = [name for _, name, _ in applied]
-    lone = [name for name in made if name.endswith(".bias") and f"{name[:-5]}.weight" not in made]  # biases without a weight
-    lacking = [opened.key_for(name) for _, _, names in applied for name in names if name not in theirs]
-    lacking += [opened.key_for_ours(f"{name[:-5]}.weight") for name in lone]
-    details = mismatch(missing=lacking, unexpected=unknown)
+    unused = [key for key in tensors if opened.names.get(key) not in used]
+    unwanted = tuple(key for key in unused if opened.is_unwanted(key))
+    unknown = [key for key in unused if key not in unwanted]
+    stems = [name.removesuffix(".bias") for _, name, _ in applied if name.endswith(".bias")]
+    made = {name for _, name, _ in applied}
+    without_weight = [stem for stem in stems if f"{stem}.weight" not in made]
+    missing = [opened.key_for(name) for _, _, names in applied for name in names if name not in theirs]
+    missing += [opened.key_for_ours(f"{stem}.weight") for stem in without_weight]
+    details = mismatch(missing=missing, unexpected=unknown)
     ours: dict[str, Stored] = {}
     for rule, name, names in applied:
         absent = [their for their in names if their not in theirs]
         if absent:
             raise RefusedContent(f"has no tensor {opened.key_for(absent[0])!r}", where=where, details=details)
-        for their in names:
-            if theirs[their].dtype not in DTYPES:
-                kind = f"{keys[their]!r} has type {theirs[their].dtype}"
-                raise RefusedContent(f"{kind}; weights are {', '.join(DTYPES)}", where=where)
-        joined = _join([theirs[their] for their in names], rule.pattern, sizes, where, [keys[their] for their in names])
-        if rule.rows is not None:
-            joined = _rows(joined, rule.rows, where, keys[names[0]])
-        ours[name] = joined
+        ours[name] = _applied_to(rule, [theirs[their] for their in names], [keys[their] for their in names], sizes, where)
     if unknown:
         raise RefusedContent(f"{_some(unknown)} not part of a plain {dialect.name} ViT", where=where, details=details)
-    if lone:
-        missing, bias = (opened.key_for_ours(f"{lone[0][:-5]}.{kind}") for kind in ("weight", "bias"))
-        raise RefusedContent(f"has no tensor {missing!r}, to which {bias!r} belongs", where=where, details=details)
+    if without_weight:
+        weight, bias = (opened.key_for_ours(f"{without_weight[0]}.{kind}") for kind in ("weight", "bias"))
+        raise RefusedContent(f"has no tensor {weight!r} for its bias {bias!r}", where=where, details=details)
     return Translation(ours, opened, dialect.facts_from_shapes(shapes), unwanted)
+
+
+def _applied_to(rule: Rule, theirs: list[Stored], keys: list[str], sizes: Sizes, where: object) -> Stored:
+    """The tensor of ours that a rule makes of theirs."""
+    for key, tensor in zip(keys, theirs, strict=True):
+        if tensor.dtype not in DTYPES:
+            raise RefusedContent(_wrong_type(key, tensor), where=where)
+    joined = _join(theirs, rule.pattern, sizes, where, keys)
+    return joined if rule.rows is None else _rows(joined, rule.rows, where, keys[0])
+
+
+def _wrong_type(key: str, tensor: Stored) -> str:
+    return f"{key!r} has type {tensor.dtype}; weights are {', '.join(DTYPES)}"
 
 
 def _inverse(names: Mapping[str, str], where: object) -> dict[str, str]:
@@ -81,7 +88,7 @@ def _inverse(names: Mapping[str, str], where: object) -> dict[str, str]:
     keys: dict[str, str] = {}
     for key, name in names.items():
         if name in keys:
-            raise RefusedContent(f"{key!r} and {keys[name]!r} are the same tensor", where=where)
+            raise RefusedContent(f"{key!r} and {keys[name]!r} name the same tensor", where=where)
         keys[name] = key
     return keys
 
@@ -94,7 +101,7 @@ def _applied(rules: Iterable[Rule], theirs: Mapping[str, Stored]) -> Iterator[tu
 
 
 def check_needs(dialect: Dialect, translation: Translation, facts: Mapping[str, Any], *, where: object) -> None:
-    """Raise RefusedContent for tensors that every file of the dialect has and this one lacks."""
+    """Raise RefusedContent for tensors that every file of the dialect has and this one does not; `facts` may excuse them."""
     ours = translation.tensors
     missing = [
         need
@@ -107,14 +114,14 @@ def check_needs(dialect: Dialect, translation: Translation, facts: Mapping[str, 
     if missing:
         names = [translation.opened.key_for_ours(need.tensor) for need in missing]
         cause = f"has no tensor {names[0]!r}, which every {dialect.name} ViT has"
-        hint = f"if that is right, state {missing[0].field}"
+        hint = f"if it is meant to be absent, state {missing[0].field}"
         raise RefusedContent(cause, where=where, hint=hint, details=mismatch(missing=names))
 
 
 def to_theirs(dialect: Dialect, ours: Mapping[str, Stored], sizes: Sizes, prefix: str | None = None) -> dict[str, Stored]:
-    """Our tensors under their names and shapes, behind `prefix` or else the dialect's first prefix.
+    """Our tensors under their names and shapes.
 
-    Raises NotRepresentable naming a tensor that they have no place for.
+    `prefix` comes before their names, by default the first of the dialect. Raises NotRepresentable for a tensor without a rule.
     """
     prefix = dialect.prefixes[0] if prefix is None else prefix
     theirs: dict[str, Stored] = {}
@@ -135,9 +142,9 @@ def to_theirs(dialect: Dialect, ours: Mapping[str, Stored], sizes: Sizes, prefix
             used.add(name)
     for key, rows in pieces.items():
         theirs[key] = _join([rows[place] for place in sorted(rows)], None, sizes, None, [key] * len(rows))
-    homeless = [name for name in ours if name not in used]
-    if homeless:
-        raise NotRepresentable(f"{dialect.name} has no place for {len(homeless)} tensors, first {homeless[0]!r}")
+    unused = [name for name in ours if name not in used]
+    if unused:
+        raise NotRepresentable(f"{dialect.name} has no place for {len(unused)} tensors, first {unused[0]!r}")
     return theirs
 
 
@@ -146,34 +153,34 @@ def check_tensors(
     shapes: Mapping[str, tuple[int, ...]],
     *,
     where: object,
-    named: Callable[[str], str] = str,
+    key_of: Callable[[str], str] = str,
 ) -> None:
     """Check that the tensors are those of `shapes`, no more and no fewer, each with its shape.
 
-    `named` gives the file's own name of a tensor. Raises RefusedContent with the first differences; `details` has them all.
+    `key_of` gives the file's own name of one of our tensors. Raises RefusedContent with the first of each kind of difference; its
+    `details` list all of them.
     """
     missing = [name for name in shapes if name not in tensors]
     unexpected = [name for name in tensors if name not in shapes]
     misshapen = [name for name in shapes if name in tensors and tensors[name].shape != shapes[name]]
     mistyped = [name for name in shapes if name in tensors and tensors[name].dtype not in DTYPES]
     if mistyped:
-        kind = f"{named(mistyped[0])!r} has type {tensors[mistyped[0]].dtype}"
-        raise RefusedContent(f"{kind}; weights are {', '.join(DTYPES)}", where=where)
+        raise RefusedContent(_wrong_type(key_of(mistyped[0]), tensors[mistyped[0]]), where=where)
     faults = []
     if missing:
-        faults.append(f"{len(missing)} missing, first {named(missing[0])!r}")
+        faults.append(f"{len(missing)} missing, first {key_of(missing[0])!r}")
     if unexpected:
-        faults.append(f"{len(unexpected)} unexpected, first {named(unexpected[0])!r}")
+        faults.append(f"{len(unexpected)} unexpected, first {key_of(unexpected[0])!r}")
     if misshapen:
         first = misshapen[0]
-        shown = f"{named(first)!r} has {list(tensors[first].shape)}, needs {list(shapes[first])}"
+        shown = f"{key_of(first)!r} has {list(tensors[first].shape)}, needs {list(shapes[first])}"
         faults.append(f"{len(misshapen)} of another shape, first {shown}")
     if faults:
         details = mismatch(
-            missing=map(named, missing),
-            unexpected=map(named, unexpected),
+            missing=map(key_of, missing),
+            unexpected=map(key_of, unexpected),
             misshapen=[
-                {"name": named(name), "shape": list(tensors[name].shape), "expected": list(shapes[name])} for name in misshapen
+                {"name": key_of(name), "shape": list(tensors[name].shape), "expected": list(shapes[name])} for name in misshapen
             ],
         )
         raise RefusedContent(f"tensors do not fit the model: {'; '.join(faults)}", where=where, details=details)
@@ -196,26 +203,28 @@ def mismatch_lines(details: Mapping[str, Any]) -> list[str]:
 
 
 def shape_after(pattern: str, shape: tuple[int, ...], sizes: Sizes) -> tuple[int, ...]:
-    """The shape that einops gives; raises ValueError if the pattern does not fit."""
+    """The shape after einops.rearrange, without data. Raises ValueError if the pattern does not fit."""
     left, right = ([_axes(group) for group in _groups(side)] for side in pattern.split("->"))
     if len(left) != len(shape):
-        raise ValueError(f"'{pattern}' on {len(shape)} axes")
+        raise ValueError(f"pattern '{pattern}' does not fit {len(shape)} axes")
     known = {}
     for axes, length in zip(left, shape, strict=True):
         fixed = math.prod(sizes[axis] for axis in axes if axis in sizes)
         free = [axis for axis in axes if axis not in sizes]
         if len(free) > 1 or length % max(fixed, 1) or (not free and fixed != length):
-            raise ValueError(f"'{pattern}' on an axis of {length}")
+            raise ValueError(f"pattern '{pattern}' does not fit an axis of {length}")
         known.update({axis: sizes[axis] for axis in axes if axis in sizes})
         known.update({axis: length // max(fixed, 1) for axis in free})
     return tuple(math.prod(known[axis] for axis in axes) for axes in right)
 
 
 def _join(parts: list[Stored], pattern: str | None, sizes: Sizes, where: object, names: list[str]) -> Stored:
+    """Tensors after their pattern, one below the other; `names` are for errors."""
     if pattern is None and len(parts) == 1:
         return parts[0]  # keeps its place in the file
     if len({part.dtype for part in parts}) > 1:
-        raise RefusedContent(f"{_odd([part.dtype for part in parts], names)} another type than its companions", where=where)
+        different = _odd([part.dtype for part in parts], names)
+        raise RefusedContent(f"{different} another type than the tensors that it is joined with", where=where)
     shapes = []
     for name, part in zip(names, parts, strict=True):
         try:
@@ -223,13 +232,13 @@ def _join(parts: list[Stored], pattern: str | None, sizes: Sizes, where: object,
         except ValueError as error:
             raise RefusedContent(f"{name!r} has shape {list(part.shape)}: {error}", where=where) from None
     if len({shape[1:] for shape in shapes}) > 1 or not all(shapes):
-        raise RefusedContent(f"{_odd(shapes, names)} another shape than its companions", where=where)
+        raise RefusedContent(f"{_odd(shapes, names)} another shape than the tensors that it is joined with", where=where)
     shape = (sum(shape[0] for shape in shapes), *shapes[0][1:]) if len(parts) > 1 else shapes[0]
     return Stored(parts[0].dtype, shape, partial(_joined, parts, pattern, sizes))
 
 
 def _odd(values: Sequence[object], names: list[str]) -> str:
-    """The one that differs from the others; of two, both."""
+    """The subject of an error about values that differ: the one that is different, or both of two."""
     odd = [name for name, value in zip(names, values, strict=True) if values.count(value) == 1]
     return f"{odd[0]!r} has" if len(odd) == 1 else f"{' or '.join(map(repr, odd))} has"
 
@@ -241,27 +250,31 @@ def _joined(parts: list[Stored], pattern: str | None, sizes: Sizes) -> Array:
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
-def _part(whole: Stored, count: int, pattern: str | None, sizes: Sizes) -> list[Stored]:
+def _part(tensor: Stored, count: int, pattern: str | None, sizes: Sizes) -> list[Stored]:
+    """The inverse of `_join`: `count` parts along the rows, each after the inverse of the pattern."""
     if count == 1 and pattern is None:
-        return [whole]
+        return [tensor]
     back = None if pattern is None else " -> ".join(side.strip() for side in reversed(pattern.split("->")))
-    rows = whole.shape[0] // count
-    shape = (rows, *whole.shape[1:])
+    rows = tensor.shape[0] // count
+    shape = (rows, *tensor.shape[1:])
     shape = shape if back is None else shape_after(back, shape, sizes)
-    return [Stored(whole.dtype, shape, partial(_cut, whole, slice(i * rows, (i + 1) * rows), back, sizes)) for i in range(count)]
+    return [
+        Stored(tensor.dtype, shape, partial(_cut, tensor, slice(i * rows, (i + 1) * rows), back, sizes)) for i in range(count)
+    ]
 
 
-def _rows(whole: Stored, rows: tuple[int, int, int], where: object, name: str) -> Stored:
-    first, last, of = rows
-    if not whole.shape or whole.shape[0] % of:
-        raise RefusedContent(f"{name!r} has shape {list(whole.shape)}: its rows do not make {of} parts", where=where)
-    part = whole.shape[0] // of
+def _rows(tensor: Stored, rows: tuple[int, int, int], where: object, name: str) -> Stored:
+    """A range of a tensor's equal parts: see `Rule.rows`."""
+    first, last, parts = rows
+    if not tensor.shape or tensor.shape[0] % parts:
+        raise RefusedContent(f"{name!r} has shape {list(tensor.shape)}: its rows do not divide into {parts} parts", where=where)
+    part = tensor.shape[0] // parts
     cut = slice(first * part, last * part)
-    return Stored(whole.dtype, ((last - first) * part, *whole.shape[1:]), partial(_cut, whole, cut, None, {}))
+    return Stored(tensor.dtype, ((last - first) * part, *tensor.shape[1:]), partial(_cut, tensor, cut, None, {}))
 
 
-def _cut(whole: Stored, rows: slice, pattern: str | None, sizes: Sizes) -> Array:
-    part = whole.array()[rows]
+def _cut(tensor: Stored, rows: slice, pattern: str | None, sizes: Sizes) -> Array:
+    part = tensor.array()[rows]
     return part if pattern is None else _rearranged(part, pattern, sizes)
 
 
@@ -275,7 +288,7 @@ def _rearranged(array: Array, pattern: str, sizes: Sizes) -> Array:
 
 
 def _blocks(template: str, keys: Iterable[str]) -> list[str]:
-    """The block numbers for which a template names a key; one empty one for a template without a number."""
+    """The numbers of the blocks for which a name with `{i}` is among the keys; [""] for a name without `{i}` that is."""
     if "{i}" not in template:
         return [""] if template in keys else []
     number = re.compile(re.escape(template).replace(r"\{i\}", r"(0|[1-9]\d*)"))

@@ -101,7 +101,10 @@ class Fit:
 
 
 def fit(target: str, config: ModelConfig, tensors: Mapping[str, Stored], accept: Sequence[str], *, with_config: bool) -> Fit:
-    """The first dialect of a target that holds the model. Raises NotRepresentable naming what it cannot say."""
+    """The first dialect of a target that represents the model, or an equivalent one.
+
+    `accept` names conventions that may differ. Raises NotRepresentable for a field that the target cannot express.
+    """
     causes: list[NotRepresentable] = []
     for dialect in TARGETS[target].dialects:
         for model in equivalents(config.spec, tensors):
@@ -115,8 +118,8 @@ def fit(target: str, config: ModelConfig, tensors: Mapping[str, Stored], accept:
                 return fitted
             name = refused[0]
             value, other = getattr(model.spec, name), getattr(fitted.reading.spec, name)
-            hint = f"--accept {name} goes on with {other} and measures the difference" if name in ACCEPTABLE else None
-            causes.append(NotRepresentable(f"{dialect.name} cannot say {name} = {value}: there it is {other}", hint=hint))
+            hint = f"--accept {name} writes {other} and measures the difference" if name in ACCEPTABLE else None
+            causes.append(NotRepresentable(f"{dialect.name} cannot express {name} = {value}, only {other}", hint=hint))
     raise next((cause for cause in causes if cause.hint), causes[0])
 
 
@@ -137,7 +140,7 @@ def _fit(dialect: Dialect, config: ModelConfig, model: Equivalent, *, with_confi
     except NotRepresentable:
         raise
     except VitzooError as error:
-        raise NotRepresentable(f"{dialect.name} cannot hold this model: {error.message}") from None
+        raise NotRepresentable(f"{dialect.name} cannot represent this model: {error.message}") from None
     # a model of patches alone has the same positions and pooling whatever these two fields are
     ignored = TRAINING if spec.prefix_tokens else (*TRAINING, "pos_covers", "pool_tokens")
     fields = [name for name in type(spec).model_fields if name not in ignored]
@@ -152,7 +155,7 @@ def _sizes(spec: ViTSpec) -> dict[str, int]:
 
 
 def _with_zeros(tensors: dict[str, Stored], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Stored]:
-    """The tensors with zeros of other shapes, in the same type; empty ones come first, as vit-pytorch has its class token."""
+    """The tensors with zeros of the given shapes and of the same type. Empty ones come first, as in vit-pytorch's files."""
     import numpy as np
 
     dtype = next(iter(tensors.values())).dtype

@@ -1,1 +1,1 @@
-"""Configs of other libraries: transformers, timm, and how their image processors prepare images."""
+"""Config files of other libraries, read and written: models of transformers and timm, and their image preparation."""

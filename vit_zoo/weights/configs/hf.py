@@ -1,6 +1,6 @@
-"""What a transformers config says of a Vision Transformer that its weights do not, and the config that says it of ours.
+"""config.json of transformers: facts of a Vision Transformer that its weights do not show, and the config for one of ours.
 
-Source: transformers 5.23, models/*/configuration_*.py, whose classes also give what a config leaves out.
+Source: transformers 5.23, models/*/configuration_*.py, whose classes also hold the defaults of what a config leaves out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ACTS = {
     "silu": "silu",
     "swish": "silu",
 }
-# of each model type: the eps and the activation of a config that does not state them, and whether it is one of these ViTs
+# the model types that are read, with the eps and the activation of a config that does not state them
 DEFAULTS = {
     "vit": (1e-12, "gelu"),
     "deit": (1e-12, "gelu"),
@@ -47,52 +47,52 @@ HEADS = {"clip_vision_model": 12, "siglip_vision_model": 12, "siglip2_vision_mod
 
 
 def facts_of_config(config: Mapping[str, Any], where: object) -> dict[str, Any]:
-    """Fields of the spec that a config states. Raises RefusedContent for a model that is no ViT, or one of another kind."""
+    """Fields of the spec that a config states. Raises RefusedContent for a model that is not a plain ViT."""
     kind = config.get("model_type")
     if kind in TOWERS:
         config, kind = {**config, **(config.get("vision_config") or {})}, TOWERS[kind]
     if kind not in DEFAULTS:
-        raise RefusedContent(f"is of a '{kind}', which is no plain ViT", where=where)
+        raise RefusedContent(f"model_type '{kind}' is not a plain ViT", where=where)
     if kind == "dinov3_vit" and (config.get("rope_theta", 100.0) != 100.0):
-        raise RefusedContent(f"rotates by rope_theta = {config['rope_theta']}, DINOv3 by 100", where=where)
+        raise RefusedContent(f"rope_theta = {config['rope_theta']} is not supported; DINOv3 has 100", where=where)
     eps, act = DEFAULTS[kind]
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "heads": config.get("num_attention_heads", HEADS.get(kind, 12)),
         "norm_eps": float(config.get("layer_norm_eps", eps)),
         "channels": config.get("num_channels", 3),
     }
-    if not config.get("use_swiglu_ffn"):  # Dinov2's is SiLU, whatever hidden_act says
+    if not config.get("use_swiglu_ffn"):  # Dinov2's SwiGLU uses SiLU whatever hidden_act is
         name = config.get("hidden_act", act)
         if name not in ACTS:
-            raise RefusedContent(f"its activation is '{name}'; a ViT's is one of {', '.join(ACTS)}", where=where)
-        found["act"] = ACTS[name]
+            raise RefusedContent(f"unsupported hidden_act '{name}'; expected one of {', '.join(ACTS)}", where=where)
+        facts["act"] = ACTS[name]
     if kind != "siglip2_vision_model" or "num_patches" not in config:
         size = config.get("image_size")
         if size is not None:
-            found["image_size"] = tuple(size) if isinstance(size, list | tuple) else size
+            facts["image_size"] = tuple(size) if isinstance(size, list | tuple) else size
     patch = config.get("patch_size")
     if patch is not None:
-        found["patch_size"] = tuple(patch) if isinstance(patch, list | tuple) else patch
+        facts["patch_size"] = tuple(patch) if isinstance(patch, list | tuple) else patch
     if config.get("vision_use_head") is False:
-        found["pool"] = "none"
-    bad = [name for name, value in found.items() if name in ("heads", "channels") and (type(value) is not int or value < 1)]
+        facts["pool"] = "none"
+    bad = [name for name, value in facts.items() if name in ("heads", "channels") and (type(value) is not int or value < 1)]
     if bad:
-        raise InputError(f"{bad[0]} = {found[bad[0]]!r} is not a number", where=where)
-    return found
+        raise InputError(f"{bad[0]} must be a positive integer, got {facts[bad[0]]!r}", where=where)
+    return facts
 
 
 def labels_of(config: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The words of the classes, unless they are the numbers that transformers fills in."""
+    """The names of the classes, unless they are the numbered ones that transformers fills in."""
     words = config.get("id2label")
     if not isinstance(words, Mapping) or not words:
         return None
-    found = [words.get(str(i), words.get(i)) for i in range(len(words))]
-    if any(not isinstance(word, str) for word in found) or found[0] == "LABEL_0":
+    labels = [words.get(str(i), words.get(i)) for i in range(len(words))]
+    if any(not isinstance(label, str) for label in labels) or labels[0] == "LABEL_0":
         return None
-    return tuple(found)
+    return tuple(labels)
 
 
-# what the names of a model with a head begin with; bare ones have none, but for towers, whose prefix both 4.x and 5.x read
+# prefixes of models with a head; models without a head have none, except towers, whose prefix both 4.x and 5.x read
 PREFIXES = {
     "vit": "vit.", "deit": "deit.", "ijepa": "ijepa.", "dinov2": "dinov2.", "dinov2_with_registers": "dinov2_with_registers.",
     "clip_vision_model": "vision_model.", "siglip_vision_model": "vision_model.",
@@ -122,7 +122,7 @@ def config_of(class_of: ClassOf, config: ModelConfig) -> dict[str, Any]:
     kind, architecture = class_of(spec)
     square = spec.image_size[0] == spec.image_size[1]
     words = labels or tuple(f"LABEL_{i}" for i in range(spec.num_classes))
-    found: dict[str, Any] = {
+    document: dict[str, Any] = {
         "architectures": [architecture], "model_type": kind,
         "hidden_size": spec.dim, "num_hidden_layers": spec.depth, "num_attention_heads": spec.heads,
         "image_size": spec.image_size[0] if square else list(spec.image_size),
@@ -130,31 +130,34 @@ def config_of(class_of: ClassOf, config: ModelConfig) -> dict[str, Any]:
         "num_channels": spec.channels, "layer_norm_eps": spec.norm_eps, "hidden_act": THEIR_ACTS[spec.act],
     }  # fmt: skip
     if kind.startswith("dinov2"):
-        found |= {"mlp_ratio": _ratio(spec), "use_swiglu_ffn": spec.mlp == "swiglu", "qkv_bias": bool(spec.qkv_bias)}
-        found |= {"hidden_act": "gelu"} if spec.mlp == "swiglu" else {}
+        document |= {"mlp_ratio": _ratio(spec), "use_swiglu_ffn": spec.mlp == "swiglu", "qkv_bias": bool(spec.qkv_bias)}
+        document |= {"hidden_act": "gelu"} if spec.mlp == "swiglu" else {}
     else:
-        found["intermediate_size"] = spec.mlp_dim
+        document["intermediate_size"] = spec.mlp_dim
     if spec.registers and kind in ("dinov2_with_registers", "dinov3_vit"):
-        found["num_register_tokens"] = spec.registers
+        document["num_register_tokens"] = spec.registers
     if kind in ("vit", "deit", "ijepa"):
-        found |= {"qkv_bias": bool(spec.qkv_bias), "pooler_output_size": spec.representation or spec.dim, "pooler_act": "tanh"}
+        document |= {"qkv_bias": bool(spec.qkv_bias), "pooler_output_size": spec.representation or spec.dim, "pooler_act": "tanh"}
     if kind == "dinov3_vit":
-        found |= {
+        document |= {
             "use_gated_mlp": spec.mlp == "swiglu", "query_bias": spec.qkv_bias == "qv", "value_bias": spec.qkv_bias == "qv",
             "key_bias": False, "num_register_tokens": spec.registers, "rope_theta": 100.0,
         }  # fmt: skip
     if kind == "clip_vision_model":
-        found["projection_dim"] = spec.num_classes or 512
+        document["projection_dim"] = spec.num_classes or 512
     elif spec.num_classes:
-        found["id2label"] = {str(i): word for i, word in enumerate(words)}
-        found["label2id"] = {word: i for i, word in enumerate(words)}
-    return found
+        document["id2label"] = {str(i): word for i, word in enumerate(words)}
+        document["label2id"] = {word: i for i, word in enumerate(words)}
+    return document
 
 
 def _ratio(spec: ViTSpec) -> int:
-    """The whole number from which Dinov2 computes the width of its MLP; two thirds, in eights, where it is gated."""
+    """Dinov2's `mlp_ratio`, an integer.
+
+    A gated MLP has two thirds of its product with `dim`, rounded up to a multiple of 8.
+    """
     for ratio in range(1, 17):
         plain = spec.dim * ratio
         if spec.mlp_dim == (plain if spec.mlp == "plain" else (int(plain * 2 / 3) + 7) // 8 * 8):
             return ratio
-    raise NotRepresentable(f"transformers' Dinov2 cannot say mlp_dim = {spec.mlp_dim}: its mlp_ratio is a whole number")
+    raise NotRepresentable(f"transformers' Dinov2 cannot express mlp_dim = {spec.mlp_dim}: its mlp_ratio is an integer")

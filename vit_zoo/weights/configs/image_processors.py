@@ -1,7 +1,9 @@
-"""How timm and transformers say that images are prepared, to and from our one value; None for what we cannot say exactly.
+"""Image preparation in the configs of timm and transformers, to and from `Preprocess`.
 
-Sources: timm 1.0.31, data/transforms_factory.py; transformers 5.23, models/*/image_processing_*.py. Where a crop does not
-lie in the middle of a pixel, transformers rounds down and timm to even: one pixel aside of each other, for odd margins.
+Readers return None for what `Preprocess` does not express exactly.
+
+Sources: timm 1.0.31, data/transforms_factory.py; transformers 5.23, models/*/image_processing_*.py. With odd
+margins, the centre crops of the two differ by one pixel: transformers rounds the margin down, timm to even.
 """
 
 from __future__ import annotations
@@ -14,18 +16,18 @@ from vit_zoo.errors import NotRepresentable
 from vit_zoo.model.preprocess import Preprocess
 
 RESAMPLE: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
-# the classes that take an int for both edges; for the others it is the shorter edge
+# the classes for which a `size` of one number means both edges; for the others it is the shorter edge
 SQUASHING = ("ViT", "DeiT", "Siglip", "DINOv3ViT", "Dinov3ViT")
-CLOSE = 1e-6  # of a rescale_factor that was written with few digits
+CLOSE = 1e-6  # relative tolerance for a rescale_factor that was written with few digits
 
 
 def of_timm(config: Mapping[str, Any]) -> Preprocess | None:
-    """From `pretrained_cfg`, or the same keys at the top of an older config."""
+    """Read `pretrained_cfg`, or the same keys at the top level of an older config."""
     return _or_none(_of_timm, config)
 
 
 def _or_none(read: Callable[[Mapping[str, Any]], Preprocess | None], config: Mapping[str, Any]) -> Preprocess | None:
-    """What is read of a config; nothing where its values are of other types than its library writes."""
+    """The result of a reader, or None where the config has values of other types than its library writes."""
     try:
         return read(config)
     except (AttributeError, TypeError, ValueError, OverflowError):
@@ -54,7 +56,7 @@ def _of_timm(config: Mapping[str, Any]) -> Preprocess | None:
 
 
 def to_timm(preprocess: Preprocess) -> dict[str, Any]:
-    """Keys of `pretrained_cfg`. Raises NotRepresentable for a resize that timm has no words for."""
+    """The keys of `pretrained_cfg`. Raises NotRepresentable for a resize that timm cannot express."""
     height, width = preprocess.size
     match preprocess.resize_to:
         case None:
@@ -65,12 +67,12 @@ def to_timm(preprocess: Preprocess) -> dict[str, Any]:
             mode, share = "squash", _share(height, tall)
         case other:
             raise NotRepresentable(f"timm cannot resize to {other} for a crop of {height}x{width}")
-    found = {"mean": list(preprocess.mean), "std": list(preprocess.std), "interpolation": preprocess.interpolation}
-    return {**found, "crop_pct": share, "crop_mode": mode}
+    keys = {"mean": list(preprocess.mean), "std": list(preprocess.std), "interpolation": preprocess.interpolation}
+    return {**keys, "crop_pct": share, "crop_mode": mode}
 
 
 def _share(side: int, edge: int) -> float:
-    """The `crop_pct` of which timm, rounding down, makes this edge: the one with the fewest digits."""
+    """The `crop_pct` with the fewest digits from which timm, which rounds down, computes this edge."""
     for digits in range(1, 17):
         share = round(side / edge, digits)
         if 0 < share <= 1 and math.floor(side / share) == edge:
@@ -79,7 +81,7 @@ def _share(side: int, edge: int) -> float:
 
 
 def of_hf(config: Mapping[str, Any]) -> Preprocess | None:
-    """From preprocessor_config.json."""
+    """Read preprocessor_config.json."""
     return _or_none(_of_hf, config)
 
 
@@ -101,7 +103,7 @@ def _of_hf(config: Mapping[str, Any]) -> Preprocess | None:
         crop = (crop, crop) if isinstance(crop, int) else (crop.get("height"), crop.get("width")) if crop else None
     if crop is None:
         if not isinstance(size, tuple):
-            return None  # as large as the image's other edge makes it
+            return None  # the size would depend on the image
         crop, size = size, None
     if config.get("do_normalize", True):
         mean, std = config.get("image_mean"), config.get("image_std")
@@ -112,9 +114,9 @@ def _of_hf(config: Mapping[str, Any]) -> Preprocess | None:
 
 
 def to_hf(preprocess: Preprocess) -> dict[str, Any]:
-    """The content of preprocessor_config.json, for a class that transformers and transformers.js have for any of these."""
+    """The content of preprocessor_config.json, for classes that both transformers and transformers.js have."""
     height, width = preprocess.size
-    found: dict[str, Any] = {
+    document: dict[str, Any] = {
         "image_processor_type": "ViTImageProcessor" if preprocess.resize_to is None else "CLIPImageProcessor",
         "do_convert_rgb": len(preprocess.mean) == 3,
         "do_resize": True,
@@ -123,13 +125,13 @@ def to_hf(preprocess: Preprocess) -> dict[str, Any]:
     }
     match preprocess.resize_to:
         case int(edge):
-            found |= {"size": {"shortest_edge": edge}}
+            document |= {"size": {"shortest_edge": edge}}
         case (tall, wide):
-            found |= {"size": {"height": tall, "width": wide}}
+            document |= {"size": {"height": tall, "width": wide}}
     cropped = preprocess.resize_to is not None
-    found |= {"do_center_crop": cropped, **({"crop_size": {"height": height, "width": width}} if cropped else {})}
-    found |= {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
-    return {**found, "image_mean": list(preprocess.mean), "image_std": list(preprocess.std)}
+    document |= {"do_center_crop": cropped, **({"crop_size": {"height": height, "width": width}} if cropped else {})}
+    document |= {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
+    return {**document, "image_mean": list(preprocess.mean), "image_std": list(preprocess.std)}
 
 
 def _valid(**fields: Any) -> Preprocess | None:  # pydantic's error is a ValueError

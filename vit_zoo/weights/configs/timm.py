@@ -1,6 +1,7 @@
-"""What timm's config.json says of a model that its weights do not, and the config with which timm builds ours.
+"""config.json of timm: facts of a model that its weights do not show, and the config for one of ours.
 
-Source: timm 1.0.31, models/_hub.py and _builder.py: `architecture` is one of its names, `model_args` are arguments of the class.
+Source: timm 1.0.31, models/_hub.py and _builder.py: `architecture` is one of its names, `model_args` are arguments of the
+class.
 """
 
 from __future__ import annotations
@@ -20,39 +21,39 @@ ACTS = {"gelu": "gelu", "gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu", "q
 
 
 def facts_of_config(config: Mapping[str, Any], where: object) -> dict[str, Any]:
-    """Heads, eps, activation and pooling of the architecture that it names, over which its own arguments go."""
+    """Facts of the architecture that a config names, then those of its `model_args`, which take precedence."""
     from vit_zoo.registry.configs import config_of as config_of_variant
     from vit_zoo.registry.lookup import find
 
-    found: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     arguments = config.get("model_args") or {}
     try:
         spec = config_of_variant(find(config["architecture"]).variant).spec
-    except InputError:  # an architecture that the zoo does not name: what its arguments say is all
+    except InputError:  # not an architecture of the zoo: only the arguments are left
         spec = None
     if spec is not None:
-        found = {"norm_eps": spec.norm_eps, "act": spec.act}
+        facts = {"norm_eps": spec.norm_eps, "act": spec.act}
         if not {"embed_dim", "num_heads"} & set(arguments):
-            found["heads"] = spec.heads
+            facts["heads"] = spec.heads
     if isinstance(arguments.get("num_heads"), int):
-        found["heads"] = arguments["num_heads"]
+        facts["heads"] = arguments["num_heads"]
     if "act_layer" in arguments:
         if arguments["act_layer"] not in ACTS:
-            raise InputError(f"act_layer '{arguments['act_layer']}' is not a ViT's", where=where)
-        found["act"] = ACTS[arguments["act_layer"]]
+            raise InputError(f"unsupported act_layer '{arguments['act_layer']}'; expected one of {', '.join(ACTS)}", where=where)
+        facts["act"] = ACTS[arguments["act_layer"]]
     pool = arguments.get("global_pool", config.get("global_pool"))
     if pool in POOLS:
-        found["pool"] = POOLS[pool]
+        facts["pool"] = POOLS[pool]
     if "img_size" in arguments:
         size = arguments["img_size"]
-        found["image_size"] = tuple(size) if isinstance(size, list) else size
-    return found
+        facts["image_size"] = tuple(size) if isinstance(size, list) else size
+    return facts
 
 
 def labels_of(config: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The words of the classes, where it has them in their order."""
-    words = config.get("label_names")
-    return tuple(words) if isinstance(words, list) and all(isinstance(word, str) for word in words) else None
+    """The names of the classes, where they are listed in order."""
+    labels = config.get("label_names")
+    return tuple(labels) if isinstance(labels, list) and all(isinstance(label, str) for label in labels) else None
 
 
 SIDECAR = SidecarFormat(facts_of_config, required_key="architecture", labels=labels_of, preprocess=of_timm)

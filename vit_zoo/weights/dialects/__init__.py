@@ -1,4 +1,7 @@
-"""Every dialect that is read, in the order of asking: one whose telltales are among another's comes after it."""
+"""The table of the weight dialects that are read, in the order of detection.
+
+A dialect whose signature contains another's comes before it.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,10 @@
-"""OpenAI's CLIP and open_clip's own image tower, which have the same names; open_clip's timm towers are timm's.
+"""Weight dialects of OpenAI's CLIP and of open_clip's own image tower, which have the same names.
 
-Sources: openai/CLIP, clip/model.py; mlfoundations/open_clip, src/open_clip/transformer.py. eps 1e-5. OpenAI's archives hold
-halves beside floats, and three numbers by which they are known: QuickGELU, heads of 64. open_clip's files tell neither.
+The timm towers of open_clip have timm's names.
+
+Sources: openai/CLIP, clip/model.py; mlfoundations/open_clip, src/open_clip/transformer.py. eps 1e-5. OpenAI's archives mix
+half and float, and hold three numbers by which they are recognised: QuickGELU, heads of width 64. In open_clip's files,
+neither follows from the tensors.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from vit_zoo.weights.sidecar import SidecarFormat
 
 NUMBERS = ("input_resolution", "context_length", "vocab_size")
 BLOCK = "transformer.resblocks.{i}"
-# what goes with an image tower in one file
+# tensors that are stored in one file with an image tower
 CLIP_TEXT = (
     r"logit_scale", r"logit_bias", r"text\..*", r"text_model\..*", r"transformer\.(resblocks|encoder)\..*",
     r"token_embedding\..*", r"positional_embedding", r"ln_final\..*", r"text_projection(\.weight|\.bias)?", r"attn_mask",
@@ -24,7 +27,7 @@ CLIP_TEXT = (
 
 
 def facts_of_config(config: Mapping[str, Any], where: object) -> dict[str, Any]:
-    """What open_clip_config.json says: the activation, and the width of heads, 64 unless it says more."""
+    """Activation and number of heads from open_clip_config.json; heads have width 64 unless it states another."""
     model = config.get("model_cfg", config)
     tower = model.get("vision_cfg") if isinstance(model, Mapping) else None
     if not isinstance(tower, Mapping) or not isinstance(tower.get("width"), int):
@@ -65,7 +68,7 @@ OPEN_CLIP = Dialect(
     prefixes=("visual.", ""),
     unwanted_outside=CLIP_TEXT,
     sidecar=SidecarFormat(facts_of_config, file="open_clip_config.json"),
-    # open_clip's own config states it, and only as `quick_gelu`
+    # open_clip takes the activation from its config, as the flag `quick_gelu`
     write_facts=lambda spec: {"act": spec.act} if spec.act in ("gelu", "quick_gelu") else {},
     resize="open_clip",
 )

@@ -1,4 +1,4 @@
-"""Patch projections that are stored flat: how long the rows and columns of a patch are, the file does not say."""
+"""Patch projections that are stored flat, so that the file holds only the product of rows, columns and channels."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from vit_zoo.weights.infer import pair
 
 
 def flat_patch(length: int, facts: Mapping[str, Any]) -> dict[str, int]:
-    """Rows p, columns q and channels c, whose product the file holds: square and of three unless the facts say more."""
+    """The rows p, columns q and channels c of a patch: square, with three channels, unless the facts state otherwise.
+
+    `length` is their product. Raises InputError for facts that do not give it.
+    """
     channels = facts.get("channels", 3)
     area = length // channels
     p, q = pair(facts.get("patch_size", math.isqrt(area)))
     if p * q * channels != length:
-        raise InputError(f"a patch has {area} pixels of {channels} channels: state patch_size (and channels)")
+        cause = f"cannot infer the patch size of {length} values in {channels} channels"
+        raise InputError(cause, hint="state patch_size=HEIGHT,WIDTH, and channels if there are not three")
     return {"p": p, "q": q, "c": channels}

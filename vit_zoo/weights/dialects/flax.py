@@ -1,8 +1,10 @@
-"""Google's .npz files: vision_transformer (original ViT, AugReg, SAM) and big_vision (SigLIP, FlexiViT, LiT, NaFlex).
+"""Weight dialects of Google's .npz files.
+
+vision_transformer (original ViT, AugReg, SAM) and big_vision (SigLIP, FlexiViT, LiT, NaFlex).
 
 Sources: google-research/vision_transformer, models_vit.py and checkpoint.py; google-research/big_vision, models/vit.py and
-models/proj/flexi/vit.py. eps 1e-6, and flax's GELU, which is the tanh form. Kernels are (in, out), heads an axis of their
-own. The published files number the parts of a block as flax did before its linen API (LayerNorm_2, MlpBlock_3, ...).
+models/proj/flexi/vit.py. eps 1e-6, and flax's GELU, which is the tanh form. Kernels are (in, out), and heads have an axis of
+their own. The published files number the parts of a block as flax did before its linen API (LayerNorm_2, MlpBlock_3, ...).
 """
 
 from __future__ import annotations
@@ -24,22 +26,26 @@ SCAN = re.compile(r"(.*Transformer/encoderblock)/(.+)")
 
 
 def norm(ours: str, theirs: str) -> tuple[Rule, Rule]:
+    """The rules of a LayerNorm."""
     return layer(ours, theirs, weight="/scale", bias="/bias")
 
 
-def kernel(ours: str, *theirs: str, turned: str = "i o -> o i", biases: str | None = None) -> tuple[Rule, Rule]:
-    return layer(ours, *theirs, weight="/kernel", bias="/bias", turned=turned, biases=biases)
+def kernel(ours: str, *theirs: str, pattern: str = "i o -> o i", bias_pattern: str | None = None) -> tuple[Rule, Rule]:
+    """The rules of a linear layer or a convolution."""
+    return layer(ours, *theirs, weight="/kernel", bias="/bias", pattern=pattern, bias_pattern=bias_pattern)
 
 
 def attention(ours: str, theirs: str) -> tuple[Rule, ...]:
+    """The rules of an attention layer."""
     names = [f"{theirs}/{part}" for part in ("query", "key", "value")]
     return (
-        *kernel(f"{ours}.qkv", *names, turned=IN, biases=IN_BIAS),
-        *kernel(f"{ours}.proj", f"{theirs}/out", turned="h e d -> d (h e)"),
+        *kernel(f"{ours}.qkv", *names, pattern=IN, bias_pattern=IN_BIAS),
+        *kernel(f"{ours}.proj", f"{theirs}/out", pattern="h e d -> d (h e)"),
     )
 
 
 def blocks(mha: str, second: str, mlp: str) -> tuple[Rule, ...]:
+    """The rules of the blocks; the arguments are the names of attention, of the second norm and of the MLP."""
     theirs = "Transformer/encoderblock_{i}"
     return (
         *norm("blocks.{i}.norm1", f"{theirs}/LayerNorm_0"),
@@ -52,7 +58,7 @@ def blocks(mha: str, second: str, mlp: str) -> tuple[Rule, ...]:
 
 ENDS = (
     rule("cls_token", "cls"),
-    *kernel("patch_embed.proj", "embedding", turned="p q c d -> d c p q"),
+    *kernel("patch_embed.proj", "embedding", pattern="p q c d -> d c p q"),
     *norm("norm", "Transformer/encoder_norm"),
     *kernel("pre_logits", "pre_logits"),
     *kernel("head", "head"),
@@ -60,12 +66,12 @@ ENDS = (
 POOL = "MAPHead_0"
 MAP = (
     rule("attn_pool.latent", f"{POOL}/probe"),
-    *kernel("attn_pool.q", f"{POOL}/MultiHeadDotProductAttention_0/query", turned=IN, biases=IN_BIAS),
+    *kernel("attn_pool.q", f"{POOL}/MultiHeadDotProductAttention_0/query", pattern=IN, bias_pattern=IN_BIAS),
     *kernel(
         "attn_pool.kv", *(f"{POOL}/MultiHeadDotProductAttention_0/{part}" for part in ("key", "value")),
-        turned=IN, biases=IN_BIAS,
+        pattern=IN, bias_pattern=IN_BIAS,
     ),
-    *kernel("attn_pool.proj", f"{POOL}/MultiHeadDotProductAttention_0/out", turned="h e d -> d (h e)"),
+    *kernel("attn_pool.proj", f"{POOL}/MultiHeadDotProductAttention_0/out", pattern="h e d -> d (h e)"),
     *norm("attn_pool.norm", f"{POOL}/LayerNorm_0"),
     *kernel("attn_pool.mlp.fc1", f"{POOL}/MlpBlock_0/Dense_0"),
     *kernel("attn_pool.mlp.fc2", f"{POOL}/MlpBlock_0/Dense_1"),
@@ -73,25 +79,25 @@ MAP = (
 
 
 def unscanned(tensors: dict[str, Stored]) -> dict[str, Stored]:
-    """Blocks that lie in one tensor, the first axis of which counts them, one by one."""
-    found: dict[str, Stored] = {}
+    """Split tensors that hold all blocks along their first axis, as flax's scan stores them."""
+    split: dict[str, Stored] = {}
     for key, tensor in tensors.items():
         match = SCAN.fullmatch(key)
         if match is None or not tensor.shape or key.startswith(("params/txt/", "opt/state/")):
-            found[key] = tensor
+            split[key] = tensor
             continue
         for i in range(tensor.shape[0]):
-            found[f"{match[1]}_{i}/{match[2]}"] = Stored(tensor.dtype, tensor.shape[1:], partial(_one, tensor, i))
-    return found
+            split[f"{match[1]}_{i}/{match[2]}"] = Stored(tensor.dtype, tensor.shape[1:], partial(_block, tensor, i))
+    return split
 
 
-def _one(tensor: Stored, i: int) -> Array:
+def _block(tensor: Stored, i: int) -> Array:
     array: Array = tensor.array()[i]
     return array
 
 
 def head_width(query: str, shapes: Shapes) -> dict[str, Any]:
-    """The width of a head, from the first kernel d h e whose name has the regular expression `query`."""
+    """The width of a head, from the first kernel d h e whose name matches the regular expression `query`."""
     kernels = [shape for name, shape in shapes.items() if re.search(query, name)]
     return {"dim_head": kernels[0][2]} if kernels and len(kernels[0]) == 3 else {}
 
@@ -143,7 +149,7 @@ BIG_VISION = replace(
     ),
     renames=(
         (r"^Transformer/pos_embedding$", "pos_embedding"),
-        (r"^(probe$|MlpBlock_0/|MultiHeadDotProductAttention_0/|LayerNorm_0/)", r"MAPHead_0/\1"),  # of its first files
+        (r"^(probe$|MlpBlock_0/|MultiHeadDotProductAttention_0/|LayerNorm_0/)", r"MAPHead_0/\1"),  # its first files
     ),
     prefixes=("", "params/img/", "params/", "opt/target/", "opt/target/img/"),
     position_covers=("patches", "all"),

@@ -1,7 +1,7 @@
-"""transformers' ViT, DeiT, ViTMAE, ViTMSN, IJepa, Dinov2 (with registers or without) and DINOv3.
+"""Weight dialects of transformers' ViT, DeiT, ViTMAE, ViTMSN, IJepa, Dinov2 (with or without registers) and DINOv3.
 
 Source: transformers 5.23 and 4.57, models/*/modeling_*.py. The rules have the names on disk, which both write; 5.x has
-others in memory. eps and activation are in config.json alone. The first prefix is that of the class that we write.
+other names in memory. eps and activation are only in config.json.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ATTENTION = tuple(f"{BLOCK}.attention.attention.{part}" for part in ("query", "k
 
 
 def facts_from_module(module: Any) -> dict[str, Any]:
-    """What a live module's own config says."""
+    """Facts from the config of a live module."""
     return facts_of_config({**module.config.to_dict(), "architectures": [type(module).__name__]}, where=type(module).__name__)
 
 
@@ -31,6 +31,7 @@ def _head(spec: ViTSpec) -> str:
 
 
 def vit_class(spec: ViTSpec) -> tuple[str, str]:
+    """The model type and the class of transformers for a spec, as for the functions below."""
     return ("vit", f"ViT{_head(spec)}") if spec.class_token else ("ijepa", f"IJepa{_head(spec)}")
 
 
@@ -44,7 +45,7 @@ def deit_teacher_class(spec: ViTSpec) -> tuple[str, str]:
 
 def dinov2_class(spec: ViTSpec) -> tuple[str, str]:
     if spec.num_classes and spec.pool != "cls+mean":
-        raise NotRepresentable(f"transformers' Dinov2 classifies by the class token and the mean, not by '{spec.pool}'")
+        raise NotRepresentable(f"transformers' Dinov2 has pool 'cls+mean' for classification, not '{spec.pool}'")
     if spec.registers:
         return "dinov2_with_registers", f"Dinov2WithRegisters{_head(spec)}"
     return "dinov2", f"Dinov2{_head(spec)}"
@@ -99,7 +100,7 @@ HF_VIT = Dialect(
     needs=(*NEEDS, Need("blocks.0.attn.qkv.bias", "qkv_bias")),
     prefixes=("vit.", "deit.", "ijepa.", "vit_mae.", "vit_msn.", ""),
     unprefixed=("classifier", "cls_classifier", "distillation_classifier"),
-    sometimes_unprefixed=("encoder.layer.",),  # as 5.23 saves ViTMSNForImageClassification
+    sometimes_unprefixed=("encoder.layer.",),  # ViTMSNForImageClassification, as 5.23 saves it
     unwanted=(r"embeddings\.mask_token", r"decoder\..*", r"mask_token"),
     facts_from_module=facts_from_module,
     sidecar=SIDECAR,
@@ -108,7 +109,7 @@ HF_VIT = Dialect(
     resize="hf",
 )
 
-# The class and the distillation token have a head each, and the logits are the mean.
+# The class token and the distillation token each have a head; the logits are the mean of both.
 HF_DEIT_TEACHER = replace(
     HF_VIT,
     name="hf-deit-teacher",
@@ -125,7 +126,7 @@ HF_DEIT_TEACHER = replace(
     write_config=partial(config_of, deit_teacher_class),
 )
 
-# DeiTForImageClassification reads the class token alone: its distillation token is one that only takes part, a register.
+# DeiTForImageClassification classifies by the class token only, so that its distillation token is a register.
 HF_DEIT = replace(
     HF_VIT,
     name="hf-deit",

@@ -1,7 +1,7 @@
-"""transformers' image towers: CLIP, SigLIP, SigLIP 2, and the classifiers made of them.
+"""Weight dialects of transformers' image towers: CLIP, SigLIP, SigLIP 2, and the classifiers made of them.
 
-Source: transformers 5.23 and 4.57, models/{clip,siglip,siglip2}/modeling_*.py. Files of before 5 have `vision_model.` before
-a bare tower's names, 5.x writes none and reads both.
+Source: transformers 5.23 and 4.57, models/{clip,siglip,siglip2}/modeling_*.py. Before 5.x, the names of a bare tower
+have the prefix `vision_model.`; 5.x writes no prefix and reads both.
 """
 
 from __future__ import annotations
@@ -40,10 +40,12 @@ UNWANTED = (r"embeddings\.position_ids",)
 
 
 def clip_class(spec: ViTSpec) -> tuple[str, str]:
+    """The model type and the class of transformers for a spec."""
     return "clip_vision_model", "CLIPVisionModelWithProjection" if spec.num_classes else "CLIPVisionModel"
 
 
 def siglip_class(spec: ViTSpec) -> tuple[str, str]:
+    """The model type and the class of transformers for a spec."""
     return "siglip_vision_model", "SiglipVisionModel"
 
 
@@ -72,7 +74,7 @@ HF_CLIP = Dialect(
     resize="hf",
 )
 
-# Of SigLIP and CLIP classifiers: they average the patches, SigLIP's after the norm, CLIP's before it, which then does nothing.
+# Classifiers average the patches: SigLIP's after the final norm, CLIP's without it, so that its norm is unused.
 HF_CLIP_CLASSIFIER = replace(
     HF_CLIP,
     name="hf-clip-classifier",

@@ -1,7 +1,10 @@
-"""Meta's own files: DeiT-III, DINOv2, DINOv3, MAE's whole pre-training file. DeiT, DINO and MAE's encoder have timm's keys.
+"""Weight dialects of Meta's own files: DeiT-III, DINOv2, DINOv3, and MAE's full pre-training file.
+
+DeiT, DINO and MAE's encoder have timm's keys.
 
 Sources: facebookresearch/deit (models_v2.py), dinov2 and dinov3 (models/vision_transformer.py), mae (models_mae.py): eps
-1e-6, DINOv3 1e-5, exact GELU, the class token after the final norm. A training file holds the teacher's backbone and heads.
+1e-6, DINOv3 1e-5, exact GELU, the class token after the final norm. Training files hold the teacher's
+backbone and heads.
 """
 
 from __future__ import annotations
@@ -55,7 +58,7 @@ DINOV2 = replace(
     rules=replaced(RULES, rule("reg_token", "register_tokens")),
     conventions={**TIMM.conventions, "pool": "cls", "mlp": "plain"},
     position_covers=("all", "class"),
-    renames=((r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),),  # training files cut the blocks into chunks
+    renames=((r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),),  # training files group the blocks in chunks
     needs=(*TIMM.needs, *CLOSING, Need("cls_token", "class_token")),
     unwanted=HEADS,
     sidecar=None,
@@ -75,7 +78,7 @@ DINOV2_SWIGLU = replace(
 
 
 def masked(tensors: dict[str, Stored]) -> dict[str, Stored]:
-    """The biases of queries, keys and values times their masks, which let none of the keys' through."""
+    """Multiply the biases of queries, keys and values by their masks, which are 0 for keys."""
     end = ".attn.qkv.bias_mask"
     products = {
         f"{key[: -len('_mask')]}": partial(_product, tensors[key[: -len("_mask")]], mask, key)
@@ -92,12 +95,12 @@ def _product(bias: Stored, mask: Stored, name: str) -> Array:
 
     third, values = bias.shape[0] // 3, as_float(mask.dtype, mask.array())
     if mask.shape != bias.shape or not np.array_equal(values.reshape(3, -1), np.array([[1], [0], [1]]).repeat(third, 1)):
-        raise RefusedContent(f"{name!r} is not DINOv3's mask, which lets queries and values through, and no key")
+        raise RefusedContent(f"{name!r} is not DINOv3's mask, which is 1 for queries and values and 0 for keys")
     return bias.array()
 
 
 def head_width(shapes: Shapes) -> dict[str, Any]:
-    """The width of a head: rotation has a period for every fourth of it."""
+    """The width of a head, four times the number of periods of the rotation."""
     return {"dim_head": 4 * shapes["rope_embed.periods"][0]} if "rope_embed.periods" in shapes else {}
 
 

@@ -1,6 +1,6 @@
-"""Our own dialect, which is timm's `vit_*`: names and shapes are the same, so every rule is the identity.
+"""Weight dialects of timm's `vit_*` and of our own files: names and shapes are the same, so every rule is the identity.
 
-Source: timm 1.0.31, models/vision_transformer.py. Conventions: eps 1e-6, exact GELU (facts of the AugReg conversions).
+Source: timm 1.0.31, models/vision_transformer.py. Conventions: eps 1e-6, exact GELU, as in the AugReg conversions.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ ACTS = {
 
 
 def facts_from_module(module: Any) -> dict[str, Any]:
-    """What timm's live module tells: heads, image size, eps, activation, pooling, and what it leaves out on purpose."""
+    """Facts from a live module: heads, image size, eps, activation, pooling, and which tensors it intentionally lacks."""
     block = module.blocks[0]
     if getattr(block.mlp, "gate_last", False):
-        raise NotRepresentable("timm model whose MLP has its gate last")
+        raise NotRepresentable("unsupported timm model: the gate of its MLP comes last")
     pool, pool_tokens = pool_of(module, include_prefix=module.pool_include_prefix)
     return {
         "heads": block.attn.num_heads,
@@ -53,16 +53,17 @@ def facts_from_module(module: Any) -> dict[str, Any]:
 
 
 def act_of(act: Any) -> str:
-    found = (type(act).__name__, getattr(act, "approximate", ""))
-    if found not in ACTS:
-        raise NotRepresentable(f"timm model with activation {found[0]}")
-    return ACTS[found]
+    """Our name of an activation module."""
+    kind = (type(act).__name__, getattr(act, "approximate", ""))
+    if kind not in ACTS:
+        raise NotRepresentable(f"unsupported timm model: its activation is {kind[0]}")
+    return ACTS[kind]
 
 
 def pool_of(module: Any, *, include_prefix: bool) -> tuple[str, str]:
-    """Pool and pool_tokens."""
+    """The fields `pool` and `pool_tokens`; `include_prefix`: the class token and registers are averaged too."""
     if module.global_pool not in POOLS:
-        raise NotRepresentable(f"timm model with pooling '{module.global_pool}'")
+        raise NotRepresentable(f"unsupported timm model: its pooling is '{module.global_pool}'")
     pool = POOLS[module.global_pool]
     return pool, "patches" if pool in ("mean", "map") and not include_prefix else "all"
 
@@ -74,7 +75,7 @@ ALWAYS = (
 CLOSING = (Need("patch_embed.proj.bias", "patch_bias"), HEAD_BIAS)
 RULES = (*(Rule(name, (name,)) for name in SINGLE), *(r for name in LAYERS for r in layer(name, name)))
 
-# Norms around the patch projection are vit-pytorch's, stored under our names: no library fixes their eps and GELU.
+# Files with norms around the patch projection, as vit-pytorch has them, under our names: no library fixes their eps and GELU.
 VITZOO = Dialect(
     name="vitzoo",
     signature=("patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "patch_embed.pre_norm.weight"),
@@ -91,7 +92,7 @@ TIMM = Dialect(
     rules=RULES,
     conventions={"norm_eps": 1e-6, "act": "gelu"},
     needs=(Need("pos_embed", "pos"), Need("patch_embed.proj.bias", "patch_bias", unless="norm_pre.weight"), HEAD_BIAS, *ALWAYS),
-    prefixes=("", "visual.trunk.", "trunk."),  # as open_clip wraps it
+    prefixes=("", "visual.trunk.", "trunk."),  # the latter two in open_clip's models
     position_covers=("patches", "all"),
     unwanted_outside=(r"visual\.head\..*", *CLIP_TEXT),
     facts_from_module=facts_from_module,

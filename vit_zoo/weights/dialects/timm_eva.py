@@ -1,7 +1,7 @@
-"""timm's DINOv3. Source: timm 1.0.31, models/eva.py: eps 1e-5, exact GELU, positions by rotation and not in the file.
+"""Weight dialects of timm's DINOv3.
 
-The class holds other families too. Of them only what rotates as DINOv3 does is read: the rest has other tensors, or, as a
-live module, another `rope`.
+Source: timm 1.0.31, models/eva.py: eps 1e-5, exact GELU, rotary positions that are not in the file. The class `Eva` has
+other families too, which are refused: their tensors are others, or, in a live module, their `rope`.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ ROPE = {
 
 
 def facts_from_module(module: Any) -> dict[str, Any]:
-    """What the live module tells: heads, image size, eps, activation, pooling."""
+    """Facts from a live module: heads, image size, eps, activation, pooling."""
     block = module.blocks[0]
-    odd = [name for name, value in ROPE.items() if getattr(module.rope, name, "absent") != value]
-    if odd:
-        raise NotRepresentable(f"timm model whose rotation is not DINOv3's: {odd[0]}")
+    different = [name for name, value in ROPE.items() if getattr(module.rope, name, "absent") != value]
+    if different:
+        raise NotRepresentable(f"unsupported timm model: {different[0]} of its rotation is not DINOv3's")
     pool, pool_tokens = pool_of(module, include_prefix=False)
     return {
         "heads": block.attn.num_heads,

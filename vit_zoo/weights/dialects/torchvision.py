@@ -1,4 +1,7 @@
-"""torchvision's `vit_*`. Source: torchvision 0.28, models/vision_transformer.py: eps 1e-6, exact GELU, class token."""
+"""Weight dialect of torchvision's `vit_*`.
+
+Source: torchvision 0.28, models/vision_transformer.py: eps 1e-6, exact GELU, class token.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ BLOCK = "encoder.layers.encoder_layer_{i}"
 
 
 def facts_from_module(module: Any) -> dict[str, Any]:
-    """What torchvision's live module tells: heads, image size and eps."""
+    """Facts from a live module: heads, image size and eps."""
     block = module.encoder.layers[0]
     return {"heads": block.num_heads, "image_size": module.image_size, "norm_eps": block.ln_1.eps}
 
@@ -33,7 +36,7 @@ TORCHVISION = Dialect(
         *layer("pre_logits", "heads.pre_logits"),
         *layer("head", "heads.head"),
     ),
-    # the published files have the names of a torchvision before 0.13's MLP block
+    # the published files have the names from before 0.13, which introduced the MLP block
     renames=((r"\.mlp\.linear_1\.", ".mlp.0."), (r"\.mlp\.linear_2\.", ".mlp.3.")),
     conventions={"norm_eps": 1e-6, "act": "gelu"},
     needs=(

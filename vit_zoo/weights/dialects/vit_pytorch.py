@@ -1,9 +1,9 @@
-"""vit-pytorch's ViT of every generation, and its SimpleViT (Beyer et al., 2022), with registers or without: eps 1e-5, exact GELU.
+"""Weight dialects of vit-pytorch: its ViT in all versions, and its SimpleViT (Beyer et al., 2022), with or without registers.
 
-Source: lucidrains vit-pytorch 1.26.11, vit.py, simple_vit.py and simple_vit_with_register_tokens.py. The last puts its
-registers behind the patches; attention is the same in any order, and ours are in front.
+Source: lucidrains vit-pytorch 1.26.11, vit.py, simple_vit.py and simple_vit_with_register_tokens.py: eps 1e-5, exact GELU.
+The last puts its registers after the patches and ours come before; attention is the same in any order.
 
-A patch is flattened (row, column, channel) there and (channel, row, column) here.
+vit-pytorch flattens a patch in the order (row, column, channel), we do in the order (channel, row, column).
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ ATTENTION, FEED_FORWARD = "transformer.layers.{i}.0", "transformer.layers.{i}.1"
 
 
 def pattern_sizes(shapes: Shapes, facts: Mapping[str, Any]) -> dict[str, int]:
-    """Patch and channels: the file holds their product; a square patch of three channels unless the facts say more."""
-    kernel = next((name for name in PATCHES if len(shapes.get(name, (0,))) > 1), PATCHES[0])  # one axis: a norm's
+    """The rows, columns and channels of a patch: see `flat_patch`."""
+    kernel = next((name for name in PATCHES if len(shapes.get(name, (0,))) > 1), PATCHES[0])  # one axis: a norm
     if len(shapes.get(kernel, ())) != 2:
-        raise RefusedContent(f"has no usable tensor {kernel!r}: a patch projection of two axes is wanted")
+        raise RefusedContent(f"has no usable tensor {kernel!r}: expected a patch projection with 2 axes")
     return flat_patch(shapes[kernel][1], facts)
 
 
 def facts_from_module(module: Any) -> dict[str, Any]:
-    """What the live module tells: heads, eps, pooling, the patch, and, where its positions are fixed, the image."""
+    """Facts from a live module: heads, eps, pooling, the patch, and, where its positions are fixed, the image size."""
     attention = module.transformer.layers[0][0]
     patch = module.patch_size
     facts = {
@@ -51,7 +51,7 @@ def facts_from_module(module: Any) -> dict[str, Any]:
 
 
 def patch_facts(spec: ViTSpec) -> dict[str, Any]:
-    """The patch and the channels, whose product is all that a file holds."""
+    """Patch size and channels: a file holds only their product."""
     return {"patch_size": spec.patch_size, "channels": spec.channels}
 
 
@@ -85,7 +85,7 @@ VIT_PYTORCH = Dialect(
     pattern_sizes=pattern_sizes,
     needs=(
         *NORMS,
-        Need("cls_token", "class_token"),  # empty, but there, where the patches are averaged
+        Need("cls_token", "class_token"),  # present, but empty, where the patches are averaged
         Need("pos_embed", "pos"),
         Need("patch_embed.proj.bias", "patch_bias"),
         Need("blocks.0.attn.proj.bias", "proj_bias", where_present="blocks.0.attn.proj.weight"),
@@ -93,18 +93,19 @@ VIT_PYTORCH = Dialect(
     ),
     facts_from_module=facts_from_module,
     write_facts=patch_facts,
-    added={"cls_token": lambda spec: (0, spec.dim)},  # it is there, and empty, where the model has none
+    added={"cls_token": lambda spec: (0, spec.dim)},  # an absent class token is stored as an empty tensor
 )
 
 
 def before_1_17(shapes: Shapes) -> bool:
+    """Whether tokens or positions have a leading axis of length 1."""
     positions = shapes.get("pos_embedding", ())
     if len(positions) == 2:
         return False
     return (len(positions) == 3 and positions[0] == 1) or len(shapes.get("cls_token", ())) == 3
 
 
-# Before 1.17 tokens and positions have an axis of one in front, and the mean is that of all tokens, the class token's too.
+# Before 1.17, tokens and positions have a leading axis of length 1, and the mean includes the class token.
 TOKENS = (rule("cls_token", "cls_token"), rule("pos_embed", "pos_embedding"))
 VIT_PYTORCH_1_15 = replace(
     VIT_PYTORCH,
@@ -118,13 +119,16 @@ VIT_PYTORCH_1_15 = replace(
 )
 
 
-def generation(name: str, patch: tuple[Rule, ...], telltale: str, attention: str, mlp: str, needs: tuple[Need, ...]) -> Dialect:
-    """One whose norm comes after pooling, in the head."""
+def generation(name: str, patch: tuple[Rule, ...], signature: str, attention: str, mlp: str, needs: tuple[Need, ...]) -> Dialect:
+    """A dialect of older versions, in which the final norm comes after pooling, in the head.
+
+    `signature` is the first key of the signature; `attention` and `mlp` are the paths of the layers in a block.
+    """
     block = "transformer.layers.{i}"
     return replace(
         VIT_PYTORCH_1_15,
         name=name,
-        signature=(telltale, f"transformer.layers.0.0.{attention}.to_qkv.weight", "mlp_head.1.weight"),
+        signature=(signature, f"transformer.layers.0.0.{attention}.to_qkv.weight", "mlp_head.1.weight"),
         rules=(
             *TOKENS,
             *patch,
