@@ -28,7 +28,7 @@ import vit_zoo
 from vit_zoo.exporters.int8 import calibration
 from vit_zoo.graph.int8_ops import quantisable
 from vit_zoo.graph.int8_weights import compensated, nearest, row_steps
-from vit_zoo.loading.image_folder import Pictures, read_pictures
+from vit_zoo.loading.image_folder import ImageFolder, read_image_folder
 from vit_zoo.model.preprocess import Preprocess
 from vit_zoo.parity.cpu import features
 
@@ -118,7 +118,7 @@ def load(wheel: Path, folder: Path) -> tuple[bytes, vit_zoo.ViT]:
     return data, model
 
 
-def answers(path: Path, images: Pictures, *, optimised: bool = True, nudge: float = 0.0) -> np.ndarray:
+def answers(path: Path, images: ImageFolder, *, optimised: bool = True, nudge: float = 0.0) -> np.ndarray:
     """The tokens that a file gives, image by image."""
     from vit_zoo.formats import open_artifact
 
@@ -136,7 +136,7 @@ def decibels(found: Any, wanted: Any) -> float:
 def weight_errors(model: vit_zoo.ViT, calibrate: Iterable[np.ndarray], measure: Iterable[np.ndarray]) -> dict[str, str]:
     """What rounding the weights alone leaves in a layer's outputs, relative to them, on images that chose nothing; all layers."""
     paths = quantisable(model.spec)
-    known, other = (calibration.watched(model, batches, paths) for batches in (calibrate, measure))
+    known, other = (calibration.record_inputs(model, batches, paths) for batches in (calibrate, measure))
     errors = np.zeros(3)
     for path in paths:
         weight = model.get_parameter(f"{path}.weight").detach().numpy()
@@ -170,7 +170,7 @@ def main() -> int:
         folder = Path(temporary)
         data, model = load(chosen.wheel, folder / "model")
         write_photographs(folder / "photographs")
-        images = read_pictures(folder / "photographs" / "measure", model.config)
+        images = read_image_folder(folder / "photographs" / "measure", model.config)
         apart = same_function(data, model, next(images.batches()))
         report.claims.append(Claim(name="features against the package's own file, relative", value=apart, line=1e-5))
         vit_zoo.export(model, out=folder / "fp32.onnx", outputs=OUTPUTS, verify=False)
@@ -178,10 +178,10 @@ def main() -> int:
         for name, target in _files(model, folder).items():
             report.rows.append(_row(name, target, images, wanted))
             print(report.rows[-1], flush=True)
-        calibrate = read_pictures(folder / "photographs" / "calibrate", model.config)
+        calibrate = read_image_folder(folder / "photographs" / "calibrate", model.config)
         errors = {"weights alone": weight_errors(model, calibrate.batches(), images.batches())}
         digits = vit_zoo.load("vit_digits")
-        batches = list(read_pictures(HELD_OUT, digits.config).batches())
+        batches = list(read_image_folder(HELD_OUT, digits.config).batches())
         errors["weights alone, vit_digits"] = weight_errors(digits, batches[::2], batches[1::2])
         for name, row in errors.items():
             print(name, row, flush=True)
@@ -214,7 +214,7 @@ def _files(model: vit_zoo.ViT, folder: Path) -> Mapping[str, Path]:
     return found
 
 
-def _row(name: str, path: Path, images: Pictures, wanted: np.ndarray) -> dict[str, Any]:
+def _row(name: str, path: Path, images: ImageFolder, wanted: np.ndarray) -> dict[str, Any]:
     on, off = (answers(path, images, optimised=how) for how in (True, False))
     nudged = answers(path, images, nudge=NUDGE)
     kept = vit_zoo.formats.describe(path).export.get("kept", ())

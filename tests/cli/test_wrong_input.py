@@ -366,7 +366,7 @@ def test_a_file_that_does_not_compute_its_reference(place, monkeypatch, capfd):
     before = contents(place)
     assert _run(vitzoo, ["verify", "tiny.onnx", "--against", "another"]) == 3
     out, err = capfd.readouterr()
-    assert err.startswith("vitzoo: error: tiny.onnx: does not compute tiny, random weights of seed 1: holds another 'cls_token'")
+    assert err.startswith("vitzoo: error: tiny.onnx: does not compute tiny, random weights of seed 1: weight 'cls_token'")
     assert err.count("\n") == 1
     assert "allowed" in out
     assert _run(vitzoo, ["verify", "tiny.onnx", "--against", "another", "--json"]) == 3
@@ -385,7 +385,7 @@ def test_weights_that_are_not_finite_are_set_aside(place, folder, capfd):
     Path("model.safetensors").write_bytes(weights[:-8] + np.full(2, np.nan, np.float32).tobytes())
     Path("config.json").write_bytes((place / "tiny/config.json").read_bytes())
     assert _run(vitzoo, ["export", "--onnx", "-o", "old.onnx"]) == 3
-    assert "not finite; they part at head (set aside as old.onnx.rejected)" in capfd.readouterr().err
+    assert "not finite; first divergence: head (set aside as old.onnx.rejected)" in capfd.readouterr().err
     assert Path("old.onnx").read_text() == "old"
     made = {"old.onnx.rejected", "old.onnx.rejected.parity.json"}
     assert set(contents(Path())) == {"config.json", "model.safetensors", "old.onnx", *made}

@@ -26,7 +26,7 @@ from vit_zoo.errors import CheckFailed, RefusedContent
 from vit_zoo.files import Stored
 from vit_zoo.graph.int8_ops import Layer, Quantisation, adapted, least_steps, quantised
 from vit_zoo.graph.int8_weights import Rounded, compensated, nearest, row_steps
-from vit_zoo.loading.image_folder import read_pictures
+from vit_zoo.loading.image_folder import read_image_folder
 from vit_zoo.model.preprocess import Preprocess
 from vit_zoo.parity import cpu
 from vit_zoo.parity.saturation import integer_products
@@ -106,8 +106,8 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def digits():
     """The held-out digits, prepared, and their classes."""
-    pictures = read_pictures(HELD_OUT, vit_zoo.load("vit_digits").config)
-    return np.concatenate(list(pictures.batches())), np.array([int(file.stem.rpartition("_")[2]) for file in pictures.files])
+    images = read_image_folder(HELD_OUT, vit_zoo.load("vit_digits").config)
+    return np.concatenate(list(images.batches())), np.array([int(file.stem.rpartition("_")[2]) for file in images.files])
 
 
 @pytest.fixture
@@ -248,7 +248,7 @@ def test_every_family_gives_the_same_answers_without_vnni(folder, photos):
 def test_a_careless_file_is_found_out(folder, digits, careless):
     """By the proof, on whatever CPU; and by an emulated CPU, whose answers are others."""
     careless()
-    with pytest.raises(CheckFailed, match="36 of 36 integer products can saturate on x86 without VNNI, most of all in blocks"):
+    with pytest.raises(CheckFailed, match="36 of 36 integer products can saturate on x86 without VNNI; worst: blocks"):
         vit_zoo.export("vit_digits", precision="int8-static", calibrate=HELD_OUT, out="m.onnx")
     images = digits[0][:16]
     exact, cut = (saturating.run("m.onnx.rejected", images, saturating=how) for how in (False, True))

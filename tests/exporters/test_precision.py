@@ -20,13 +20,13 @@ from support.paths import HELD_OUT
 from vit_zoo.cli.commands import vitzoo
 from vit_zoo.cli.entry_point import _run
 from vit_zoo.errors import CheckFailed, InputError
-from vit_zoo.exporters.int8.accuracy_gate import gentlest
-from vit_zoo.exporters.int8.calibration import Seen, calibrated, settled
+from vit_zoo.exporters.int8.accuracy_gate import fewest_float_layers
+from vit_zoo.exporters.int8.calibration import LayerInputs, calibrate_layer, calibrate_layers
 from vit_zoo.files import SafetensorsFile, Stored
 from vit_zoo.formats import describe
 from vit_zoo.graph.int8_ops import quantisable, quantised, smoothable, smoothed
 from vit_zoo.graph.options import PRECISIONS
-from vit_zoo.loading.image_folder import read_pictures
+from vit_zoo.loading.image_folder import read_image_folder
 from vit_zoo.loading.source import find_source
 from vit_zoo.model.preprocess import Preprocess
 
@@ -176,7 +176,7 @@ def test_the_mean_of_a_layers_error_is_in_its_bias():
     random = np.random.default_rng(0)
     rows, weight = (random.normal(size=size).astype("<f4") ** 3 for size in ((200, 48), (16, 48)))
     bias = random.normal(size=16).astype("<f4")
-    layer, factors = settled(Seen(rows.min(axis=0), rows.max(axis=0), [rows]), weight, bias, [0.0])
+    layer, factors = calibrate_layer(LayerInputs(rows.min(axis=0), rows.max(axis=0), [rows]), weight, bias, [0.0])
     assert factors is None
     tensors = {f"layer.{n}": Stored("F32", x.shape, lambda x=x: x) for n, x in (("weight", weight), ("bias", bias))}
     found = {name: tensor.array() for name, tensor in quantised(tensors, "int8-static", {"layer": layer}).items()}
@@ -190,13 +190,13 @@ def test_the_mean_of_a_layers_error_is_in_its_bias():
 
 
 def test_images_that_judge_are_not_those_that_calibrate(photos):
-    whole = read_pictures(photos, small().config)
-    calibrating, judging = whole.parted()
+    whole = read_image_folder(photos, small().config)
+    calibrating, judging = whole.split()
     assert (len(calibrating.files), len(judging.files)) == (18, 6)
     assert {*calibrating.files} | {*judging.files} == {*whole.files}
-    assert {*whole.at_most(9).files} < {*whole.files}
-    assert whole.at_most(9) == whole.at_most(9)
-    assert whole.at_most(9).files != tuple(sorted(whole.at_most(9).files))
+    assert {*whole.sample(9).files} < {*whole.files}
+    assert whole.sample(9) == whole.sample(9)
+    assert whole.sample(9).files != tuple(sorted(whole.sample(9).files))
 
 
 def test_an_answer_does_not_depend_on_its_batch_mates(folder, photos):
@@ -303,8 +303,8 @@ def test_what_cannot_be_reached_is_refused(folder, photos, monkeypatch):
 
 def test_the_fewest_layers():
     for wanted in (1, 2, 3, 5, 8, 9, 10):
-        assert gentlest(lambda n, w=wanted: n >= w, 10) == wanted
-    assert gentlest(lambda n: False, 10) is None
+        assert fewest_float_layers(lambda n, w=wanted: n >= w, 10) == wanted
+    assert fewest_float_layers(lambda n: False, 10) is None
 
 
 def test_layers_that_see_nothing(folder):
@@ -313,24 +313,24 @@ def test_layers_that_see_nothing(folder):
     with torch.no_grad():
         model.blocks[0].norm1.weight.zero_()
         model.blocks[0].norm1.bias.zero_()
-    found = calibrated(model, [np.random.default_rng(0).normal(size=(2, 3, 32, 48)).astype("<f4")])
+    found = calibrate_layers(model, [np.random.default_rng(0).normal(size=(2, 3, 32, 48)).astype("<f4")])
     assert found.layers["blocks.0.attn.qkv"].scale == 1
     assert all(np.isfinite(layer.lost).all() for layer in found.layers.values())
 
 
 REFUSED = {
-    "static int8 needs images": ["--int8", "static"],
-    "a gate needs real images": ["--int8", "dynamic", "--min-agreement", "0.9"],
-    "weights alone need no calibration": ["--int8", "weights", "--calibrate", "photos"],
-    "say what the images to evaluate must show": ["--int8", "weights", "--evaluate", "photos"],
-    "calibration and its gate are for int8": ["--fp16", "--calibrate", "photos"],
+    "static int8 needs images for calibration": ["--int8", "static"],
+    "min_agreement and min_accuracy need real images": ["--int8", "dynamic", "--min-agreement", "0.9"],
+    "int8 weights need no calibration": ["--int8", "weights", "--calibrate", "photos"],
+    "evaluate needs min_agreement or min_accuracy": ["--int8", "weights", "--evaluate", "photos"],
+    "calibrate, evaluate, min_agreement and min_accuracy apply to int8 only": ["--fp16", "--calibrate", "photos"],
     "one of --fp16, --bf16 and --int8": ["--fp16", "--bf16"],
-    "min_agreement 1.5: a share": ["--int8", "weights", "--evaluate", "photos", "--min-agreement", "1.5"],
-    "min_accuracy needs the classes": ["--int8", "weights", "--evaluate", "photos", "--min-accuracy", "0.5"],
-    "is no folder of images": ["--int8", "static", "--calibrate", "nowhere"],
-    "holds no images": ["--int8", "static", "--calibrate", "model"],
+    "min_agreement must be above 0 and at most 1": ["--int8", "weights", "--evaluate", "photos", "--min-agreement", "1.5"],
+    "min_accuracy needs images of known classes": ["--int8", "weights", "--evaluate", "photos", "--min-accuracy", "0.5"],
+    "not a folder": ["--int8", "static", "--calibrate", "nowhere"],
+    "contains no images": ["--int8", "static", "--calibrate", "model"],
     "too few to hold some out": ["--int8", "static", "--calibrate", "few", "--min-agreement", "0.9"],
-    "agreement and accuracy are of classes": [
+    "min_agreement and min_accuracy need the output 'logits'": [
         "--int8", "dynamic", "--evaluate", "photos", "--min-agreement", "0.9", "--outputs", "pooler_output",
     ],
     "shared weights are those of the folder": ["--fp16", "--shared"],

@@ -192,7 +192,7 @@ def test_a_guard_that_is_gone_is_a_fault(folder):
     proto.graph.node.insert(0, whole)
     onnx.save(proto, "a.onnx")
     report = vit_zoo.verify("a.onnx")
-    assert any("which the patch does not divide" in fault for fault in report.faults)
+    assert any("which the patch size does not divide" in fault for fault in report.faults)
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def test_wrong_normalisation_is_found(folder):
     onnx.save(proto, "a.onnx")
     report = vit_zoo.verify("a.onnx")
     assert not report.ok
-    assert report.faults[0].startswith("preprocess: pixels within ")
+    assert report.faults[0].startswith("preprocess: pixels (")
 
 
 def test_a_fault_of_the_model_is_placed(folder):

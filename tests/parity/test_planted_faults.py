@@ -477,7 +477,9 @@ def test_a_fault_anywhere(fault, exported, monkeypatch):
     report = verdict(exported, monkeypatch, ANYWHERE[fault])
     assert report["faults"]
     shown = [
-        fault for fault in report["faults"] if " at batch " in fault or "free" in fault or "takes" in fault or "gives" in fault
+        fault
+        for fault in report["faults"]
+        if any(part in fault for part in (" at batch ", "free", "accepts", "input: ", "output"))
     ]
     quiet = fault in QUIET or (fault, exported[0]) == ("registers reordered", "registers")
     assert bool(shown) != quiet
@@ -495,7 +497,7 @@ def test_outputs_in_another_order_or_missing(exported, monkeypatch):
         model.graph.output.extend(chosen)
         Path("planted.onnx").write_bytes(model.SerializeToString())
         report = vit_zoo.verify("planted.onnx", "model")
-        assert "it was exported to give" in report.faults[0]
+        assert "(from the metadata)" in report.faults[0]
     model = onnx.load("two.onnx")  # the names change places, the values do not
     for node in model.graph.node:
         for names in (node.input, node.output):
@@ -534,4 +536,4 @@ def test_a_file_alone_keeps_its_word(exported, monkeypatch):
     file.block("attn.qkv.bias", rows_of(1, 2, zeroed))
     Path("planted.onnx").write_bytes(file.model.SerializeToString())
     assert _run(vitzoo, ["verify", "planted.onnx", "--quiet"]) == 3
-    assert "not those that it says it was written with" in Path("planted.onnx.parity.json").read_text()
+    assert "the weights do not match weights_sha256" in Path("planted.onnx.parity.json").read_text()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vit_zoo.parity.tolerance import ILL_CONDITIONED, RELATIVE, RULES, agreement, judge
+from vit_zoo.parity.tolerance import ILL_CONDITIONED, RELATIVE, TOLERANCES, agreement, judge
 
 WANTED = np.random.default_rng(0).normal(size=(4, 10))
 WANTED[:, 0] = 5.0  # the first class, far ahead
@@ -13,10 +13,11 @@ CLOSE = WANTED.copy()
 CLOSE[:, 1] = 4.99  # the second, just behind
 
 
-def judged(found, wanted=WANTED, rule="fp32", floor=3e-7):
+def judged(found, wanted=WANTED, precision="fp32", floor=3e-7):
     floors = np.full(len(wanted), floor) if np.isscalar(floor) else np.array(floor)
     where = {"output": "logits", "optimised": True, "size": (8, 8)}
-    return judge(found, wanted, floors=floors, rule=RULES[rule], names=list("abcd"), where=where, logits=True)
+    tolerance = TOLERANCES[precision]
+    return judge(found, wanted, floors=floors, tolerance=tolerance, names=list("abcd"), where=where, logits=True)
 
 
 def off(value, image=2, wanted=WANTED):
@@ -26,11 +27,11 @@ def off(value, image=2, wanted=WANTED):
 
 
 @pytest.mark.parametrize(
-    ("found", "rule", "floor", "fault"),
+    ("found", "precision", "floor", "fault"),
     [
         (WANTED, "fp32", 3e-7, None),
         (off(5 * 2e-6), "fp32", 3e-7, None),
-        (off(5 * 6e-6), "fp32", 3e-7, "image 'c': 6.0e-06 relative"),
+        (off(5 * 6e-6), "fp32", 3e-7, "image 'c': relative difference 6.0e-06"),
         (off(5 * 9e-6), "fp32", np.nan, None),  # nobody measured the floor: the cap alone
         (off(5 * 2e-5), "fp32", np.nan, "relative"),
         (off(5 * 2e-5), "fp32", [3e-7, 3e-7, 3e-6, 3e-7], None),  # ill-conditioned, that one image
@@ -43,8 +44,8 @@ def off(value, image=2, wanted=WANTED):
         (WANTED * 0.999 + 0.0045 * np.sign(WANTED), "fp16", 3e-7, None),
     ],
 )
-def test_rules(found, rule, floor, fault):
-    said, comparison = judged(found, rule=rule, floor=floor)
+def test_rules(found, precision, floor, fault):
+    said, comparison = judged(found, precision=precision, floor=floor)
     assert comparison.ok == (fault is None)
     assert said is None if fault is None else fault in said
 
@@ -52,7 +53,7 @@ def test_rules(found, rule, floor, fault):
 def test_a_turned_result_fails_though_every_value_is_near():
     wanted = np.ones((4, 1000)) * 5
     found = wanted + 5 * 4.9e-3 * np.where(np.arange(1000) % 2, 1, -1)
-    said, _ = judged(found, wanted, rule="fp16")
+    said, _ = judged(found, wanted, precision="fp16")
     assert "1 - cosine" in said
 
 
@@ -60,7 +61,7 @@ def test_another_first_class():
     """It is counted; more than that it cannot be: a class changes only where its margin is below twice the difference."""
     swapped = CLOSE.copy()
     swapped[0, 0], swapped[0, 1] = 4.985, 5.0
-    fault, comparison = judged(swapped, CLOSE, rule="fp16")
+    fault, comparison = judged(swapped, CLOSE, precision="fp16")
     assert fault is None
     assert comparison.top1 == 0.75
 
@@ -83,4 +84,4 @@ def test_agreement():
     assert near.decibels == pytest.approx(40, abs=1)
     assert not far.ok
     assert not agreement("logits", np.where(wanted > 2, np.nan, wanted), wanted, logits=True).ok
-    assert str(near) == f"{near.decibels:.1f} dB, 1 - cosine {near.angle:.1e}, the same first class for {100 * near.top1:.1f} %"
+    assert str(near) == f"{near.decibels:.1f} dB, 1 - cosine {near.angle:.1e}, top-1 agreement {100 * near.top1:.1f} %"

@@ -36,16 +36,16 @@ def small(folder):
 def test_efforts_say_what_they_leave_out(small):
     reports = {effort: vit_zoo.verify("small.onnx", "model", effort=effort) for effort in EFFORTS}
     assert all(report.ok and report.effort == effort for effort, report in reports.items())
-    assert "the optimiser off" in reports["quick"].skipped
+    assert "runs without onnxruntime's optimiser" in reports["quick"].skipped
     assert all(c.floor is None and c.optimised for c in reports["quick"].comparisons)
     assert all(c.floor is not None for c in reports["default"].comparisons)
-    assert reports["default"].skipped == ("inner values, as long as nothing fails",)
+    assert reports["default"].skipped == ("inner values: compared only after a failure",)
     assert reports["full"].skipped == ()
     assert [len(reports[effort].blocks) for effort in EFFORTS] == [0, 0, 3]
     sizes = [len(report.comparisons) for report in reports.values()]
     assert sizes == sorted(sizes)
     for plan in PLANS.values():  # no image is made for nothing
-        assert {i for batches in plan.runs.values() for batch in batches for i in batch} == set(range(len(plan.images)))
+        assert {i for batches in plan.batches.values() for batch in batches for i in batch} == set(range(len(plan.images)))
 
 
 def test_a_lesser_effort_does_not_replace_a_greater(small):
@@ -99,18 +99,18 @@ def test_the_command_line(small, capfd):
     assert _run(vitzoo, ["verify", "small.onnx", "--against", "model", "--full"]) == 0
     out = capfd.readouterr().out
     assert out.startswith("output")
-    assert "small.onnx computes model.safetensors: largest difference" in out
+    assert "small.onnx computes model.safetensors: largest relative difference" in out
     assert _run(vitzoo, ["verify", "model", "--against", "model"]) == 0
     assert _run(vitzoo, ["verify", "model", "--against", "other"]) == 3
     out, err = capfd.readouterr()
-    assert "they part at patch_embed.proj" in out
-    assert "holds another 'cls_token' and" in err
+    assert "first divergence: patch_embed.proj" in out
+    assert "weight 'cls_token' and" in err
     assert _run(vitzoo, ["verify", "small.onnx", "--against", "other", "--json"]) == 3
     document = json.loads(capfd.readouterr().out)
     assert document["report"]["verdict"] == "failed"
     assert _run(vitzoo, ["verify", "small.onnx", "--against", "small.onnx", "--set", "heads=3"]) == 2
     assert _run(vitzoo, ["verify", "small.onnx", "--against", "model", "--fixed", "depth"]) == 2
-    assert "no axis 'depth'" in capfd.readouterr().err
+    assert "unknown axis 'depth'" in capfd.readouterr().err
     assert _run(vitzoo, ["verify", "model", "--against", "model", "--fixed", "height"]) == 2
     assert "fixed axes are those of an exported file" in capfd.readouterr().err
     assert _run(vitzoo, ["export", "model", "--onnx", "--verify", "quick", "-o", "quick.onnx", "-q"]) == 0

@@ -301,9 +301,9 @@ def verify(
         raise InputError("--set states facts of the --against model")
     note_name(against, voice)
     if plot is not None:
-        from vit_zoo.parity.plot import check_picture
+        from vit_zoo.parity.plot import check_plot
 
-        check_picture(plot)
+        check_plot(plot)
     voice.progress(f"checking {artifact}")
     axes = [] if fixed is None else fixed.split(",")
     report = verify_artifact(

@@ -50,7 +50,7 @@ def evidence(report: ParityReport) -> str:
     if report.blocks:
         rows = [("block", "relative", "allowed")]
         rows += [
-            (str(b.block), "not shown" if b.relative is None else f"{b.relative:.1e}", f"{b.allowed:.1e}") for b in report.blocks
+            (str(b.block), "not found" if b.relative is None else f"{b.relative:.1e}", f"{b.allowed:.1e}") for b in report.blocks
         ]
         parts.append(table(rows))
     if report.fusion:
@@ -65,8 +65,8 @@ def evidence(report: ParityReport) -> str:
     if report.parting is not None:
         p = report.parting
         where = "" if p.block is None else f"block {p.block}, "
-        after = "" if p.after is None else f"; the last place that agrees is {p.after}"
-        parts.append(f"they part at {where}{p.place}{f', {p.operator}' if p.operator else ''}{after}")
+        after = "" if p.after is None else f"; last agreement: {p.after}"
+        parts.append(f"first divergence: {where}{p.place}{f', {p.operator}' if p.operator else ''}{after}")
     parts += ["\n".join(f"not checked: {what}" for what in report.skipped)] if report.skipped else []
     return "\n\n".join(parts)
 

@@ -24,7 +24,7 @@ from vit_zoo.model.config import ModelConfig
 from vit_zoo.parity.reference import Live
 
 if TYPE_CHECKING:
-    from vit_zoo.exporters.int8.search import Rounding
+    from vit_zoo.exporters.int8.search import Int8Search
     from vit_zoo.formats.artifact import Array
     from vit_zoo.graph.build import Graph
     from vit_zoo.graph.int8_ops import Quantisation
@@ -103,7 +103,7 @@ def write_onnx_file(
     form: Form,
     placement: Placement | None,
     effort: Effort | None,
-    rounding: Rounding | None = None,
+    rounding: Int8Search | None = None,
 ) -> Export:
     """`rounding` says how an int8 form is calibrated, and what it must reach."""
     from vit_zoo.graph.build import build
@@ -149,8 +149,8 @@ def write_onnx_file(
         if rounding is None:
             write(graph, form)
         else:
-            judgement = rounding.settle(live, write_rounded)
-        report = _verified(staged, live, effort, data, None if rounding is None else rounding.stack())
+            judgement = rounding.run(live, write_rounded)
+        report = _verified(staged, live, effort, data, None if rounding is None else rounding.pictures())
         return _finish(staged, source.config, report, data, judgement)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from vit_zoo.errors import InputError, Option
-from vit_zoo.exporters.int8.search import Rounding, rounding_of
+from vit_zoo.exporters.int8.search import Int8Search, int8_search
 from vit_zoo.formats import FORMATS
 from vit_zoo.graph.options import COMPUTED, INCLUDES, OPSET, Form, Include, Precision
 from vit_zoo.model.outputs import checked_outputs
@@ -26,7 +26,7 @@ class Resolved(NamedTuple):
     """Export options for one model: the form of its ONNX file, and how an int8 file is calibrated."""
 
     form: Form
-    rounding: Rounding | None
+    rounding: Int8Search | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,24 +90,24 @@ class ExportOptions:
     def _check_int8(self) -> None:
         if not self.precision.startswith("int8"):
             if self.gated or self.calibrate is not None or self.evaluate is not None:
-                raise InputError("calibration and its gate are for int8")
+                raise InputError("calibrate, evaluate, min_agreement and min_accuracy apply to int8 only")
             return
         if self.precision == "int8-static" and self.calibrate is None:
             images, dynamic = Option("calibrate", "FOLDER"), Option("precision", "'int8-dynamic'", "--int8 dynamic")
             hint = f"{images}; {dynamic} needs none"
-            raise InputError("static int8 needs images to calibrate with", hint=hint, options=[images, dynamic])
+            raise InputError("static int8 needs images for calibration", hint=hint, options=[images, dynamic])
         if self.precision == "int8-weights" and self.calibrate is not None and not self.gated:
-            raise InputError("weights alone need no calibration")
+            raise InputError("int8 weights need no calibration")
         if self.evaluate is not None and not self.gated:
             gates = Option("min_agreement", "SHARE"), Option("min_accuracy", "SHARE")
-            raise InputError("say what the images to evaluate must show", hint=f"{gates[0]} or {gates[1]}", options=gates)
+            raise InputError("evaluate needs min_agreement or min_accuracy", hint=f"{gates[0]} or {gates[1]}", options=gates)
         if self.gated and self.calibrate is None and self.evaluate is None:
             images = Option("evaluate", "FOLDER")
-            raise InputError("a gate needs real images", hint=str(images), options=[images])
+            raise InputError("min_agreement and min_accuracy need real images", hint=str(images), options=[images])
         for name in ("min_agreement", "min_accuracy"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
-                raise InputError(f"{name} {value}: a share, above 0 and up to 1")
+                raise InputError(f"{name} must be above 0 and at most 1, got {value}")
 
     @property
     def gated(self) -> bool:
@@ -136,8 +136,8 @@ class ExportOptions:
             dynamic=None if self.dynamic is None else _recipe_of(config, recipe),
         )
         if self.gated and ("logits" not in (form.outputs or (config.spec.output,)) or not config.spec.num_classes):
-            raise InputError("agreement and accuracy are of classes: they need the output logits")
-        rounding = rounding_of(
+            raise InputError("min_agreement and min_accuracy need the output 'logits'")
+        rounding = int8_search(
             form.precision,
             config,
             calibrate=self.calibrate,

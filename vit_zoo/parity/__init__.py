@@ -1,1 +1,1 @@
-"""Parity: whether an artifact, or another checkpoint, computes the model; with which evidence, and where it parts from it."""
+"""Parity checks: proof that an exported file, or another checkpoint, computes its model, and where it first diverges."""

@@ -1,4 +1,4 @@
-"""Where a file of ours, or another model, and the reference part: every step of the forward compared in order."""
+"""First divergence between one of our files, or another model, and the reference: inner values compared in forward order."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from vit_zoo.errors import VitzooError
 from vit_zoo.formats.onnx_file import inner_values
 from vit_zoo.formats.onnx_skeleton import skeleton
-from vit_zoo.formats.structure import label
-from vit_zoo.parity.report import BlockError, Parting
-from vit_zoo.parity.tolerance import FLOOR_FACTOR, FLOOR_SLACK, ILL_FACTOR, RELATIVE, RULES, Rule, relative
+from vit_zoo.formats.structure import operator_label
+from vit_zoo.parity.report import BlockError, Divergence
+from vit_zoo.parity.tolerance import FLOOR_FACTOR, FLOOR_SLACK, ILL_FACTOR, RELATIVE, TOLERANCES, Tolerance, relative
 
 if TYPE_CHECKING:
     import onnx
@@ -21,84 +21,93 @@ if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
     from vit_zoo.parity.reference import Step
 
-AT_ONCE = 48  # values kept in one run: some 120 MB for two images of ViT-B/16
+VALUES_PER_RUN = 48  # about 120 MB for two images of ViT-B/16
 
 
-def parted_by_name(
-    path: Path, steps: Sequence[Step], images: Array, rule: Rule, *, lenient: bool = False
-) -> tuple[Parting | None, list[BlockError]]:
-    """The first step whose value in a file of ours is not the reference's, and the error behind each block.
+def first_divergence_by_name(
+    path: Path, steps: Sequence[Step], images: Array, tolerance: Tolerance, *, lenient: bool = False
+) -> tuple[Divergence | None, list[BlockError]]:
+    """Compare the inner values of one of our files with the reference, by name.
 
-    `lenient` where no output differs: then a step must be far off to be a fault.
+    Return the first step that differs, or None, and the error after each block. `lenient` is for files whose outputs all
+    agree: then only a large difference counts.
     """
     read = skeleton(path)
-    makers = _makers(read.proto.graph)
-    found: dict[str, Array] = {}
-    parting, blocks, last = None, {}, None
-    wanted = [step.value for step in steps if step.value in makers]
-    for chunk in chunks(list(dict.fromkeys(filter(None, wanted)))):
-        found |= values_in(path, read.proto.graph, chunk, images)
-        while steps and (steps[0].value in found or steps[0].value not in makers):
+    producers = _producers(read.proto.graph)
+    values: dict[str, Array] = {}
+    divergence, blocks, last = None, {}, None
+    names = [step.value for step in steps if step.value in producers]
+    for chunk in chunks(list(dict.fromkeys(filter(None, names)))):
+        values |= inner_values_of(path, read.proto.graph, chunk, images)
+        while steps and (steps[0].value in values or steps[0].value not in producers):
             step, steps = steps[0], steps[1:]
-            allowed = allowed_at(step, rule, lenient=lenient)
-            value = found.get(step.value or "")
-            size = None if value is None or value.size != step.wanted.size else _distance(value, step)
+            allowed = allowed_difference(step, tolerance, lenient=lenient)
+            value = values.get(step.value or "")
+            size = None if value is None or value.size != step.wanted.size else _difference(value, step)
             if step.block is not None:
                 blocks[step.block] = BlockError(block=step.block, relative=size, allowed=allowed)
-            if parting is None and (size is None or not size <= allowed):
-                reason = (
-                    "is not in the graph" if value is None else "has another shape" if size is None else _apart(size, allowed)
-                )
-                operator = label(*makers[step.value]) if step.value in makers else None
-                parting = Parting(
-                    block=step.block, place=step.place, operator=operator, after=last, reason=f"{step.place} {reason}"
+            if divergence is None and (size is None or not size <= allowed):
+                if value is None:
+                    reason = "missing from the graph"
+                else:
+                    reason = "different shape" if size is None else _described(size, allowed)
+                divergence = Divergence(
+                    block=step.block,
+                    place=step.place,
+                    operator=operator_label(*producers[step.value]) if step.value in producers else None,
+                    after=last,
+                    reason=f"{step.place}: {reason}",
                 )
             last = step.place
-        found = {name: found[name] for name in {step.value for step in steps} if name in found}
-    return parting, list(blocks.values())
+        values = {name: values[name] for name in {step.value for step in steps} if name in values}
+    return divergence, list(blocks.values())
 
 
-def parted_models(ours: Sequence[Step], theirs: Sequence[Step]) -> tuple[Parting | None, list[BlockError]]:
-    """The first step at which two models of the same shapes differ."""
-    parting, blocks, last = None, {}, None
-    for found, step in zip(ours, theirs, strict=True):
-        size, allowed = _distance(found.wanted, step), allowed_at(step, RULES["fp32"])
+def first_divergence_of_models(model: Sequence[Step], reference: Sequence[Step]) -> tuple[Divergence | None, list[BlockError]]:
+    """Compare two models of the same shapes. Return the first step that differs, or None, and the error after each block."""
+    divergence, blocks, last = None, {}, None
+    for ours, step in zip(model, reference, strict=True):
+        size, allowed = _difference(ours.wanted, step), allowed_difference(step, TOLERANCES["fp32"])
         if step.block is not None:
             blocks[step.block] = BlockError(block=step.block, relative=size, allowed=allowed)
-        if parting is None and not size <= allowed:
-            reason = f"{step.place} {_apart(size, allowed)}"
-            parting = Parting(block=step.block, place=step.place, operator=None, after=last, reason=reason)
+        if divergence is None and not size <= allowed:
+            reason = f"{step.place}: {_described(size, allowed)}"
+            divergence = Divergence(block=step.block, place=step.place, operator=None, after=last, reason=reason)
         last = step.place
-    return parting, list(blocks.values())
+    return divergence, list(blocks.values())
 
 
-def _makers(graph: onnx.GraphProto) -> dict[str, tuple[onnx.NodeProto, int]]:
+def _producers(graph: onnx.GraphProto) -> dict[str, tuple[onnx.NodeProto, int]]:
+    """Return the operator that computes each value, with its index."""
     return {name: (node, index) for index, node in enumerate(graph.node) for name in node.output if name}
 
 
-def values_in(path: Path, graph: onnx.GraphProto, names: Sequence[str], images: Array) -> Mapping[str, Array]:
-    """The graph's own values of these names, those that it gives in any case included; none if it does not run."""
+def inner_values_of(path: Path, graph: onnx.GraphProto, names: Sequence[str], images: Array) -> Mapping[str, Array]:
+    """Run the file and return the named inner values, with the graph's own outputs. Empty if the file does not run."""
     outputs = {value.name for value in graph.output}
     try:
         return inner_values(path, [name for name in names if name not in outputs], images)
-    except VitzooError:  # the file does not run, which is a fault of its own
+    except VitzooError:  # a file that does not run has a fault for that already
         return {}
 
 
 def chunks(names: list[str]) -> Iterator[list[str]]:
-    yield from (names[i : i + AT_ONCE] for i in range(0, len(names), AT_ONCE))
+    """Split names into as many as one run can return."""
+    yield from (names[i : i + VALUES_PER_RUN] for i in range(0, len(names), VALUES_PER_RUN))
 
 
-def allowed_at(step: Step, rule: Rule, *, lenient: bool = False) -> float:
-    if rule is not RULES["fp32"]:
-        return rule.relative
+def allowed_difference(step: Step, tolerance: Tolerance, *, lenient: bool = False) -> float:
+    """Return the relative difference that is allowed at a step."""
+    if tolerance is not TOLERANCES["fp32"]:
+        return tolerance.relative
     return ILL_FACTOR * step.floor + RELATIVE if lenient else FLOOR_FACTOR * step.floor + FLOOR_SLACK
 
 
-def _distance(value: Array, step: Step) -> float:
+def _difference(value: Array, step: Step) -> float:
+    """Return the largest relative difference over the images."""
     with np.errstate(invalid="ignore", over="ignore"):
         return float(relative(value.reshape(step.wanted.shape).astype("<f8"), step.wanted.astype("<f8")).max())
 
 
-def _apart(size: float, allowed: float) -> str:
-    return f"is {size:.1e} away, {allowed:.1e} allowed" if np.isfinite(size) else "is not finite"
+def _described(size: float, allowed: float) -> str:
+    return f"relative difference {size:.1e}, allowed {allowed:.1e}" if np.isfinite(size) else "not finite"

@@ -1,4 +1,4 @@
-"""How far the float16 values in a file are from float16's limit, where they would become infinite."""
+"""Headroom of float16 files: how far their largest inner value is from the limit of float16, above which it is infinite."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vit_zoo.formats.onnx_skeleton import skeleton
-from vit_zoo.formats.structure import COSTLY
-from vit_zoo.parity.bisect import chunks, values_in
+from vit_zoo.formats.structure import MATRIX_PRODUCTS
+from vit_zoo.parity.bisect import chunks, inner_values_of
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
@@ -20,24 +20,25 @@ HALF = 10  # TensorProto.DataType
 
 
 def headroom(path: Path, images: Array, batch: int) -> float | None:
-    """By which factor the largest float16 value that these images cause, in such batches, could grow; None: there is none.
+    """Return the factor by which the largest float16 value in the graph could grow before it overflows.
 
-    Looked at are the results of matrix products and what goes into them, weights left out.
+    The file runs on the images in batches of size `batch`. The factor covers the inputs and results of matrix products, but
+    not weights. It is None if the graph computes nothing in float16.
     """
-    read = skeleton(path)
-    live = {value.name for value in read.proto.graph.input}
+    graph = skeleton(path)
+    activations = {value.name for value in graph.proto.graph.input}
     halves: list[str] = []
-    for node in read.nodes:
-        if not live & set(node.input):
+    for node in graph.nodes:
+        if not activations & set(node.input):
             continue
-        live |= set(node.output)
+        activations |= set(node.output)
         cast = [a.i for a in node.attribute if a.name == "to"]
-        if cast == [HALF] or node.op_type in COSTLY:
+        if cast == [HALF] or node.op_type in MATRIX_PRODUCTS:
             halves += node.output
     largest = 0.0
-    stack = np.resize(images, (-(-len(images) // batch) * batch, *images.shape[1:]))  # the first again, to fill the last batch
-    for names, some in product(chunks(halves), np.split(stack, len(stack) // batch)):
-        for value in values_in(path, read.proto.graph, names, some).values():
+    stack = np.resize(images, (-(-len(images) // batch) * batch, *images.shape[1:]))  # repeats images to fill the last batch
+    for names, x in product(chunks(halves), np.split(stack, len(stack) // batch)):
+        for value in inner_values_of(path, graph.proto.graph, names, x).values():
             if value.dtype == np.float16:
                 largest = max(largest, float(np.abs(value.astype("<f4")).max(initial=0)))
     return LIMIT / largest if largest else None

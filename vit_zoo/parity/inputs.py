@@ -1,4 +1,4 @@
-"""What models and artifacts are compared on: seeded images that show different faults, and photographs."""
+"""Input images of the parity checks: seeded probes, each of which reveals other faults, and photographs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Frame:
-    """The images that a model takes: channels, (height, width), the patch's (height, width), and how they are prepared."""
+    """Input format of a model: channels, image size and patch size as (height, width), and preprocessing."""
 
     channels: int
     size: tuple[int, int]
@@ -34,12 +34,13 @@ class Frame:
         return cls(spec.channels, spec.image_size, spec.patch_size, preprocess)
 
     def at(self, size: tuple[int, int]) -> Frame:
-        """The same at another size: whole images, squashed."""
+        """Return the same format at another size, to which full images are resized without a crop."""
         prepared = None if self.preprocess is None else self.preprocess.model_copy(update={"size": size, "resize_to": None})
         return replace(self, size=size, preprocess=prepared)
 
     @property
     def per_channel(self) -> Array:
+        """A different factor for each channel, from 1 to 2: c 1 1."""
         return np.linspace(1, 2, self.channels)[:, None, None]
 
     def random(self, seed: int) -> np.random.Generator:
@@ -47,14 +48,14 @@ class Frame:
 
 
 def noise(frame: Frame, seed: int) -> Array:
-    """Pixels of every brightness, normalised."""
+    """Return random pixels of every brightness, normalised as the model expects."""
     pixels = frame.random(seed).integers(0, 256, (frame.channels, *frame.size))
     mean, std = (0.5, 0.5) if frame.preprocess is None else (frame.preprocess.mean, frame.preprocess.std)
     return (pixels / 255 - np.reshape(mean, (-1, 1, 1))) / np.reshape(std, (-1, 1, 1))  # type: ignore[no-any-return]
 
 
 def gradient_and_edges(frame: Frame, seed: int) -> Array:
-    """Channels that differ, rows that differ from columns."""
+    """Return a ramp and stripes that differ between channels and between rows and columns."""
     h, w = frame.size
     ramp = np.linspace(-1, 1, h)[:, None] + np.linspace(-1, 1, w)[None] * 0.5
     edges = np.where((np.arange(w) // max(1, w // 7)) % 2 == 0, 1.0, -1.0)[None, None]
@@ -62,17 +63,19 @@ def gradient_and_edges(frame: Frame, seed: int) -> Array:
 
 
 def constant_per_patch(frame: Frame, seed: int) -> Array:
-    """Every patch another colour: positions show."""
+    """Return patches of one colour each, all different, which reveals faults in positions."""
     (h, w), (p, q) = frame.size, frame.patch
     cells = frame.random(seed).normal(size=(frame.channels, -(-h // p), -(-w // q)))
     return np.kron(cells, np.ones((1, p, q)))[:, :h, :w]
 
 
 def large(frame: Frame, seed: int) -> Array:
+    """Return values far outside the range of normalised pixels, which reveals clipping."""
     return frame.random(seed).normal(size=(frame.channels, *frame.size)) * 30
 
 
 def nearly_constant(frame: Frame, seed: int) -> Array:
+    """Return an image with almost no variance, for which the epsilon of a norm matters."""
     return 0.5 * frame.per_channel + frame.random(seed).normal(size=(frame.channels, *frame.size)) * 1e-3
 
 
@@ -86,15 +89,16 @@ def photograph(name: str) -> Image.Image:
 
 
 def _photo(name: str) -> Callable[[Frame, int], Array]:
-    def prepared(frame: Frame, seed: int) -> Array:
+    def prepare(frame: Frame, seed: int) -> Array:
         half = (0.5,) * (3 if frame.channels == 3 else 1)
-        how = frame.preprocess or Preprocess(size=frame.size, resize_to=None, interpolation="bicubic", mean=half, std=half)
-        return np.resize(how(photograph(name)), (frame.channels, *frame.size))
+        default = Preprocess(size=frame.size, resize_to=None, interpolation="bicubic", mean=half, std=half)
+        preprocess = frame.preprocess or default
+        return np.resize(preprocess(photograph(name)), (frame.channels, *frame.size))
 
-    return prepared
+    return prepare
 
 
-IMAGES: dict[str, Callable[[Frame, int], Array]] = {
+PROBES: dict[str, Callable[[Frame, int], Array]] = {
     "noise": noise,
     "gradient and edges": gradient_and_edges,
     "constant per patch": constant_per_patch,
@@ -106,20 +110,20 @@ IMAGES: dict[str, Callable[[Frame, int], Array]] = {
 }
 
 
-def images(frame: Frame, names: tuple[str, ...]) -> Array:
-    """The named images, stacked: b c H W, float32, normalised."""
-    return np.stack([np.ascontiguousarray(IMAGES[name](frame, seed), "<f4") for seed, name in enumerate(names)])
+def probe_images(frame: Frame, names: tuple[str, ...]) -> Array:
+    """Return the named probes as one batch: b c H W, float32, normalised."""
+    return np.stack([np.ascontiguousarray(PROBES[name](frame, seed), "<f4") for seed, name in enumerate(names)])
 
 
-def many_images(frame: Frame, count: int, seed: int = 0) -> Array:
-    """Crops of the photographs and noise for statistics over images: b c H W, float32, normalised."""
+def photo_crops(frame: Frame, count: int, seed: int = 0) -> Array:
+    """Return random crops of the photographs with noise added, for statistics over images: b c H W, float32, normalised."""
     (h, w), random = frame.size, frame.random(seed)
     double = frame.at((2 * h, 2 * w))
-    wholes = [_photo(name)(double, 0) for name in ("cat", "coffee")]
-    found = []
+    photos = [_photo(name)(double, 0) for name in ("cat", "coffee")]
+    crops = []
     for i in range(count):
         top, left = random.integers(0, h + 1), random.integers(0, w + 1)
-        crop = wholes[i % 2][:, top : top + h, left : left + w]
-        turned = crop[:, :, ::-1] if i % 4 > 1 else crop
-        found.append(turned + random.normal(size=turned.shape) * 0.1)
-    return np.stack(found).astype("<f4")
+        crop = photos[i % 2][:, top : top + h, left : left + w]
+        mirrored = crop[:, :, ::-1] if i % 4 > 1 else crop
+        crops.append(mirrored + random.normal(size=mirrored.shape) * 0.1)
+    return np.stack(crops).astype("<f4")

@@ -1,4 +1,4 @@
-"""What onnxruntime makes of a graph: the operators that it runs after its optimisation, and how long each kind takes."""
+"""Profile of an ONNX file in onnxruntime: the operators that run after graph optimisation, and the time of each kind."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from vit_zoo.formats.onnx_file import OnnxArtifact
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
 
-RUNS = 5  # after one that warms up
+RUNS = 5  # timed runs, after one warm-up run
 
 
 class Operator(BaseModel):
-    """A kind of operator in the optimised graph: how many, the time of their kernels in one run, its share of all kernels'.
+    """One kind of operator in the optimised graph: its count, the kernel time of one run, and its share of all kernel time.
 
-    Those of onnxruntime's own domain, such as `com.microsoft.FusedMatMul`, are what it fused.
+    Operators of onnxruntime's own domain, such as `com.microsoft.FusedMatMul`, are the result of fusion.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -32,25 +32,30 @@ class Operator(BaseModel):
     share: float
 
 
-def receipt(path: Path, images: Array) -> tuple[Operator, ...]:
-    """The operators that ran, the slowest kind first, from onnxruntime's profile of some runs on these images."""
+def profile_operators(path: Path, images: Array) -> tuple[Operator, ...]:
+    """Run the file on the images with onnxruntime's profiler. Return the kinds of operators that ran, the slowest first."""
     with TemporaryDirectory(prefix="vitzoo-") as folder:
         artifact = OnnxArtifact(path, providers=None, threads=None, optimised=True, profile=Path(folder) / "run")
         for _ in range(1 + RUNS):
             artifact.run(images)
         events = json.loads(Path(artifact.session.end_profiling()).read_text())
     kernels = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
-    spent: dict[str, float] = defaultdict(float)
+    milliseconds: dict[str, float] = defaultdict(float)
     nodes: dict[str, set[str]] = defaultdict(set)
-    seen: dict[str, int] = defaultdict(int)
+    calls: dict[str, int] = defaultdict(int)
     for event in kernels:
         name, kind = event["args"].get("node_index", event["name"]), event["args"]["op_name"]
         nodes[kind].add(name)
-        seen[name] += 1
-        if seen[name] > 1:
-            spent[kind] += event["dur"] / 1000 / RUNS
-    total = sum(spent.values()) or 1.0
+        calls[name] += 1
+        if calls[name] > 1:  # the first call is the warm-up
+            milliseconds[kind] += event["dur"] / 1000 / RUNS
+    total = sum(milliseconds.values()) or 1.0
     return tuple(
-        Operator(operator=kind, count=len(nodes[kind]), milliseconds=round(spent[kind], 4), share=round(spent[kind] / total, 4))
-        for kind in sorted(nodes, key=lambda kind: -spent[kind])
+        Operator(
+            operator=kind,
+            count=len(nodes[kind]),
+            milliseconds=round(milliseconds[kind], 4),
+            share=round(milliseconds[kind] / total, 4),
+        )
+        for kind in sorted(nodes, key=lambda kind: -milliseconds[kind])
     )

@@ -1,4 +1,4 @@
-"""Files with their preprocessing inside: what they make of images of odd sizes, against Pillow."""
+"""Preprocessing inside exported files: the pixels that they prepare from images of odd sizes, compared with Pillow."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from vit_zoo.parity.inputs import photograph
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
 
-ALLOWED = {"preprocess": (2, 0.005), "preprocess-exact": (0, 0.0)}  # levels of 255, and the share of values that is off
-# height and width as multiples of the model's, and the batch: shrunk, tall (columns before rows), grown, wide, one axis each
+ALLOWED = {"preprocess": (2, 0.005), "preprocess-exact": (0, 0.0)}  # levels out of 255, and the share of values that differ
+# Height and width as multiples of the model's, and the batch size. In turn: both axes shrink; tall, where Pillow resizes columns
+# before rows; both axes grow; wide; and twice, only one axis shrinks.
 SHAPES = ((1.37, 1.93, 2), (4.31, 1.27, 1), (0.61, 0.43, 3), (1.21, 3.7, 1), (0.7, 1.9, 2), (2.3, 0.8, 1))
 
 
 class Preparation(BaseModel):
-    """How far the pixels that a file prepares are from Pillow's: in levels of 255, and which share of them is off.
+    """Difference between the pixels that a file prepares and Pillow's: in levels out of 255, and the share that differs.
 
-    `difference` is the largest relative difference of the model's first output that comes of it.
+    `difference` is the largest relative difference that this causes in the model's first output.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,32 +44,35 @@ class Preparation(BaseModel):
         return self.levels <= levels and self.share <= share
 
     def __str__(self) -> str:
-        off = f", {100 * self.share:.2f} % of them off" if self.levels else ""
-        return f"pixels within {self.levels} of 255 levels of Pillow's{off}, output within {self.difference:.1e}"
+        share = f" ({100 * self.share:.2f} % of them)" if self.levels else ""
+        return f"pixels{share} differ from Pillow's by up to {self.levels} of 255 levels, the output by {self.difference:.1e}"
 
 
-def pictures(how: Preprocess, count: int) -> Iterator[Array]:
-    """Batches of whole images, b h w c, uint8: photographs in odd shapes, and noise, which overshoots most."""
+def raw_batches(preprocess: Preprocess, count: int) -> Iterator[Array]:
+    """Yield the first `count` batches of raw images, b h w c, uint8: photographs in odd shapes, and noise.
+
+    Noise comes first in each batch, since it overshoots most when it is resized.
+    """
     random = np.random.default_rng(0)
     for high, wide, batch in SHAPES[:count]:
-        h, w = (int(factor * side) | 1 for factor, side in zip((high, wide), how.size, strict=True))
-        found = [photograph(name).resize((w, h), Image.Resampling.BICUBIC) for name in ("coffee", "cat")]
-        found.append(Image.fromarray(random.integers(0, 256, (h, w, 3), dtype=np.uint8)))
-        yield np.stack([how.whole(found[-1 - i]) for i in range(batch)])
+        h, w = (int(factor * side) | 1 for factor, side in zip((high, wide), preprocess.size, strict=True))
+        images = [photograph(name).resize((w, h), Image.Resampling.BICUBIC) for name in ("coffee", "cat")]
+        images.append(Image.fromarray(random.integers(0, 256, (h, w, 3), dtype=np.uint8)))
+        yield np.stack([preprocess.whole(images[-1 - i]) for i in range(batch)])
 
 
-def by_pillow(how: Preprocess, images: Array) -> Array:
-    """The model's input for these images: b c H W."""
-    return np.stack([how(Image.fromarray(x if x.shape[-1] == 3 else x[..., 0])) for x in images])
+def prepare_by_pillow(preprocess: Preprocess, images: Array) -> Array:
+    """Return the model's input for raw images, as Pillow prepares it: b c H W."""
+    return np.stack([preprocess(Image.fromarray(x if x.shape[-1] == 3 else x[..., 0])) for x in images])
 
 
-def inside(path: Path, images: Array) -> Array:
-    """What the file makes of them before its model sees them: b c H W."""
+def prepare_in_file(path: Path, images: Array) -> Array:
+    """Return the model's input for raw images, as the file itself prepares it: b c H W."""
     return inner_values(path, [INPUT], images)[INPUT]
 
 
-def levels_apart(how: Preprocess, given: Array, wanted: Array) -> Array:
-    """Whole levels of 255 between two inputs of the model."""
-    scale = 255 * np.reshape(how.std, (-1, 1, 1))
-    found: Array = np.rint(np.abs(given - wanted) * scale).astype(int)
-    return found
+def level_differences(preprocess: Preprocess, actual: Array, expected: Array) -> Array:
+    """Return the difference of two model inputs, in whole levels out of 255."""
+    scale = 255 * np.reshape(preprocess.std, (-1, 1, 1))
+    levels: Array = np.rint(np.abs(actual - expected) * scale).astype(int)
+    return levels

@@ -1,4 +1,4 @@
-"""The verdict: a value that is JSON for programs, a table for people, and lies beside its file as `FILE.parity.json`."""
+"""Parity report: the result of a check, as JSON in `FILE.parity.json` and as text for people."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def checked_effort(effort: str | None) -> None:
 
 
 class BlockError(BaseModel):
-    """How far a block's output is from the reference, relative, and what is allowed; None: the file does not show it."""
+    """Relative difference of a block's output from the reference, and its limit. `relative` is null if it was not found."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,23 +37,24 @@ class BlockError(BaseModel):
     allowed: float
 
 
-class Parting(BaseModel):
-    """Where the artifact and the model part: the last place that agrees, and the first operator behind it."""
+class Divergence(BaseModel):
+    """First place where the file and the model differ, with the last place before it that agrees."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    block: int | None  # of the encoder, from 0; None: before the blocks or behind them
-    place: str  # in the model, by the state dict's paths
-    operator: str | None  # in the graph, by name or index
-    after: str | None  # the last place that agrees
+    block: int | None  # index of the encoder block, from 0; null before and after the blocks
+    place: str  # path in the model's state dict
+    operator: str | None  # name or index of the operator in the graph
+    after: str | None  # last place that agrees
     reason: str
 
 
 class ParityReport(BaseModel):
-    """Whether a file computes its model, and the evidence.
+    """Result of a parity check: whether a file computes its model, and the evidence.
 
-    `verdict` is `parity` for fp32, fp16 and bf16 within their rules, `approximate` for a quantised file within its gate,
-    `failed` for anything else; `sha256` is of the file that was run. `skipped` says what was not looked at.
+    `verdict` is `parity` for fp32, fp16 and bf16 within their tolerances, `approximate` for a quantised file within its
+    limits, and `failed` for anything else. `sha256` is the hash of the file that was checked. `skipped` lists what was not
+    checked.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,19 +65,19 @@ class ParityReport(BaseModel):
     precision: Literal["fp32", "fp16", "bf16", "int8"]
     effort: Effort
     file: str
-    sha256: str | None  # None: not one file but a model
+    sha256: str | None  # null if a model in memory was checked
     data_sha256: str | None
     reference: str
     comparisons: tuple[Comparison, ...]
     agreements: tuple[Agreement, ...]
-    judgement: Judgement | None = None  # of a quantised file, on real images, where it was asked for
-    preparation: Preparation | None = None  # of a file with its preprocessing inside
-    headroom: float | None = None  # how many times larger the largest float16 value inside could be
-    integer_products: IntegerProducts | None = None  # of a quantised file: are they the same on every CPU?
-    warnings: tuple[str, ...] = ()  # of another tool's file, what is wrong elsewhere than on this machine
-    fusion: tuple[Operator, ...] = ()  # what onnxruntime runs, where the effort is `full`
+    judgement: Judgement | None = None  # results on real images, for int8 exports with a required agreement or accuracy
+    preparation: Preparation | None = None  # for files with preprocessing inside
+    headroom: float | None = None  # factor by which the largest float16 value could grow
+    integer_products: IntegerProducts | None = None  # for quantised files
+    warnings: tuple[str, ...] = ()  # for other tools' files: what can go wrong on other machines than this one
+    fusion: tuple[Operator, ...] = ()  # operators that onnxruntime runs, with effort `full`
     blocks: tuple[BlockError, ...]
-    parting: Parting | None
+    parting: Divergence | None
     faults: tuple[str, ...]
     skipped: tuple[str, ...]
     tolerance: dict[str, dict[str, float] | float]
@@ -84,38 +85,41 @@ class ParityReport(BaseModel):
     versions: dict[str, str]
 
     def dumps(self) -> str:
+        """Return the report as JSON."""
         return self.model_dump_json(indent=2) + "\n"
 
-    def replaces(self, known: ParityReport | None, *, alone: bool) -> bool:
-        """Whether it takes the place of the verdict beside the file; `alone`: the file was checked against itself.
+    def replaces(self, known: ParityReport | None, *, against_itself: bool) -> bool:
+        """Return whether this report should replace the existing one of the same file.
 
-        A good verdict on the same bytes stays, unless as much effort confirms it or the file contradicts itself.
+        `against_itself` means that the file was checked against its own spec and weights. A passing report on the same bytes
+        is replaced only by a passing one of the same or greater effort, or by a failed check of the file against itself.
         """
         if known is None or not known.ok or known.sha256 != self.sha256:
             return True
         if not self.ok:
-            return alone
-        return not alone and EFFORTS.index(self.effort) >= EFFORTS.index(known.effort)
+            return against_itself
+        return not against_itself and EFFORTS.index(self.effort) >= EFFORTS.index(known.effort)
 
     def summary(self) -> str:
-        """One line for people."""
+        """Return the result in one line for people."""
         if self.faults:
-            where = "" if self.parting is None else f"; they part at {self.parting.place}"
+            where = "" if self.parting is None else f"; first divergence: {self.parting.place}"
             return self.faults[0] + where
         if self.verdict == "approximate":
-            worst = min(self.agreements, key=lambda a: a.decibels or 0)
+            least = min(self.agreements, key=lambda a: a.decibels or 0)
             real = "" if self.judgement is None else f"; {self.judgement}"
             integers = "" if self.integer_products is None else f"; {self.integer_products}"
-            return f"{worst.output} over {worst.images} images: {worst}{real}{integers}"
-        worst_ = max(self.comparisons, key=lambda c: math.inf if c.relative is None else c.relative)
-        floor = "" if worst_.floor is None else f" (torch's own float32: {worst_.floor:.1e})"
-        where = f"{worst_.output} at batch {worst_.batch}, image '{worst_.worst_input}', {_optimiser(worst_.optimised)}"
-        room = "" if self.headroom is None else f"; float16 values could grow {self.headroom:,.0f} times"
+            return f"{least.output} over {least.images} images: {least}{real}{integers}"
+        worst = max(self.comparisons, key=lambda c: math.inf if c.relative is None else c.relative)
+        floor = "" if worst.floor is None else f" (float32 rounding in torch: {worst.floor:.1e})"
+        optimiser = f"optimiser {'on' if worst.optimised else 'off'}"
+        where = f"{worst.output} at batch {worst.batch}, image '{worst.worst_input}', {optimiser}"
+        headroom = "" if self.headroom is None else f"; float16 values could grow {self.headroom:,.0f} times"
         pixels = "" if self.preparation is None else f"; {self.preparation}"
-        return f"largest difference {worst_.relative:.1e} relative{floor}: {where}{room}{pixels}"
+        return f"largest relative difference {worst.relative:.1e}{floor}: {where}{headroom}{pixels}"
 
     def table(self) -> list[tuple[str, ...]]:
-        """The evidence as rows of text, the head first."""
+        """Return the comparisons as rows of text, the head first."""
         head = "output", "batch", "optimiser", "worst image", "max abs", "relative", "allowed", "1-cosine", "top-1", ""
         rows: list[tuple[str, ...]] = [head]
         for c in self.comparisons:
@@ -132,21 +136,17 @@ def _number(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.1e}"
 
 
-def _optimiser(on: bool) -> str:
-    return f"optimiser {'on' if on else 'off'}"
-
-
 def read_report(artifact: Path) -> ParityReport | None:
-    """The verdict beside an artifact, if there is one that this version can read."""
+    """Return the report next to an exported file, or None if there is none that this version can read."""
     path = report_path(artifact)
     if not path.is_file():
         return None
     try:
         return ParityReport.model_validate(read_json(path))
-    except (ValidationError, ValueError):  # of another version, or damaged: it counts for nothing
+    except (ValidationError, ValueError):  # a report of another version, or a damaged one, counts for nothing
         return None
 
 
 def schema() -> str:
-    """The JSON Schema of a report."""
+    """Return the JSON Schema of a report."""
     return json.dumps(ParityReport.model_json_schema(), indent=2) + "\n"

@@ -12,7 +12,7 @@ from vit_zoo.errors import CheckFailed, InputError, NotRepresentable, OtherWeigh
 from vit_zoo.files import write_text
 from vit_zoo.formats import describe, open_artifact
 from vit_zoo.formats.artifact import report_path
-from vit_zoo.loading.image_folder import read_pictures
+from vit_zoo.loading.image_folder import read_image_folder
 from vit_zoo.loading.load import filled, find_weights
 from vit_zoo.loading.locator import ExportedFile, parse_locator
 from vit_zoo.loading.source import Checkpoint, ModelLike, of_module
@@ -20,7 +20,7 @@ from vit_zoo.model.outputs import unused_weights
 from vit_zoo.parity.reference import Live
 from vit_zoo.parity.report import Effort, ParityReport, checked_effort, read_report
 from vit_zoo.parity.run import FIXABLE
-from vit_zoo.parity.tolerance import IMAGES
+from vit_zoo.parity.tolerance import INT8_IMAGES
 
 if TYPE_CHECKING:
     from vit_zoo.files import Stored
@@ -71,12 +71,12 @@ def verify_model(
     companion = None if data is None else path.parent / str(data)
     stack = None if options.pictures is None else _stack(Path(options.pictures), about.config or reference.config, path)
     report = check_parity(
-        path, reference, companion=companion, effort=options.effort, fixed=options.fixed, held=held, blocks=options.blocks,
+        path, reference, companion=companion, effort=options.effort, fixed=options.fixed, tensors=held, blocks=options.blocks,
         pictures=stack,
     )  # fmt: skip
     if stack is not None and report.comparisons:  # those of a quantised file are agreements
         raise InputError(f"pictures are for quantised files; this one is {report.precision}", where=path)
-    if report.replaces(read_report(path), alone=against is None):
+    if report.replaces(read_report(path), against_itself=against is None):
         write_text(report_path(path), report.dumps())
     return report
 
@@ -85,7 +85,7 @@ def _stack(folder: Path, config: ModelConfig | None, path: Path) -> Array:
     """Real images, prepared as the model's config states."""
     if config is None:
         raise InputError("does not say how images are prepared", where=path)
-    return read_pictures(folder, config).stack(IMAGES)
+    return read_image_folder(folder, config).stack(INT8_IMAGES)
 
 
 def held_by(about: Description) -> dict[str, Stored]:

@@ -1,4 +1,4 @@
-"""Runs: the artifact and the reference on the same images, output by output, at every batch and along every free axis."""
+"""Runs of a file and its reference on the same images: every output, at several batch sizes and along every free axis."""
 
 from __future__ import annotations
 
@@ -15,55 +15,61 @@ from vit_zoo.formats import describe, open_artifact
 from vit_zoo.formats.onnx_file import check_companion
 from vit_zoo.formats.onnx_skeleton import declared
 from vit_zoo.graph.options import Form
-from vit_zoo.parity.inputs import IMAGES, Frame, images, many_images
-from vit_zoo.parity.preprocess_check import SHAPES, Preparation, by_pillow, inside, levels_apart, pictures
+from vit_zoo.parity.inputs import PROBES, Frame, photo_crops, probe_images
+from vit_zoo.parity.preprocess_check import (
+    SHAPES,
+    Preparation,
+    level_differences,
+    prepare_by_pillow,
+    prepare_in_file,
+    raw_batches,
+)
 from vit_zoo.parity.reference import ModelReference, Reference, Results
 from vit_zoo.parity.report import Effort
 from vit_zoo.parity.static_checks import Evidence
-from vit_zoo.parity.tolerance import IMAGES as MANY
-from vit_zoo.parity.tolerance import RULES, agreement, judge, relative
+from vit_zoo.parity.tolerance import INT8_IMAGES, TOLERANCES, agreement, judge, relative
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array, Artifact
     from vit_zoo.model.preprocess import Preprocess
-    from vit_zoo.parity.tolerance import Rule
+    from vit_zoo.parity.tolerance import Tolerance
 
 AXES = ("batch", "channels", "height", "width")
-FIXABLE = AXES[1:]
-Batches = dict[bool, tuple[tuple[int, ...], ...]]
+FIXABLE = AXES[1:]  # axes that `fixed` may name
+Batches = dict[bool, tuple[tuple[int, ...], ...]]  # indices of each batch's images; the key: is the optimiser on?
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What an effort runs: images, and which of them make a batch, with onnxruntime's optimiser on (True) and off."""
+class CheckPlan:
+    """What a check of one effort runs."""
 
-    images: tuple[str, ...]
-    runs: Batches
-    double: bool = True
-    inner: bool = False  # every step of the forward, also when nothing fails
+    images: tuple[str, ...]  # names of probes
+    batches: Batches
+    double: bool = True  # compute the reference in float64 too
+    inner: bool = False  # compare every inner value, even if nothing fails
     skipped: tuple[str, ...] = ()
 
 
-ALL = tuple(IMAGES)
-INNER = "inner values, as long as nothing fails"
-PLANS: dict[Effort, Plan] = {
-    "quick": Plan(
+ALL = tuple(PROBES)
+INNER = "inner values: compared only after a failure"
+PLANS: dict[Effort, CheckPlan] = {
+    "quick": CheckPlan(
         ALL[:3],
         {True: ((0,), (1, 2))},
         double=False,
         skipped=(
-            "float64: the tolerance is the cap alone",
-            "the optimiser off",
-            "photographs, large and nearly constant images",
+            "float64 results: the tolerance is its upper limit",
+            "runs without onnxruntime's optimiser",
+            "photographs, images with large values, nearly constant images",
             INNER,
         ),
     ),
-    "default": Plan(
+    "default": CheckPlan(
         ALL[:6],
         {True: ((5,), (3, 4, 0), (0, 1, 2, 3, 4)), False: ((0, 1),)},
         skipped=(INNER,),
     ),
-    "full": Plan(
+    "full": CheckPlan(
         ALL,
         {
             True: ((0,), (1, 2), (3, 4, 5), (6, 7, 0, 1, 2), tuple(range(8))),
@@ -75,20 +81,24 @@ PLANS: dict[Effort, Plan] = {
 
 
 class Runnable(Protocol):
-    """What is run: an opened artifact, or a model in memory."""
+    """An opened file or a model in memory."""
 
     def run(self, pixel_values: Array) -> dict[str, Array]: ...
 
 
 class Sessions:
-    """An artifact's sessions, one at a time: two of them would hold the weights twice. `axes` are those of ONNX files."""
+    """An exported file and its open session, with the optimiser on or off.
+
+    Only one session is open at a time, since two would hold the weights twice. `axes` is the declared input shape of an ONNX
+    file, and None for other formats.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self.about = path, describe(path)
         self.form = None if self.about.config is None else Form.of(self.about.export)
         self.axes: tuple[int | str, ...] | None = None
         self._open: dict[bool, Artifact] = {}
-        if self.about.graph:  # what it declares is read before anything is in memory
+        if self.about.graph:  # read the declared shapes before the weights are in memory
             check_companion(self.about)
             self.outputs, self.axes = declared(path)
         else:
@@ -96,16 +106,17 @@ class Sessions:
 
     @property
     def prepares(self) -> Preprocess | None:
-        """How the file prepares images itself; None: it takes them prepared."""
+        """The preprocessing inside the file, or None if it takes prepared images."""
         config, form = self.about.config, self.form
         return None if config is None or form is None or form.include is None else config.preprocess
 
     @property
     def batch(self) -> int | None:
-        """The only batch that the file takes; None: any."""
+        """The only batch size that the file accepts, or None if it accepts any."""
         return self.axes[0] if self.axes and isinstance(self.axes[0], int) else None
 
     def get(self, optimised: bool = True) -> Artifact:
+        """Open the file, unless it is open already, with onnxruntime's optimiser on or off."""
         if not self.about.graph:  # no optimiser to switch off
             optimised = True
         if optimised not in self._open:
@@ -114,7 +125,7 @@ class Sessions:
         return self._open[optimised]
 
     def close(self) -> None:
-        """Forget the sessions. glibc keeps what they held, 350 MiB for ViT-B/16, until it is told to give it back."""
+        """Close the sessions and return their memory: glibc otherwise keeps it, 350 MiB for ViT-B/16."""
         self._open.clear()
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
@@ -122,7 +133,7 @@ class Sessions:
 
 
 class Computed:
-    """A model in memory, which has neither a file nor an optimiser."""
+    """A model in memory in the place of `Sessions`; it has no file and no optimiser."""
 
     def __init__(self, model: ModelReference, outputs: tuple[str, ...]) -> None:
         self.model, self.outputs = model, outputs
@@ -136,73 +147,81 @@ class Computed:
 
 @dataclass
 class Runs:
-    """One side to be checked against the other; `names` maps its outputs to the reference's."""
+    """Runs of a checked file or model, each compared with the reference.
+
+    `names` maps the checked side's output names to the reference's. Comparisons and faults go to `evidence`.
+    """
 
     reference: Reference
-    plan: Plan
-    rule: Rule
+    plan: CheckPlan
+    tolerance: Tolerance
     names: dict[str, str]
-    found: Evidence
+    evidence: Evidence
 
-    def over_batches(self, checked: Sessions | Computed, batches: Batches) -> None:
-        """Every batch, and every output of it."""
-        stack = images(self.reference.frame, self.plan.images)
-        wanted, floors = self.reference.results(stack, tuple(dict.fromkeys(self.names.values())), double=self.plan.double)
+    def compare_batches(self, checked: Sessions | Computed, batches: Batches) -> None:
+        """Compare every output of every batch."""
+        stack = probe_images(self.reference.frame, self.plan.images)
+        expected, floors = self.reference.results(stack, tuple(dict.fromkeys(self.names.values())), double=self.plan.double)
         for optimised, chosen in batches.items():
             try:
                 runnable = checked.get(optimised)
             except VitzooError as error:
-                if not self.found.comparisons:  # it does not open at all
+                if not self.evidence.comparisons:  # the file cannot be opened at all
                     raise
-                self.found.faults.append(f"does not open with the optimiser {'on' if optimised else 'off'}: {error.message}")
+                optimiser = f"optimiser {'on' if optimised else 'off'}"
+                self.evidence.faults.append(f"cannot be opened with the {optimiser}: {error.message}")
                 continue
             for batch in chosen:
                 rows = list(batch)
-                results = {n: x[rows] for n, x in wanted.items()}, {n: x[rows] for n, x in floors.items()}
-                self._once(runnable, stack[rows], results, [self.plan.images[i] for i in batch], optimised)
-            del runnable  # or it would outlive the next one's opening
+                results = {n: x[rows] for n, x in expected.items()}, {n: x[rows] for n, x in floors.items()}
+                self._compare(runnable, stack[rows], results, [self.plan.images[i] for i in batch], optimised)
+            del runnable  # else it would still be in memory when the next one opens
 
-    def over_pictures(self, checked: Sessions) -> None:
-        """A file that prepares images itself: its pixels against Pillow's, its outputs for the pixels that it made."""
-        how, form = checked.prepares, checked.form
-        assert how is not None
+    def compare_raw_images(self, checked: Sessions) -> None:
+        """Check a file with preprocessing inside: its pixels against Pillow's, and its outputs for the pixels it prepared."""
+        preprocess, form = checked.prepares, checked.form
+        assert preprocess is not None
         assert form is not None
         outputs = tuple(dict.fromkeys(self.names.values()))
-        apart, moved, seen = [], [], []
-        for x in pictures(how, len(SHAPES) if self.plan.inner else 3 if self.plan.double else 2):
+        levels, effects, batches = [], [], []
+        for x in raw_batches(preprocess, len(SHAPES) if self.plan.inner else 3 if self.plan.double else 2):
             try:
-                pixels = inside(checked.path, x)
+                pixels = prepare_in_file(checked.path, x)
             except VitzooError as error:
-                self.found.faults.append(f"fails at images of shape {list(x.shape)}: {error.message}")
+                self.evidence.faults.append(f"fails on images of shape {list(x.shape)}: {error.message}")
                 return
-            wanted = by_pillow(how, x)
-            apart.append(levels_apart(how, pixels, wanted).ravel())
+            pillow = prepare_by_pillow(preprocess, x)
+            levels.append(level_differences(preprocess, pixels, pillow).ravel())
             first = outputs[:1]
-            ours, theirs = (self.reference.results(part, first, double=False)[0][first[0]] for part in (wanted, pixels))
-            moved.append(float(relative(theirs, ours).max()))
-            seen.append((x, self.reference.results(pixels, outputs, double=self.plan.double)))
-        off = np.concatenate(apart)
-        self.found.preparation = measured = Preparation(
-            form=form.include, images=sum(len(x) for x, _ in seen), levels=int(off.max()), share=float((off > 0).mean()),
-            difference=max(moved),
-        )  # fmt: skip
+            ours, theirs = (self.reference.results(part, first, double=False)[0][first[0]] for part in (pillow, pixels))
+            effects.append(float(relative(theirs, ours).max()))
+            batches.append((x, self.reference.results(pixels, outputs, double=self.plan.double)))
+        differences = np.concatenate(levels)
+        self.evidence.preparation = measured = Preparation(
+            form=form.include,
+            images=sum(len(x) for x, _ in batches),
+            levels=int(differences.max()),
+            share=float((differences > 0).mean()),
+            difference=max(effects),
+        )
         if not measured.ok:
-            self.found.faults.append(f"{form.include}: {measured}")
-        for optimised in self.plan.runs:
+            self.evidence.faults.append(f"{form.include}: {measured}")
+        for optimised in self.plan.batches:
             runnable = checked.get(optimised)
-            for x, results in seen:
-                self._once(runnable, x, results, [f"picture {i}" for i in range(len(x))], optimised, (x.shape[1], x.shape[2]))
+            for x, results in batches:
+                names = [f"raw image {i}" for i in range(len(x))]
+                self._compare(runnable, x, results, names, optimised, (x.shape[1], x.shape[2]))
             del runnable
 
-    def over_axes(self, checked: Sessions, fixed: Sequence[str]) -> None:
-        """Every axis that the file declares free is run at two other lengths, one of them not square."""
+    def compare_sizes(self, checked: Sessions, fixed: Sequence[str]) -> None:
+        """Run every axis that the file declares free at two other lengths, one of which makes the image not square."""
         if checked.axes is None:
             return
         free = {axis for axis, length in zip(AXES, checked.axes, strict=True) if not isinstance(length, int)}
-        self.found.skipped += [f"{axis}: declared free, taken as fixed" for axis in FIXABLE if axis in free & set(fixed)]
+        self.evidence.skipped += [f"{axis}: declared free, treated as fixed" for axis in FIXABLE if axis in free & set(fixed)]
         free -= set(fixed)
         if "channels" in free:
-            self._other_channels(checked.get())
+            self._check_other_channels(checked.get())
         if not free & {"height", "width"}:
             return
         frame = self.reference.frame
@@ -212,20 +231,20 @@ class Runs:
         for rows, columns in ((1, 2), (3, 1), *([fewer] if ours else [])):
             at = frame.at((h + rows * p * ("height" in free), w + columns * q * ("width" in free)))
             names = self.plan.images[: checked.batch or 2]
-            x = images(at, names)
+            x = probe_images(at, names)
             try:
                 results = self.reference.results(x, tuple(self.names.values()), double=self.plan.double)
             except InputError as error:
                 axes = [axis for axis in ("height", "width") if axis in free]
-                hint = f"--fixed {','.join(axes)} takes that as given"
-                self.found.faults.append(f"declares {' and '.join(axes)} free, but {error.message} ({hint})")
+                hint = f"if you use one size only: --fixed {','.join(axes)}"
+                self.evidence.faults.append(f"declares {' and '.join(axes)} free, but {error.message} ({hint})")
                 return
-            self._once(checked.get(), x, results, list(names), True)
+            self._compare(checked.get(), x, results, list(names), True)
         if ours:
-            self._undivided(checked.get(), frame)
+            self._check_undivided_sizes(checked.get(), frame)
 
-    def _undivided(self, artifact: Artifact, frame: Frame) -> None:
-        """A size that the patch does not divide has no answer."""
+    def _check_undivided_sizes(self, artifact: Artifact, frame: Frame) -> None:
+        """Check that the file refuses sizes that the patch size does not divide."""
         for axis, patch in enumerate(frame.patch):
             size = [side + (patch > 1) * (i == axis) for i, side in enumerate(frame.size)]
             if size == list(frame.size):
@@ -234,121 +253,135 @@ class Runs:
                 artifact.run(np.zeros((1, frame.channels, *size), "<f4"))
             except VitzooError:
                 continue
-            self.found.faults.append(f"answers images of {size[0]}x{size[1]}, which the patch does not divide")
+            self.evidence.faults.append(f"accepts images of {size[0]}x{size[1]}, which the patch size does not divide")
 
-    def over_many(self, checked: Sessions, pictures: Array | None = None) -> None:
-        """A quantised file is measured over many images, one at a time where it can be: never called parity."""
-        count, artifact = checked.batch or 1, checked.get()
-        many = -(-MANY // count) * count
-        stack = many_images(self.reference.frame, many) if pictures is None else pictures
-        if len(stack) % count:
-            stack = np.resize(stack, (many, *stack.shape[1:]))
-        for theirs, ours in self.names.items():
+    def measure_agreement(self, checked: Sessions, pictures: Array | None = None) -> None:
+        """Measure a quantised file over many images, one at a time if it accepts that.
+
+        `pictures` are real images, prepared; crops of the built-in photographs by default.
+        """
+        size, artifact = checked.batch or 1, checked.get()
+        count = -(-INT8_IMAGES // size) * size
+        stack = photo_crops(self.reference.frame, count) if pictures is None else pictures
+        if len(stack) % size:
+            stack = np.resize(stack, (count, *stack.shape[1:]))
+        for name, reference_name in self.names.items():
             pairs = []
-            for x in np.split(stack, len(stack) // count):
-                wanted = self.reference.results(x, (ours,), double=False)[0][ours]
+            for x in np.split(stack, len(stack) // size):
+                expected = self.reference.results(x, (reference_name,), double=False)[0][reference_name]
                 try:
-                    pairs.append((artifact.run(x)[theirs], wanted))
+                    pairs.append((artifact.run(x)[name], expected))
                 except VitzooError as error:
-                    self.found.faults.append(f"fails at batch {count}: {error.message}")
+                    self.evidence.faults.append(f"fails at batch {size}: {error.message}")
                     return
-            given, wanted = (np.concatenate(part) for part in zip(*pairs, strict=True))
-            measured = agreement(theirs, given, wanted, logits=_are_logits(ours, wanted))
-            self.found.agreements.append(measured)
+            actual, expected = (np.concatenate(part) for part in zip(*pairs, strict=True))
+            measured = agreement(name, actual, expected, logits=_are_logits(reference_name, expected))
+            self.evidence.agreements.append(measured)
             if not measured.ok:
-                self.found.faults.append(f"{theirs} over {measured.images} images: {measured}")
+                self.evidence.faults.append(f"{name} over {measured.images} images: {measured}")
 
-    def _other_channels(self, artifact: Artifact) -> None:
+    def _check_other_channels(self, artifact: Artifact) -> None:
+        """Check that a file with a free axis of channels refuses other numbers of channels than the model's."""
         frame = self.reference.frame
         try:
             artifact.run(np.zeros((1, frame.channels + 1, *frame.size), "<f4"))
         except VitzooError:
-            self.found.skipped.append("channels: declared free, but other numbers of them are refused")
+            self.evidence.skipped.append("channels: declared free, but other numbers of channels are refused")
         else:
-            self.found.faults.append(f"answers images of {frame.channels + 1} channels, the model takes {frame.channels}")
+            fault = f"accepts images with {frame.channels + 1} channels, but the model takes {frame.channels}"
+            self.evidence.faults.append(fault)
 
-    def _once(
+    def _compare(
         self,
         runnable: Runnable,
         x: Array,
         results: Results,
-        shown: list[str],
+        image_names: list[str],
         optimised: bool,
         size: tuple[int, int] | None = None,
     ) -> None:
+        """Run one batch and compare every output with the reference's `results`, their values and floors."""
         size = size or (int(x.shape[2]), int(x.shape[3]))
         at = f"batch {len(x)}, optimiser {'on' if optimised else 'off'}"
         at += "" if size == self.reference.frame.size else f", size {size[0]}x{size[1]}"
         try:
-            given = runnable.run(x)
+            outputs = runnable.run(x)
         except VitzooError as error:
-            self.found.faults.append(f"fails at {at}: {error.message}")
+            self.evidence.faults.append(f"fails at {at}: {error.message}")
             return
-        for theirs, ours in self.names.items():
-            value, wanted = given[theirs], results[0][ours]
-            if value.shape != wanted.shape:
-                shapes = f"shape {list(value.shape)}, the model gives {list(wanted.shape)}"
-                self.found.faults.append(f"{theirs} at {at}: {shapes}")
+        for name, reference_name in self.names.items():
+            actual, expected = outputs[name], results[0][reference_name]
+            if actual.shape != expected.shape:
+                shapes = f"expected shape {list(expected.shape)}, got {list(actual.shape)}"
+                self.evidence.faults.append(f"{name} at {at}: {shapes}")
                 continue
-            if value.dtype != np.float32 and (self.rule is RULES["fp32"] or value.dtype.kind != "f"):
-                self.found.faults.append(f"{theirs} at {at}: type {value.dtype}, float32 expected")
+            if actual.dtype != np.float32 and (self.tolerance is TOLERANCES["fp32"] or actual.dtype.kind != "f"):
+                self.evidence.faults.append(f"{name} at {at}: expected float32, got {actual.dtype}")
                 continue
-            where = {"output": theirs, "optimised": optimised, "size": size}
-            logits = _are_logits(ours, wanted)
             fault, comparison = judge(
-                value, wanted, floors=results[1][ours], rule=self.rule, names=shown, where=where, logits=logits
+                actual,
+                expected,
+                floors=results[1][reference_name],
+                tolerance=self.tolerance,
+                names=image_names,
+                where={"output": name, "optimised": optimised, "size": size},
+                logits=_are_logits(reference_name, expected),
             )
-            self.found.comparisons.append(comparison)
+            self.evidence.comparisons.append(comparison)
             if fault is not None:
-                self.found.faults.append(f"{theirs} at {at}, {fault}")
+                self.evidence.faults.append(f"{name} at {at}, {fault}")
 
 
-def matched(checked: Sessions, reference: Reference, found: Evidence) -> dict[str, str]:
-    """The reference's output for each of the file's: of the same name, or in other tools' files of the same shape."""
+def match_outputs(checked: Sessions, reference: Reference, evidence: Evidence) -> dict[str, str]:
+    """Return the reference's output for each of the file's: the one of the same name, or else one of the same shape.
+
+    Outputs of our own files are matched by name only. Empty, with a fault, if an output has no match.
+    """
     unknown = [name for name in checked.outputs if not reference.has(name)]
     if not unknown or (checked.about.config is not None and isinstance(reference, ModelReference)):
         if unknown:
-            found.faults.append(f"has an output {unknown[0]!r} that the model does not have")
+            evidence.faults.append(f"output {unknown[0]!r}: the model has no such output")
         return {} if unknown else {name: name for name in checked.outputs}
     count, artifact = checked.batch or 1, checked.get()
     try:
-        given = artifact.run(np.repeat(images(reference.frame, ("noise",)), count, axis=0))
+        outputs = artifact.run(np.repeat(probe_images(reference.frame, ("noise",)), count, axis=0))
     except VitzooError as error:
-        found.faults.append(f"fails at batch {count}: {error.message}")
+        evidence.faults.append(f"fails at batch {count}: {error.message}")
         return {}
     names: dict[str, str] = {}
-    for name, value in given.items():
-        alike = [n for n, shape in reference.shapes().items() if shape == value.shape[1:] and n not in names.values()]
-        chosen = name if name in alike else next(iter(alike), None)
-        if chosen is None:
+    for name, value in outputs.items():
+        same_shape = [n for n, shape in reference.shapes().items() if shape == value.shape[1:] and n not in names.values()]
+        match = name if name in same_shape else next(iter(same_shape), None)
+        if match is None:
             shape = list(value.shape[1:])
-            found.faults.append(f"output {name!r} of shape {shape} is none of the model's: {listed(reference)}")
+            fault = f"output {name!r}: shape {shape} matches no output of the model: {described_outputs(reference)}"
+            evidence.faults.append(fault)
             return {}
-        names[name] = chosen
+        names[name] = match
     return names
 
 
-def fits(checked: Sessions, frame: Frame, found: Evidence) -> bool:
-    """Whether the file takes the model's images."""
-    wanted = ("height", "width", frame.channels) if checked.prepares else (frame.channels, *frame.size)
-    axes = ("batch", *wanted) if checked.axes is None else checked.axes
-    if len(axes) == 4 and all(not isinstance(a, int) or a == length for a, length in zip(axes[1:], wanted, strict=True)):
+def accepts_images(checked: Sessions, frame: Frame, evidence: Evidence) -> bool:
+    """Return whether the file accepts images of the model's shape; add a fault if not."""
+    expected = ("height", "width", frame.channels) if checked.prepares else (frame.channels, *frame.size)
+    axes = ("batch", *expected) if checked.axes is None else checked.axes
+    if len(axes) == 4 and all(not isinstance(a, int) or a == length for a, length in zip(axes[1:], expected, strict=True)):
         return True
-    found.faults.append(f"takes images of shape {list(axes)}, the model {['batch', *wanted]}")
+    evidence.faults.append(f"input: expected shape {['batch', *expected]}, got {list(axes)}")
     return False
 
 
-def batches_of(size: int, plan: Plan) -> Batches:
-    """Every image of the plan in batches of the one size that a file takes."""
+def batches_of(size: int, plan: CheckPlan) -> Batches:
+    """Return batches of one size that together contain every image of the plan."""
     count = len(plan.images)
     rows = tuple(tuple((start + i) % count for i in range(size)) for start in range(0, count, size))
-    return dict.fromkeys(plan.runs, rows)
+    return dict.fromkeys(plan.batches, rows)
 
 
-def listed(reference: Reference) -> str:
-    """The outputs of a reference with their shapes."""
+def described_outputs(reference: Reference) -> str:
+    """Return the outputs of a reference with their shapes, as text."""
     return ", ".join(f"{name} {list(shape)}" for name, shape in reference.shapes().items())
 
 
-def _are_logits(output: str, wanted: Array) -> bool:
-    return wanted.ndim == 2 and output != "pooler_output"
+def _are_logits(output: str, values: Array) -> bool:
+    return values.ndim == 2 and output != "pooler_output"

@@ -1,4 +1,4 @@
-"""What a file says and holds, against the model: its structure, its metadata, its weights value by value."""
+"""Static checks of a file against its model: structure, metadata, weights value by value, and integer products."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vit_zoo.formats.structure import Structure, differences
 from vit_zoo.parity.ort_profile import Operator
 from vit_zoo.parity.preprocess_check import Preparation
 from vit_zoo.parity.reference import ModelReference
-from vit_zoo.parity.report import BlockError, Parting
+from vit_zoo.parity.report import BlockError, Divergence
 from vit_zoo.parity.saturation import IntegerProducts, integer_products
 
 if TYPE_CHECKING:
@@ -24,97 +24,103 @@ if TYPE_CHECKING:
     from vit_zoo.parity.reference import Reference
     from vit_zoo.parity.tolerance import Agreement, Comparison
 
-TRAINING = ("dropout", "emb_dropout", "drop_path")  # fields that change no result
+TRAINING = ("dropout", "emb_dropout", "drop_path")  # fields without effect at inference
 
 
 @dataclass
 class Evidence:
-    """What a check has found so far."""
+    """Results that a check has collected so far; most become fields of the report."""
 
     comparisons: list[Comparison] = field(default_factory=list)
     agreements: list[Agreement] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
-    places: list[Parting] = field(default_factory=list)  # where structure or weights differ
+    static_divergences: list[Divergence] = field(default_factory=list)  # differences of structure or weights
     blocks: list[BlockError] = field(default_factory=list)
-    parting: Parting | None = None
+    divergence: Divergence | None = None  # first difference of inner values
     headroom: float | None = None
     fusion: tuple[Operator, ...] = ()
     preparation: Preparation | None = None
     integer_products: IntegerProducts | None = None
     warnings: list[str] = field(default_factory=list)
 
-    def note(self, fault: str, place: str, operator: str | None, reason: str) -> None:
-        """A fault that says where it is."""
+    def add_fault_at(self, place: str, fault: str, operator: str | None, reason: str) -> None:
+        """Add a fault that has a place in the model; the first number in the place is the block."""
         number = next((part for part in place.replace("/", ".").split(".") if part.isdecimal()), None)
         block = None if number is None else int(number)
         self.faults.append(fault)
-        self.places.append(Parting(block=block, place=place, operator=operator, after=None, reason=reason))
+        self.static_divergences.append(Divergence(block=block, place=place, operator=operator, after=None, reason=reason))
 
 
-def check_structure(structure: Structure, reference: Reference, found: Evidence) -> None:
-    """Epsilons and activations, where numbers are blind."""
-    wrong: dict[str, list[str]] = {}
-    for what, node in differences(structure, reference):
-        wrong.setdefault(what, []).append(node)
-    for what, (node, *others) in wrong.items():
-        more = f", and {len(others)} more operators" if others else ""
-        place = node if node.startswith("operator ") else node.split(" ")[0]
-        found.note(f"{node}: {what}{more}", place, node, what)
+def check_structure(structure: Structure, reference: Reference, evidence: Evidence) -> None:
+    """Check epsilons and activations, whose faults outputs may not reveal."""
+    operators: dict[str, list[str]] = {}
+    for difference, operator in differences(structure, reference):
+        operators.setdefault(difference, []).append(operator)
+    for difference, (operator, *others) in operators.items():
+        more = f" (and {len(others)} more operators)" if others else ""
+        place = operator if operator.startswith("operator ") else operator.split(" ")[0]
+        evidence.add_fault_at(place, f"{operator}: {difference}{more}", operator, difference)
 
 
-def check_integers(path: Path, about: Description, found: Evidence) -> None:
-    """No integer product of a file of ours may saturate on any CPU; where another tool's can, the user is warned."""
-    found.integer_products = measured = integer_products(path)
+def check_integers(path: Path, about: Description, evidence: Evidence) -> None:
+    """Check that no integer product can saturate on any CPU: a fault in our files, a warning for another tool's."""
+    evidence.integer_products = measured = integer_products(path)
     if measured is not None and not measured.proven:
-        wrong = found.warnings if about.config is None else found.faults
-        wrong.append(str(measured))
+        messages = evidence.warnings if about.config is None else evidence.faults
+        messages.append(str(measured))
 
 
-def check_config(about: Description, reference: Reference, found: Evidence) -> None:
-    """What the file says of itself is what the model says: spec, preprocessing, labels."""
+def check_config(about: Description, reference: Reference, evidence: Evidence) -> None:
+    """Check that the metadata agree with the model: spec, preprocessing and labels."""
     if about.config is None or reference.config is None:
         return
-    check_spec(about.config.spec, reference.config.spec, found)
-    for name in ("preprocess", "labels"):
-        said, known = getattr(about.config, name), getattr(reference.config, name)
-        if said is not None and known is not None and said != known:
-            found.faults.append(f"says other {name} than the model")
+    check_spec(about.config.spec, reference.config.spec, evidence)
+    for name, differ in (("preprocess", "preprocessing differs"), ("labels", "labels differ")):
+        stated, expected = getattr(about.config, name), getattr(reference.config, name)
+        if stated is not None and expected is not None and stated != expected:
+            evidence.faults.append(f"metadata: {differ} from the model's")
 
 
-def check_spec(ours: ViTSpec, theirs: ViTSpec, found: Evidence) -> None:
-    for name in type(ours).model_fields:
-        said, known = getattr(ours, name), getattr(theirs, name)
-        if said != known and name not in TRAINING:
-            found.faults.append(f"says {name} = {_plain(said)}, the model has {_plain(known)}")
+def check_spec(spec: ViTSpec, reference: ViTSpec, evidence: Evidence) -> None:
+    """Check that two specs agree in every field that affects the result."""
+    for name in type(spec).model_fields:
+        stated, expected = getattr(spec, name), getattr(reference, name)
+        if stated != expected and name not in TRAINING:
+            evidence.faults.append(f"spec: {name} is {_plain(stated)}, expected {_plain(expected)}")
 
 
 def check_weights(
-    path: Path, about: Description, reference: Reference, held: Mapping[str, Stored] | None, found: Evidence
+    path: Path, about: Description, reference: Reference, tensors: Mapping[str, Stored] | None, evidence: Evidence
 ) -> None:
-    """The weights of a file of ours are the model's own, value by value; on its own, those that it was written with."""
+    """Check the weights of one of our files.
+
+    With `tensors`, the file's own weights, it is checked on its own: they must match the hash in its metadata. Otherwise
+    they must equal the reference's, value by value.
+    """
     if not about.graph or about.config is None or not isinstance(reference, ModelReference):
         return
     if about.rounded:
-        found.skipped.append("weights value by value: they are rounded")
+        evidence.skipped.append("weights, value by value: int8 rounds them")
         return
-    if held is not None:
+    if tensors is not None:
         stated = about.export.get("weights_sha256")
-        whole = not any(stored.absent for stored in held.values())
-        if stated is not None and whole and digest_of(held) != stated:
-            found.faults.append("its weights are not those that it says it was written with")
+        complete = not any(stored.absent for stored in tensors.values())
+        if stated is not None and complete and digest_of(tensors) != stated:
+            evidence.faults.append("metadata: the weights do not match weights_sha256")
     elif about.config.spec.shapes() == reference.spec.shapes():
-        note_weights(list(_other_weights(path, reference)), found)
+        add_weight_fault(list(_different_weights(path, reference)), evidence)
 
 
-def note_weights(other: Sequence[str], found: Evidence) -> None:
-    if other:
-        more = f" and {len(other) - 1} more" if len(other) > 1 else ""
-        found.note(f"holds another {other[0]!r}{more} than the model", other[0], None, "another weight")
+def add_weight_fault(names: Sequence[str], evidence: Evidence) -> None:
+    """Add a fault for weights that differ from the model's, if there are any."""
+    if names:
+        differ = f"and {len(names) - 1} more differ" if len(names) > 1 else "differs"
+        evidence.add_fault_at(names[0], f"weight {names[0]!r} {differ} from the model's", None, "weight differs")
 
 
-def _other_weights(path: Path, reference: ModelReference) -> Iterator[str]:
-    """Names of initializers that are rows of a tensor of the model, and hold other values."""
+def _different_weights(path: Path, reference: ModelReference) -> Iterator[str]:
+    """Yield the names of initializers that hold other values than the model's tensor, or than the rows of it they stand for."""
     import torch
 
     from vit_zoo.formats.onnx_skeleton import lies_in_file, skeleton
@@ -122,19 +128,20 @@ def _other_weights(path: Path, reference: ModelReference) -> Iterator[str]:
     types = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
     state = reference.model.state_dict()
     order = {name: i for i, name in enumerate(state)}
-    read = {name: stored for name, stored in skeleton(path).weights.items() if name.partition("[")[0] in state}
-    for name in sorted(read, key=lambda name: order[name.partition("[")[0]]):
+    weights = {name: stored for name, stored in skeleton(path).weights.items() if name.partition("[")[0] in state}
+    for name in sorted(weights, key=lambda name: order[name.partition("[")[0]]):
         key, _, rows = name.partition("[")
         start, _, stop = rows.rstrip("]").partition(":")
-        mine = state[key][int(start) : int(stop)] if rows else state[key]
-        stored = read[name]
-        if stored.dtype not in types or stored.nbytes != mine.numel() * types[stored.dtype].itemsize or not lies_in_file(stored):
+        expected = state[key][int(start) : int(stop)] if rows else state[key]
+        stored = weights[name]
+        size = expected.numel() * types[stored.dtype].itemsize if stored.dtype in types else None
+        if stored.nbytes != size or not lies_in_file(stored):
             yield name
             continue
-        whole = mine.contiguous().reshape(-1).to(types[stored.dtype]).view(torch.uint8).numpy()
+        content = expected.contiguous().reshape(-1).to(types[stored.dtype]).view(torch.uint8).numpy()
         at = 0
         for piece in stored.chunks():
-            if not np.array_equal(np.frombuffer(piece, np.uint8), whole[at : at + len(piece)]):
+            if not np.array_equal(np.frombuffer(piece, np.uint8), content[at : at + len(piece)]):
                 yield name
                 break
             at += len(piece)

@@ -1,7 +1,8 @@
-"""How far is too far: the rules of each precision, and one output of one run judged by them.
+"""Tolerances of each precision, and the comparison of one output with the reference under them.
 
-Measured for ViTs of 192 to 768 dimensions: torch's float32 is 2e-7 to 1.4e-6 from float64, relative to the largest value,
-onnxruntime at most 2.9 times that; a tanh for an exact GELU is 5e-5 or more away, fp16 weights 6e-4, bf16 1.3e-2.
+Measured on ViTs with 192 to 768 dimensions, relative to the largest value: torch's float32 differs from float64 by 2e-7 to
+1.4e-6, and onnxruntime by at most 2.9 times as much. Replacing the exact GELU by its tanh form costs 5e-5 or more, fp16
+weights 6e-4, bf16 weights 1.3e-2.
 """
 
 from __future__ import annotations
@@ -16,23 +17,24 @@ from pydantic import BaseModel, ConfigDict
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
 
-RELATIVE = 1e-5  # 7 to 10 times the floor measured above, a fifth of the smallest GELU fault
-FLOOR_FACTOR, FLOOR_SLACK = 8, 2e-6  # the slack is for outputs whose floor is small by luck: two classes, say
-# An image whose own float32 is so far from float64 that RELATIVE is out of reach (nearly constant patches in front of a norm)
-# is allowed more, up to 2e-2; the others still decide at RELATIVE. Its floor is one draw from a wide range, hence the factor.
+# The floor of an image is the relative difference between torch's float32 and float64 results for it.
+RELATIVE = 1e-5  # 7 to 10 times the floors measured above, and a fifth of the smallest GELU fault
+FLOOR_FACTOR, FLOOR_SLACK = 8, 2e-6  # the slack covers outputs whose floor is small by chance, such as two classes
+# Some images cannot be computed to RELATIVE in float32 at all, for example nearly constant patches in front of a norm. Such an
+# image is allowed up to 2e-2, while the other images keep RELATIVE. Its floor varies widely from run to run, hence the factor.
 ILL_FACTOR, ILL_CONDITIONED = 32, 2e-2
 
 
 @dataclass(frozen=True)
-class Rule:
-    """What a precision may cost: the largest difference relative to the largest value, and the angle, 1 - cosine."""
+class Tolerance:
+    """Limits for one precision: the largest difference relative to the largest value, and the angle (1 - cosine)."""
 
     relative: float
-    angle: float  # fp32's relative difference is the stricter one by far
+    angle: float  # 1.0 for fp32, where the relative limit is far stricter
 
     def allowed(self, floors: Array) -> Array:
-        """The relative difference allowed for images whose float32 is `floors` from float64; NaN: nobody measured it."""
-        if self is not RULES["fp32"]:
+        """Return the relative difference allowed for each image, given its floor; NaN means that the floor is not known."""
+        if self is not TOLERANCES["fp32"]:
             return np.full(len(floors), self.relative)
         measured = FLOOR_FACTOR * np.nan_to_num(floors, nan=np.inf) + FLOOR_SLACK
         usual = min(self.relative, measured.max())
@@ -40,8 +42,8 @@ class Rule:
         return np.where(ill, np.minimum(ILL_FACTOR * floors, ILL_CONDITIONED), usual)  # type: ignore[no-any-return]
 
 
-RULES = {"fp32": Rule(RELATIVE, 1.0), "fp16": Rule(5e-3, 1e-5), "bf16": Rule(3e-2, 3e-4)}
-TOLERANCE: dict[str, Any] = {name: asdict(rule) for name, rule in RULES.items()} | {
+TOLERANCES = {"fp32": Tolerance(RELATIVE, 1.0), "fp16": Tolerance(5e-3, 1e-5), "bf16": Tolerance(3e-2, 3e-4)}
+TOLERANCE_RECORD: dict[str, Any] = {name: asdict(tolerance) for name, tolerance in TOLERANCES.items()} | {  # for the report
     "floor_factor": FLOOR_FACTOR,
     "floor_slack": FLOOR_SLACK,
     "ill_factor": ILL_FACTOR,
@@ -50,7 +52,10 @@ TOLERANCE: dict[str, Any] = {name: asdict(rule) for name, rule in RULES.items()}
 
 
 class Comparison(BaseModel):
-    """One output of one run against the reference: its worst image, measured by what is allowed; None: not finite."""
+    """One output of one run compared with the reference; figures of the worst image, relative to its tolerance.
+
+    `max_abs`, `relative` and `angle` are null if the output is not finite.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -60,35 +65,46 @@ class Comparison(BaseModel):
     size: tuple[int, int]
     worst_input: str
     max_abs: float | None
-    relative: float | None  # of the largest value of that image's result
+    relative: float | None  # largest difference over the largest value of that image's result
     angle: float | None  # 1 - cosine
-    divergence: float | None  # Kullback-Leibler, nats; of logits alone
-    top1: float | None  # share of images that agree; of logits alone
+    divergence: float | None  # Kullback-Leibler, in nats; logits only
+    top1: float | None  # share of images that agree; logits only
     top5: float | None
-    floor: float | None  # torch's own float32 against float64, relative
+    floor: float | None  # relative difference of torch's float32 from float64
     allowed: float
     ok: bool
 
 
-def relative(found: Array, wanted: Array) -> Array:
-    """The largest difference of each image, relative to the largest value of that image's result."""
-    return _largest(found - wanted) / _scale(wanted)
+def relative(actual: Array, expected: Array) -> Array:
+    """Return each image's largest difference, relative to the largest expected value of that image."""
+    return _largest(actual - expected) / _scale(expected)
 
 
 def judge(
-    found: Array, wanted: Array, *, floors: Array, rule: Rule, names: Sequence[str], where: dict[str, Any], logits: bool
+    actual: Array,
+    expected: Array,
+    *,
+    floors: Array,
+    tolerance: Tolerance,
+    names: Sequence[str],
+    where: dict[str, Any],
+    logits: bool,
 ) -> tuple[str | None, Comparison]:
-    """The comparison of one output, image by image, and the fault if there is one. Shapes agree already."""
-    found = found.astype("<f8")
-    with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are judged, not warned of
-        error, scale = _largest(found - wanted), _scale(wanted)
-        angles = _angles(found, wanted)
-        allowed = rule.allowed(floors)
-        fine = (error <= allowed * scale) & (angles <= rule.angle)  # False for NaN and infinity on either side
+    """Compare one output image by image. Return a fault, or None, and the comparison.
+
+    Both arrays have the same shape. `floors` has one value for each image, and `names` names the images. `where` holds the
+    fields of the comparison that identify the run: `output`, `optimised` and `size`. `logits` adds the scores of classes.
+    """
+    actual = actual.astype("<f8")
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity become a fault, not a warning
+        error, scale = _largest(actual - expected), _scale(expected)
+        angles = _angles(actual, expected)
+        allowed = tolerance.allowed(floors)
+        within = (error <= allowed * scale) & (angles <= tolerance.angle)  # False for NaN and infinity on either side
         sizes = np.where(np.isfinite(error), error / scale, np.inf)
-        worst = int(np.where(np.isfinite(sizes), np.maximum(sizes / allowed, angles / rule.angle), np.inf).argmax())
+        worst = int(np.where(np.isfinite(sizes), np.maximum(sizes / allowed, angles / tolerance.angle), np.inf).argmax())
     finite = bool(np.isfinite(sizes).all())
-    scores = _scores(found, wanted) if logits and finite else {}
+    scores = _scores(actual, expected) if logits and finite else {}
     comparison = Comparison(
         **where,
         batch=len(names),
@@ -101,101 +117,103 @@ def judge(
         top5=scores.get("top5"),
         floor=float(floors[worst]) if np.isfinite(floors[worst]) else None,
         allowed=float(allowed[worst]),
-        ok=bool(fine.all()),
+        ok=bool(within.all()),
     )
     if comparison.ok:
         return None, comparison
     if not finite:
         return f"image '{names[worst]}': not finite", comparison
     if error[worst] <= allowed[worst] * scale[worst]:
-        return f"image '{names[worst]}': 1 - cosine {angles[worst]:.1e}, {rule.angle:.1e} allowed", comparison
-    return f"image '{names[worst]}': {sizes[worst]:.1e} relative, {allowed[worst]:.1e} allowed", comparison
+        return f"image '{names[worst]}': 1 - cosine {angles[worst]:.1e}, allowed {tolerance.angle:.1e}", comparison
+    return f"image '{names[worst]}': relative difference {sizes[worst]:.1e}, allowed {allowed[worst]:.1e}", comparison
 
 
 class Agreement(BaseModel):
-    """How near an approximation comes over many images: never called parity."""
+    """Agreement of a quantised file with its model over many images. It counts as an approximation, never as parity."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     output: str
     images: int
-    decibels: float | None  # signal to quantisation noise, over all values; None: not finite
-    angle: float | None  # the worst image's 1 - cosine
-    top1: float | None  # share of images whose first class agrees; of logits alone
+    decibels: float | None  # signal to quantisation noise over all values; null if the output is not finite
+    angle: float | None  # 1 - cosine of the worst image
+    top1: float | None  # share of images with the same first class; logits only
     ok: bool
 
     def __str__(self) -> str:
         size = "not finite" if self.decibels is None else f"{self.decibels:.1f} dB, 1 - cosine {self.angle:.1e}"
-        return size + ("" if self.top1 is None else f", the same first class for {100 * self.top1:.1f} %")
+        return size + ("" if self.top1 is None else f", top-1 agreement {100 * self.top1:.1f} %")
 
 
 class Judgement(BaseModel):
-    """How a file answers real images: the share with the model's first class, and of right ones where classes are known."""
+    """Results of a quantised file on real images: top-1 agreement with the model, and accuracy where classes are known."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     images: int
     agreement: float
     accuracy: float | None
-    accuracy_before: float | None  # the model's own
+    accuracy_before: float | None  # accuracy of the float model
     min_agreement: float | None
     min_accuracy: float | None
-    kept: tuple[str, ...]  # layers left in float, the guiltiest first
+    kept: tuple[str, ...]  # layers left in float, the most sensitive first
 
     @property
     def ok(self) -> bool:
-        fine = self.min_agreement is None or self.agreement >= self.min_agreement
-        return fine and (self.min_accuracy is None or (self.accuracy is not None and self.accuracy >= self.min_accuracy))
+        agrees = self.min_agreement is None or self.agreement >= self.min_agreement
+        return agrees and (self.min_accuracy is None or (self.accuracy is not None and self.accuracy >= self.min_accuracy))
 
     def __str__(self) -> str:
-        text = f"the model's first class for {100 * self.agreement:.2f} % of {self.images} real images"
+        text = f"top-1 agreement {100 * self.agreement:.2f} % on {self.images} real images"
         if self.accuracy is not None and self.accuracy_before is not None:
-            text += f", {100 * self.accuracy:.2f} % right (the model: {100 * self.accuracy_before:.2f} %)"
-        return text + (f"; left in float: {', '.join(self.kept)}" if self.kept else "")
+            text += f", accuracy {100 * self.accuracy:.2f} % (float model: {100 * self.accuracy_before:.2f} %)"
+        return text + (f"; layers left in float: {', '.join(self.kept)}" if self.kept else "")
 
 
-DECIBELS, ANGLE, TOP1, IMAGES = 25.0, 2e-3, 0.90, 64  # what an int8 file must reach over that many images
+INT8_IMAGES = 64  # images that an int8 file is measured on
+INT8_DECIBELS, INT8_ANGLE, INT8_TOP1 = 25.0, 2e-3, 0.90  # limits that it must meet on them
 
 
-def agreement(output: str, found: Array, wanted: Array, *, logits: bool) -> Agreement:
-    found = found.astype("<f8")
-    finite = bool(np.isfinite(found).all() and np.isfinite(wanted).all())
+def agreement(output: str, actual: Array, expected: Array, *, logits: bool) -> Agreement:
+    """Measure how far an output of an int8 file is from the model's over many images."""
+    actual = actual.astype("<f8")
+    finite = bool(np.isfinite(actual).all() and np.isfinite(expected).all())
     if not finite:
-        return Agreement(output=output, images=len(wanted), decibels=None, angle=None, top1=None, ok=False)
-    noise = float(np.square(found - wanted).sum())
-    decibels = 10 * np.log10(float(np.square(wanted).sum()) / noise) if noise else 300.0
-    angle = float(_angles(found, wanted).max())
-    top1 = _scores(found, wanted)["top1"] if logits else None
-    ok = decibels >= DECIBELS and angle <= ANGLE and (top1 is None or top1 >= TOP1)
-    return Agreement(output=output, images=len(wanted), decibels=decibels, angle=angle, top1=top1, ok=ok)
+        return Agreement(output=output, images=len(expected), decibels=None, angle=None, top1=None, ok=False)
+    noise = float(np.square(actual - expected).sum())
+    decibels = 10 * np.log10(float(np.square(expected).sum()) / noise) if noise else 300.0
+    angle = float(_angles(actual, expected).max())
+    top1 = _scores(actual, expected)["top1"] if logits else None
+    ok = decibels >= INT8_DECIBELS and angle <= INT8_ANGLE and (top1 is None or top1 >= INT8_TOP1)
+    return Agreement(output=output, images=len(expected), decibels=decibels, angle=angle, top1=top1, ok=ok)
 
 
 def _largest(x: Array) -> Array:
     return np.abs(x.reshape(len(x), -1)).max(axis=1)  # type: ignore[no-any-return]
 
 
-def _scale(wanted: Array) -> Array:
-    """The largest value of each image's result; 1 where all are 0."""
-    scale = _largest(wanted)
+def _scale(expected: Array) -> Array:
+    """Return the largest value of each image's result, or 1 where all values are 0."""
+    scale = _largest(expected)
     return np.where(scale > 0, scale, 1)
 
 
-def _angles(found: Array, wanted: Array) -> Array:
-    """1 - cosine of each image's result, from the difference of unit vectors, which keeps its digits."""
-    a, b = (x.reshape(len(x), -1).astype("<f8") for x in (found, wanted))
+def _angles(actual: Array, expected: Array) -> Array:
+    """Return 1 - cosine for each image, computed from the difference of unit vectors, which loses no digits."""
+    a, b = (x.reshape(len(x), -1).astype("<f8") for x in (actual, expected))
     lengths = [np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b)]
     a, b = (x / np.where(length > 0, length, 1) for x, length in zip((a, b), lengths, strict=True))
     return np.square(a - b).sum(axis=1) / 2  # type: ignore[no-any-return]
 
 
-def _scores(found: Array, wanted: Array) -> dict[str, float]:
-    """What logits are for: the classes they name, and their distributions."""
-    p, q = _softmax(wanted), _softmax(found)
-    five = min(5, wanted.shape[-1])
-    first, best = (np.argsort(-x, axis=-1, kind="stable")[..., :five] for x in (wanted, found))
+def _scores(actual: Array, expected: Array) -> dict[str, float]:
+    """Compare the classes that two sets of logits rank first, and their distributions."""
+    p, q = _softmax(expected), _softmax(actual)
+    five = min(5, expected.shape[-1])
+    theirs, ours = (np.argsort(-x, axis=-1, kind="stable")[..., :five] for x in (expected, actual))
     return {
-        "top1": float((first[..., 0] == best[..., 0]).mean()),
-        "top5": float(np.mean([set(a) == set(b) for a, b in zip(first.reshape(-1, five), best.reshape(-1, five), strict=True)])),
+        "top1": float((theirs[..., 0] == ours[..., 0]).mean()),
+        "top5": float(np.mean([set(a) == set(b) for a, b in zip(theirs.reshape(-1, five), ours.reshape(-1, five), strict=True)])),
         "divergence": float((p * (np.log(p) - np.log(q))).sum(axis=-1).max()),
     }
 

@@ -1,4 +1,4 @@
-"""Where another tool's ONNX file and the reference part: names mean nothing there, so values are searched for."""
+"""First divergence between another tool's ONNX file and the reference, found by value, since names differ between tools."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vit_zoo.formats.onnx_skeleton import skeleton
-from vit_zoo.formats.structure import label
-from vit_zoo.parity.bisect import allowed_at, chunks, values_in
-from vit_zoo.parity.report import BlockError, Parting
-from vit_zoo.parity.tolerance import Rule, relative
+from vit_zoo.formats.structure import operator_label
+from vit_zoo.parity.bisect import allowed_difference, chunks, inner_values_of
+from vit_zoo.parity.report import BlockError, Divergence
+from vit_zoo.parity.tolerance import Tolerance, relative
 
 if TYPE_CHECKING:
     import onnx
@@ -20,99 +20,108 @@ if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
     from vit_zoo.parity.reference import Step
 
-SAMPLE = 64  # numbers that tell most values apart
+SAMPLE = 64  # elements compared first, which rules out most candidates cheaply
 
 
-def parted_by_value(path: Path, steps: Sequence[Step], images: Array, rule: Rule) -> tuple[Parting | None, list[BlockError]]:
-    """The first step whose value should appear in another tool's graph and does not, and the error behind each block.
+def first_divergence_by_value(
+    path: Path, steps: Sequence[Step], images: Array, tolerance: Tolerance
+) -> tuple[Divergence | None, list[BlockError]]:
+    """Look for the value of each reference step in another tool's graph.
 
-    A graph need not hold every step, for exporters fuse and fold: missed are those that other blocks show, and those
-    behind the last that agrees.
+    Return the first step whose value is missing, or None, and the error after each block. Exporters fuse and fold operators,
+    so a graph need not contain every step. A step counts as missing if other blocks have the corresponding value, or if it
+    comes after the last step that agrees.
     """
     graph = skeleton(path).proto.graph
-    shown = _shown(path, graph, steps, images, rule)
+    matches = _matches(path, graph, steps, images, tolerance)
     ends = {step.block: i for i, step in enumerate(steps) if step.block is not None}
     errors = [
-        BlockError(block=block, relative=min(shown[i].values(), default=None), allowed=allowed_at(steps[i], rule))
+        BlockError(block=block, relative=min(matches[i].values(), default=None), allowed=allowed_difference(steps[i], tolerance))
         for block, i in ends.items()
     ]
-    agreed = max((i for i, operators in enumerate(shown) if operators), default=None)
+    agreed = max((i for i, operators in enumerate(matches) if operators), default=None)
     if agreed is None or agreed == len(steps) - 1:
         return None, errors
-    known = {step.role for step, operators in zip(steps, shown, strict=True) if operators}
-    first = next(i for i, step in enumerate(steps) if not shown[i] and (step.role in known or i > agreed))
-    last = max((i for i in range(first) if shown[i]), default=None)
-    operator = _first_behind(graph, {index for operators in shown[:first] for index in operators})
-    parting = Parting(
+    known = {step.role for step, operators in zip(steps, matches, strict=True) if operators}
+    first = next(i for i, step in enumerate(steps) if not matches[i] and (step.role in known or i > agreed))
+    last = max((i for i in range(first) if matches[i]), default=None)
+    operator = _first_after(graph, {index for operators in matches[:first] for index in operators})
+    divergence = Divergence(
         block=steps[first].block,
         place=steps[first].place,
-        operator=None if operator is None else label(graph.node[operator], operator),
+        operator=None if operator is None else operator_label(graph.node[operator], operator),
         after=None if last is None else steps[last].place,
-        reason=f"no value of the graph is {steps[first].place}",
+        reason=f"{steps[first].place}: no value in the graph matches",
     )
-    return parting, errors
+    return divergence, errors
 
 
-def _shown(path: Path, graph: onnx.GraphProto, steps: Sequence[Step], images: Array, rule: Rule) -> list[dict[int, float]]:
-    """For each step the operators that give its value, and how far each is from it."""
-    makers = _of_the_image(graph)
+def _matches(
+    path: Path, graph: onnx.GraphProto, steps: Sequence[Step], images: Array, tolerance: Tolerance
+) -> list[dict[int, float]]:
+    """Return, for each step, the indices of the operators that compute its value, with their relative differences."""
+    producers = _image_dependent(graph)
     sizes: dict[int, set[int]] = {}
     for i, step in enumerate(steps):
-        for wanted in (step.wanted, _first_row(step.wanted)):
-            sizes.setdefault(wanted.size, set()).add(i)
-    shown: list[dict[int, float]] = [{} for _ in steps]
+        for expected in (step.wanted, _first_row(step.wanted)):
+            sizes.setdefault(expected.size, set()).add(i)
+    matches: list[dict[int, float]] = [{} for _ in steps]
 
-    def note(index: int, value: Array) -> None:
+    def match(index: int, value: Array) -> None:
         for i in sizes.get(value.size, ()) if value.dtype.kind == "f" else ():
-            size = _nearness(value, steps[i], allowed_at(steps[i], rule))
+            size = _difference(value, steps[i], allowed_difference(steps[i], tolerance))
             if size is not None:
-                shown[i][index] = size
+                matches[i][index] = size
 
-    note(-1, images)
-    for chunk in chunks([name for name, index in makers.items() if index >= 0]):
-        for name, value in values_in(path, graph, chunk, images).items():
-            if name in makers:
-                note(makers[name], value)
-    return shown
+    match(-1, images)
+    for chunk in chunks([name for name, index in producers.items() if index >= 0]):
+        for name, value in inner_values_of(path, graph, chunk, images).items():
+            if name in producers:
+                match(producers[name], value)
+    return matches
 
 
-def _of_the_image(graph: onnx.GraphProto) -> dict[str, int]:
-    """The values that depend on the image, and their operators: others agree behind a fault too. -1 makes the image."""
-    weights = {tensor.name for tensor in graph.initializer}  # early files list them among the inputs
-    makers = {value.name: -1 for value in graph.input if value.name not in weights}
+def _image_dependent(graph: onnx.GraphProto) -> dict[str, int]:
+    """Return the values that depend on the image, with the index of their operator; the image itself has index -1.
+
+    Other values agree after a fault too, so they prove nothing.
+    """
+    weights = {tensor.name for tensor in graph.initializer}  # old files list them as inputs too
+    producers = {value.name: -1 for value in graph.input if value.name not in weights}
     known = 0
-    while known < len(makers):  # once is enough where the operators are in order, which converters do not always keep
-        known = len(makers)
+    while known < len(producers):  # one pass is enough for sorted operators, but some converters do not sort them
+        known = len(producers)
         for index, node in enumerate(graph.node):
-            if node.op_type != "Shape" and any(name in makers for name in node.input):
-                makers |= dict.fromkeys(filter(None, node.output), index)
-    return makers
+            if node.op_type != "Shape" and any(name in producers for name in node.input):
+                producers |= dict.fromkeys(filter(None, node.output), index)
+    return producers
 
 
-def _first_behind(graph: onnx.GraphProto, agreeing: set[int]) -> int | None:
-    """The first operator that no agreeing value is made of."""
-    makers = _of_the_image(graph)
-    fine: set[int] = {-1}
+def _first_after(graph: onnx.GraphProto, agreeing: set[int]) -> int | None:
+    """Return the first operator that no agreeing value depends on."""
+    producers = _image_dependent(graph)
+    correct: set[int] = {-1}
     while agreeing:
-        fine |= agreeing
-        agreeing = {makers[name] for index in agreeing - {-1} for name in graph.node[index].input if name in makers} - fine
-    return min(set(makers.values()) - fine, default=None)
+        correct |= agreeing
+        inputs = {name for index in agreeing - {-1} for name in graph.node[index].input}
+        agreeing = {producers[name] for name in inputs if name in producers} - correct
+    return min(set(producers.values()) - correct, default=None)
 
 
-def _first_row(wanted: Array) -> Array:
-    """What a graph keeps of tokens when only the first is read: that of b t d which stands for the class token."""
-    return wanted[:, :1] if wanted.ndim == 3 else wanted
+def _first_row(tokens: Array) -> Array:
+    """Return the class token of b t d, which is all that a graph keeps when later steps read only the first token."""
+    return tokens[:, :1] if tokens.ndim == 3 else tokens
 
 
-def _nearness(value: Array, step: Step, allowed: float) -> float | None:
-    """How far a value of a graph is from a step's, whatever its shape; None: it is another value."""
-    for wanted in (step.wanted, _first_row(step.wanted)):
-        if wanted.size == value.size:
-            a, b = value.reshape(len(wanted), -1), wanted.reshape(len(wanted), -1)
-            some = slice(None, None, max(1, a.shape[1] // SAMPLE))
+def _difference(value: Array, step: Step, allowed: float) -> float | None:
+    """Return the relative difference of a graph's value from a step's, whatever its shape; None if it exceeds `allowed`."""
+    for expected in (step.wanted, _first_row(step.wanted)):
+        if expected.size == value.size:
+            a, b = value.reshape(len(expected), -1), expected.reshape(len(expected), -1)
+            sample = slice(None, None, max(1, a.shape[1] // SAMPLE))
             scale = float(np.abs(b).max()) or 1.0
             with np.errstate(invalid="ignore", over="ignore"):
-                if np.abs(a[:, some] - b[:, some]).max() <= allowed * scale:
+                if np.abs(a[:, sample] - b[:, sample]).max() <= allowed * scale:
                     size = float(relative(a.astype("<f8"), b.astype("<f8")).max())
                     if size <= allowed:
                         return size

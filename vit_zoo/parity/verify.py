@@ -1,4 +1,4 @@
-"""The whole check: a file on disk, opened afresh: its structure, weights and numbers, its free axes, and where it fails."""
+"""Complete check of a file on disk, or of a model, against a reference: structure, weights, outputs, and first divergence."""
 
 from __future__ import annotations
 
@@ -13,31 +13,42 @@ from vit_zoo.files import sha256_of
 from vit_zoo.formats import FORMATS
 from vit_zoo.formats.structure import Structure
 from vit_zoo.graph.options import Form
-from vit_zoo.parity.bisect import parted_by_name, parted_models
+from vit_zoo.parity.bisect import first_divergence_by_name, first_divergence_of_models
 from vit_zoo.parity.fp16_range import headroom
-from vit_zoo.parity.inputs import images
-from vit_zoo.parity.ort_profile import receipt
-from vit_zoo.parity.preprocess_check import inside, pictures
+from vit_zoo.parity.inputs import probe_images
+from vit_zoo.parity.ort_profile import profile_operators
+from vit_zoo.parity.preprocess_check import prepare_in_file, raw_batches
 from vit_zoo.parity.reference import ModelReference
-from vit_zoo.parity.report import Effort, ParityReport, Parting
-from vit_zoo.parity.run import INNER, PLANS, Computed, Plan, Runs, Sessions, batches_of, fits, listed, matched
+from vit_zoo.parity.report import Divergence, Effort, ParityReport
+from vit_zoo.parity.run import (
+    INNER,
+    PLANS,
+    CheckPlan,
+    Computed,
+    Runs,
+    Sessions,
+    accepts_images,
+    batches_of,
+    described_outputs,
+    match_outputs,
+)
 from vit_zoo.parity.static_checks import (
     Evidence,
+    add_weight_fault,
     check_config,
     check_integers,
     check_spec,
     check_structure,
     check_weights,
-    note_weights,
 )
-from vit_zoo.parity.tolerance import RULES, TOLERANCE
-from vit_zoo.parity.value_search import parted_by_value
+from vit_zoo.parity.tolerance import TOLERANCE_RECORD, TOLERANCES
+from vit_zoo.parity.value_search import first_divergence_by_value
 
 if TYPE_CHECKING:
     from vit_zoo.files import Stored
     from vit_zoo.formats.artifact import Array
     from vit_zoo.parity.reference import Reference
-    from vit_zoo.parity.tolerance import Rule
+    from vit_zoo.parity.tolerance import Tolerance
 
 
 def check_parity(
@@ -47,73 +58,90 @@ def check_parity(
     companion: Path | None = None,
     effort: Effort = "default",
     fixed: Sequence[str] = (),
-    held: dict[str, Stored] | None = None,
+    tensors: dict[str, Stored] | None = None,
     blocks: bool = False,
     pictures: Array | None = None,
 ) -> ParityReport:
-    """Run the artifact and the reference on the same images and compare every output of every image.
+    """Run the file and the reference on the same images and compare every output of every image.
 
-    `path` may still have a temporary name; the report is about its bytes. A fault of the file is a fault in the report,
-    not an exception. `fixed` names axes that the file declares free and that are used at the model's size alone; `held`
-    are the weights in the file, where the reference is made of them; `blocks` looks behind every block in any case; `pictures`,
-    b c H W, are what a quantised file is measured on.
+    * `path`: the exported file. It may still have a temporary name, since the report is about its bytes.
+    * `companion`: the file with its external weights; its hash goes into the report.
+    * `fixed`: axes that the file declares free, but that are used at the model's size only.
+    * `tensors`: the file's own weights, if the reference is made of them.
+    * `blocks`: measure the error after every block, even if nothing fails.
+    * `pictures`: real images, prepared (b c H W), on which a quantised file is measured.
+
+    A fault of the file becomes a fault in the report, not an exception.
     """
-    plan, found, precision = PLANS[effort], Evidence(), "fp32"
+    plan, evidence, precision = PLANS[effort], Evidence(), "fp32"
     try:
         sessions = Sessions(path)
     except OtherWeights as error:
-        found.faults.append(error.message)
+        evidence.faults.append(error.message)
     else:
         if isinstance(reference, ModelReference):
             reference.dynamic = None if sessions.form is None else sessions.form.dynamic
-        structure = _structure(path, sessions, found)
-        rule, precision = _rule(structure, reference)
-        check_structure(structure, reference, found)
-        check_config(sessions.about, reference, found)
-        check_weights(path, sessions.about, reference, held, found)
+        structure = _structure(path, sessions, evidence)
+        tolerance, precision = _tolerance(structure, reference)
+        check_structure(structure, reference, evidence)
+        check_config(sessions.about, reference, evidence)
+        check_weights(path, sessions.about, reference, tensors, evidence)
         if precision == "int8" and sessions.axes is not None:
-            check_integers(path, sessions.about, found)
-        _run(sessions, reference, plan, rule, precision, fixed, found, pictures)
+            check_integers(path, sessions.about, evidence)
+        _run(sessions, reference, plan, tolerance, precision, fixed, evidence, pictures)
         if structure.precision == "fp16" and sessions.axes is not None:
-            found.headroom = headroom(path, _some(sessions, reference, plan, len(plan.images)), sessions.batch or 2)
+            x = _sample_batch(sessions, reference, plan, len(plan.images))
+            evidence.headroom = headroom(path, x, sessions.batch or 2)
         sessions.close()
-        if plan.inner and sessions.axes is not None and (found.comparisons or found.agreements):
-            found.fusion = receipt(path, _some(sessions, reference, plan, sessions.batch or 1))
-        if sessions.about.rounded:  # smoothed channels are others by intent
-            found.skipped.append("inner values: they are rounded, and their channels scaled")
-        elif sessions.axes is not None and (found.faults or blocks or plan.inner):
-            _look_inside(path, sessions, reference, plan, rule, found)
-    return _report(path.name, sha256_of(path), reference, effort, precision, found, plan, data=companion)
+        if plan.inner and sessions.axes is not None and (evidence.comparisons or evidence.agreements):
+            evidence.fusion = profile_operators(path, _sample_batch(sessions, reference, plan, sessions.batch or 1))
+        if sessions.about.rounded:  # smoothing changes the inner values on purpose
+            evidence.skipped.append("inner values: int8 rounds them and scales their channels")
+        elif sessions.axes is not None and (evidence.faults or blocks or plan.inner):
+            _compare_inner_values(path, sessions, reference, plan, tolerance, evidence)
+    return _report(path.name, sha256_of(path), reference, effort, precision, evidence, plan, data=companion)
 
 
 def check_model(model: ModelReference, reference: Reference, *, effort: Effort = "default", blocks: bool = False) -> ParityReport:
-    """Compare a model with the reference; two of ours part where their steps do."""
-    plan, found = PLANS[effort], Evidence()
+    """Compare a model with the reference, and their inner values too if both are ours and of the same shapes."""
+    plan, evidence = PLANS[effort], Evidence()
     other = reference.like
-    alike = other is not None and model.spec.shapes() == other.spec.shapes()
+    same_shapes = other is not None and model.spec.shapes() == other.spec.shapes()
     if other is not None:
-        check_spec(model.spec, other.spec, found)
-    if other is not None and alike:
+        check_spec(model.spec, other.spec, evidence)
+    if other is not None and same_shapes:
         mine, theirs = model.model.state_dict(), other.state_dict()
-        note_weights([name for name, p in mine.items() if not p.equal(theirs[name])], found)
-    output, wanted = model.spec.output, reference.shapes()
-    its = next((name for name in (output, *wanted) if wanted.get(name) == model.shapes()[output]), None)
-    if its is None:
-        found.faults.append(f"gives {listed(model)}, the reference {listed(reference)}")
+        add_weight_fault([name for name, p in mine.items() if not p.equal(theirs[name])], evidence)
+    output, shapes = model.spec.output, reference.shapes()
+    match = next((name for name in (output, *shapes) if shapes.get(name) == model.shapes()[output]), None)
+    if match is None:
+        expected, actual = described_outputs(reference), described_outputs(model)
+        evidence.faults.append(f"no output of the same shape: expected {expected}, got {actual}")
     else:
         checked = Computed(model, (output,))
-        Runs(reference, plan, RULES["fp32"], {output: its}, found).over_batches(checked, {True: plan.runs[True]})
-        if (found.faults or blocks or plan.inner) and alike and isinstance(reference, ModelReference):
-            x = images(reference.frame, plan.images[:2])
+        runs = Runs(reference, plan, TOLERANCES["fp32"], {output: match}, evidence)
+        runs.compare_batches(checked, {True: plan.batches[True]})
+        if (evidence.faults or blocks or plan.inner) and same_shapes and isinstance(reference, ModelReference):
+            x = probe_images(reference.frame, plan.images[:2])
             form = Form()
-            found.parting, found.blocks = parted_models(model.steps(x, (output,), form), reference.steps(x, (output,), form))
-    return _report(model.name, None, reference, effort, "fp32", found, plan, data=None)
+            evidence.divergence, evidence.blocks = first_divergence_of_models(
+                model.steps(x, (output,), form), reference.steps(x, (output,), form)
+            )
+    return _report(model.name, None, reference, effort, "fp32", evidence, plan, data=None)
 
 
 def _report(
-    name: str, sha256: str | None, reference: Reference, effort: Effort, precision: str, found: Evidence, plan: Plan, *, data: Any
+    name: str,
+    sha256: str | None,
+    reference: Reference,
+    effort: Effort,
+    precision: str,
+    evidence: Evidence,
+    plan: CheckPlan,
+    *,
+    data: Any,
 ) -> ParityReport:
-    ok = not found.faults
+    ok = not evidence.faults
     return ParityReport.model_validate(
         {
             "ok": ok,
@@ -124,18 +152,18 @@ def _report(
             "sha256": sha256,
             "data_sha256": None if data is None else sha256_of(data),
             "reference": reference.name,
-            "comparisons": tuple(found.comparisons),
-            "agreements": tuple(found.agreements),
-            "headroom": found.headroom,
-            "integer_products": found.integer_products,
-            "warnings": tuple(found.warnings),
-            "fusion": found.fusion,
-            "preparation": found.preparation,
-            "blocks": tuple(found.blocks),
-            "parting": _first_place(found) if not ok else None,
-            "faults": tuple(found.faults),
-            "skipped": (*(what for what in plan.skipped if ok or what != INNER), *found.skipped, *reference.notes),
-            "tolerance": TOLERANCE,
+            "comparisons": tuple(evidence.comparisons),
+            "agreements": tuple(evidence.agreements),
+            "headroom": evidence.headroom,
+            "integer_products": evidence.integer_products,
+            "warnings": tuple(evidence.warnings),
+            "fusion": evidence.fusion,
+            "preparation": evidence.preparation,
+            "blocks": tuple(evidence.blocks),
+            "parting": _first_divergence(evidence) if not ok else None,
+            "faults": tuple(evidence.faults),
+            "skipped": (*(what for what in plan.skipped if ok or what != INNER), *evidence.skipped, *reference.notes),
+            "tolerance": TOLERANCE_RECORD,
             "machine": {"system": platform.system(), "machine": platform.machine()},
             "versions": {package: version(package) for package in ("torch", "numpy", "onnx", "onnxruntime")}
             | {"python": platform.python_version()},
@@ -143,13 +171,13 @@ def _report(
     )
 
 
-def _first_place(found: Evidence) -> Parting | None:
-    """Where the two part: as their numbers do, unless something that is read in the file lies before that."""
-    read = min(found.places, key=lambda place: _order(place.block), default=None)
-    shown = found.parting
-    if read is None or (shown is not None and _order(shown.block) <= _order(read.block)):
-        return shown
-    return read
+def _first_divergence(evidence: Evidence) -> Divergence | None:
+    """Return the first divergence of inner values, unless structure or weights differ in an earlier block."""
+    static = min(evidence.static_divergences, key=lambda one: _order(one.block), default=None)
+    measured = evidence.divergence
+    if static is None or (measured is not None and _order(measured.block) <= _order(static.block)):
+        return measured
+    return static
 
 
 def _order(block: int | None) -> int:
@@ -162,67 +190,80 @@ def _structure(path: Path, sessions: Sessions, found: Evidence) -> Structure:
     return structure
 
 
-def _rule(structure: Structure, reference: Reference) -> tuple[Rule, str]:
-    """The rule of the precision that the file multiplies in, or stores its weights in where the reference does not."""
+def _tolerance(structure: Structure, reference: Reference) -> tuple[Tolerance, str]:
+    """Return the tolerance and the precision of a file.
+
+    The precision is the coarser one of its matrix products and of its stored weights; the latter do not count if the
+    reference stores its weights in the same type.
+    """
     if structure.precision == "int8":
-        return RULES["bf16"], "int8"  # for its inner values
+        return TOLERANCES["bf16"], "int8"  # the tolerance of inner values
     stored = structure.stored - reference.stored
-    lost = "bf16" if "BF16" in stored else "fp16" if "F16" in stored else "fp32"
-    precision = max(structure.precision, lost, key=list(RULES).index)
-    return RULES[precision], precision
+    rounded = "bf16" if "BF16" in stored else "fp16" if "F16" in stored else "fp32"
+    precision = max(structure.precision, rounded, key=list(TOLERANCES).index)
+    return TOLERANCES[precision], precision
 
 
 def _run(
-    sessions: Sessions, reference: Reference, plan: Plan, rule: Rule, precision: str, fixed: Sequence[str], found: Evidence,
+    sessions: Sessions,
+    reference: Reference,
+    plan: CheckPlan,
+    tolerance: Tolerance,
+    precision: str,
+    fixed: Sequence[str],
+    evidence: Evidence,
     pictures: Array | None,
-) -> None:  # fmt: skip
-    """Everything that takes running the file."""
-    if not fits(sessions, reference.frame, found):
+) -> None:
+    """Run the file and compare its outputs."""
+    if not accepts_images(sessions, reference.frame, evidence):
         return
     exported = sessions.about.export.get("outputs")
-    ours, batches = sessions.about.config is not None, plan.runs
+    ours, batches = sessions.about.config is not None, plan.batches
     if ours and list(sessions.outputs) != exported:
-        found.faults.append(f"gives {', '.join(sessions.outputs)}; it was exported to give {exported}")
+        evidence.faults.append(f"outputs: expected {exported} (from the metadata), got {list(sessions.outputs)}")
     if sessions.batch is not None and ours:
-        found.faults.append(f"takes batches of {sessions.batch} alone")
+        evidence.faults.append(f"accepts batches of {sessions.batch} only")
         return
     if sessions.batch is not None:
-        found.skipped.append(f"other batches: the file takes {sessions.batch} alone")
+        evidence.skipped.append(f"other batch sizes: the file accepts batches of {sessions.batch} only")
         batches = batches_of(sessions.batch, plan)
-    names = matched(sessions, reference, found)
-    runs = Runs(reference, plan, rule, names, found)
+    names = match_outputs(sessions, reference, evidence)
+    runs = Runs(reference, plan, tolerance, names, evidence)
     if sessions.prepares and names:
-        runs.over_pictures(sessions)
+        runs.compare_raw_images(sessions)
     elif precision == "int8" and names:
-        runs.over_many(sessions, pictures)
+        runs.measure_agreement(sessions, pictures)
     elif names:
-        runs.over_batches(sessions, batches)
-        runs.over_axes(sessions, fixed)
+        runs.compare_batches(sessions, batches)
+        runs.compare_sizes(sessions, fixed)
 
 
-def _some(sessions: Sessions, reference: Reference, plan: Plan, count: int) -> Array:
-    """So many images, or for a file that prepares them itself, a batch of pictures."""
+def _sample_batch(sessions: Sessions, reference: Reference, plan: CheckPlan, count: int) -> Array:
+    """Return `count` probes, or for a file that prepares images itself, a batch of raw images."""
     if sessions.prepares is not None:
-        return next(pictures(sessions.prepares, 1))
-    return images(reference.frame, (plan.images * count)[:count])
+        return next(raw_batches(sessions.prepares, 1))
+    return probe_images(reference.frame, (plan.images * count)[:count])
 
 
-def _look_inside(path: Path, sessions: Sessions, reference: Reference, plan: Plan, rule: Rule, found: Evidence) -> None:
-    """Behind which block and operation the two part; or that they do not."""
+def _compare_inner_values(
+    path: Path, sessions: Sessions, reference: Reference, plan: CheckPlan, tolerance: Tolerance, evidence: Evidence
+) -> None:
+    """Find the first block and operation whose values differ, if there is one, and the error after each block."""
     count = sessions.batch or 2
-    x = _some(sessions, reference, plan, count)
+    x = _sample_batch(sessions, reference, plan, count)
     known = all(reference.has(name) for name in sessions.outputs)
     try:
-        prepared = inside(path, x) if sessions.prepares else x
+        prepared = prepare_in_file(path, x) if sessions.prepares else x
         steps = reference.steps(prepared, sessions.outputs if known else tuple(reference.shapes())[:1], sessions.form)
-    except VitzooError:  # a reference that does not run has its own fault
+    except VitzooError:  # a reference that does not run has caused a fault already
         return
     if not steps:
-        found.skipped.append(f"where they part: {reference.name} shows no inner values")
+        evidence.skipped.append(f"inner values: {reference.name} has none to compare with")
         return
-    if steps[0].value is None:  # in another tool's graph they are no evidence of their own: it may compute otherwise
-        found.parting, found.blocks = parted_by_value(path, steps, x, rule)
+    if steps[0].value is None:  # another tool's graph may compute differently inside, so this alone is no fault
+        evidence.divergence, evidence.blocks = first_divergence_by_value(path, steps, x, tolerance)
         return
-    found.parting, found.blocks = parted_by_name(path, steps, x, rule, lenient=not found.faults)
-    if found.parting is not None and not found.faults:
-        found.faults.append(found.parting.reason)
+    divergence, evidence.blocks = first_divergence_by_name(path, steps, x, tolerance, lenient=not evidence.faults)
+    evidence.divergence = divergence
+    if divergence is not None and not evidence.faults:
+        evidence.faults.append(divergence.reason)

@@ -1,4 +1,4 @@
-"""Whether a quantised file still answers as the model does, on real images; and which layers are to blame if not."""
+"""Accuracy gate of int8 files on real images, and the ranking of layers by their sensitivity to rounding."""
 
 from __future__ import annotations
 
@@ -11,65 +11,68 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vit_zoo.errors import InputError
-from vit_zoo.exporters.int8.calibration import step_of, stepped
+from vit_zoo.exporters.int8.calibration import fake_quantised, step_and_zero
 from vit_zoo.graph.int8_ops import Layer, Quantisation
 from vit_zoo.graph.int8_weights import nearest, row_steps
-from vit_zoo.loading.image_folder import Pictures
+from vit_zoo.loading.image_folder import ImageFolder
 from vit_zoo.parity.tolerance import Judgement
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array, Artifact
     from vit_zoo.model.vit import ViT
 
-RANKING = 1  # batches of images that a layer's guilt is measured on
+RANKING_BATCHES = 1  # batches of images on which the sensitivity of layers is measured
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What a file must reach, and the images that it is measured on."""
+    """Required agreement and accuracy of a file, and the images on which they are measured."""
 
-    pictures: Pictures
+    images: ImageFolder
     min_agreement: float | None = None
     min_accuracy: float | None = None
 
     def __post_init__(self) -> None:
-        if self.min_accuracy is not None and self.pictures.classes is None:
-            hint = "put the images into folders named as the labels, or as the numbers of the classes"
-            raise InputError("min_accuracy needs the classes of the images", hint=hint)
+        if self.min_accuracy is not None and self.images.classes is None:
+            hint = "put the images into folders named after labels or class indices"
+            raise InputError("min_accuracy needs images of known classes", hint=hint)
 
-    def answers(self, model: ViT) -> tuple[int, ...]:
-        """The model's own first classes."""
+    def model_classes(self, model: ViT) -> tuple[int, ...]:
+        """Return the float model's first class for each image."""
         import torch
 
-        found: list[int] = []
+        classes: list[int] = []
         with torch.inference_mode():
-            for images in self.pictures.batches():
-                found += model(torch.from_numpy(images)).argmax(dim=-1).tolist()
-        return tuple(found)
+            for images in self.images.batches():
+                classes += model(torch.from_numpy(images)).argmax(dim=-1).tolist()
+        return tuple(classes)
 
-    def judge(self, artifact: Artifact, answers: tuple[int, ...], kept: tuple[str, ...]) -> Judgement:
-        """One image at a time, so that none can profit from its batch mates."""
-        given = [int(artifact.run(x[None])["logits"][0].argmax()) for images in self.pictures.batches() for x in images]
-        right = self.pictures.classes
+    def judge(self, artifact: Artifact, model_classes: tuple[int, ...], float_layers: tuple[str, ...]) -> Judgement:
+        """Measure a file's agreement with the model, and its accuracy if the classes are known.
+
+        Images run one at a time, since dynamic ranges would depend on the rest of a batch.
+        """
+        classes = [int(artifact.run(x[None])["logits"][0].argmax()) for images in self.images.batches() for x in images]
+        correct = self.images.classes
         return Judgement(
-            images=len(given),
-            agreement=_share(given, answers),
-            accuracy=None if right is None else _share(given, right),
-            accuracy_before=None if right is None else _share(answers, right),
+            images=len(classes),
+            agreement=_share_equal(classes, model_classes),
+            accuracy=None if correct is None else _share_equal(classes, correct),
+            accuracy_before=None if correct is None else _share_equal(model_classes, correct),
             min_agreement=self.min_agreement,
             min_accuracy=self.min_accuracy,
-            kept=kept,
+            kept=float_layers,
         )
 
 
-def _share(some: Any, others: Any) -> float:
-    return float(np.mean(np.asarray(some) == np.asarray(others)))
+def _share_equal(classes: Any, others: Any) -> float:
+    return float(np.mean(np.asarray(classes) == np.asarray(others)))
 
 
-def gentlest(passes: Callable[[int], bool], count: int) -> int | None:
-    """The fewest layers to leave in float, out of `count` ranked ones: doubled until it passes, then halved between.
+def fewest_float_layers(passes: Callable[[int], bool], count: int) -> int | None:
+    """Find the smallest number of the `count` ranked layers that must stay in float for the gate to pass.
 
-    None if not even all of them are enough.
+    The number is doubled until it passes, then found by bisection. None if the gate fails even with all layers in float.
     """
     failing, tried = 0, 1
     while not passes(tried):
@@ -85,37 +88,39 @@ def gentlest(passes: Callable[[int], bool], count: int) -> int | None:
     return tried
 
 
-def ranked(model: ViT, quantisation: Quantisation, kind: str, pictures: Pictures) -> list[str]:
-    """The layers, the one first whose rounding alone moves the outputs most."""
+def rank_by_sensitivity(model: ViT, quantisation: Quantisation, kind: str, folder: ImageFolder) -> list[str]:
+    """Return the layers in order of how much the outputs change if that layer alone is rounded, the largest change first."""
     import torch
 
-    images = [torch.from_numpy(x) for x in islice(pictures.batches(), RANKING)]
+    images = [torch.from_numpy(x) for x in islice(folder.batches(), RANKING_BATCHES)]
     with torch.inference_mode():
-        wanted = [model(x) for x in images]
-        guilt = {}
+        expected = [model(x) for x in images]
+        sensitivity = {}
         for path, layer in quantisation.layers.items():
-            with _rounding(model, path, layer, quantisation.smoothing.get(path), kind):
-                guilt[path] = sum(float((model(x) - y).square().sum()) for x, y in zip(images, wanted, strict=True))
-    return sorted(guilt, key=lambda path: -guilt[path])
+            with _rounded_layer(model, path, layer, quantisation.smoothing.get(path), kind):
+                sensitivity[path] = sum(float((model(x) - y).square().sum()) for x, y in zip(images, expected, strict=True))
+    return sorted(sensitivity, key=lambda path: -sensitivity[path])
 
 
 @contextmanager
-def _rounding(model: ViT, path: str, layer: Layer, factors: Array | None, kind: str) -> Iterator[None]:
-    """The model with one layer rounded as the file rounds it."""
+def _rounded_layer(model: ViT, path: str, layer: Layer, factors: Array | None, kind: str) -> Iterator[None]:
+    """Round one layer of the model as an int8 file of this kind does, within the context."""
     import torch
 
     module, by = model.get_submodule(path), 1 if factors is None else factors
     matrix = model.get_parameter(f"{path}.weight").numpy() * by
     matrix = (layer.weight or nearest(matrix, row_steps(matrix, paired=kind != "int8-weights"))).values
 
-    def replaced(m: Any, args: Any, output: Any) -> Any:
+    def rounded_output(m: Any, args: Any, output: Any) -> Any:
         x = args[0].numpy() / by
         if kind != "int8-weights":
-            x = stepped(x, *((layer.scale, layer.zero) if kind == "int8-static" else step_of(float(x.min()), float(x.max()))))
-        found = torch.from_numpy(x @ matrix.T + (0 if layer.lost is None else layer.lost))
-        return found if m.bias is None else found + m.bias
+            static = kind == "int8-static"
+            step, zero = (layer.scale, layer.zero) if static else step_and_zero(float(x.min()), float(x.max()))
+            x = fake_quantised(x, step, zero)
+        y = torch.from_numpy(x @ matrix.T + (0 if layer.lost is None else layer.lost))
+        return y if m.bias is None else y + m.bias
 
-    handle = module.register_forward_hook(replaced)
+    handle = module.register_forward_hook(rounded_output)
     try:
         yield
     finally:

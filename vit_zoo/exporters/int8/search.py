@@ -1,4 +1,4 @@
-"""How an int8 file is settled: calibrated, written, judged on real images, and written again with guilty layers in float."""
+"""Search for an int8 file that meets its accuracy gate: calibrate, write, measure, and write again with layers in float."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vit_zoo.exporters.int8.accuracy_gate import Gate, gentlest, ranked
-from vit_zoo.exporters.int8.calibration import calibrated
+from vit_zoo.exporters.int8.accuracy_gate import Gate, fewest_float_layers, rank_by_sensitivity
+from vit_zoo.exporters.int8.calibration import calibrate_layers
 from vit_zoo.formats import open_artifact
 from vit_zoo.graph.int8_ops import Layer, Quantisation, quantisable
-from vit_zoo.loading.image_folder import BATCH, CALIBRATING, JUDGING, Pictures, read_pictures
-from vit_zoo.parity.inputs import Frame, many_images
-from vit_zoo.parity.tolerance import IMAGES
+from vit_zoo.loading.image_folder import BATCH, MAX_CALIBRATION, MAX_EVALUATION, ImageFolder, read_image_folder
+from vit_zoo.parity.inputs import Frame, photo_crops
+from vit_zoo.parity.tolerance import INT8_IMAGES
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
@@ -25,71 +25,78 @@ if TYPE_CHECKING:
     from vit_zoo.parity.reference import Live
     from vit_zoo.parity.tolerance import Judgement
 
-BUILT_IN = 64  # images: as many rows of each as calibration keeps at most
+BUILT_IN = 64  # photo crops: as many as calibration records rows of
 
+# Writes the file with the named layers in float and the others quantised, and returns its path.
 Write = Callable[[tuple[str, ...], Quantisation], Path]
 
 
 @dataclass(frozen=True)
-class Rounding:
-    """The images to calibrate with, if any, and what the file must reach, if anything."""
+class Int8Search:
+    """Options of an int8 export: its kind, and the images for calibration and the accuracy gate, if given."""
 
-    kind: str
-    calibration: Pictures | None
+    kind: str  # a precision: int8-static, int8-dynamic or int8-weights
+    calibration: ImageFolder | None
     gate: Gate | None
 
-    def settle(self, live: Live, write: Write) -> Judgement | None:
-        """Let `write` make the file with as few layers in float as the gate allows; how the last one written was judged."""
-        whole = self._quantisation(live)
+    def run(self, live: Live, write: Write) -> Judgement | None:
+        """Call `write` until the gate passes with as few layers in float as possible.
+
+        Return the results of the last file written, or None without a gate. If the gate cannot pass, the last file has every
+        layer in float.
+        """
+        quantisation = self._quantisation(live)
         if self.gate is None:
-            write((), whole)
+            write((), quantisation)
             return None
-        gate, answers = self.gate, self.gate.answers(live.model)
+        gate, model_classes = self.gate, self.gate.model_classes(live.model)
 
-        def judged(kept: Iterable[str]) -> Judgement:
-            names = tuple(kept)
-            return gate.judge(open_artifact(write(names, _without(whole, names))), answers, names)
+        def judged(layers: Iterable[str]) -> Judgement:
+            float_layers = tuple(layers)
+            artifact = open_artifact(write(float_layers, _without(quantisation, float_layers)))
+            return gate.judge(artifact, model_classes, float_layers)
 
-        found = judged(())
-        if found.ok:
-            return found
-        ranking = ranked(live.model, whole, self.kind, gate.pictures)
+        judgement = judged(())
+        if judgement.ok:
+            return judgement
+        ranking = rank_by_sensitivity(live.model, quantisation, self.kind, gate.images)
         tried: dict[int, Judgement] = {}
 
         def passes(count: int) -> bool:
             tried[count] = judged(ranking[:count])
             return tried[count].ok
 
-        count = gentlest(passes, len(ranking)) or len(ranking)
-        if count != list(tried)[-1]:  # the last one that was tried lies on the disk
+        count = fewest_float_layers(passes, len(ranking)) or len(ranking)
+        if count != list(tried)[-1]:  # the file on disk is from the last try
             judged(ranking[:count])
         return tried[count]
 
-    def stack(self) -> Array | None:
-        """Real images to measure the file on."""
-        pictures = self.gate.pictures if self.gate is not None else self.calibration
-        return None if pictures is None else pictures.stack(IMAGES)
+    def pictures(self) -> Array | None:
+        """Return prepared real images to measure the file on: b c H W; None if no folder is given."""
+        images = self.gate.images if self.gate is not None else self.calibration
+        return None if images is None else images.stack(INT8_IMAGES)
 
     def _quantisation(self, live: Live) -> Quantisation:
         if self.kind == "int8-weights":
             return Quantisation({path: Layer() for path in quantisable(live.source.config.spec)})
-        if self.calibration is None:  # crops of the photographs that come with this package, other ones than verify takes
+        if self.calibration is None:  # crops of the built-in photographs, with another seed than `verify` uses
             config = live.source.config
-            images = many_images(Frame.of(config.spec, config.preprocess), BUILT_IN, seed=1)
-            found = calibrated(live.model, np.split(images, BUILT_IN // BATCH))
+            images = photo_crops(Frame.of(config.spec, config.preprocess), BUILT_IN, seed=1)
+            quantisation = calibrate_layers(live.model, np.split(images, BUILT_IN // BATCH))
         else:
-            found = calibrated(live.model, self.calibration.batches())
+            quantisation = calibrate_layers(live.model, self.calibration.batches())
         if self.kind == "int8-static":
-            return found
-        return Quantisation({path: Layer(weight=layer.weight) for path, layer in found.layers.items()}, found.smoothing)
+            return quantisation
+        layers = {path: Layer(weight=layer.weight) for path, layer in quantisation.layers.items()}
+        return Quantisation(layers, quantisation.smoothing)
 
 
-def _without(quantisation: Quantisation, kept: tuple[str, ...]) -> Quantisation:
-    layers = {path: layer for path, layer in quantisation.layers.items() if path not in kept}
+def _without(quantisation: Quantisation, float_layers: tuple[str, ...]) -> Quantisation:
+    layers = {path: layer for path, layer in quantisation.layers.items() if path not in float_layers}
     return Quantisation(layers, {path: factors for path, factors in quantisation.smoothing.items() if path in layers})
 
 
-def rounding_of(
+def int8_search(
     precision: Precision,
     config: ModelConfig,
     *,
@@ -97,19 +104,19 @@ def rounding_of(
     evaluate: str | os.PathLike[str] | None,
     min_agreement: float | None,
     min_accuracy: float | None,
-) -> Rounding | None:
-    """How an int8 file of a model is settled; None for other precisions. The options fit together already.
+) -> Int8Search | None:
+    """Return the search for an int8 export of a model, or None for another precision.
 
-    Raises InputError for folders without images, or with too few.
+    The options are consistent already (`ExportOptions`). Raises InputError for missing images.
     """
     if not precision.startswith("int8"):
         return None
     gated = min_agreement is not None or min_accuracy is not None
-    calibration = None if calibrate is None else read_pictures(Path(calibrate), config)
-    judged = None if evaluate is None else read_pictures(Path(evaluate), config)
-    if gated and judged is None and calibration is not None:
-        calibration, judged = calibration.parted()
+    calibration = None if calibrate is None else read_image_folder(Path(calibrate), config)
+    evaluation = None if evaluate is None else read_image_folder(Path(evaluate), config)
+    if gated and evaluation is None and calibration is not None:
+        calibration, evaluation = calibration.split()
     if precision == "int8-weights":
         calibration = None
-    gate = None if judged is None else Gate(judged.at_most(JUDGING), min_agreement, min_accuracy)
-    return Rounding(precision, None if calibration is None else calibration.at_most(CALIBRATING), gate)
+    gate = None if evaluation is None else Gate(evaluation.sample(MAX_EVALUATION), min_agreement, min_accuracy)
+    return Int8Search(precision, None if calibration is None else calibration.sample(MAX_CALIBRATION), gate)
