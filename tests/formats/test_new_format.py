@@ -18,7 +18,7 @@ from vit_zoo.errors import RefusedContent
 from vit_zoo.formats import FORMATS, describe
 from vit_zoo.formats.artifact import Artifact, Description, config_from, embedded
 from vit_zoo.formats.format import Format
-from vit_zoo.formats.structure import Found, Structure
+from vit_zoo.formats.structure import Fact, Structure
 from vit_zoo.model import forward
 from vit_zoo.model.torch_ops import EVAL
 from vit_zoo.model.vit import ViT
@@ -62,7 +62,7 @@ class ToyArtifact(Artifact):
 
 def structure(path, opened):
     spec = opened().config.spec
-    return Structure((Found(spec.norm_eps, "norm"),), (Found(spec.act, "act"),), "fp32", frozenset({"F32"})), []
+    return Structure((Fact(spec.norm_eps, "norm"),), (Fact(spec.act, "act"),), "fp32", frozenset({"F32"})), []
 
 
 TOY = Format(
