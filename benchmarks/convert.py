@@ -1,4 +1,4 @@
-"""What converting a ViT-L/16 costs: `vitzoo convert` as a whole process, its peak memory against the size of the file."""
+"""Memory benchmark of `vitzoo convert`: peak memory of the complete process for a ViT-L/16, relative to the size of the file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from statistics import median
 
 from measure import MIB, VITZOO, Claim, Report, Run, parser, run
 
-# what each starts from, where it goes, and what has to be accepted on the way
+# source, output, target, and options for differences that have to be accepted
 CONVERSIONS = {
     "ours to hf": ("vit_l16", "hf", "hf", []),
     "ours to torchvision": ("vit_l16", "torchvision.pth", "torchvision", []),

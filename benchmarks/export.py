@@ -1,8 +1,8 @@
-"""What writing an ONNX file costs: `vitzoo export` against timm with torch.onnx.export, as whole processes.
+"""Benchmark of ONNX export: `vitzoo export` compared with timm and torch.onnx.export, as complete processes.
 
-Both begin with nothing imported and end with ViT-B/16 in a file; ours also hashes the weights and syncs the file to the
-disk, torch's does not. Before every process, untimed, old files are synced and memory is made ready, so that none pays for
-another.
+Both start with nothing imported and end with ViT-B/16 in a file. Ours also hashes the weights and syncs the file to the
+disk; torch's does not. Before every process, outside the measured time, old files are synced and memory is made available,
+so that no process pays for another one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from measure import VITZOO, Claim, Report, imported, interleaved, parser, ratios
 def main() -> int:
     options = parser(__doc__, rounds=5)
     options.add_argument(
-        "--shared-rounds", type=int, default=15, help="how often the export of shared weights runs (default: %(default)s)"
+        "--shared-rounds", type=int, default=15, help="number of runs of the export with shared weights (default: %(default)s)"
     )
     options.add_argument("--child", metavar="FILE", help=argparse.SUPPRESS)
     chosen = options.parse_args()
@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def _timm(target: Path) -> None:
-    """timm's model, random weights, traced by torch's exporter with a free batch size."""
+    """Export timm's model with random weights by torch's exporter, with a free batch size."""
     from peers import import_timm
 
     timm = import_timm()

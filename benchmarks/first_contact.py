@@ -1,9 +1,9 @@
-"""By hand, where there is a network: do public checkpoints of each dialect give here what their own libraries give?
+"""Comparison of one public checkpoint of each dialect with its own library. Run it by hand where there is a network.
 
     python benchmarks/first_contact.py [NAME...] > first_contact.json
 
-One checkpoint of each dialect and family is loaded from the Hub by `vit_zoo.load("hf-hub:...")` and by timm or transformers;
-recorded are the relative difference of what both compute for the same random images, the commit, and the licence read.
+One checkpoint of each dialect and family is loaded from the Hub by `vit_zoo.load("hf-hub:...")` and by timm or transformers.
+The result contains the relative difference of their outputs for the same random images, the commit, and the licence.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import vit_zoo
 from support import peers
 from vit_zoo.errors import VitzooError
 
-# a repository, the library that it is of, transformers' class, and the value that both give
+# repository, its library, the class of transformers, and the output to compare
 CHECKPOINTS = {
     "timm augreg": ("timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k", "timm", None, "logits"),
     "timm deit distilled": ("timm/deit_tiny_distilled_patch16_224.fb_in1k", "timm", None, "logits"),
@@ -37,7 +37,7 @@ CHECKPOINTS = {
     "transformers siglip": ("google/siglip-base-patch16-224", "transformers", "SiglipVisionModel", "last_hidden_state"),
     "transformers clip": ("openai/clip-vit-base-patch32", "transformers", "CLIPVisionModel", "last_hidden_state"),
 }  # fmt: skip
-TOLERANCE = 1e-4  # relative; both compute in float32
+TOLERANCE = 1e-4  # relative difference; both libraries compute in float32
 
 
 def compare(repo: str, library: str, auto: str | None, value: str) -> dict[str, object]:
@@ -57,11 +57,11 @@ def compare(repo: str, library: str, auto: str | None, value: str) -> dict[str, 
 
 if __name__ == "__main__":
     chosen = sys.argv[1:] or list(CHECKPOINTS)
-    found: dict[str, object] = {}
+    results: dict[str, object] = {}
     for name in chosen:
         try:
-            found[name] = compare(*CHECKPOINTS[name])
+            results[name] = compare(*CHECKPOINTS[name])
         except VitzooError as error:
-            found[name] = {"ok": False, "error": str(error)}
-    print(json.dumps(found, indent=2))
-    sys.exit(not all(dict(each)["ok"] for each in found.values()))  # type: ignore[call-overload]
+            results[name] = {"ok": False, "error": str(error)}
+    print(json.dumps(results, indent=2))
+    sys.exit(not all(dict(each)["ok"] for each in results.values()))  # type: ignore[call-overload]

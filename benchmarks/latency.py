@@ -1,10 +1,10 @@
-"""How fast the exported files run: ours against those of the peers, in turn, in one process.
+"""Latency benchmark of exported files: ours and those of the peers, run alternately in one process.
 
-ViT-B/16 and ViT-Ti/16 at batch 1 and 8 on the CPU, from one set of weights: every file's logits are compared with timm's
-before anything is timed. Times are relative to timm's file of torch's exporter, which runs between all others: the median
-of each round's ratio. "Of products" is a file's time in all kernels over that in its matrix products, which no graph can
-avoid, by onnxruntime's own clock: how far a file is from the limit of the machine, whatever that is.
-`peer_files.py` makes the peers' files.
+ViT-B/16 and ViT-Ti/16 run at batch 1 and 8 on the CPU, with the same weights. Every file's logits are compared with timm's
+before anything is timed. Times are relative to timm's file from torch's exporter, which runs between all others; the figure
+is the median of each round's ratio. "Of products" is a file's time in all kernels divided by the time in its matrix
+products, which no graph can avoid, measured by onnxruntime. It shows how far a file is from the limit of the machine,
+independent of the machine's speed. `peer_files.py` makes the peers' files.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from measure import VITZOO, Claim, Report, parser, ratios, run, table
 from vit_zoo.parity.cpu import features, saturates
 
 BATCHES = (1, 8)
-AGREE = 1e-3  # of float32 logits, which differ by about 1e-5
-TURN = 0.2  # seconds that a file runs for, at least, when it is its turn
-LONG = 0.5  # seconds of a call beside which waking up is nothing
-PROFILED = 6  # runs under the profiler
+AGREE = 1e-3  # largest difference allowed for float32 logits, which usually differ by about 1e-5
+TURN = 0.2  # minimum seconds that a file runs in each turn
+LONG = 0.5  # seconds; for longer calls, the time to wake up threads does not matter
+PROFILED = 6  # number of runs with the profiler
 BASE, EAGER_BASE = "timm, torch exporter", "timm, eager"
 OURS = ("vitzoo, opset 20", "vitzoo, opset 23")
 OURS_INT8 = ("vitzoo, int8 static", "vitzoo, int8 dynamic")
 PEER_INT8 = "timm, onnxruntime quantize_dynamic"
-# Goals for every machine: of the time of the matrix products, and of the best peer of the same run
+# Goals for every machine, relative to the time of the matrix products and to the best peer of the same run
 PRODUCTS_GOAL = {OURS[0]: 1.06, OURS_INT8[0]: 1.15}
 PEER_GOAL = 1.0
-INT8_PEER_GOAL = {True: 0.88, False: 0.85}  # of quantize_dynamic, on CPUs where int8 products saturate, and on others
+INT8_PEER_GOAL = {True: 0.88, False: 0.85}  # relative to quantize_dynamic; True: on CPUs where int8 products saturate
 EAGER_GOAL = {"vit_b16": 0.92}
-PRODUCTS = {  # onnxruntime's operators that multiply matrices; Attention has a softmax in it
+PRODUCTS = {  # onnxruntime's operators that multiply matrices; Attention includes a softmax
     "Gemm", "MatMul", "FusedMatMul", "Conv", "FusedConv", "Attention", "MultiHeadAttention", "QGemm", "QLinearMatMul",
     "QLinearConv", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "ConvInteger",
 }  # fmt: skip
@@ -52,7 +52,7 @@ Infer = Callable[[Any], Any]
 
 @dataclass
 class Contenders:
-    """What is compared, of one model: files, those of them that openvino runs too, and why others are missing."""
+    """Files to compare for one model: all files, the names of the int8 ones, and the reasons why others are missing."""
 
     folder: Path
     files: dict[str, Path] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class Contenders:
 
 @dataclass
 class Times:
-    """Of each round: seconds per call, and that over what the base took just before and after."""
+    """Times of a file in each round: seconds per call, and the ratio to the base file's time directly before and after."""
 
     seconds: list[float] = field(default_factory=list)
     ratios: list[float] = field(default_factory=list)
@@ -70,12 +70,12 @@ class Times:
 
 def main() -> int:
     options = parser(__doc__, rounds=5)
-    options.add_argument("--tiny-rounds", type=int, default=15, help="how often ViT-Ti/16 runs (default: %(default)s)")
+    options.add_argument("--tiny-rounds", type=int, default=15, help="number of rounds for ViT-Ti/16 (default: %(default)s)")
     options.add_argument("--models", nargs="+", choices=peer_files.MODELS, default=list(peer_files.MODELS))
-    options.add_argument("--threads", type=int, default=2, help="of each runtime (default: %(default)s)")
+    options.add_argument("--threads", type=int, default=2, help="number of threads of each runtime (default: %(default)s)")
     options.add_argument("--files", type=Path, metavar="FOLDER", help="keep weights and the peers' files for the next run")
-    options.add_argument("--optimum", metavar="PYTHON", help="the interpreter of an environment with optimum-onnx")
-    options.add_argument("--timmx", metavar="PYTHON", help="the interpreter of an environment with timmx")
+    options.add_argument("--optimum", metavar="PYTHON", help="interpreter of an environment with optimum-onnx")
+    options.add_argument("--timmx", metavar="PYTHON", help="interpreter of an environment with timmx")
     options.add_argument("--profile", action="store_true", help="also print onnxruntime's kernel times by operator")
     chosen = options.parse_args()
     report = Report(f"latency with {chosen.threads} threads, ViT-Ti/16 {chosen.tiny_rounds} rounds, ViT-B/16", chosen.rounds)
@@ -97,7 +97,7 @@ def main() -> int:
 
 
 def _files(model: str, folder: Path, ours: Path, chosen: argparse.Namespace) -> Contenders:
-    """Make what is not there. Ours are always made anew: they are what may have changed."""
+    """Make the peers' files that do not exist. Ours are always made again, because the exporter may have changed."""
     ours.mkdir(parents=True)
     peer_files.make_weights(model, folder)
     found = Contenders(folder)
@@ -130,7 +130,7 @@ def _files(model: str, folder: Path, ours: Path, chosen: argparse.Namespace) -> 
 
 
 def _export(model: str, folder: Path, target: Path, *options: str) -> Path:
-    """By the name of the zoo, which knows how images are prepared for the ranges of int8."""
+    """Export by the model's registry name, which includes the preprocessing that int8 calibration needs."""
     weights = ["--weights", str(folder / "vitzoo")]
     run([VITZOO, "export", model, *weights, "--onnx", "--verify", "off", *options, "-o", str(target)])
     return target
@@ -144,15 +144,15 @@ def _measure(report: Report, model: str, found: Contenders, rounds: int, threads
             infer[f"{name}, in openvino"] = _openvino(found.files[name], threads)
         except ModuleNotFoundError as error:
             found.missing[f"{name}, in openvino"] = f"no module {error.name}"
-    apart = {name: _apart(one(images), wanted, name, exact=name not in found.int8) for name, one in infer.items()}
+    differences = {name: _difference(one(images), wanted, name, exact=name not in found.int8) for name, one in infer.items()}
     seconds = {batch: _in_turn(infer, images[:batch], rounds, BASE) for batch in BATCHES}
-    report.rows += [_row(f"{model}, {name}", seconds, name, apart[name]) for name in infer]
+    report.rows += [_row(f"{model}, {name}", seconds, name, differences[name]) for name in infer]
     del infer
     gc.collect()
     modules = _eager(model, found.folder, threads)
-    apart = {name: _apart(one(images), wanted, name, exact=True) for name, one in modules.items()}
+    differences = {name: _difference(one(images), wanted, name, exact=True) for name, one in modules.items()}
     eager = {1: _in_turn(modules, images[:1], rounds, EAGER_BASE)}
-    report.rows += [_row(f"{model}, {name}", eager, name, apart[name]) for name in modules]
+    report.rows += [_row(f"{model}, {name}", eager, name, differences[name]) for name in modules]
     report.rows += [{"": f"{model}, {name}", "not measured": why} for name, why in found.missing.items()]
     peers = [name for name in found.files if name not in (*OURS, *OURS_INT8, *found.int8)]
     for batch, times in seconds.items():
@@ -172,13 +172,13 @@ def _decibels(logits: Any, wanted: Any) -> float:
 
 
 def _one_by_one(path: Path, images: Any, threads: int) -> Any:
-    """Image by image, so that a range of the batch is that of the image."""
+    """Run each image alone, so that dynamic ranges are those of a single image."""
     one = _onnxruntime(path, threads)
     return np.concatenate([one(image[None]) for image in images])
 
 
 def _add_limits(report: Report, model: str, spent: Mapping[str, Counter[str]], threads: int) -> None:
-    """Kernel time over that of the matrix products, in the rows and as goals."""
+    """Add the ratio of kernel time to the time of the matrix products to the rows and the claims."""
     for name, kinds in spent.items():
         over = kinds.total() / sum(milliseconds for kind, milliseconds in kinds.items() if kind in PRODUCTS)
         row = next(row for row in report.rows if row[""] == f"{model}, {name}")
@@ -189,15 +189,15 @@ def _add_limits(report: Report, model: str, spent: Mapping[str, Counter[str]], t
 
 
 def _claim(report: Report, what: str, times: Mapping[str, Times], ours: Sequence[str], theirs: str, line: float) -> None:
-    """The better one of ours over theirs."""
-    base = theirs in (BASE, EAGER_BASE)  # over which the ratios are already
+    """Add the claim about the ratio of our best file to the peer's file."""
+    base = theirs in (BASE, EAGER_BASE)  # the ratios are relative to it already
     value, name = min(
         (median(times[name].ratios) if base else ratios(times[name].ratios, times[theirs].ratios)[1], name) for name in ours
     )
     report.claims.append(Claim(name=f"{what}, {name} / {theirs}", value=value, line=line, unit="x"))
 
 
-def _row(title: str, seconds: Mapping[int, Mapping[str, Times]], name: str, apart: float) -> dict[str, Any]:
+def _row(title: str, seconds: Mapping[int, Mapping[str, Times]], name: str, difference: float) -> dict[str, Any]:
     cells: dict[str, Any] = {"": title}
     for batch, times in seconds.items():
         one = times[name]
@@ -205,22 +205,22 @@ def _row(title: str, seconds: Mapping[int, Mapping[str, Times]], name: str, apar
         cells[f"best {batch} ms"] = round(min(one.seconds) * 1e3, 1)
         cells[f"ratio {batch}"] = f"{median(one.ratios):.3f}"
         cells[f"quarters {batch}"] = "{:.2f} to {:.2f}".format(*np.quantile(one.ratios, (0.25, 0.75)))
-    return {**cells, "logits apart": f"{apart:.1e}"}
+    return {**cells, "logits apart": f"{difference:.1e}"}
 
 
-def _apart(logits: Any, wanted: Any, name: str, *, exact: bool) -> float:
-    """The largest difference from timm's logits. What is not quantised has to agree."""
-    apart = float(np.abs(logits - wanted).max()) if np.isfinite(logits).all() else float("inf")
-    if exact and apart > AGREE:
-        raise RuntimeError(f"{name}: logits are {apart:.2g} from timm's, more than {AGREE:g}; its time would mean nothing")
-    return apart
+def _difference(logits: Any, wanted: Any, name: str, *, exact: bool) -> float:
+    """Return the largest difference from timm's logits. Raises RuntimeError if a file that is not quantised does not agree."""
+    difference = float(np.abs(logits - wanted).max()) if np.isfinite(logits).all() else float("inf")
+    if exact and difference > AGREE:
+        raise RuntimeError(f"{name}: logits differ from timm's by {difference:.2g}, more than {AGREE:g}; its time is meaningless")
+    return difference
 
 
 def _in_turn(infer: Mapping[str, Infer], images: Any, rounds: int, base: str) -> dict[str, Times]:
-    """All run in every round, each of which begins with another one, and `base` before and after each turn.
+    """Time all files in every round; each round starts with another file, and `base` runs before and after each turn.
 
-    So that a neighbour who comes and goes hurts both sides of a ratio. `base` has turns of its own too: how far their
-    ratio strays from 1 is the noise.
+    Temporary load on the machine therefore affects both sides of a ratio. `base` has turns of its own too: the deviation of
+    its ratio from 1 is the noise of the measurement.
     """
     images = np.ascontiguousarray(images)
     names, found = list(infer), {name: Times() for name in infer}
@@ -236,7 +236,7 @@ def _in_turn(infer: Mapping[str, Infer], images: Any, rounds: int, base: str) ->
 
 
 def _turn(one: Infer, images: Any) -> float:
-    """Seconds per call. The first wakes threads and fills caches: it does not count, where that could be seen."""
+    """Return seconds per call. The first call wakes threads and fills caches; it is not counted unless calls are long."""
     calls: list[float] = []
     warm = False
     while sum(calls) < TURN:
@@ -261,7 +261,7 @@ def _session(path: Path, threads: int, profile: Path | None = None) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
-    # Without this the threads of one session take the cores from the next one.
+    # Without this, the spinning threads of one session take the cores from the next one.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
@@ -305,7 +305,7 @@ def _eager(model: str, folder: Path, threads: int) -> dict[str, Infer]:
 
 
 def _print_profiles(model: str, spent: Mapping[str, Counter[str]], threads: int) -> None:
-    """Kernel time of each file by type of operator: why a file is slower than another."""
+    """Print the kernel time of each file by operator type, which shows why a file is slower than another."""
     total = sum(spent.values(), Counter[str]())
     print(f"{model}: milliseconds in onnxruntime's kernels, batch 1, {threads} threads")
     for number, name in enumerate(spent):
@@ -314,12 +314,12 @@ def _print_profiles(model: str, spent: Mapping[str, Counter[str]], threads: int)
         {"": kind, **{str(i): f"{one[kind]:.2f}" for i, one in enumerate(spent.values()) if kind in one}}
         for kind, _ in total.most_common()
     ]
-    whole = {"": "all", **{str(i): f"{one.total():.2f}" for i, one in enumerate(spent.values())}}
-    print(table([whole, *rows]), end="\n\n")
+    totals = {"": "all", **{str(i): f"{one.total():.2f}" for i, one in enumerate(spent.values())}}
+    print(table([totals, *rows]), end="\n\n")
 
 
 def _kernels(files: Mapping[str, Path], image: Any, threads: int) -> dict[str, Counter[str]]:
-    """Milliseconds per run by type of operator, by onnxruntime's own clock: of each kernel, the shortest of its runs."""
+    """Return milliseconds per run by operator type, measured by onnxruntime: for each kernel, its shortest run."""
     found = {}
     with tempfile.TemporaryDirectory() as temporary:
         sessions = {name: _session(path, threads, Path(temporary, path.stem)) for name, path in files.items()}

@@ -1,7 +1,7 @@
-"""What loading a local checkpoint costs: `vit_zoo.load` against the bare limit, transformers and timm; and its memory.
+"""Benchmark of loading a local checkpoint: time and memory of `vit_zoo.load`, the lower limit, transformers and timm.
 
-Every measurement has its own process, whose imports are done before the clock starts. `first` is the first load of the
-process, `again` the second, `touch` one read of every weight after the first: until then a mapped file is not in memory.
+Every measurement has its own process, and imports finish before the clock starts. `first` is the first load in the
+process, `again` the second. `touch` reads every weight once after the first load; until then a mapped file is not in memory.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def _limit() -> Load:
-    """The same tree of modules without initialisation, on the meta device, given views of the mapped file. No checks."""
+    """Return the lower limit: the bare module tree on the meta device with views of the mapped file, without any checks."""
     import torch
     from torch import nn
 
@@ -114,7 +114,7 @@ def _limit() -> Load:
             start, stop = entry["data_offsets"]
             flat = torch.frombuffer(mapped, dtype=torch.float32, count=(stop - start) // 4, offset=8 + length + start)
             state[name] = flat.view(entry["shape"])
-        sizes = {768: 12, 1024: 24}  # depth by width
+        sizes = {768: 12, 1024: 24}  # width: depth
         dim = header["norm.weight"]["shape"][0]
         with torch.device("meta"):
             model = Tree(dim, sizes[dim])
@@ -167,7 +167,7 @@ def _child(way: str, folder: Path) -> None:
     import torch
 
     load = WAYS[way]()
-    torch.set_num_threads(1)  # a sum per weight is not worth a second thread
+    torch.set_num_threads(1)  # summing a weight is too small a task for a second thread
     torch.from_numpy(np.ones(1024, np.float32)).sum().item()
     gc.collect()
     imports = own_memory()

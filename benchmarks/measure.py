@@ -1,7 +1,7 @@
-"""How a claim is measured: whole processes, run in turn, their wall time and peak memory, and the ratios of those.
+"""Measurement of complete processes that run alternately: wall time, peak memory, and their ratios.
 
-Standard library only. The peak that the kernel counts for a process begins with that of the process which started it,
-so the one that measures stays small.
+Uses the standard library only. The kernel's figure for a process's peak memory starts at the peak of its parent process,
+so the measuring process must stay small.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ VITZOO = str(Path(sysconfig.get_path("scripts"), "vitzoo"))
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One process from start to end: seconds, bytes, and what it printed."""
+    """Result of one complete process: times in seconds, peak memory in bytes, and its output."""
 
     wall: float
     cpu: float
@@ -54,14 +54,14 @@ class Run:
 
     @property
     def document(self) -> dict[str, Any]:
-        """The JSON object in the last line that a child of ours prints."""
-        found: dict[str, Any] = json.loads(self.stdout.splitlines()[-1])
-        return found
+        """The JSON object in the last line of the output."""
+        document: dict[str, Any] = json.loads(self.stdout.splitlines()[-1])
+        return document
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A measured value and the line that it has to stay under, or reach."""
+    """A measured value and its goal: `line` is an upper or a lower limit, depending on `side`."""
 
     name: str
     value: float
@@ -79,7 +79,7 @@ class Claim:
 
 
 def this_machine() -> dict[str, Any]:
-    """Where the figures come from."""
+    """Describe this machine: processor, memory, system, load and package versions."""
     versions = {}
     for name in PACKAGES:
         try:
@@ -99,7 +99,7 @@ def this_machine() -> dict[str, Any]:
 
 @dataclass
 class Report:
-    """What a benchmark found: a table for a person, and the same for a machine."""
+    """Results of a benchmark, printed as a table and written as JSON."""
 
     title: str
     rounds: int
@@ -108,7 +108,7 @@ class Report:
     machine: dict[str, Any] = field(default_factory=this_machine)
 
     def finish(self, target: str | None) -> int:
-        """Print it, write the JSON (`-`: a line on stdout); the exit code says whether every goal is met."""
+        """Print the report and write it as JSON (`-` for one line on stdout). Returns the exit code: 0 if every goal is met."""
         self.machine |= {"load_after": _load(), "peak_floor_mib": round(own_peak() / MIB, 1)}
         print(f"{self.title}, {self.rounds} rounds")
         print(table(self.rows))
@@ -116,7 +116,7 @@ class Report:
             print(claim)
         m = self.machine
         print(f"machine: {m['cpus']} CPUs, {m['cpu']}, {m['memory_gib']} GiB, load {m['load_before']} to {m['load_after']}")
-        print(f"a process of this machine counts a peak of at least {m['peak_floor_mib']} MiB, that of the one which measures")
+        print(f"peak memory includes at least {m['peak_floor_mib']} MiB, the peak of the measuring process")
         print("versions: " + ", ".join(f"{name} {version}" for name, version in m["versions"].items()))
         if target is not None:
             claims = [{**asdict(claim), "met": claim.met} for claim in self.claims]
@@ -129,15 +129,15 @@ class Report:
 
 
 def parser(description: str | None, *, rounds: int) -> argparse.ArgumentParser:
-    """The options that every benchmark has."""
+    """Return a parser with the options that all benchmarks share."""
     options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--rounds", type=int, default=rounds, help="how often each process runs (default: %(default)s)")
-    options.add_argument("--json", metavar="FILE", help="write the result as JSON; - prints it as the last line")
+    options.add_argument("--rounds", type=int, default=rounds, help="number of runs of each process (default: %(default)s)")
+    options.add_argument("--json", metavar="FILE", help="write the result as JSON; - prints it as the last line of the output")
     return options
 
 
 def run(command: Sequence[str], *, folder: Path | None = None) -> Run:
-    """One process, from before its start to after its end. Raises RuntimeError with its last words if it fails."""
+    """Run and measure one process. Raises RuntimeError with the end of its stderr if it fails."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         start = time.perf_counter()
         process = subprocess.Popen(command, cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=err)
@@ -155,13 +155,13 @@ def run(command: Sequence[str], *, folder: Path | None = None) -> Run:
 def interleaved(
     commands: Mapping[str, Sequence[str]], rounds: int, *, folder: Path | None = None, before: Callable[[], None] | None = None
 ) -> dict[str, list[Run]]:
-    """Run every command once per round; each round begins with another one.
+    """Run every command once per round; each round starts with another command.
 
-    A first pass is not counted: it brings files into the page cache and writes byte code. `before` runs ahead of every
-    process, untimed.
+    A first round is not counted: it brings files into the page cache and writes byte code. `before` is called before every
+    process and is not measured.
     """
     names = list(commands)
-    found: dict[str, list[Run]] = {name: [] for name in names}
+    runs: dict[str, list[Run]] = {name: [] for name in names}
     for number in range(rounds + 1):
         first = number % len(names)
         for name in names[first:] + names[:first]:
@@ -169,40 +169,40 @@ def interleaved(
                 before()
             one = run(commands[name], folder=folder)
             if number > 0:
-                found[name].append(one)
-    return found
+                runs[name].append(one)
+    return runs
 
 
 def settle() -> None:
-    """Before a process that writes much: nothing is left to be written, and 1 GiB of memory is at hand.
+    """Prepare for a process that writes much: sync all files, and make 1 GiB of memory available.
 
-    A virtual machine may give free memory back to its host, and the next process would pay to get it again.
+    A virtual machine may return free memory to its host, and the next process would have to wait to get it again.
     """
     os.sync()
     subprocess.run([sys.executable, "-c", "b'x' * 2**30"], check=True)
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float]:
-    """Ours over theirs: the ratio of medians, and the median of each round's ratio, which a busy neighbour hurts less."""
+    """Return the ratio of the medians, and the median of each round's ratio, which other load on the machine affects less."""
     return median(ours) / median(theirs), median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
 def imported(arguments: Sequence[str], *, folder: Path | None = None) -> set[str]:
-    """The top-level names of the modules that `python ARGUMENTS` imports."""
+    """Return the top-level names of the modules that `python ARGUMENTS` imports."""
     stderr = run([sys.executable, "-X", "importtime", *arguments], folder=folder).stderr
     lines = re.findall(r"^import time:\s+\d+ \|\s+\d+ \| +(\S+)$", stderr, re.MULTILINE)
     return {name.partition(".")[0] for name in lines}
 
 
 def environment() -> dict[str, str]:
-    """Our environment without what would change the measurement: byte code is cached, and nothing asks the network."""
+    """Return this environment without variables that would change the measurement: byte code is cached, the Hub is offline."""
     unwanted = ("PYTHONDONTWRITEBYTECODE", "PYTHONPROFILEIMPORTTIME", "VITZOO_PATH")
-    kept = {name: value for name, value in os.environ.items() if name not in unwanted}
-    return {**kept, "HF_HUB_OFFLINE": "1"}
+    variables = {name: value for name, value in os.environ.items() if name not in unwanted}
+    return {**variables, "HF_HUB_OFFLINE": "1"}
 
 
 def row(name: str, runs: Iterable[Run]) -> dict[str, Any]:
-    """A line of the table: wall time of whole processes, and their peak memory."""
+    """Return a row of the table: wall time and peak memory of complete processes."""
     runs = list(runs)
     walls = [one.wall * 1e3 for one in runs]
     return {
@@ -216,12 +216,12 @@ def row(name: str, runs: Iterable[Run]) -> dict[str, Any]:
 
 
 def own_peak() -> int:
-    """The peak memory of this process so far, in bytes."""
+    """Return the peak memory of this process so far, in bytes."""
     return _bytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def own_memory() -> int:
-    """The memory of this process now, in bytes (Linux)."""
+    """Return the memory that this process uses now, in bytes (Linux)."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 

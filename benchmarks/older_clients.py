@@ -1,9 +1,9 @@
-"""Do transformers 4 and optimum-onnx load what `vitzoo publish` makes? They need an environment of their own:
+"""Test that transformers 4 and optimum-onnx load what `vitzoo publish` makes. They need an environment of their own:
 
     python -m venv older && older/bin/pip install -r benchmarks/older-clients.txt
     python benchmarks/older_clients.py older/bin/python > benchmarks/results/older_clients.json
 
-The repositories are those of tests/support/published.py, on a Hub of this machine; what is recorded are relative differences.
+The repositories are those of `tests/support/published.py`, on a local Hub. The result contains relative differences.
 """
 
 from __future__ import annotations

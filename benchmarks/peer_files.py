@@ -1,11 +1,11 @@
-"""The files that `latency.py` compares: one set of weights, and what each exporter and quantiser of the peers makes of it.
+"""Files that `latency.py` compares: the results of each exporter and quantiser of the peers, from one set of weights.
 
 `python peer_files.py WAY MODEL FOLDER` makes one file, in a process of its own and, for `optimum` and `timmx`, in an
 environment of their own. Every file takes a free batch size.
 
-    FOLDER/timm.safetensors, vitzoo/, transformers/, torchvision.safetensors   the weights, as each library wants them
-    FOLDER/images/, images.npy, logits.npy                                     photographs, the first as tensors, timm's logits
-    FOLDER/WAY.onnx                                                            what a peer makes
+    FOLDER/timm.safetensors, vitzoo/, transformers/, torchvision.safetensors   the weights, in each library's layout
+    FOLDER/images/, images.npy, logits.npy                                     photographs, some of them as tensors, timm's logits
+    FOLDER/WAY.onnx                                                            the file that a peer makes
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ MODELS = {"vit_b16": "vit_base_patch16_224", "vit_ti16": "vit_tiny_patch16_224"}
 PHOTOS = Path(__file__).parents[1] / "zoo" / "photos"
 CROPS = 32  # photographs to calibrate with
 SIDE = 224
-TIMED = 8  # of them are what the timed batches hold
+TIMED = 8  # number of these in the timed batches
 
 
 def make(way: str, model: str, folder: Path, python: str | None = None) -> Path:
-    """The file of a way, made now if it is not there yet. `python` is that of another environment."""
+    """Return the file of a way and make it if it does not exist. `python` is the interpreter of another environment."""
     target = folder / f"{way}.onnx"
     if not target.exists():
         run([python or sys.executable, __file__, way, model, str(folder)])
@@ -36,14 +36,14 @@ def make(way: str, model: str, folder: Path, python: str | None = None) -> Path:
 
 
 def make_weights(model: str, folder: Path) -> None:
-    """The weights and images, made now if they are not there yet."""
+    """Make the weights and images if they do not exist."""
     if not (folder / "logits.npy").exists():
         folder.mkdir(parents=True, exist_ok=True)
         run([sys.executable, __file__, "weights", model, str(folder)])
 
 
 def _weights(model: str, folder: Path, target: Path) -> None:
-    """timm's model with noise in every parameter, and the same in the other libraries' layouts."""
+    """Write timm's model with noise in every parameter, also in the layouts of the other libraries."""
     from peers import import_timm
 
     timm = import_timm()
@@ -73,17 +73,17 @@ def _weights(model: str, folder: Path, target: Path) -> None:
 
 
 def _photographs(folder: Path) -> None:
-    """Crops of the photographs that the zoo brings."""
+    """Write crops of the photographs in the zoo."""
     import numpy as np
     from PIL import Image, ImageOps
 
     folder.mkdir(exist_ok=True)
     random = np.random.default_rng(0)
-    wholes = [Image.open(path).convert("RGB") for path in sorted(PHOTOS.glob("*.jpg"))]
+    photographs = [Image.open(path).convert("RGB") for path in sorted(PHOTOS.glob("*.jpg"))]
     for i in range(CROPS):
-        whole = wholes[i % len(wholes)]
-        left, top = (int(random.integers(side - SIDE + 1)) for side in whole.size)
-        crop = whole.crop((left, top, left + SIDE, top + SIDE))
+        photograph = photographs[i % len(photographs)]
+        left, top = (int(random.integers(side - SIDE + 1)) for side in photograph.size)
+        crop = photograph.crop((left, top, left + SIDE, top + SIDE))
         (ImageOps.mirror(crop) if i % 4 > 1 else crop).save(folder / f"{i:02}.png")
 
 
@@ -127,7 +127,7 @@ def _timm_script(model: str, folder: Path, target: Path) -> None:
 
 
 def _torchvision(model: str, folder: Path, target: Path) -> None:
-    import peers  # noqa: F401  declares the operators that torchvision misses
+    import peers  # noqa: F401  declares the operators that are missing in torchvision
     from safetensors.torch import load_file
     from torchvision.models import vit_b_16
 
@@ -221,11 +221,11 @@ def main() -> None:
     options.add_argument("folder", type=Path)
     chosen = options.parse_args()
     warnings.simplefilter("ignore")
-    partial = chosen.folder / f"{chosen.way}.partial.onnx"  # gets its name when it is whole
+    partial = chosen.folder / f"{chosen.way}.partial.onnx"  # renamed when it is complete
     way = WAYS[chosen.way]
     try:
         way(chosen.model, chosen.folder, partial)
-    except SystemExit as exit:  # the peers' command lines end so
+    except SystemExit as exit:  # the peers' command lines end in this way
         if exit.code not in (0, None):
             raise
     if chosen.way != "weights":

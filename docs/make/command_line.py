@@ -1,4 +1,4 @@
-"""The reference of the command line: what each verb's --help prints, which a test holds the code to."""
+"""The command-line reference, made from the --help text of each command."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ INTRODUCTION = """# Command line
 
 <!-- made by docs/make from the code -->
 
-Every verb has `--json` (one document on stdout), `-q`, `-v` and `--debug`. Results go to stdout, everything else to stderr.
-`NO_COLOR` is honoured; `vitzoo completion bash` (`zsh`, `fish`) prints a completion script.
+Every command has the options `--json` (one document on stdout), `-q`, `-v` and `--debug`. Results are printed on stdout,
+everything else on stderr. `NO_COLOR` is respected. `vitzoo completion bash` (`zsh`, `fish`) prints a completion script.
 
 | exit code | |
 |---|---|
-| 0 | ok |
-| 1 | a bug of ours |
-| 2 | an option, name or path that does not exist, a config that does not validate, a fact that nobody gave |
-| 3 | a check failed: parity, accuracy, an axis |
-| 4 | an optional dependency is missing; the line that installs it is printed |
-| 5 | the Hub, the network, authentication, offline |
-| 6 | the target cannot express the model |
-| 7 | the content of weights, an artifact or an image is refused or cannot be read |
+| 0 | success |
+| 1 | a bug in vitzoo |
+| 2 | unknown option, name or path; invalid config; a fact that was not stated |
+| 3 | a check failed: parity, accuracy, a free axis |
+| 4 | an optional dependency is missing; the command that installs it is printed |
+| 5 | the Hub, the network, authentication, or offline mode |
+| 6 | the target format cannot represent the model |
+| 7 | the content of weights, an exported file or an image was refused or cannot be read |
 | 8 | the output cannot be written |
 | 130, 143 | interrupted, terminated |
 

@@ -1,4 +1,4 @@
-"""The pictures of 'How a ViT works': a photograph cut into patches, and the insides of `vit_digits`, which is trained."""
+"""Pictures of the page 'How a Vision Transformer works': a photograph cut into patches, and inner values of `vit_digits`."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ def _model() -> vit_zoo.ViT:
 
 
 def _digit(file: Path) -> Array:
-    return np.asarray(Image.open(file).convert("L"), np.float32) / 255  # white on black, as the data set has it
+    return np.asarray(Image.open(file).convert("L"), np.float32) / 255  # white on black, as in the data set
 
 
 @functools.cache
 def _inside(file: Path) -> dict[str, Array]:
-    """What the model computes for a digit: the tokens behind each block, the attention of the first."""
+    """Compute the logits, the tokens after each block and the attention of the first block for one digit."""
     model = _model()
     assert model.config.preprocess is not None
     image = torch.from_numpy(model.config.preprocess(Image.open(file)))[None]
     names = [f"block.{i}" for i in range(model.spec.depth)]
     with torch.inference_mode():
-        found = model.features(image, "logits", *names, "attn.0")
-    return {name: value[0].numpy() for name, value in found.items()}
+        features = model.features(image, "logits", *names, "attn.0")
+    return {name: value[0].numpy() for name, value in features.items()}
 
 
 def patches() -> str:
-    """A photograph, its patches, and the sequence that they become."""
+    """Draw a photograph, its patches, and the sequence that they become."""
     side, patch, n = 224, 32, 7
     image = Image.open(ROOT / "zoo" / "photos" / "cat.jpg").convert("RGB")
     short = min(image.size)
@@ -69,7 +69,7 @@ def patches() -> str:
 
 
 def positions() -> str:
-    """How alike the learned positions of vit_digits are: each small map is one patch's, its own place framed."""
+    """Draw how similar the learned positions of vit_digits are: one map per patch, with the patch's own place framed."""
     table = _model().pos_embed.detach()[0, 1:].numpy()
     unit = table / np.linalg.norm(table, axis=1, keepdims=True)
     alike = unit @ unit.T
@@ -88,35 +88,35 @@ def positions() -> str:
     x = n * (n * cell + gap) + 16
     for step, (words, fill, value) in enumerate((("1, itself", ACCENT, 1.0), ("0", ACCENT, 0.05), ("-1", OTHER, 1.0))):
         parts += [rect(x, 40 + 26 * step, 16, 16, fill=fill, opacity=value, line=LINE), text(x + 26, 53 + 26 * step, words)]
-    title = "Sixteen maps, one for each patch of vit_digits: each position is like itself, and hardly like any other"
+    title = "Sixteen maps, one for each patch of vit_digits: each position is similar to itself and to hardly any other"
     return picture(width, 28 + n * (n * cell + gap), title, parts)
 
 
 def blocks() -> str:
-    """What the head would say if the encoder ended behind each block: the class token through the final norm and the head."""
+    """Draw what the head predicts if the encoder ends after each block: the class token through the final norm and the head."""
     model = _model()
     files = [DIGITS / "samples" / f"digit_{digit}.png" for digit in (3, 7, 8)]
     cell, height, left = 24, 22, 74
     parts, y = [], 20.0
     for file in files:
-        found = _inside(file)
+        inner = _inside(file)
         parts.append(text(0, y - 4, f"a {file.stem[-1]}", bold=True))
         parts += [text(left + digit * cell + cell / 2, y - 4, str(digit), anchor="middle", size=12) for digit in range(10)]
         for block in range(model.spec.depth):
             with torch.inference_mode():
-                token = torch.from_numpy(found[f"block.{block}"][:1])
+                token = torch.from_numpy(inner[f"block.{block}"][:1])
                 chance = model.head(model.norm(token)).softmax(-1)[0].numpy()
             parts.append(text(left - 10, y + block * height + 15, f"block {block}", anchor="end", size=12))
             for digit in range(10):
                 place = (left + digit * cell, y + block * height, cell - 2, height - 2)
                 parts.append(rect(*place, fill=ACCENT, opacity=0.06 + 0.94 * float(chance[digit])))
         y += model.spec.depth * height + 34
-    title = "For three digits, the probability of each class read from the class token behind each block: it settles in the last"
+    title = "For three digits, the probability of each class read from the class token after each block"
     return picture(left + 10 * cell + 4, y - 20, title, parts)
 
 
 def heads() -> str:
-    """Where the class token looks in the first block: each head's weights over the 16 patches, above the digit itself."""
+    """Draw what the class token attends to in the first block: each head's weights of the 16 patches, on top of the digit."""
     model = _model()
     files = [DIGITS / "samples" / f"digit_{digit}.png" for digit in (0, 3, 4, 7)]
     pixel, gap, left = 10, 16, 0
@@ -126,7 +126,7 @@ def heads() -> str:
     parts += [text(x, 14, words, anchor="middle", bold=True) for words, x in columns.items()]
     for line, file in enumerate(files):
         image = _digit(file)
-        weights = _inside(file)["attn.0"][:, 0, 1:]  # n (h w): the class token asks, patches answer
+        weights = _inside(file)["attn.0"][:, 0, 1:]  # n (h w): the class token's query, the patches' keys
         y = 24 + line * (side + gap)
         for column in range(model.spec.heads + 1):
             x = left + column * (side + gap)

@@ -1,4 +1,4 @@
-"""What the live page runs: `vit_digits` as an ONNX file, verified, and onnxruntime-web; copied at build time, not committed."""
+"""Assets of the live page: `vit_digits` as a verified ONNX file, and onnxruntime-web. Not committed."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-thread
 
 
 def build(folder: Path) -> None:
-    """Fill the folder that the page's script reads from. Exits with a line where onnxruntime-web is not installed."""
+    """Fill the folder that the page's script reads. Exits with a message if onnxruntime-web is not installed."""
     if not RUNTIME.is_dir():
-        raise SystemExit("onnxruntime-web is not there: cd tests/node && npm ci --ignore-scripts")
+        raise SystemExit("onnxruntime-web is not installed: cd tests/node && npm ci --ignore-scripts")
     made = folder / "made"
     made.mkdir(parents=True, exist_ok=True)
     vit_zoo.export("vit_digits", "onnx", out=made / "vit_digits.onnx", outputs=("logits", "attn.0"), include=("softmax",))
     for name in FILES:
         shutil.copyfile(RUNTIME / name, made / name)
-    licence = Path(onnxruntime.__file__).parent / "LICENSE"  # the npm package has none of its own
+    licence = Path(onnxruntime.__file__).parent / "LICENSE"  # the npm package contains no licence file
     shutil.copyfile(licence, made / "onnxruntime-LICENSE.txt")
     samples = {}
     for digit in range(10):

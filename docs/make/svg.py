@@ -1,4 +1,4 @@
-"""Pictures as text: a few shapes in SVG, in colours that do on a light and on a dark page."""
+"""SVG shapes as text, in colours that are readable on light and on dark pages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
 
 def picture(width: float, height: float, title: str, parts: Iterable[str]) -> str:
-    """A whole SVG file; `title` says what is seen."""
+    """Return a complete SVG file; `title` describes the picture for screen readers."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {number(width)} {number(height)}" '
         f'width="{number(width)}" height="{number(height)}" role="img" font-family="{FONT}" font-size="13">\n'
@@ -23,7 +23,7 @@ def picture(width: float, height: float, title: str, parts: Iterable[str]) -> st
 
 
 def number(value: float) -> str:
-    """Two digits are finer than a screen, and the same on every machine."""
+    """Format a coordinate with two decimals, which is finer than a screen and the same on every machine."""
     return f"{round(value, 2):g}"
 
 
@@ -40,14 +40,14 @@ def rect(x: float, y: float, width: float, height: float, *, fill: str = "none",
 
 
 def arrow(x: float, y: float, length: float) -> str:
-    """To the right."""
+    """Return an arrow that points to the right."""
     end = x + length
     head = f"M{number(x)} {number(y)}H{number(end)}m-6 -4l6 4l-6 4"
     return f'<path d="{head}" fill="none" stroke="{LINE}" stroke-width="1.5"/>'
 
 
 def photo(image: Image.Image, name: str) -> str:
-    """A definition of a picture that `part` shows parts of."""
+    """Return the definition of an image from which `part` shows sections."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=72)
     data = base64.b64encode(file.getvalue()).decode()
@@ -56,7 +56,7 @@ def photo(image: Image.Image, name: str) -> str:
 
 
 def part(name: str, box: tuple[float, float, float, float], x: float, y: float, width: float, height: float) -> str:
-    """A part of a picture, `box` (left, top, width, height), at a place."""
+    """Return a section of an image, `box` (left, top, width, height), placed at (x, y)."""
     view = " ".join(number(value) for value in box)
     place = f'x="{number(x)}" y="{number(y)}" width="{number(width)}" height="{number(height)}"'
     return f'<svg {place} viewBox="{view}" preserveAspectRatio="none"><use href="#{name}"/></svg>'

@@ -1,4 +1,4 @@
-"""The zoo in tables: every architecture and every published checkpoint of it, and a page for each family."""
+"""Pages of the zoo: a table of all architectures and published checkpoints, a page for each family, and the key maps."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ MADE = "<!-- made by docs/make; edit the data in zoo/ -->"
 
 @functools.cache
 def onnx_megabytes(spec: ViTSpec) -> float:
-    """The size of the float32 file, in 10^6 bytes: its graph is built, its weights are counted."""
+    """Return the size of the float32 file in 10^6 bytes. The graph is built; weights are counted by their shapes."""
     shapes = spec.shapes().items()
-    nothing = {name: Stored("F32", shape, partial(np.broadcast_to, np.float32(0), shape)) for name, shape in shapes}
-    return inline_size(build(spec, nothing, Form())) / 1e6
+    zeros = {name: Stored("F32", shape, partial(np.broadcast_to, np.float32(0), shape)) for name, shape in shapes}
+    return inline_size(build(spec, zeros, Form())) / 1e6
 
 
 def pages() -> dict[str, str]:
-    found = {"zoo/index.md": _index()}
+    text = {"zoo/index.md": _index()}
     for name in families():
-        found[f"zoo/{name}.md"] = _family(name)
-    found["reference/keys.md"] = _keys()
-    return found
+        text[f"zoo/{name}.md"] = _family(name)
+    text["reference/keys.md"] = _keys()
+    return text
 
 
 def _of(family: str) -> list[Variant]:
@@ -77,11 +77,11 @@ def _side(size: tuple[int, int]) -> str:
 
 
 def _rows(family: str) -> list[tuple[str, ...]]:
-    found = []
+    rows = []
     for variant in _of(family):
         tags = list(tags_of(variant.name).values())
-        found += [_row(variant, tag) for tag in tags] or [_row(variant, None)]
-    return found
+        rows += [_row(variant, tag) for tag in tags] or [_row(variant, None)]
+    return rows
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
@@ -90,7 +90,7 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def _index() -> str:
-    """One table of everything, which a script of ours lets a reader sort and filter."""
+    """Return the page with one table of all models, which assets/zoo.js makes sortable and filterable."""
     order = ("vit", *(name for name in families() if name != "vit"))
     rows = [(family, *row) for family in order for row in _rows(family)]
     checkpoints = sum(bool(row[11]) for row in rows)
@@ -102,13 +102,13 @@ hide: [toc, navigation]
 
 {MADE}
 
-{len(variants())} architectures in {len(families())} families, and {checkpoints} published checkpoints of them. A name alone
-is an architecture; with a tag it is weights: `vit_zoo.load("vit_b16.augreg2_in21k_ft_in1k")`. Any size that has no row has a
-name all the same, such as `vit_s14_reg4_gap_336`.
+The zoo has {len(variants())} architectures in {len(families())} families, and {checkpoints} published checkpoints of them.
+A name alone stands for an architecture; a name with a tag stands for weights: `vit_zoo.load("vit_b16.augreg2_in21k_ft_in1k")`.
+Sizes without a row have names too, such as `vit_s14_reg4_gap_336`.
 
-Top-1 is of ImageNet-1k, in percent, as reported by whoever published the weights (`vitzoo show NAME` says by whom), and not
-measured here. GMACs are multiply-adds for one image. ONNX MB is the float32 file, its graph built and its weights counted.
-`vitzoo list --where 'params<30M and patch_size==16'` asks the same table in the shell.
+Top-1 is the ImageNet-1k accuracy in percent, as reported by whoever published the weights (`vitzoo show NAME` prints the source);
+it was not measured here. GMACs are multiply-adds for one image. ONNX MB is the size of the float32 file, computed from its graph
+and its weights. `vitzoo list --where 'params<30M and patch_size==16'` queries the same table on the command line.
 
 <div class="zoo" markdown="0">
 <p class="zoo-controls" hidden><label>Filter <input type="search" placeholder="vit_b 384 apache"></label>
@@ -120,7 +120,7 @@ measured here. GMACs are multiply-adds for one image. ONNX MB is the float32 fil
 
 
 def _models(columns: tuple[str, ...], rows: list[tuple[str, ...]], name: str) -> str:
-    """A table that is dense, and scrolls in itself."""
+    """Return a dense table with its own scroll bars."""
     head = "".join(f"<th scope='col'{' data-number' if column in NUMERIC else ''}>{column}</th>" for column in columns)
     body = "\n".join(
         "<tr>" + "".join(_cell(column, text) for column, text in zip(columns, row, strict=True)) + "</tr>" for row in rows
@@ -158,14 +158,14 @@ def _family(name: str) -> str:
     if tagged:
         parts += ["## Key maps"]
         if "timm" in tagged:
-            parts.append("timm's names are ours: `blocks.{i}.attn.qkv.weight`, with the same shapes.")
+            parts.append("vitzoo uses timm's names and shapes: `blocks.{i}.attn.qkv.weight`.")
         parts += [_key_map(dialect) for dialect in maps]
     parts += ["## Citation", f"```bibtex\n{citation_of(name)}\n```"]
     return "\n\n".join(parts) + "\n"
 
 
 def _origin(text: str) -> str:
-    """The comment at the top of the family's file: whose models these are."""
+    """Return the comment at the top of the family's file, which gives the origin of the models."""
     lines = []
     for line in text.splitlines():
         if not line.startswith("#"):
@@ -176,18 +176,18 @@ def _origin(text: str) -> str:
 
 
 def _keys() -> str:
-    """Every table by which a foreign file is read."""
-    words = (
-        "Each library's names for our tensors: the tables by which its files are read and, where it is a target of "
-        "`vitzoo convert`, written. `{i}` is the number of the block. A pattern of [einops](https://einops.rocks) turns "
-        "theirs into ours; read backwards it is the inverse. Names without a line are those of timm, which are ours."
+    """Return the page with the tables by which other libraries' files are read."""
+    introduction = (
+        "This page lists each library's names for our tensors. By these tables its files are read and, where it is a target of "
+        "`vitzoo convert`, written. `{i}` is the number of the block. An [einops](https://einops.rocks) pattern turns a foreign "
+        "tensor into ours; the reversed pattern is the inverse. Tensors without a line have timm's name, which is also ours."
     )
     maps = [_key_map(dialect) for dialect in DIALECTS if any(rule.theirs != (rule.ours,) for rule in dialect.rules)]
-    return "\n\n".join([f"# Key maps\n\n{MADE}", words, *(each.replace("### ", "## ", 1) for each in maps)]) + "\n"
+    return "\n\n".join([f"# Key maps\n\n{MADE}", introduction, *(each.replace("### ", "## ", 1) for each in maps)]) + "\n"
 
 
 def _key_map(dialect: Dialect) -> str:
-    """The table by which a dialect is read and written, but for names that are the same."""
+    """Return the table by which a dialect is read and written, without the names that are the same."""
     rows = []
     for rule in dialect.rules:
         if rule.theirs == (rule.ours,) and rule.pattern is None:

@@ -1,12 +1,12 @@
-"""How the shipped `vit_digits` was trained: scikit-learn's 1,797 digits, a few CPU minutes, and two looks at the
-held-out images; REMARK says how they differ.
+"""Training of the shipped `vit_digits` on scikit-learn's 1,797 digits, which takes a few CPU minutes. The held-out images
+were evaluated twice; REMARK explains the difference.
 
-    python zoo/vit_digits/train.py --select   # cross-validate CANDIDATES on the training images, note the best
-    python zoo/vit_digits/train.py            # train with it on all of them, score the held-out ones, write everything
-    python zoo/vit_digits/train.py --data     # write the images alone
+    python zoo/vit_digits/train.py --select   # cross-validate CANDIDATES on the training images, record the best
+    python zoo/vit_digits/train.py            # train the best on all training images, score the held-out ones, write all files
+    python zoo/vit_digits/train.py --data     # write only the images
 
-The same versions on the same machine give the same bytes again. A fresh folder for `--folder` needs a copy of recipe.json,
-or a selection of its own.
+The same versions on the same machine give the same bytes again. A new folder for `--folder` needs a copy of recipe.json,
+or its own run of `--select`.
 
 b batch · h w pixels
 """
@@ -38,8 +38,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 NAME = "vit_digits"
 SPLIT_SEED, MODEL_SEED, TRAINING_SEED = 0, 0, 0
-HELD_OUT = 360  # images, a fifth of all; the other 1,437 train
-FOLDS = 4  # of the training images, for the selection alone
+HELD_OUT = 360  # images, a fifth of all; the other 1,437 are for training
+FOLDS = 4  # of the training images, used only for the selection
 SOURCE = (
     "trained by zoo/vit_digits/train.py on scikit-learn's digits, from the UCI data set Optical Recognition of Handwritten "
     "Digits (E. Alpaydin and C. Kaynak, 1998, doi.org/10.24432/C50P49, CC BY 4.0)"
@@ -49,7 +49,7 @@ PACKAGES = ("vitzoo", "torch", "numpy", "scikit-learn", "pillow")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """AdamW, a linear warm-up and half a cosine, over images that are moved a little each time they are seen."""
+    """Hyperparameters: AdamW, a linear warm-up followed by half a cosine, and a small random affine map of each image."""
 
     epochs: int = 120
     warmup_epochs: int = 5
@@ -59,7 +59,7 @@ class Recipe:
     weight_decay: float = 0.05  # of weight matrices
     clip_norm: float = 1.0
     label_smoothing: float = 0.05
-    rotation: float = 9.0  # degrees; this and the next three either way, uniformly
+    rotation: float = 9.0  # degrees; this and the next three are the limits of uniform distributions around zero
     scale: float = 0.07
     shear: float = 0.06
     shift: float = 0.5  # pixels
@@ -70,7 +70,7 @@ CANDIDATES = {
     "slower": Recipe(learning_rate=1e-3),
     "longer": Recipe(epochs=200),
 }
-# what a reader should know before trusting the held-out figure
+# limits of the held-out figure
 REMARK = (
     "The held-out figure is from a second look at the held-out images. At the first, the candidates ('longer' was not among "
     "them, one with stronger movements was) had been compared on a single fifth of the training images, the weights of linear "
@@ -86,7 +86,7 @@ REMARK = (
 
 @dataclass(frozen=True)
 class Digits:
-    """All images as 8-bit pixels, b h w, with their labels, and which of them train; indices are load_digits' and ascend."""
+    """All images as 8-bit pixels (b h w), their labels, and the ascending indices (as in load_digits) of both parts."""
 
     pixels: Array
     labels: Array
@@ -95,7 +95,7 @@ class Digits:
 
 
 def read_digits() -> Digits:
-    """The data as its PNGs hold it, 0..16 becoming 0..255; every class has its share in both parts."""
+    """Read the data with the pixel values of the PNGs (0..16 becomes 0..255). The split is stratified by class."""
     images, labels = load_digits(return_X_y=True)
     pixels = np.round(images * 255 / 16).astype(np.uint8).reshape(-1, 8, 8)
     parts = train_test_split(np.arange(len(labels)), test_size=HELD_OUT, stratify=labels, random_state=SPLIT_SEED)
@@ -104,7 +104,7 @@ def read_digits() -> Digits:
 
 
 def write_images(digits: Digits, folder: Path) -> list[Path]:
-    """Every held-out image as INDEX_LABEL.png, and the first one of each label as a sample; returns the former's paths."""
+    """Write every held-out image as INDEX_LABEL.png, and the first one of each label as a sample. Returns the held-out paths."""
     for name in ("held_out", "samples"):
         (folder / name).mkdir(exist_ok=True)
     for label in range(10):
@@ -117,11 +117,11 @@ def write_images(digits: Digits, folder: Path) -> list[Path]:
 
 
 def write_png(pixels: Array, file: Path) -> None:
-    Image.fromarray(pixels).save(file, compress_level=0)  # stored, so that the bytes are the same with every zlib
+    Image.fromarray(pixels).save(file, compress_level=0)  # uncompressed, so that the bytes are the same with every zlib
 
 
 def normalised(grey: Tensor, model: ViT) -> Tensor:
-    """Grey values 0..1, b 1 h w, as the model's three equal channels."""
+    """Normalise grey values 0..1 (b 1 h w) to the model's input with three equal channels."""
     preprocess = model.config.preprocess
     assert preprocess is not None
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (preprocess.mean, preprocess.std))
@@ -129,7 +129,7 @@ def normalised(grey: Tensor, model: ViT) -> Tensor:
 
 
 def moved(grey: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
-    """Each image, b 1 h w, under its own small affine map; what comes in from outside is background, 0."""
+    """Apply a small random affine map to each image (b 1 h w). Pixels from outside are background, 0."""
     turn, zoom, slant, *offset = torch.rand(5, len(grey), generator=generator) * 2 - 1
     angle, factor, shear = turn * math.radians(recipe.rotation), 1 + zoom * recipe.scale, slant * recipe.shear
     cos, sin = factor * angle.cos(), factor * angle.sin()
@@ -140,7 +140,7 @@ def moved(grey: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
 
 
 def optimizer_of(model: ViT, recipe: Recipe) -> torch.optim.AdamW:
-    """Decays weight matrices; biases, norms, the class token and the positions are left alone."""
+    """Return AdamW with weight decay for weight matrices only, not for biases, norms, the class token and the positions."""
     matrices = {name: p for name, p in model.named_parameters() if name.endswith("weight") and p.ndim > 1}
     others = [p for name, p in model.named_parameters() if name not in matrices]
     groups = [{"params": list(matrices.values()), "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -148,14 +148,14 @@ def optimizer_of(model: ViT, recipe: Recipe) -> torch.optim.AdamW:
 
 
 def rate(step: int, steps: int, warmup: int) -> float:
-    """The learning rate of a step as a share of the recipe's."""
+    """Return the learning rate of a step as a fraction of the recipe's."""
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
 
 def train(grey: Tensor, labels: Tensor, recipe: Recipe) -> ViT:
-    """The registry's model, fitted to images b 1 h w of 0..1; all chance comes from the seeds above."""
+    """Train the registry's model on images b 1 h w of 0..1. All randomness comes from the seeds above."""
     model = vit_zoo.create(NAME, seed=MODEL_SEED).train()
     generator = torch.Generator().manual_seed(TRAINING_SEED)
     optimizer = optimizer_of(model, recipe)
@@ -175,15 +175,15 @@ def train(grey: Tensor, labels: Tensor, recipe: Recipe) -> ViT:
 
 
 def tensors(digits: Digits, indices: Array) -> tuple[Tensor, Tensor]:
-    """Images b 1 h w of 0..1, and labels b."""
+    """Return images (b 1 h w, 0..1) and labels (b)."""
     grey = torch.from_numpy(digits.pixels[indices]).unsqueeze(1).float() / 255
     return grey, torch.from_numpy(digits.labels[indices]).long()
 
 
 def select(digits: Digits, folder: Path) -> None:
-    """Cross-validate every candidate, so that each training image is judged once; the best is noted in recipe.json.
+    """Cross-validate every candidate, so that each training image is predicted once, and record the best in recipe.json.
 
-    Most correct images of all folds win; between equals, the lower cross-entropy.
+    The candidate with the most correct images over all folds wins; for equal counts, the one with the lower cross-entropy.
     """
     grey, labels = tensors(digits, digits.training)
     folds = list(StratifiedKFold(FOLDS, shuffle=True, random_state=SPLIT_SEED).split(grey, labels))
@@ -214,25 +214,25 @@ def select(digits: Digits, folder: Path) -> None:
 
 
 def judged(grey: Tensor, labels: Tensor, recipe: Recipe, fitted: Array, validation: Array) -> Tensor:
-    """The logits of one fold's validation images, from a model fitted to the others."""
+    """Return the logits of one fold's validation images, from a model trained on the other folds."""
     model = train(grey[fitted], labels[fitted], recipe)
     with torch.inference_mode():
         return model(normalised(grey[validation], model))
 
 
 def make(digits: Digits, folder: Path) -> None:
-    """Train with the chosen recipe on every training image, save, and score the held-out PNGs as a user would."""
+    """Train the chosen recipe on every training image, save the model, and score the held-out PNGs with `vit_zoo.predict`."""
     note = folder / "recipe.json"
     if not note.is_file():
-        raise SystemExit(f"{note}: no such file; --select makes it")
+        raise SystemExit(f"{note}: no such file; run with --select first")
     record = json.loads(note.read_text(encoding="utf-8"))
     recipe = CANDIDATES[record["chosen"]]
     if layout(asdict(recipe)) != layout(record["recipe"]):
-        raise SystemExit(f"{note}: its recipe '{record['chosen']}' is not this script's; --select makes it anew")
+        raise SystemExit(f"{note}: recipe '{record['chosen']}' differs from this script's; run with --select again")
     start = time.process_time()
     model = train(*tensors(digits, digits.training), recipe)
     if model.is_random():
-        raise SystemExit("training left every weight as it was")
+        raise SystemExit("training did not change any weight")
     model.config = model.config.replace(labels=tuple("0123456789"), source=SOURCE, licence="Apache-2.0")
     vit_zoo.save(model, folder)
     print(f"trained in {time.process_time() - start:.0f} CPU s")
@@ -244,15 +244,15 @@ def make(digits: Digits, folder: Path) -> None:
 
 
 def score(folder: Path, files: list[Path]) -> dict[str, Any]:
-    """What the saved model makes of images whose names end in their label, and which ones it gets wrong."""
-    answers = [found.labels[0] for found in vit_zoo.predict(folder, files, top=1)]
+    """Return the accuracy of the saved model on images whose names end in their label, and the wrong predictions."""
+    answers = [prediction.labels[0] for prediction in vit_zoo.predict(folder, files, top=1)]
     wrong = {file.name: answer for file, answer in zip(files, answers, strict=True) if file.stem[-1] != answer}
     correct = len(files) - len(wrong)
     return {"correct": correct, "of": len(files), "accuracy": round(correct / len(files), 6), "wrong": wrong}
 
 
 def layout(value: Any, indent: str = "") -> str:
-    """JSON with a line for every entry of a table, and a single one for a list however long."""
+    """Format JSON with one line for each entry of an object, and lists on one line."""
     if not isinstance(value, dict) or not value:
         return json.dumps(value)
     entries = [f"{indent}  {json.dumps(key)}: {layout(entry, indent + '  ')}" for key, entry in value.items()]
@@ -262,22 +262,25 @@ def layout(value: Any, indent: str = "") -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=f"Train {NAME}, the model that ships with its weights.")
     step = parser.add_mutually_exclusive_group()
-    step.add_argument("--select", action="store_true", help="choose the recipe on training images, and train nothing else")
-    step.add_argument("--data", action="store_true", help="write the held-out images and the samples, and train nothing")
+    step.add_argument("--select", action="store_true", help="choose the recipe by cross-validation on the training images")
+    step.add_argument("--data", action="store_true", help="write the held-out images and the samples without training")
     parser.add_argument(
-        "--folder", type=Path, default=Path(__file__).resolve().parent, help="of all files; this script's by default"
+        "--folder",
+        type=Path,
+        default=Path(__file__).resolve().parent,
+        help="folder for all files; by default the folder of this script",
     )
-    told = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)  # the order of a sum depends on the number of threads
     torch.use_deterministic_algorithms(mode=True)
-    told.folder.mkdir(exist_ok=True)
+    arguments.folder.mkdir(exist_ok=True)
     digits = read_digits()
-    if told.select:
-        select(digits, told.folder)
-    elif told.data:
-        write_images(digits, told.folder)
+    if arguments.select:
+        select(digits, arguments.folder)
+    elif arguments.data:
+        write_images(digits, arguments.folder)
     else:
-        make(digits, told.folder)
+        make(digits, arguments.folder)
 
 
 if __name__ == "__main__":
