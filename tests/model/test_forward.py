@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 import typing
 
+import onnxruntime as ort
 import pytest
 import torch
 
@@ -14,10 +15,14 @@ from support.models import SMALL, noise
 from support.onnx_outputs import OPSETS, TOLERANCE, onnx_outputs, relative
 from vit_zoo.errors import CheckFailed
 from vit_zoo.files.pickles import tensors_of
-from vit_zoo.graph.build import build
+from vit_zoo.graph.build import _proto, build
+from vit_zoo.graph.fp16_ops import HalfOps
+from vit_zoo.graph.onnx_ops import OnnxOps
 from vit_zoo.graph.options import Form
+from vit_zoo.graph.values import Value
 from vit_zoo.model.outputs import output_names
 from vit_zoo.model.spec import ViTSpec
+from vit_zoo.model.torch_ops import EVAL
 
 # every peer: how it is built, and what `load` has to be told because neither its tensors nor the module say so
 PEERS = {
@@ -282,3 +287,23 @@ def test_an_unused_weight_is_an_error():
     tensors = tensors_of({**model.state_dict(), "spare": torch.zeros(3)}, where="model")
     with pytest.raises(CheckFailed, match="spare"):
         build(model.spec, tensors, Form())
+
+
+@pytest.mark.parametrize("opset", OPSETS)
+@pytest.mark.parametrize(("ops", "tolerance"), [(OnnxOps, TOLERANCE), (HalfOps, 2e-3)])
+def test_a_bias_on_attention_scores(ops, tolerance, opset):
+    """No spec has one yet; both back ends add the same one to the scores, scaled, before softmax."""
+    generator = torch.Generator().manual_seed(0)
+    x, bias = torch.randn(2, 5, 12, generator=generator), torch.randn(1, 3, 5, 5, generator=generator)
+    q = EVAL.heads(x, 3)
+    wanted = EVAL.attend(q, q, q, 0.0, bias), EVAL.attention_weights(q, q, bias)
+    without = EVAL.attend(q, q, q, 0.0), EVAL.attention_weights(q, q)
+    image = Value("x", ("batch", 5, 12))
+    op = ops({}, opset, {"bias": bias.numpy()}, image=image)
+    heads, added = op.heads(image, 3), Value("bias", (1, 3, 5, 5))
+    values = op.attend(heads, heads, heads, 0.0, added), op.attention_weights(heads, heads, added)
+    results = {value.name: value for value in map(op.unflatten, values)}
+    session = ort.InferenceSession(_proto(op, image, results, opset).SerializeToString())
+    for found, expected, plain in zip(session.run(None, {"x": x.numpy()}), wanted, without, strict=True):
+        assert relative(found, expected) < tolerance
+        assert relative(found, plain) > 0.05

@@ -6,7 +6,7 @@ float16 values are what goes into a product and what comes out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from vit_zoo.files import Stored
 from vit_zoo.graph.onnx_ops import OnnxOps
@@ -36,8 +36,8 @@ class HalfOps(OnnxOps):
     def matmul(self, x: str, y: str) -> str:
         return self._float32(self.node("MatMul", self._half(x), self._half(y)))
 
-    def fused_attention(self, q: str, k: str, v: str, heads: int) -> str:
-        halves = (self._half(x) for x in (q, k, v))
+    def fused_attention(self, inputs: Sequence[str], heads: int) -> str:
+        halves = (self._half(x) for x in inputs)
         return self._float32(self.node("Attention", *halves, q_num_heads=heads, kv_num_heads=heads, softmax_precision=FLOAT))
 
     def _half(self, x: str) -> str:

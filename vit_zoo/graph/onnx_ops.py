@@ -188,19 +188,20 @@ class OnnxOps(GraphBuilder):
         other = self.node("Add", self.node("Mul", second, c), self.node("Mul", first, s))
         return Heads(self._like(whole, "Concat", one, other, axis=-1), x.n)
 
-    def attend(self, q: Heads, k: Heads, v: Heads, dropout: float) -> Value:
+    def attend(self, q: Heads, k: Heads, v: Heads, dropout: float, bias: Value | None = None) -> Value:
         inner = v.inner
         if self.opset >= 23:
             query = self._join_heads(q)
             query = query if query.shape[0] == BATCH else self._expand(query)
-            x = self.fused_attention(query.name, self._join_heads(k).name, self._join_heads(v).name, q.n)
+            inputs = [query.name, self._join_heads(k).name, self._join_heads(v).name, *([bias.name] if bias else [])]
+            x = self.fused_attention(inputs, q.n)
             return Value(x, (BATCH, q.x.shape[1], inner))
-        x = self.matmul(self._softmax(q, k), self._transposed(v, 0, 2, 1, 3))
+        x = self.matmul(self._softmax(q, k, bias), self._transposed(v, 0, 2, 1, 3))
         x = self.node("Reshape", self.node("Transpose", x, perm=[0, 2, 1, 3]), self.ints(-1, inner))
         return Value(x, (BATCH, q.x.shape[1], inner), flat=True)
 
-    def attention_weights(self, q: Heads, k: Heads) -> Value:
-        return Value(self._softmax(q, k), (BATCH, q.n, q.x.shape[1], k.x.shape[1]))
+    def attention_weights(self, q: Heads, k: Heads, bias: Value | None = None) -> Value:
+        return Value(self._softmax(q, k, bias), (BATCH, q.n, q.x.shape[1], k.x.shape[1]))
 
     def dropout(self, x: Value, rate: float) -> Value:
         return x
@@ -226,9 +227,9 @@ class OnnxOps(GraphBuilder):
         """The two products of attention: b n t e, b n e t and b n t t, b n t e."""
         return self.node("MatMul", x, y)
 
-    def fused_attention(self, q: str, k: str, v: str, heads: int) -> str:
-        """Attention by one operator, from opset 23: b t (n e), each."""
-        return self.node("Attention", q, k, v, q_num_heads=heads, kv_num_heads=heads)
+    def fused_attention(self, inputs: Sequence[str], heads: int) -> str:
+        """Attention by one operator, from opset 23: queries, keys and values, each b t (n e), and a bias if there is one."""
+        return self.node("Attention", *inputs, q_num_heads=heads, kv_num_heads=heads)
 
     # layout: whether the axes of batch and tokens, or of heads and their width, are merged
 
@@ -283,12 +284,13 @@ class OnnxOps(GraphBuilder):
             return Value(self.product(m, flat, start, stop, added), (*x.shape[:-1], stop - start), flat=len(x.shape) == 3)
 
     def _norm(self, m: Scope, x: Value, eps: float) -> Value:
-        weight, bias = self.float_weight(f"{m.path}.weight"), self.float_weight(f"{m.path}.bias")
-        return self._like(x, "LayerNormalization", x.name, weight, bias, axis=-1, epsilon=eps)
+        names = [f"{m.path}.weight", *([f"{m.path}.bias"] if f"{m.path}.bias" in self.tensors else [])]
+        return self._like(x, "LayerNormalization", x.name, *map(self.float_weight, names), axis=-1, epsilon=eps)
 
-    def _softmax(self, q: Heads, k: Heads) -> str:
+    def _softmax(self, q: Heads, k: Heads, bias: Value | None) -> str:
         query = self.node("Mul", self._transposed(q, 0, 2, 1, 3), self.float_((q.inner // q.n) ** -0.5))
-        return self.node("Softmax", self.matmul(query, self._transposed(k, 0, 2, 3, 1)), axis=-1)
+        scores = self.matmul(query, self._transposed(k, 0, 2, 3, 1))
+        return self.node("Softmax", scores if bias is None else self.node("Add", scores, bias.name), axis=-1)
 
     def _transposed(self, h: Heads, *perm: int) -> str:
         return self.node("Transpose", self._split_heads(h).name, perm=list(perm))

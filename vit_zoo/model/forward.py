@@ -20,11 +20,12 @@ from vit_zoo.model.spec import ViTSpec
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionContext:
-    """What attention needs besides its tokens."""
+    """What attention needs besides its tokens: `rope` and `score_bias` are shared by all blocks."""
 
-    query_rows: Rows | None = None  # tokens that queries are made for, never patches; None: all tokens
     rope: Rope | None = None  # of `rope_tables`
-    weights: list[Tensor] | None = None  # takes the attention weights, b n t t, where they are an output
+    score_bias: Tensor | None = None  # 1 n r t, added to the scores; r: the query rows
+    query_rows: Rows | None = None  # tokens that queries are made for, never patches; None: all tokens
+    weights: list[Tensor] | None = None  # takes the attention weights, b n r t, where they are an output
 
 
 TOKENS_ONLY = AttentionContext()
@@ -53,7 +54,7 @@ def tokens(m: Module, image: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
         x = op.add(x, op.weight(m.pos_embed))
     elif spec.pos.startswith("sincos"):
         x = op.add(x, op.table(m.pos_embed, x))
-    if spec.pos_covers == "class" and registers:  # DINOv2 with registers: they come in after the positions
+    if spec.pos_covers == "class" and registers:  # they come in after the positions
         x = op.concat([op.rows(x, 0, 1), op.prepend(registers, op.rows(x, 1, None))])
     elif spec.pos_covers == "patches":
         x = op.prepend([*first, *registers], x)
@@ -70,15 +71,17 @@ def attention(m: Module, x: Tensor, spec: ViTSpec, op: Ops, context: AttentionCo
     """Multi-head self-attention (appendix A); keys and values are made for all tokens."""
     rows = context.query_rows
     biases = (m.q_bias, m.v_bias) if spec.qkv_bias == "qv" else None
-    q, k, v = op.qkv(m.qkv, x, spec.heads, rows, biases)  # b n t e
+    q, k, v = op.qkv(m.qkv, x, spec.heads, rows, biases)  # b n r e, b n t e, b n t e
     if spec.qk_norm:
         q, k = op.norm(m.q_norm, q, spec.norm_eps), op.norm(m.k_norm, k, spec.norm_eps)
     if spec.pos == "rope":
         q, k = q if rows else op.rotate(q, context.rope), op.rotate(k, context.rope)
     if context.weights is not None:
-        context.weights.append(op.attention_weights(q, k))  # b n t t
-    x = op.attend(q, k, v, spec.dropout)  # b t (n e)
-    return op.dropout(op.linear(m.proj, x), spec.dropout) if spec.attn_out else x
+        context.weights.append(op.attention_weights(q, k, context.score_bias))  # b n r t
+    x = op.attend(q, k, v, spec.dropout, context.score_bias)  # b r (n e)
+    if spec.attn_out:
+        x = op.dropout(op.linear(m.proj, x), spec.dropout)
+    return x
 
 
 def mlp(m: Module, x: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
@@ -88,7 +91,8 @@ def mlp(m: Module, x: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
         x = op.mul(op.act(gate, spec.act), x)
     else:
         x = op.act(x, spec.act)
-    return op.dropout(op.linear(m.fc2, op.dropout(x, spec.dropout)), spec.dropout)
+    x = op.dropout(x, spec.dropout)
+    return op.dropout(op.linear(m.fc2, x), spec.dropout)
 
 
 def residual(m: Module, x: Tensor, y: Tensor, scale: Module | None, op: Ops) -> Tensor:
@@ -145,9 +149,8 @@ def vit(m: Module, image: Tensor, spec: ViTSpec, op: Ops, outputs: Collection[st
     rope = rope_tables(m, x, spec, op)
     for i in range(plan.blocks):
         pruned = plan.last_rows is not None and i == spec.depth - 1 and op.prunes(m.blocks[i])
-        context = AttentionContext(
-            query_rows=plan.last_rows if pruned else None, rope=rope, weights=[] if f"attn.{i}" in plan.values else None
-        )
+        weights: list[Tensor] | None = [] if f"attn.{i}" in plan.values else None
+        context = AttentionContext(rope=rope, query_rows=plan.last_rows if pruned else None, weights=weights)
         x = op.run(block, m.blocks[i], x, spec, context)
         if f"block.{i}" in plan.values:
             values[f"block.{i}"] = x

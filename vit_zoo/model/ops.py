@@ -113,11 +113,14 @@ class Ops(Protocol):
     def rotate(self, x: Heads, rope: Rope) -> Heads:
         """Rotate the pairs made of a head's first and second half: b n t e."""
 
-    def attend(self, q: Heads, k: Heads, v: Heads, dropout: float) -> Tensor:
-        """softmax(q kᵀ / √e) v with the heads side by side: b n r e, b n t e, b n t e -> b r (n e). `q` may have batch 1."""
+    def attend(self, q: Heads, k: Heads, v: Heads, dropout: float, bias: Tensor | None = None) -> Tensor:
+        """softmax(q kᵀ / √e + bias) v with the heads side by side: b n r e, b n t e, b n t e -> b r (n e).
 
-    def attention_weights(self, q: Heads, k: Heads) -> Tensor:
-        """softmax(q kᵀ / √e): b n r e, b n t e -> b n r t."""
+        `q` may have batch 1. `bias` is 1 n r t.
+        """
+
+    def attention_weights(self, q: Heads, k: Heads, bias: Tensor | None = None) -> Tensor:
+        """softmax(q kᵀ / √e + bias): b n r e, b n t e -> b n r t."""
 
     def prunes(self, m: Module) -> bool:
         """Whether the last block `m` may leave out rows that no output needs."""

@@ -119,13 +119,14 @@ class TorchOps:
         (x, y), (cos, sin) = x.chunk(2, dim=-1), (cos.squeeze(1), sin.squeeze(1))
         return torch.cat([x * cos - y * sin, y * cos + x * sin], dim=-1)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float, bias: Tensor | None = None) -> Tensor:
         q = q.expand(k.shape[0], -1, -1, -1)  # a learned query comes with batch 1
         rate = dropout if self.training else 0.0
-        return rearrange(F.scaled_dot_product_attention(q, k, v, dropout_p=rate), "b n t e -> b t (n e)")
+        return rearrange(F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=rate), "b n t e -> b t (n e)")
 
-    def attention_weights(self, q: Tensor, k: Tensor) -> Tensor:
-        return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1)
+    def attention_weights(self, q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
+        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+        return torch.softmax(scores if bias is None else scores + bias, dim=-1)
 
     def dropout(self, x: Tensor, rate: float) -> Tensor:
         return x
@@ -178,7 +179,8 @@ class Float64Ops(TorchOps):
         return F.linear(x, m.weight.double().flatten(1), bias)
 
     def norm(self, m: Any, x: Tensor, eps: float) -> Tensor:
-        return F.layer_norm(x, x.shape[-1:], m.weight.double(), m.bias.double(), eps)
+        bias = None if m.bias is None else m.bias.double()
+        return F.layer_norm(x, x.shape[-1:], m.weight.double(), bias, eps)
 
     def prunes(self, m: Any) -> bool:
         return True
