@@ -11,6 +11,7 @@ import torch
 pytest.register_assert_rewrite("support")
 
 from support import hub_environment, torchvision_operators  # noqa: E402  registered first, so that its assertions are rewritten
+from support.cli import CommandLine  # noqa: E402
 
 hub_environment.set_up()
 torchvision_operators.declare()  # test modules may import timm in any order
@@ -21,6 +22,12 @@ def folder(tmp_path, monkeypatch):
     """An empty current folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def cli(capfd):
+    """The command line, run in this process: `cli(*arguments)` returns exit code, stdout and stderr."""
+    return CommandLine(capfd)
 
 
 @pytest.fixture(scope="session", autouse=True)

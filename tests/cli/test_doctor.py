@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 
 from vit_zoo.cli import show
-from vit_zoo.cli.commands import vitzoo
-from vit_zoo.cli.entry_point import _run
 from vit_zoo.parity import cpu
 
 
@@ -22,13 +20,14 @@ from vit_zoo.parity import cpu
         ("sse2", "Old CPU: no AVX2"),
     ],
 )
-def test_doctor_reports_the_cpu(folder, monkeypatch, capsys, flags, told):
+def test_doctor_reports_the_cpu(folder, monkeypatch, cli, flags, told):
     Path("cpuinfo").write_text(f"processor : 0\nmodel name : Old CPU\nflags : {flags}\n\nprocessor : 1\nflags : none\n")
     monkeypatch.setattr(cpu, "CPUINFO", Path("cpuinfo"))
     for cut, words in ((True, "in 16 bits on this CPU"), (False, "in 32 bits on this CPU")):
         monkeypatch.setattr(cpu, "saturates", lambda cut=cut: cut)
-        assert _run(vitzoo, ["doctor", "--json"]) == 0
-        document = json.loads(capsys.readouterr().out)
+        result = cli("doctor", "--json")
+        assert result.code == 0
+        document = json.loads(result.out)
         assert document["cpu"] == told
         assert words in document["int8"]
     monkeypatch.setattr(cpu, "CPUINFO", Path("nothing"))

@@ -5,34 +5,33 @@ from __future__ import annotations
 import json
 
 import vit_zoo
-from vit_zoo.cli.commands import vitzoo
-from vit_zoo.cli.entry_point import _run
 
 
-def said(capfd, *arguments):
-    """What a command prints: stdout, stderr."""
-    assert _run(vitzoo, list(arguments)) == 0, capfd.readouterr().err
-    return capfd.readouterr()
+def said(cli, *arguments):
+    """The result of a command that succeeds."""
+    result = cli(*arguments)
+    assert result.code == 0, result.err
+    return result
 
 
-def test_list_on_the_command_line(capfd, folder):
+def test_list_on_the_command_line(cli, folder):
     where = "params<30M and patch_size==16 and family=='vit'"
-    assert said(capfd, "list", "--where", where).out.split() == vit_zoo.list_models(where=where)
-    assert said(capfd, "list", "vit_?16", "--sort", "-params").out.split() == ["vit_l16", "vit_b16", "vit_m16", "vit_s16"]
-    rows = json.loads(said(capfd, "list", "siglip_*", "--where", "pool=='mean'", "--long", "--json").out)
+    assert said(cli, "list", "--where", where).out.split() == vit_zoo.list_models(where=where)
+    assert said(cli, "list", "vit_?16", "--sort", "-params").out.split() == ["vit_l16", "vit_b16", "vit_m16", "vit_s16"]
+    rows = json.loads(said(cli, "list", "siglip_*", "--where", "pool=='mean'", "--long", "--json").out)
     assert {row["pool"] for row in rows} == {"mean"}
     assert rows[0]["params"] == vit_zoo.get_spec(rows[0]["name"]).params
     (folder / "own").mkdir()
     (folder / "own" / "leaf.toml").write_text('extends = "vit_s16"\nimage_size = [320, 160]\n')
     spec = vit_zoo.get_spec("vit_s16", image_size=(320, 160))
-    long = said(capfd, "list", "leaf", "--long", "--zoo", "own").out.splitlines()[1].split()
+    long = said(cli, "list", "leaf", "--long", "--zoo", "own").out.splitlines()[1].split()
     assert long == ["leaf", "320x160", "16", f"{spec.params:,}", f"{spec.macs / 1e9:.3f}"]
     assert "leaf" not in vit_zoo.list_models()  # known while the command ran
-    assert said(capfd, "show", "leaf", "--zoo", "own").out.split()[:2] == ["name:", "leaf"]
+    assert said(cli, "show", "leaf", "--zoo", "own").out.split()[:2] == ["name:", "leaf"]
 
 
-def test_show_tells_a_practitioner_what_a_name_is(capfd):
-    out, err = said(capfd, "show", "dinov2_giant14_reg4_224")
+def test_show_tells_a_practitioner_what_a_name_is(cli):
+    _, out, err = said(cli, "show", "dinov2_giant14_reg4_224")
     assert err == ""
     lines = {line.split(":")[0]: line.partition(":")[2].split() for line in out.splitlines() if ":" in line}
     assert lines["images"][:3] == ["224x224,", "bicubic,", "shorter"]
@@ -42,7 +41,7 @@ def test_show_tells_a_practitioner_what_a_name_is(capfd):
     assert lines["norm_eps"] == ["1e-06", "family", "dinov2"]
     assert lines["qkv_bias"] == ["true", "extends", "vit_b16"]
     assert "conventions: exact GELU (giant: SwiGLU)" in out
-    known = said(capfd, "show", "vit_b16").out
+    known = said(cli, "show", "vit_b16").out
     for fact in (
         "86,567,656 parameters, 17.564 GMACs an image, 197 tokens",
         "imagenet1k in published weights: 1,000, WNIDs sorted",
@@ -50,24 +49,24 @@ def test_show_tells_a_practitioner_what_a_name_is(capfd):
         "vit_b16.augreg_in21k_ft_in1k   1000 classes    apache-2.0    84.534 % (timm 1.0.31, results-imagenet.csv)",
     ):
         assert fact in known
-    stated = said(capfd, "show", "vit_b16", "--set", "depth=2").out
+    stated = said(cli, "show", "vit_b16", "--set", "depth=2").out
     assert "depth:           2                stated" in stated
 
 
-def test_show_as_a_document(capfd):
-    document = json.loads(said(capfd, "show", "vit_b16", "--json").out)
+def test_show_as_a_document(cli):
+    document = json.loads(said(cli, "show", "vit_b16", "--json").out)
     assert document["parameters"] == 86_567_656
     assert document["fields"]["dim"] == "size b"
     assert document["label_set"]["classes"] == 1000
     assert ("vit_b_16", "torchvision") in [(alias["alias"], alias["library"]) for alias in document["aliases"]]
     assert document["tags"][0]["tag"] == "augreg2_in21k_ft_in1k"
-    tag = json.loads(said(capfd, "show", "vit_b16.augreg_in21k", "--json").out)
+    tag = json.loads(said(cli, "show", "vit_b16.augreg_in21k", "--json").out)
     assert (tag["spec"]["num_classes"], tag["licence"]) == (21_843, "apache-2.0")
     assert tag["fields"]["num_classes"] == "the tag augreg_in21k"
     assert tag["label_set"]["name"] == "imagenet21k"
 
 
-def test_the_command_line_says_what_a_name_stands_for(capfd, folder):
+def test_the_command_line_says_what_a_name_stands_for(cli, folder):
     name = "google/vit-base-patch16-224"
     differences = "norm_eps = 1e-12, preprocess = bilinear, squashed"
     sentence = f"vitzoo: '{name}' in transformers is vit_b16, but transformers has {differences}\n"
@@ -76,16 +75,16 @@ def test_the_command_line_says_what_a_name_stands_for(capfd, folder):
         for field in ("dim=24", "depth=1", "heads=2", "dim_head=12", "mlp_dim=24", "image_size=32")
         for part in ("--set", field)
     ]
-    assert said(capfd, "show", name, "-q").err == sentence
-    assert said(capfd, "create", name, *small).err == sentence
+    assert said(cli, "show", name, "-q").err == sentence
+    assert said(cli, "create", name, *small).err == sentence
     assert (folder / "vit_b16" / "model.safetensors").is_file()
-    exported = said(capfd, "export", name, "--onnx", *small)
+    exported = said(cli, "export", name, "--onnx", *small)
     assert exported.err.startswith(sentence)
     assert "RANDOM WEIGHTS (seed 0)" in exported.err
     assert "such as timm/vit_base_patch16_224.augreg2_in21k_ft_in1k/model.safetensors" in exported.err
-    assert said(capfd, "show", "vit_s14_reg4_336_gap").err == "vitzoo: 'vit_s14_reg4_336_gap' is vit_s14_reg4_gap_336\n"
-    assert said(capfd, "show", "vit_s14_reg4_gap_336").err == ""
-    assert said(capfd, "create", "vit_mu2_8", "--dry-run").out.startswith("would write vit_mu2_8/: vit_mu2_8")
+    assert said(cli, "show", "vit_s14_reg4_336_gap").err == "vitzoo: 'vit_s14_reg4_336_gap' is vit_s14_reg4_gap_336\n"
+    assert said(cli, "show", "vit_s14_reg4_gap_336").err == ""
+    assert said(cli, "create", "vit_mu2_8", "--dry-run").out.startswith("would write vit_mu2_8/: vit_mu2_8")
     (folder / "google").mkdir()
     (folder / "vit_b16").rename(folder / name)  # a path that is there is meant
-    assert said(capfd, "show", name).err == ""
+    assert said(cli, "show", name).err == ""

@@ -17,7 +17,6 @@ from PIL import Image
 
 import vit_zoo
 from vit_zoo.cli.commands import vitzoo
-from vit_zoo.cli.entry_point import _run
 
 COMMAND = [sys.executable, "-m", "vit_zoo.cli"]
 TINY = """
@@ -321,11 +320,11 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 @pytest.mark.parametrize(
     ("arguments", "code", "fragment"), WRONG, ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else None
 )
-def test_wrong_input(arguments, code, fragment, place, monkeypatch, capfd):
+def test_wrong_input(arguments, code, fragment, place, monkeypatch, cli):
     monkeypatch.chdir(place)
     before = contents(place)
-    assert _run(vitzoo, arguments) == code
-    out, err = capfd.readouterr()
+    found, out, err = cli(*arguments)
+    assert found == code
     line, rest = err[:-1], err[-1:]
     assert line.startswith("vitzoo: error: ")
     assert fragment in line
@@ -335,8 +334,8 @@ def test_wrong_input(arguments, code, fragment, place, monkeypatch, capfd):
     assert out == ""
     assert contents(place) == before
     if arguments[0] in vitzoo.commands and arguments[0] != "completion":
-        assert _run(vitzoo, [*arguments, "--json"]) == code
-        out, err = capfd.readouterr()
+        found, out, err = cli(*arguments, "--json")
+        assert found == code
         document = json.loads(out)
         assert err == f"{line}\n"
         assert list(document)[:4] == ["code", "kind", "message", "hint"]
@@ -349,28 +348,30 @@ def test_every_verb_is_in_the_table():
     assert {arguments[0] for arguments, _, _ in WRONG} >= set(vitzoo.commands)
 
 
-def test_no_arguments_at_all_show_the_help(capfd):
-    assert _run(vitzoo, []) == 2
-    assert "Usage: vitzoo" in capfd.readouterr().err
+def test_no_arguments_at_all_show_the_help(cli):
+    code, _, err = cli()
+    assert code == 2
+    assert "Usage: vitzoo" in err
 
 
-def test_debug_shows_the_traceback_and_keeps_the_code(capfd):
-    assert _run(vitzoo, ["show", "vit_b18", "--debug"]) == 2
-    err = capfd.readouterr().err
+def test_debug_shows_the_traceback_and_keeps_the_code(cli):
+    code, _, err = cli("show", "vit_b18", "--debug")
+    assert code == 2
     assert err.startswith("Traceback (most recent call last)")
     assert err.splitlines()[-1].startswith("vitzoo: error: no variant 'vit_b18'")
 
 
-def test_a_file_that_does_not_compute_its_reference(place, monkeypatch, capfd):
+def test_a_file_that_does_not_compute_its_reference(place, monkeypatch, cli):
     monkeypatch.chdir(place)
     before = contents(place)
-    assert _run(vitzoo, ["verify", "tiny.onnx", "--against", "another"]) == 3
-    out, err = capfd.readouterr()
+    code, out, err = cli("verify", "tiny.onnx", "--against", "another")
+    assert code == 3
     assert err.startswith("vitzoo: error: tiny.onnx: does not compute tiny, random weights of seed 1: weight 'cls_token'")
     assert err.count("\n") == 1
     assert "allowed" in out
-    assert _run(vitzoo, ["verify", "tiny.onnx", "--against", "another", "--json"]) == 3
-    document = json.loads(capfd.readouterr().out)
+    code, out, _ = cli("verify", "tiny.onnx", "--against", "another", "--json")
+    assert code == 3
+    document = json.loads(out)
     assert (document["code"], document["kind"], document["hint"]) == (3, "CheckFailed", "see tiny.onnx.parity.json")
     assert document["report"]["parting"]["place"] == "patch_embed.proj"
     report = Path("tiny.onnx.parity.json")
@@ -379,25 +380,27 @@ def test_a_file_that_does_not_compute_its_reference(place, monkeypatch, capfd):
     assert contents(place) == before
 
 
-def test_weights_that_are_not_finite_are_set_aside(place, folder, capfd):
+def test_weights_that_are_not_finite_are_set_aside(place, folder, cli):
     Path("old.onnx").write_text("old")
     weights = (place / "tiny/model.safetensors").read_bytes()
     Path("model.safetensors").write_bytes(weights[:-8] + np.full(2, np.nan, np.float32).tobytes())
     Path("config.json").write_bytes((place / "tiny/config.json").read_bytes())
-    assert _run(vitzoo, ["export", "--onnx", "-o", "old.onnx"]) == 3
-    assert "not finite; first divergence: head (set aside as old.onnx.rejected)" in capfd.readouterr().err
+    code, _, err = cli("export", "--onnx", "-o", "old.onnx")
+    assert code == 3
+    assert "not finite; first divergence: head (set aside as old.onnx.rejected)" in err
     assert Path("old.onnx").read_text() == "old"
     made = {"old.onnx.rejected", "old.onnx.rejected.parity.json"}
     assert set(contents(Path())) == {"config.json", "model.safetensors", "old.onnx", *made}
 
 
 @pytest.mark.parametrize("part", [0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999])
-def test_an_onnx_file_cut_anywhere_is_refused(part, place, folder, capfd):
+def test_an_onnx_file_cut_anywhere_is_refused(part, place, folder, cli):
     whole = (place / "tiny.onnx").read_bytes()
     Path("cut.onnx").write_bytes(whole[: int(part * len(whole))])
     for verb in (["show"], ["verify"]):
-        assert _run(vitzoo, [*verb, "cut.onnx"]) == 7
-        assert "cut.onnx: is not a whole ONNX file" in capfd.readouterr().err
+        code, _, err = cli(*verb, "cut.onnx")
+        assert code == 7
+        assert "cut.onnx: is not a whole ONNX file" in err
     assert list(contents(Path())) == ["cut.onnx"]
 
 
@@ -422,20 +425,20 @@ def shared(place: Path, **changes: str | None) -> None:
      {"offset": "9" * 15}, {"offset": "x"}, {"length": "4"}, {"length": "9" * 15}],
     ids=str,
 )  # fmt: skip
-def test_places_of_weights_that_are_wrong_are_refused(changes, place, folder, capfd):
+def test_places_of_weights_that_are_wrong_are_refused(changes, place, folder, cli):
     (folder.parent / "secret").write_bytes(bytes(100_000))
     shared(place, **changes)
     before = contents(folder)
-    assert _run(vitzoo, ["verify", "model.onnx"]) == 7
-    err = capfd.readouterr().err
+    code, _, err = cli("verify", "model.onnx")
+    assert code == 7
     assert err.startswith("vitzoo: error: model.onnx: ")
     assert err.count("\n") == 1
     assert contents(folder) == before
 
 
-def test_another_weights_file_under_the_same_name_is_refused(place, folder, capfd):
+def test_another_weights_file_under_the_same_name_is_refused(place, folder, cli):
     shared(place)
-    assert _run(vitzoo, ["verify", "model.onnx", "-q"]) == 0
+    assert cli("verify", "model.onnx", "-q").code == 0
     for other, fragment in (
         ("another/model.safetensors", "was written for another model.safetensors; export again"),
         ("cut.safetensors", "model.safetensors: is truncated"),
@@ -444,19 +447,20 @@ def test_another_weights_file_under_the_same_name_is_refused(place, folder, capf
         Path("model.safetensors").write_bytes((place / other).read_bytes())
         for arguments in (["verify", "model.onnx"], ["predict", "model.onnx", str(place / "image.png")]):
             failed = arguments[0] == "verify" and other.startswith("another")  # a whole file, but not the right one
-            assert _run(vitzoo, arguments) == (3 if failed else 7)
-            assert fragment in capfd.readouterr().err
+            code, _, err = cli(*arguments)
+            assert code == (3 if failed else 7)
+            assert fragment in err
 
 
-def test_labels_cannot_move_the_cursor(place, folder, capfd):
+def test_labels_cannot_move_the_cursor(place, folder, cli):
     config = json.loads((place / "tiny/config.json").read_text())
     Path("model.onnx").write_bytes((place / "tiny.onnx").read_bytes())
     model = onnx.load("model.onnx")
     say("vit_zoo", changed(config, "", labels=["\x1b[2J", "\x1b[2J\x07", "\x9b2J"]))(model)
     Path("model.onnx").write_bytes(model.SerializeToString())
     for arguments in (["predict", "model.onnx", str(place / "image.png"), "--top", "3"], ["show", "model.onnx"]):
-        assert _run(vitzoo, arguments) == 0
-        out = capfd.readouterr().out
+        code, out, _ = cli(*arguments)
+        assert code == 0
         assert "\\x1b[2J" in out
         assert out.replace("\n", "").isprintable()
 
@@ -549,7 +553,7 @@ def test_a_folder_that_could_not_be_filled_is_not_left(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_archives_of_programs_with_damaged_metadata(place, folder, capfd):
+def test_archives_of_programs_with_damaged_metadata(place, folder, cli):
     def write(content: bytes) -> None:
         with zipfile.ZipFile(place / "tiny.torchscript.pt") as source, zipfile.ZipFile("model.pt", "w") as archive:
             for name in source.namelist():
@@ -558,5 +562,6 @@ def test_archives_of_programs_with_damaged_metadata(place, folder, capfd):
     for content in (b"{", b"[]", b"{}", b'{"vit_zoo": 3}', b"\xff", b"{" + b" " * 5_000_000 + b"}"):
         write(content)
         for verb in ("show", "verify"):
-            assert _run(vitzoo, [verb, "model.pt"]) == 7
-            assert capfd.readouterr().err.startswith("vitzoo: error: model.pt: ")
+            code, _, err = cli(verb, "model.pt")
+            assert code == 7
+            assert err.startswith("vitzoo: error: model.pt: ")

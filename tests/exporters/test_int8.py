@@ -20,8 +20,6 @@ from support import saturating
 from support.models import SMALL, noise
 from support.paths import HELD_OUT
 from support.requirements import required
-from vit_zoo.cli.commands import vitzoo
-from vit_zoo.cli.entry_point import _run
 from vit_zoo.errors import CheckFailed, RefusedContent
 from vit_zoo.files import Stored
 from vit_zoo.graph.int8_ops import Layer, Quantisation, adapted, least_steps, quantised
@@ -312,7 +310,7 @@ QUANTISERS = {  # onnxruntime's own, and whether every CPU computes the same int
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("way", QUANTISERS)
-def test_files_of_other_tools(folder, capsys, way):
+def test_files_of_other_tools(folder, cli, way):
     """onnxruntime's quantisers, and onnxruntime's optimised form of what they make."""
     quantise, proven = QUANTISERS[way]
     model = outlying(vit_zoo.create("vit_b16", **SMALL), 0)
@@ -333,11 +331,12 @@ def test_files_of_other_tools(folder, capsys, way):
         assert (len(found.saturating), found.unknown) == (0 if proven else layers, ())
         assert found.products >= layers
         assert found.proven == proven
-        assert _run(vitzoo, ["show", file, "--json"]) == 0
-        assert json.loads(capsys.readouterr().out)["integer_products"]["proven"] == proven
+        shown = cli("show", file, "--json")
+        assert shown.code == 0
+        assert json.loads(shown.out)["integer_products"]["proven"] == proven
     vit_zoo.save(model, "model")
-    assert _run(vitzoo, ["verify", "theirs.onnx", "--against", "model", "--json"]) in (0, 3)  # it is not ours to keep answers
-    out, err = capsys.readouterr()
+    code, out, err = cli("verify", "theirs.onnx", "--against", "model", "--json")
+    assert code in (0, 3)  # it is not ours to keep answers
     document = json.loads(out)
     report = document.get("report", document)
     assert ("integer products can saturate" in err) == (not proven)

@@ -17,8 +17,6 @@ from sklearn.model_selection import train_test_split
 import vit_zoo
 from support.models import SMALL, noise
 from support.paths import HELD_OUT
-from vit_zoo.cli.commands import vitzoo
-from vit_zoo.cli.entry_point import _run
 from vit_zoo.errors import CheckFailed, InputError
 from vit_zoo.exporters.int8.accuracy_gate import fewest_float_layers
 from vit_zoo.exporters.int8.calibration import LayerInputs, calibrate_layer, calibrate_layers
@@ -338,13 +336,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("message", REFUSED)
-def test_words_that_do_not_fit(message, photos, capsys):
+def test_words_that_do_not_fit(message, photos, cli):
     vit_zoo.save(small(), "model")
     Path("few").mkdir()
     shutil.copy("photos/00.png", "few")
     before = sorted(Path().rglob("*"))
-    assert _run(vitzoo, ["export", "model", "--onnx", *REFUSED[message]]) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert len(error.strip().splitlines()) == 1
+    result = cli("export", "model", "--onnx", *REFUSED[message])
+    assert result.code == 2
+    assert message in result.err
+    assert len(result.err.strip().splitlines()) == 1
     assert sorted(Path().rglob("*")) == before

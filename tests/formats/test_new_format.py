@@ -7,13 +7,11 @@ import re
 
 import pytest
 import torch
-from click.testing import CliRunner
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 import vit_zoo
 from support.models import SMALL, noise
-from vit_zoo.cli.commands import vitzoo
 from vit_zoo.errors import RefusedContent
 from vit_zoo.formats import FORMATS, describe
 from vit_zoo.formats.artifact import Artifact, Description, config_from, embedded
@@ -109,10 +107,9 @@ def test_a_wrong_file_of_it_fails_the_check(exported):
     assert re.search("logits at batch", report.faults[0])
 
 
-def test_it_is_shown_and_no_checkpoint(exported):
+def test_it_is_shown_and_no_checkpoint(exported, cli):
     _, done = exported
-    shown = CliRunner().invoke(vitzoo, ["show", str(done.path), "--json"])
-    document = json.loads(shown.stdout)
+    document = json.loads(cli("show", done.path, "--json").out)
     assert document["format"] == "toy"
     assert document["parity"] is True
     with pytest.raises(RefusedContent, match="is an exported toy file"):

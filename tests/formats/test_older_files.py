@@ -8,11 +8,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 
 import vit_zoo
 from support.paths import TESTS
-from vit_zoo.cli.commands import vitzoo
 from vit_zoo.errors import RefusedContent
 from vit_zoo.formats import describe
 from vit_zoo.parity.report import read_report
@@ -65,11 +63,10 @@ def test_checkpoints_load(name):
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.rglob("*.parity.json")), ids=lambda path: path.name)
-def test_reports_are_read_and_are_of_their_files(path):
+def test_reports_are_read_and_are_of_their_files(path, cli):
     artifact = path.with_name(path.name.removesuffix(".parity.json"))
     assert read_report(artifact).ok
-    shown = CliRunner().invoke(vitzoo, ["show", str(artifact), "--json"])
-    assert json.loads(shown.stdout)["parity"] is True
+    assert json.loads(cli("show", artifact, "--json").out)["parity"] is True
 
 
 @pytest.mark.parametrize("name", ["inline.onnx", "external.onnx", "fp16.onnx", "dynamic.onnx", "opset17.onnx", "preprocess.onnx"])

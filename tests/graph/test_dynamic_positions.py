@@ -13,8 +13,6 @@ import torch
 import vit_zoo
 from support.models import SMALL, noise
 from support.paths import CASES
-from vit_zoo.cli.commands import vitzoo
-from vit_zoo.cli.entry_point import _run
 from vit_zoo.errors import CheckFailed, InputError, RefusedContent
 from vit_zoo.graph import dynamic_positions
 from vit_zoo.model.resize_recipes import RECIPES
@@ -216,8 +214,9 @@ def test_computed_positions_have_no_recipe(folder):
         vit_zoo.export(_model(**KINDS["rotation"]), dynamic="hw", resize="timm")
 
 
-def test_the_command_line(folder, capfd):
-    assert _run(vitzoo, ["export", "vit_digits", "--onnx", "--dynamic", "hw", "--set", "resize=dino"]) == 0
-    assert "verified" in capfd.readouterr().out
-    assert _run(vitzoo, ["verify", "vit_digits.onnx", "--full"]) == 0
-    assert _run(vitzoo, ["export", "vit_digits", "--onnx", "--dynamic", "b"]) == 2
+def test_the_command_line(folder, cli):
+    code, out, _ = cli("export", "vit_digits", "--onnx", "--dynamic", "hw", "--set", "resize=dino")
+    assert code == 0
+    assert "verified" in out
+    assert cli("verify", "vit_digits.onnx", "--full").code == 0
+    assert cli("export", "vit_digits", "--onnx", "--dynamic", "b").code == 2

@@ -15,8 +15,6 @@ from PIL import Image
 import vit_zoo
 from support.models import SMALL, noise
 from support.paths import ROOT
-from vit_zoo.cli.commands import vitzoo
-from vit_zoo.cli.entry_point import _run
 from vit_zoo.errors import CheckFailed, InputError
 from vit_zoo.graph import preprocess
 from vit_zoo.graph.build import _proto
@@ -223,16 +221,19 @@ def test_what_cannot_be_included(folder, options, message):
     assert list(Path().iterdir()) == []
 
 
-def test_the_command_line(folder, capfd):
-    assert _run(vitzoo, ["export", "vit_digits", "--onnx", "--include", "preprocess", "--include", "softmax"]) == 0
-    assert "pixels within " in capfd.readouterr().out
-    assert _run(vitzoo, ["export", "vit_digits", "--onnx", "--include", "nothing"]) == 2
-    assert "there are softmax, preprocess, preprocess-exact" in capfd.readouterr().err
-    assert _run(vitzoo, ["verify", "vit_digits.onnx", "--full"]) == 0
-    assert "onnxruntime runs" in capfd.readouterr().out
+def test_the_command_line(folder, cli):
+    code, out, _ = cli("export", "vit_digits", "--onnx", "--include", "preprocess", "--include", "softmax")
+    assert code == 0
+    assert "pixels within " in out
+    code, _, err = cli("export", "vit_digits", "--onnx", "--include", "nothing")
+    assert code == 2
+    assert "there are softmax, preprocess, preprocess-exact" in err
+    code, out, _ = cli("verify", "vit_digits.onnx", "--full")
+    assert code == 0
+    assert "onnxruntime runs" in out
 
 
-def test_what_onnxruntime_makes_of_it(folder, capfd):
+def test_what_onnxruntime_makes_of_it(folder, cli):
     """`verify --full` lists the operators that run, after onnxruntime's optimiser: a scaled product is one of its own."""
     vit_zoo.export(_model(), "onnx", out="a.onnx")
     assert vit_zoo.verify("a.onnx").fusion == ()
@@ -243,5 +244,6 @@ def test_what_onnxruntime_makes_of_it(folder, capfd):
     assert found["Gelu"].count == SMALL["depth"]
     assert all(o.milliseconds > 0 for o in found.values())
     assert sum(o.share for o in found.values()) == pytest.approx(1, abs=0.01)
-    assert _run(vitzoo, ["verify", "a.onnx", "--full", "--json"]) == 0
-    assert len(json.loads(capfd.readouterr().out)["fusion"]) == len(found)
+    code, out, _ = cli("verify", "a.onnx", "--full", "--json")
+    assert code == 0
+    assert len(json.loads(out)["fusion"]) == len(found)

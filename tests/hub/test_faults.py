@@ -20,8 +20,6 @@ import vit_zoo
 from support.hub_environment import HUB_PORT
 from support.loopback_hub import READER, WRITER, Fault, Hub, git_oid, sha256
 from support.models import SMALL, noise
-from vit_zoo.cli.commands import vitzoo
-from vit_zoo.cli.entry_point import _run
 from vit_zoo.files.sniff import git_oid as our_git_oid
 from vit_zoo.hub import client
 
@@ -72,12 +70,11 @@ def model(_model, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def said(capsys):
+def said(cli):
     """Runs a command; its exit code and what it said."""
 
     def run(*arguments):
-        code = _run(vitzoo, [str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
+        code, out, err = cli(*arguments)
         assert WRITER not in out + err
         assert READER not in out + err
         assert err.count("error:") <= 1

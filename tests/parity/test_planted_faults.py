@@ -19,8 +19,6 @@ from onnx import TensorProto, helper, numpy_helper
 import vit_zoo
 from support.models import SMALL, noise
 from support.paths import ROOT
-from vit_zoo.cli.commands import vitzoo
-from vit_zoo.cli.entry_point import _run
 
 PREPROCESS = {"size": (32, 48), "resize_to": None, "interpolation": "bicubic", "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25)}
 SPECS: dict[str, tuple[int, dict[str, Any]]] = {  # opset, fields
@@ -436,7 +434,7 @@ def exported(request, tmp_path_factory):
     return request.param, folder
 
 
-def verdict(exported, monkeypatch, plant, i=0, outcome=3):
+def verdict(exported, monkeypatch, cli, plant, i=0, outcome=3):
     """The report on the file with a fault, from the command line."""
     family, folder = exported
     monkeypatch.chdir(folder)
@@ -444,13 +442,13 @@ def verdict(exported, monkeypatch, plant, i=0, outcome=3):
     plant(file)
     Path("planted.onnx").write_bytes(file.model.SerializeToString())
     Path("planted.onnx.parity.json").unlink(missing_ok=True)
-    assert _run(vitzoo, ["verify", "planted.onnx", "--against", "model", "--quiet"]) == outcome
+    assert cli("verify", "planted.onnx", "--against", "model", "--quiet").code == outcome
     return json.loads(Path("planted.onnx.parity.json").read_text())
 
 
-def test_the_file_without_a_fault_passes(exported, monkeypatch):
+def test_the_file_without_a_fault_passes(exported, monkeypatch, cli):
     """Parsing and writing it again is not the fault, and neither is looking inside."""
-    report = verdict(exported, monkeypatch, lambda file: None, outcome=0)
+    report = verdict(exported, monkeypatch, cli, lambda file: None, outcome=0)
     assert report["verdict"] == "parity"
     assert vit_zoo.verify("planted.onnx", "model", effort="full").blocks
 
@@ -462,8 +460,8 @@ def test_there_are_as_many_faults_as_the_readme_says():
 
 @pytest.mark.parametrize("i", BLOCKS)
 @pytest.mark.parametrize("fault", IN_A_BLOCK)
-def test_a_fault_in_a_block(fault, i, exported, monkeypatch):
-    report = verdict(exported, monkeypatch, IN_A_BLOCK[fault], i)
+def test_a_fault_in_a_block(fault, i, exported, monkeypatch, cli):
+    report = verdict(exported, monkeypatch, cli, IN_A_BLOCK[fault], i)
     assert report["verdict"] == "failed"
     assert report["parting"]["block"] == i, report["parting"]
     assert report["parting"]["place"].startswith(f"blocks.{i}")
@@ -473,8 +471,8 @@ def test_a_fault_in_a_block(fault, i, exported, monkeypatch):
 
 
 @pytest.mark.parametrize("fault", ANYWHERE)
-def test_a_fault_anywhere(fault, exported, monkeypatch):
-    report = verdict(exported, monkeypatch, ANYWHERE[fault])
+def test_a_fault_anywhere(fault, exported, monkeypatch, cli):
+    report = verdict(exported, monkeypatch, cli, ANYWHERE[fault])
     assert report["faults"]
     shown = [
         fault
@@ -506,7 +504,7 @@ def test_outputs_in_another_order_or_missing(exported, monkeypatch):
     assert not vit_zoo.verify("planted.onnx", "model").ok
 
 
-def test_weights_beside_the_graph(exported, monkeypatch):
+def test_weights_beside_the_graph(exported, monkeypatch, cli):
     """Another header, other values under the same header, a stale data file: onnxruntime reads them all without a word."""
     family, folder = exported
     monkeypatch.chdir(folder)
@@ -517,23 +515,23 @@ def test_weights_beside_the_graph(exported, monkeypatch):
     moved = (length + 8).to_bytes(8, "little") + weights[8 : 8 + length] + b" " * 8 + weights[8 + length :]
     for changed in (moved, weights[:-4] + np.float32(3).tobytes()):
         Path("shared/model.safetensors").write_bytes(changed)
-        assert _run(vitzoo, ["verify", "shared/model.onnx", "--against", "model", "--quiet"]) == 3
-        assert _run(vitzoo, ["verify", "shared/model.onnx", "--quiet"]) == 3
+        assert cli("verify", "shared/model.onnx", "--against", "model", "--quiet").code == 3
+        assert cli("verify", "shared/model.onnx", "--quiet").code == 3
     for name, seed in (("one", 2), ("two", 3)):
         other = noise(vit_zoo.create("vit_b16", **{**SMALL, **SPECS[family][1]}), seed=seed)
         other.config = other.config.replace(random_seed=None)
         vit_zoo.export(other, out=f"{name}.onnx", placement="external")
     shutil.copy("two.onnx_data", "one.onnx_data")
-    assert _run(vitzoo, ["verify", "one.onnx", "--against", "model", "--quiet"]) == 3
+    assert cli("verify", "one.onnx", "--against", "model", "--quiet").code == 3
 
 
-def test_a_file_alone_keeps_its_word(exported, monkeypatch):
+def test_a_file_alone_keeps_its_word(exported, monkeypatch, cli):
     """Without a model to compare it with, the file still holds what it was written with."""
     family, folder = exported
     monkeypatch.chdir(folder)
-    assert _run(vitzoo, ["verify", "small.onnx", "--quiet"]) == 0
+    assert cli("verify", "small.onnx", "--quiet").code == 0
     file = File(onnx.load("small.onnx"), family, 1)
     file.block("attn.qkv.bias", rows_of(1, 2, zeroed))
     Path("planted.onnx").write_bytes(file.model.SerializeToString())
-    assert _run(vitzoo, ["verify", "planted.onnx", "--quiet"]) == 3
+    assert cli("verify", "planted.onnx", "--quiet").code == 3
     assert "the weights do not match weights_sha256" in Path("planted.onnx.parity.json").read_text()

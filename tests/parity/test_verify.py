@@ -14,8 +14,6 @@ from PIL import Image
 import vit_zoo
 from support.models import SMALL, noise
 from support.paths import ROOT
-from vit_zoo.cli.commands import vitzoo
-from vit_zoo.cli.entry_point import _run
 from vit_zoo.errors import InputError
 from vit_zoo.formats import programs
 from vit_zoo.parity.report import EFFORTS, ParityReport, schema
@@ -72,17 +70,17 @@ def test_a_report_survives_its_file(small):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
-def test_the_picture(suffix, small):
-    assert _run(vitzoo, ["verify", "small.onnx", "--against", "model", "--plot", f"errors{suffix}", "--quiet"]) == 0
+def test_the_picture(suffix, small, cli):
+    assert cli("verify", "small.onnx", "--against", "model", "--plot", f"errors{suffix}", "--quiet").code == 0
     if suffix == ".png":
         with Image.open("errors.png") as image:
             assert image.size[0] > 300
     else:
         assert "measured" in Path("errors.svg").read_text()
-    assert _run(vitzoo, ["verify", "small.onnx", "--against", "other", "--plot", f"failed{suffix}", "--quiet"]) == 3
+    assert cli("verify", "small.onnx", "--against", "other", "--plot", f"failed{suffix}", "--quiet").code == 3
     assert Path(f"failed{suffix}").stat().st_size > 1000
-    assert _run(vitzoo, ["verify", "small.onnx", "--against", "model", "--plot", "errors.gif"]) == 2
-    assert _run(vitzoo, ["verify", "model", "--against", "model", "--plot", f"models{suffix}", "--quiet"]) == 0
+    assert cli("verify", "small.onnx", "--against", "model", "--plot", "errors.gif").code == 2
+    assert cli("verify", "model", "--against", "model", "--plot", f"models{suffix}", "--quiet").code == 0
     assert Path(f"models{suffix}").stat().st_size > 1000
 
 
@@ -95,36 +93,40 @@ def test_the_picture_needs_matplotlib(small):
     assert not Path("a.png").exists()
 
 
-def test_the_command_line(small, capfd):
-    assert _run(vitzoo, ["verify", "small.onnx", "--against", "model", "--full"]) == 0
-    out = capfd.readouterr().out
+def test_the_command_line(small, cli):
+    code, out, _ = cli("verify", "small.onnx", "--against", "model", "--full")
+    assert code == 0
     assert out.startswith("output")
     assert "small.onnx computes model.safetensors: largest relative difference" in out
-    assert _run(vitzoo, ["verify", "model", "--against", "model"]) == 0
-    assert _run(vitzoo, ["verify", "model", "--against", "other"]) == 3
-    out, err = capfd.readouterr()
+    assert cli("verify", "model", "--against", "model").code == 0
+    code, out, err = cli("verify", "model", "--against", "other")
+    assert code == 3
     assert "first divergence: patch_embed.proj" in out
     assert "weight 'cls_token' and" in err
-    assert _run(vitzoo, ["verify", "small.onnx", "--against", "other", "--json"]) == 3
-    document = json.loads(capfd.readouterr().out)
+    code, out, _ = cli("verify", "small.onnx", "--against", "other", "--json")
+    assert code == 3
+    document = json.loads(out)
     assert document["report"]["verdict"] == "failed"
-    assert _run(vitzoo, ["verify", "small.onnx", "--against", "small.onnx", "--set", "heads=3"]) == 2
-    assert _run(vitzoo, ["verify", "small.onnx", "--against", "model", "--fixed", "depth"]) == 2
-    assert "unknown axis 'depth'" in capfd.readouterr().err
-    assert _run(vitzoo, ["verify", "model", "--against", "model", "--fixed", "height"]) == 2
-    assert "fixed axes are those of an exported file" in capfd.readouterr().err
-    assert _run(vitzoo, ["export", "model", "--onnx", "--verify", "quick", "-o", "quick.onnx", "-q"]) == 0
+    assert cli("verify", "small.onnx", "--against", "small.onnx", "--set", "heads=3").code == 2
+    code, _, err = cli("verify", "small.onnx", "--against", "model", "--fixed", "depth")
+    assert code == 2
+    assert "unknown axis 'depth'" in err
+    code, _, err = cli("verify", "model", "--against", "model", "--fixed", "height")
+    assert code == 2
+    assert "fixed axes are those of an exported file" in err
+    assert cli("export", "model", "--onnx", "--verify", "quick", "-o", "quick.onnx", "-q").code == 0
     assert json.loads(Path("quick.onnx.parity.json").read_text())["effort"] == "quick"
     with pytest.raises(InputError, match="effort 'some'"):
         vit_zoo.verify("small.onnx", "model", effort="some")
 
 
-def test_the_precision_is_said(small, capfd):
+def test_the_precision_is_said(small, cli):
     """Weights rounded to half where the model's are not: another rule, by name."""
     half = vit_zoo.load("model", dtype=torch.float16)
     vit_zoo.export(half, out="half.onnx", verify=False)
-    assert _run(vitzoo, ["verify", "half.onnx", "--against", "model"]) == 0
-    assert "half.onnx computes model.safetensors in fp16: " in capfd.readouterr().out
+    code, out, _ = cli("verify", "half.onnx", "--against", "model")
+    assert code == 0
+    assert "half.onnx computes model.safetensors in fp16: " in out
     assert vit_zoo.verify("half.onnx").precision == "fp32", "against the weights that it holds it is exact"
 
 

@@ -431,8 +431,8 @@ def test_a_label_set_that_is_not_there():
 def test_sizes_that_are_too_large_are_refused_before_torch_is_there(fields, fragment):
     settings = [part for field in fields.split(",") for part in ("--set", field)]
     code = (
-        "import sys; from vit_zoo.cli.commands import vitzoo; from vit_zoo.cli.entry_point import _run; "
-        f"code = _run(vitzoo, ['create', 'vit_b16', *{settings}]); assert 'torch' not in sys.modules; sys.exit(code)"
+        "import sys; from vit_zoo.cli.entry_point import run; "
+        f"code = run(['create', 'vit_b16', *{settings}]); assert 'torch' not in sys.modules; sys.exit(code)"
     )
     start = time.monotonic()
     done = subprocess.run(

@@ -9,8 +9,6 @@ import torch
 from safetensors.torch import save_file
 
 import vit_zoo
-from vit_zoo.cli.commands import vitzoo
-from vit_zoo.cli.entry_point import _run
 from vit_zoo.errors import RefusedContent
 from vit_zoo.files.stored import Stored
 from vit_zoo.loading.source import find_source
@@ -83,17 +81,19 @@ def test_shapes_against_the_spec(folder, state):
     }
 
 
-def test_the_command_line_shows_them(folder, state, capfd):
+def test_the_command_line_shows_them(folder, state, cli):
     del state["blocks.0.norm2.weight"], state["blocks.0.norm2.bias"]
     save_file(state, "weights.safetensors")
     arguments = ["show", "weights.safetensors", "--set", "heads=2"]
-    assert _run(vitzoo, arguments) == 7
-    message = capfd.readouterr().err
+    code, _, message = cli(*arguments)
+    assert code == 7
     assert message.count("\n") == 1
     for option in ("-v", "--verbose"):
-        assert _run(vitzoo, [*arguments, option]) == 7
-        assert capfd.readouterr().err == f"{message}- blocks.0.norm2.weight\n- blocks.0.norm2.bias\n"
-    assert _run(vitzoo, [*arguments, "--json"]) == 7
-    document = json.loads(capfd.readouterr().out)
+        code, _, err = cli(*arguments, option)
+        assert code == 7
+        assert err == f"{message}- blocks.0.norm2.weight\n- blocks.0.norm2.bias\n"
+    code, out, _ = cli(*arguments, "--json")
+    assert code == 7
+    document = json.loads(out)
     assert document["missing"] == ["blocks.0.norm2.weight", "blocks.0.norm2.bias"]
     assert document["unexpected"] == document["misshapen"] == []

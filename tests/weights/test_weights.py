@@ -13,8 +13,6 @@ import vit_zoo
 from support import peers
 from support.cases import CASE_NAMES, FACTS, case
 from support.models import SMALL, noise
-from vit_zoo.cli.commands import vitzoo
-from vit_zoo.cli.entry_point import _run
 from vit_zoo.errors import InputError, NotRepresentable, RefusedContent
 from vit_zoo.files import SafetensorsFile
 from vit_zoo.files.pickles import tensors_of
@@ -190,17 +188,18 @@ def test_weights_for_a_name(folder):
         vit_zoo.export("vit_b16", weights="vit_ti16")
 
 
-def test_show_tells_what_is_unknown(capfd):
+def test_show_tells_what_is_unknown(cli):
     file = case("open_clip_quickgelu")[0]
-    assert _run(vitzoo, ["show", str(file)]) == 0
-    out = capfd.readouterr().out
+    code, out, _ = cli("show", file)
+    assert code == 0
     assert "dialect open_clip" in out
     assert "unknown:  heads, act (state it: heads=N)" in out
     assert re.search(r"norm_eps: +1e-05 +convention of open_clip", out)
-    assert _run(vitzoo, ["show", str(file), "--json"]) == 0
-    document = json.loads(capfd.readouterr().out)
+    code, out, _ = cli("show", file, "--json")
+    assert code == 0
+    document = json.loads(out)
     assert (document["unknown"], document["known"]["depth"], document["origin"]["depth"]) == (["heads", "act"], 2, "shapes")
-    assert _run(vitzoo, ["show", str(file), "--set", "heads=3", "--set", "act=quick_gelu"]) == 0
-    out = capfd.readouterr().out
+    code, out, _ = cli("show", file, "--set", "heads=3", "--set", "act=quick_gelu")
+    assert code == 0
     assert "left out:" in out
     assert re.search(r"heads: +3 +stated", out)

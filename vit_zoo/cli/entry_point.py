@@ -30,18 +30,18 @@ def main() -> NoReturn:
     if platform.machine() in ("x86_64", "AMD64"):
         # numpy's BLAS starts a thread per core when it is imported, 50 ms that nothing here needs; torch has another BLAS
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from vit_zoo.cli.commands import vitzoo
-
     signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names and labels may hold what the terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
-    arguments = sys.argv[1:]
-    sys.exit(_run(vitzoo, arguments))
+    sys.exit(run(sys.argv[1:]))
 
 
-def _run(command: click.Command, arguments: list[str]) -> int:
+def run(arguments: list[str]) -> int:
+    """Run `vitzoo` with these arguments and return the exit code; an error is one line on stderr."""
     try:
-        result = command.main(arguments, prog_name="vitzoo", standalone_mode=False)
+        from vit_zoo.cli.commands import vitzoo
+
+        result = vitzoo.main(arguments, prog_name="vitzoo", standalone_mode=False)
         if sys.stdout is not None:  # closed by who started us
             sys.stdout.flush()
         return result if isinstance(result, int) else 0

@@ -43,7 +43,7 @@ class VerifyOptions:
         checked_effort(self.effort)
         for axis in self.fixed:
             if axis not in FIXABLE:
-                raise InputError(f"no axis '{axis}' to take as fixed; there are {', '.join(FIXABLE)}")
+                raise InputError(f"unknown axis '{axis}'; choose from {', '.join(FIXABLE)}")
 
 
 def verify_model(
