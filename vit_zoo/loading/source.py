@@ -253,7 +253,7 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
     path = where if isinstance(where, Path) else None
     if module is not None:
         if open_keys(dialect, tensors).prefix not in dialect.prefixes:
-            cause = f"is a wrapper of a {dialect.name} ViT, which may compute something else"
+            cause = f"is a wrapper of a model of dialect {dialect.name}, and may compute something else"
             raise RefusedContent(cause, where=where, hint="pass the inner model")
         sidecar = Sidecar(dialect.facts_from_module(module) if dialect.facts_from_module is not None else {})
     else:

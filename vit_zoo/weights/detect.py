@@ -32,7 +32,7 @@ def detect(tensors: Mapping[str, Stored], *, where: object) -> Dialect:
         missing = [opened.key_for(name) for name in likely.signature if name not in shapes]
         if not missing:
             return likely
-        cause = f"looks like a {likely.name} ViT but has no tensor {missing[0]!r}"
+        cause = f"looks like dialect {likely.name} but has no tensor {missing[0]!r}"
         raise RefusedContent(cause, where=where, details=mismatch(missing=missing, unexpected=unknown))
     if match is not None:
         return match

@@ -224,7 +224,7 @@ def _join(parts: list[Stored], pattern: str | None, sizes: Sizes, where: object,
         return parts[0]  # keeps its place in the file
     if len({part.dtype for part in parts}) > 1:
         different = _odd([part.dtype for part in parts], names)
-        raise RefusedContent(f"{different} another type than the tensors that it is joined with", where=where)
+        raise RefusedContent(f"{different} a different type from the tensors that it is joined with", where=where)
     shapes = []
     for name, part in zip(names, parts, strict=True):
         try:
@@ -232,7 +232,7 @@ def _join(parts: list[Stored], pattern: str | None, sizes: Sizes, where: object,
         except ValueError as error:
             raise RefusedContent(f"{name!r} has shape {list(part.shape)}: {error}", where=where) from None
     if len({shape[1:] for shape in shapes}) > 1 or not all(shapes):
-        raise RefusedContent(f"{_odd(shapes, names)} another shape than the tensors that it is joined with", where=where)
+        raise RefusedContent(f"{_odd(shapes, names)} a different shape from the tensors that it is joined with", where=where)
     shape = (sum(shape[0] for shape in shapes), *shapes[0][1:]) if len(parts) > 1 else shapes[0]
     return Stored(parts[0].dtype, shape, partial(_joined, parts, pattern, sizes))
 
