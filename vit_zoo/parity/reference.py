@@ -1,4 +1,4 @@
-"""What is compared with: our model in float32 and float64, another library's live module, or another artifact."""
+"""References for a check: our model in float32 and float64, another library's module, or another exported file."""
 
 from __future__ import annotations
 
@@ -37,58 +37,64 @@ if TYPE_CHECKING:
     from vit_zoo.model.vit import ViT
 
 Results = tuple[dict[str, Any], dict[str, Any]]
-ACTS = TIMM_ACTS | {  # and transformers' classes, by name and the form of their `approximate` argument
+# activation classes of timm and transformers, by name and the value of their `approximate` argument
+ACTS = TIMM_ACTS | {
     ("PytorchGELUTanh", ""): "gelu_tanh", ("GELUActivation", ""): "gelu", ("QuickGELUActivation", ""): "quick_gelu",
     ("NewGELUActivation", ""): "gelu_tanh", ("FastGELUActivation", ""): "gelu_tanh",
 }  # fmt: skip
-HALVES = {torch.float16: "F16", torch.bfloat16: "BF16"}  # all else is computed, and counts, as float32
+HALVES = {torch.float16: "F16", torch.bfloat16: "BF16"}  # modules of any other type are treated as float32
 
 
 @dataclass(frozen=True)
 class Step:
-    """A value inside the reference: its place, what it is for the images of the trace, and how far float32 is from it."""
+    """An inner value of a reference.
 
-    place: str
+    * `wanted`: the value in float64, stored as float32.
+    * `floor`: the relative difference of the reference's own float32 value from it.
+    """
+
+    place: str  # path in the model
     wanted: Array
     floor: float
-    block: int | None  # the encoder block that it is in
-    role: str  # its place in that block
-    value: str | None = None  # its name in a graph of ours
+    block: int | None  # number of the encoder block, if it is in one
+    role: str  # path within that block
+    value: str | None = None  # its name in a graph written by us
 
 
 class Reference(ABC):
-    """Named outputs for images, in as much precision as there is."""
+    """Computes named outputs for images, in float64 where it can."""
 
     name: str
     frame: Frame
     config: ModelConfig | None = None
-    stored: frozenset[str] = frozenset({"F32"})  # the types that the weights are stored in
-    norm_eps: frozenset[float] | None = None  # None: not known
+    stored: frozenset[str] = frozenset({"F32"})  # types of the stored weights
+    norm_eps: frozenset[float] | None = None  # None if not known
     acts: frozenset[str] | None = None
     notes: tuple[str, ...] = ()
-    like: ViT | None = None  # it as a model of ours
+    like: ViT | None = None  # the same model as ours, if we can read it
 
     @abstractmethod
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The outputs of one image, without the batch: those that a file of another tool may give, the likeliest first."""
+        """Return the shapes of the outputs that another tool's file may have, without the batch axis, the likeliest first."""
 
     @abstractmethod
     def results(self, images: Array, outputs: Sequence[str], *, double: bool) -> Results:
-        """The outputs in float64 (float32 if not `double`), and the floor of each image: how far float32 is from that.
+        """Compute outputs in float64 (float32 if not `double`), and the floor of each image.
 
-        Floors are relative to the image's largest value, and NaN where nobody measures them.
+        A floor is the difference of float32 from float64, relative to the image's largest value; NaN if it is not measured.
         """
 
     def has(self, output: str) -> bool:
+        """Whether the reference has an output of this name."""
         return output in self.shapes()
 
     def steps(self, images: Array, outputs: Sequence[str], form: Form | None) -> list[Step]:
-        """Its inner values in order; with a `form`, those of the graph that we would write of it."""
+        """Return the inner values in order; with `form`, the values of the graph that we would write."""
         return []
 
 
 class ModelReference(Reference):
-    """Our model. Float64 takes one layer's weights at a time, so that memory stays near that of the float32 model."""
+    """Our model. In float64, one layer's weights are converted at a time, which keeps memory close to the float32 model's."""
 
     def __init__(self, model: ViT, name: str) -> None:
         self.stored = frozenset(HALVES.get(p.dtype, "F32") for p in model.parameters())
@@ -96,7 +102,7 @@ class ModelReference(Reference):
         self.name, self.spec, self.config = name, model.spec, model.config
         self.frame = Frame.of(self.spec, model.config.preprocess)
         self.norm_eps, self.acts = frozenset({self.spec.norm_eps}), frozenset({self.spec.act})
-        self.dynamic: str | None = None  # how positions follow other sizes, as `graph.form.Form` says it
+        self.dynamic: str | None = None  # how positions follow the image size, as in graph options
         if model.config.random_seed is not None:
             self.notes = ("random initial weights: biases of 0 and norms of 1 hide some faults",)
 
@@ -116,13 +122,13 @@ class ModelReference(Reference):
     def results(self, images: Array, outputs: Sequence[str], *, double: bool) -> Results:
         size = (images.shape[2], images.shape[3])
         if images.shape[1] != self.spec.channels or (size != self.spec.image_size and self.dynamic is None):
-            raise InputError(f"the model takes {'x'.join(map(str, self.spec.image_size))} only")
+            raise InputError(f"the model accepts {'x'.join(map(str, self.spec.image_size))} images only")
         with torch.inference_mode():
             if not double:
                 with self._at(size, torch.float32) as spec:
                     single = _arrays(forward.vit(self.model, torch.from_numpy(images), spec, EVAL, outputs))
                 return single, _unmeasured(outputs, images)
-            # few logits may be near by luck: the features that they are made of have the steadier floor
+            # a few logits can be close by chance; the features before them give a steadier floor
             behind = ["logits"] if "probabilities" in outputs else []
             behind += ["pooler_output"] if CLASSES & set(outputs) else []
             more = tuple(dict.fromkeys((*outputs, *behind)))
@@ -133,29 +139,29 @@ class ModelReference(Reference):
         floors = {name: relative(single[name], wanted[name]) for name in more}
         if "logits" in more:
             floors["logits"] = np.maximum(floors["logits"], floors["pooler_output"])
-        if "probabilities" in outputs:  # an error of the logits is a factor of the probabilities
+        if "probabilities" in outputs:  # an additive error of logits is a factor of probabilities
             factors = floors["logits"] * np.abs(wanted["logits"]).max(axis=-1)
             floors["probabilities"] = np.maximum(floors["probabilities"], factors)
         return {name: wanted[name] for name in outputs}, floors
 
     @contextmanager
     def _at(self, size: tuple[int, int], dtype: torch.dtype) -> Iterator[ViTSpec]:
-        """The model for images of a size: it has other positions meanwhile, interpolated in double and held in `dtype`."""
+        """Let the model accept images of another size: within the block its positions are interpolated, in float64."""
         if size == self.spec.image_size:
             yield self.spec
             return
         spec = self.spec.replace(image_size=size)
-        other = {name: torch.from_numpy(table) for name, table in tables(spec).items()}
+        replaced = {name: torch.from_numpy(table) for name, table in tables(spec).items()}
         if spec.pos == "learned":
             assert self.dynamic is not None
             table = self.model.pos_embed.detach().double()
             stored = Stored("F64", tuple(table.shape), table.numpy)
             prefix = table.shape[1] - self.spec.patch_tokens
             moved = resize_positions(stored, prefix, self.spec.grid, spec.grid, self.dynamic)
-            other["pos_embed"] = nn.Parameter(torch.from_numpy(moved.array()).to(dtype), requires_grad=False)
-        own = {name: getattr(self.model, name) for name in other}
+            replaced["pos_embed"] = nn.Parameter(torch.from_numpy(moved.array()).to(dtype), requires_grad=False)
+        own = {name: getattr(self.model, name) for name in replaced}
         try:
-            for name, value in other.items():
+            for name, value in replaced.items():
                 setattr(self.model, name, value)
             yield spec
         finally:
@@ -164,15 +170,15 @@ class ModelReference(Reference):
 
     def steps(self, images: Array, outputs: Sequence[str], form: Form | None) -> list[Step]:
         named = steps_of(self.spec, replace(form or Form(), outputs=tuple(outputs)), pruned=form is not None)
-        found, blocks = [], {f"blocks.{i}": i for i in range(self.spec.depth)}
+        steps, blocks = [], {f"blocks.{i}": i for i in range(self.spec.depth)}
         runs = (self._values(images, outputs, ops, pruned=form is not None) for ops in (Float64Ops, DirectOps))
         values = zip(named, *runs, strict=True)
         for (place, name, heads), wanted, single in values:
             double, single_ = (_laid_out(x, heads) for x in (wanted, single))
             block, role = _located(place, blocks)
             floor, value = float(relative(single_, double).max()), None if form is None else name
-            found.append(Step(place, double.astype("<f4"), floor, block, role, value))
-        return found
+            steps.append(Step(place, double.astype("<f4"), floor, block, role, value))
+        return steps
 
     def _values(self, images: Array, outputs: Sequence[str], ops: type[TorchOps], *, pruned: bool) -> Iterator[Tensor]:
         op = recorded(ops, pruned=pruned)()
@@ -184,17 +190,14 @@ class ModelReference(Reference):
 
 
 def name_of(source: Checkpoint) -> str:
-    """How a report names its reference; no folder names, which are private."""
+    """Return the name of a reference in reports: never a folder name, which may be private."""
     if source.config.random_seed is not None:
         return f"{source.config.name}, random weights of seed {source.config.random_seed}"
     return source.path.name if source.path is not None else source.config.name
 
 
 class Live:
-    """The torch model of a source in float32, as which every artifact computes, and the reference made of it.
-
-    Both are made when a step first needs them.
-    """
+    """The torch model of a checkpoint in float32, and the reference made of it. Both are made on first use."""
 
     def __init__(self, source: Checkpoint) -> None:
         self.source = source
@@ -209,13 +212,13 @@ class Live:
 
 
 class DirectOps(TorchOps):
-    """Single precision, past the modules: for `steps`."""
+    """Float32 operations that compute with a module's weights directly, without calling it: for `steps`."""
 
     run = Float64Ops.run
 
 
 class ModuleReference(Reference):
-    """Another library's module, computed by its own code; `like` is our reading of it, if there is one."""
+    """Another library's module, which runs its own code. `like` is the same model as ours, if we can read it."""
 
     def __init__(self, module: nn.Module, name: str, frame: Frame, like: ViT | None = None) -> None:
         self.module, self.name, self.frame = module, name, frame
@@ -259,28 +262,28 @@ class ModuleReference(Reference):
             self._double = copy.deepcopy(self.module).double()
         return self._double
 
-    def _trace(self, module: nn.Module, images: Array, dtype: torch.dtype, kept: Callable[[str, Array], Any]) -> dict[str, Any]:
-        """What is `kept` of what goes into each module and comes out, in the order of the forward, repetitions left out."""
-        found: dict[str, Any] = {}
+    def _trace(self, module: nn.Module, images: Array, dtype: torch.dtype, make: Callable[[str, Array], Any]) -> dict[str, Any]:
+        """Return `make` of the input and output of each module, in the order of the forward, without repeated values."""
+        values: dict[str, Any] = {}
         last = np.zeros(0)
 
         def watch(path: str) -> list[Any]:
             def before(m: nn.Module, args: tuple[Any, ...]) -> None:
-                keep(f"{path} (input)", args[0] if args else None)
+                record(f"{path} (input)", args[0] if args else None)
 
             def after(m: nn.Module, args: tuple[Any, ...], result: Any) -> None:
-                keep(path, result[0] if isinstance(result, tuple) and result else result)
+                record(path, result[0] if isinstance(result, tuple) and result else result)
 
             part = module.get_submodule(path)
             return [part.register_forward_pre_hook(before), part.register_forward_hook(after)]
 
-        def keep(place: str, value: Any) -> None:
+        def record(place: str, value: Any) -> None:
             nonlocal last
-            if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim < 2 or place in found:
+            if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim < 2 or place in values:
                 return
-            array = value.to(torch.float64, copy=True).numpy()  # the module may go on to change it in place
+            array = value.to(torch.float64, copy=True).numpy()  # the module may change it in place later
             if not np.array_equal(array, last):
-                found[place], last = kept(place, array), array
+                values[place], last = make(place, array), array
 
         hooks = [hook for path, _ in module.named_modules() if path for hook in watch(path)]
         try:
@@ -288,39 +291,39 @@ class ModuleReference(Reference):
         finally:
             for hook in hooks:
                 hook.remove()
-        return found
+        return values
 
     def _run(self, module: nn.Module, images: Array, dtype: torch.dtype) -> dict[str, Array]:
         with _evaluating(module), torch.inference_mode():
             try:
                 return _arrays(_named(module(torch.from_numpy(images).to(dtype))))
-            except (RuntimeError, ValueError, AssertionError) as error:  # how modules refuse a size
+            except (RuntimeError, ValueError, AssertionError) as error:  # what modules raise for a wrong size
                 reason = str(error).strip().splitlines()[0][:200]
-                raise InputError(f"{self.name} refuses images of shape {list(images.shape)}: {reason}") from None
+                raise InputError(f"{self.name} does not accept images of shape {list(images.shape)}: {reason}") from None
 
 
 class ArtifactReference(Reference):
-    """Another artifact, as it runs in float32; how far that is from exact is not known."""
+    """Another exported file. It runs in float32 only, so its own rounding error is not known."""
 
     def __init__(self, artifact: Artifact, frame: Frame) -> None:
         self.artifact, self.name, self.frame, self.config = artifact, artifact.path.name, frame, artifact.about.config
-        self.notes = ("another artifact has no float64: the tolerance is the cap alone",)
+        self.notes = ("float64 results of another exported file: the tolerance is its upper limit",)
         axes = getattr(artifact, "axes", ("batch",))
-        self._batch = axes[0] if isinstance(axes[0], int) else None  # the only one that it takes
+        self._batch = axes[0] if isinstance(axes[0], int) else None  # the only batch size that it accepts
         self._shapes: dict[str, tuple[int, ...]] | None = None
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         if self._shapes is None:
-            found = self._run(np.zeros((1, self.frame.channels, *self.frame.size), "<f4"))
-            self._shapes = {name: value.shape[1:] for name, value in found.items()}
+            outputs = self._run(np.zeros((1, self.frame.channels, *self.frame.size), "<f4"))
+            self._shapes = {name: value.shape[1:] for name, value in outputs.items()}
         return self._shapes
 
     def results(self, images: Array, outputs: Sequence[str], *, double: bool) -> Results:
-        found = self._run(images)
-        return {name: found[name] for name in outputs}, _unmeasured(outputs, images)
+        single = self._run(images)
+        return {name: single[name] for name in outputs}, _unmeasured(outputs, images)
 
     def _run(self, images: Array) -> dict[str, Array]:
-        """In batches that the artifact takes; the last one is filled up with its first images."""
+        """Run in batches of the accepted size; the last one is filled with repeated images."""
         size = self._batch or len(images)
         parts = []
         try:
@@ -337,23 +340,21 @@ def _unmeasured(outputs: Sequence[str], images: Array) -> dict[str, Array]:
     return {name: np.full(len(images), np.nan) for name in outputs}
 
 
-def _arrays(found: Mapping[str, Tensor]) -> dict[str, Array]:
-    return {name: value.double().numpy() if value.dtype == torch.bfloat16 else value.numpy() for name, value in found.items()}
+def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, Array]:
+    return {name: value.double().numpy() if value.dtype == torch.bfloat16 else value.numpy() for name, value in tensors.items()}
 
 
 def _blocks(module: nn.Module) -> dict[str, int]:
-    """The paths of the encoder blocks and their numbers: of the lists of equal parts, the one with the most parameters."""
+    """Return the number of each encoder block by its path: of all lists of equal modules, the one with the most parameters."""
     lists = [(path, m) for path, m in module.named_modules() if isinstance(m, nn.ModuleList | nn.Sequential)]
     alike = [(path, m) for path, m in lists if len({type(part) for part in m}) == 1]
-    path, stack = max(
-        alike, key=lambda found: (len(found[1]) > 1, sum(p.numel() for p in found[1].parameters())), default=("", [])
-    )
+    path, stack = max(alike, key=lambda item: (len(item[1]) > 1, sum(p.numel() for p in item[1].parameters())), default=("", []))
     names = (name for name, _ in stack.named_children()) if isinstance(stack, nn.Module) else ()
     return {f"{path}.{name}".lstrip("."): i for i, name in enumerate(names)}
 
 
 def _located(place: str, blocks: Mapping[str, int]) -> tuple[int | None, str]:
-    """The block that a place is in, and what it is there."""
+    """Return the number of the block that a path is in, and the path within the block."""
     for path, number in blocks.items():
         if place == path or place.startswith((f"{path}.", f"{path}/", f"{path} ")):
             return number, place[len(path) :]
@@ -361,12 +362,12 @@ def _located(place: str, blocks: Mapping[str, int]) -> tuple[int | None, str]:
 
 
 def _laid_out(x: Tensor, heads: bool) -> Array:
-    """Heads side by side, as they lie in a graph of ours."""
+    """Return the values with heads merged, as in a graph written by us."""
     return (rearrange(x, "b n t e -> b t (n e)") if heads else x).numpy().astype("<f8")
 
 
 def _named(result: Any) -> dict[str, Tensor]:
-    """The tensors that a module gives, by name or by position."""
+    """Return the tensors in a module's result, by name or by position."""
     if isinstance(result, Tensor):
         return {"output": result}
     items = result.items() if isinstance(result, Mapping) else ((f"output.{i}", value) for i, value in enumerate(result))
@@ -375,7 +376,7 @@ def _named(result: Any) -> dict[str, Tensor]:
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """In eval mode, and afterwards each part as it was."""
+    """Put a module into eval mode within the block, and restore the mode of each part afterwards."""
     was = {part: part.training for part in module.modules()}
     module.eval()
     try:
