@@ -270,7 +270,9 @@ def test_what_a_target_cannot_say_is_refused_by_name(folder):
     with pytest.raises(NotRepresentable, match="'reg_token'"):
         vit_zoo.convert("registers.safetensors", "b.pth", "torchvision", heads=4)
     save_file(noise(timm_plain("gelu")).state_dict(), "a.safetensors")
-    with pytest.raises(NotRepresentable, match=r"torchvision cannot express norm_eps = 1e-12, only 1e-06 \(--accept norm_eps"):
+    with pytest.raises(
+        NotRepresentable, match=r"torchvision cannot express norm_eps = 1e-12, only 1e-06 \(accept=\['norm_eps'\]"
+    ):
         vit_zoo.convert("a.safetensors", "b.pth", "torchvision", heads=4, norm_eps=1e-12)
     with pytest.raises(NotRepresentable, match="google cannot express act = gelu"):
         vit_zoo.convert("a.safetensors", "b.npz", "google", heads=4)

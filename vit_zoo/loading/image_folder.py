@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vit_zoo.errors import InputError
+from vit_zoo.errors import InputError, Option
 from vit_zoo.files import read_image, sniff
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ class ImageFolder:
         """Split into images for calibration and held-out images. Raises InputError if there are too few."""
         if len(self.files) < HELD_OUT_EVERY:
             fault = f"{len(self.files)} images are too few to hold some out: at least {HELD_OUT_EVERY} are needed"
-            raise InputError(fault, hint="name a folder of other images with --evaluate")
+            images = Option("evaluate", "FOLDER")
+            raise InputError(fault, hint=f"name a folder of other images: {images}", options=[images])
         held_out = range(HELD_OUT_EVERY - 1, len(self.files), HELD_OUT_EVERY)
         return self.select([i for i in range(len(self.files)) if i not in set(held_out)]), self.select(held_out)
 
@@ -65,8 +66,9 @@ def read_image_folder(folder: Path, config: ModelConfig) -> ImageFolder:
     images, or if the model's preprocessing is not known.
     """
     if config.preprocess is None:
-        hint = "registry names have one: export NAME --weights FILE"
-        raise InputError("no preprocessing in the config", where=config.name, hint=hint)
+        weights = Option("weights", "FILE")
+        hint = f"registry names have one: export a name with {weights}"
+        raise InputError("the config has no preprocessing", where=config.name, hint=hint, options=[weights])
     if not folder.is_dir():
         raise InputError("not a folder", where=folder)
     files = sorted(

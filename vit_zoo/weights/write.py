@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import NotRepresentable, VitzooError
+from vit_zoo.errors import NotRepresentable, Option, VitzooError
 from vit_zoo.files import DTYPES, Stored
 from vit_zoo.weights.dialect import Dialect
 from vit_zoo.weights.dialects.clip import OPEN_CLIP
@@ -118,8 +118,10 @@ def fit(target: str, config: ModelConfig, tensors: Mapping[str, Stored], accept:
                 return fitted
             name = refused[0]
             value, other = getattr(model.spec, name), getattr(fitted.reading.spec, name)
-            hint = f"--accept {name} writes {other} and measures the difference" if name in ACCEPTABLE else None
-            causes.append(NotRepresentable(f"{dialect.name} cannot express {name} = {value}, only {other}", hint=hint))
+            accepted = Option("accept", f"['{name}']", f"--accept {name}")
+            hint = f"{accepted} writes {other} and measures the difference" if name in ACCEPTABLE else None
+            cause = f"{dialect.name} cannot express {name} = {value}, only {other}"
+            causes.append(NotRepresentable(cause, hint=hint, options=[accepted]))
     raise next((cause for cause in causes if cause.hint), causes[0])
 
 
