@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vit_zoo.cli import show
+from vit_zoo.cli.doctor import doctor_report
 from vit_zoo.parity import cpu
 
 
@@ -31,4 +31,4 @@ def test_doctor_reports_the_cpu(folder, monkeypatch, cli, flags, told):
         assert document["cpu"] == told
         assert words in document["int8"]
     monkeypatch.setattr(cpu, "CPUINFO", Path("nothing"))
-    assert show.checkup()["cpu"] == "not reported by this system"
+    assert doctor_report()["cpu"] == "not reported by this system"

@@ -43,7 +43,7 @@ def test_show_tells_a_practitioner_what_a_name_is(cli):
     assert "conventions: exact GELU (giant: SwiGLU)" in out
     known = said(cli, "show", "vit_b16").out
     for fact in (
-        "86,567,656 parameters, 17.564 GMACs an image, 197 tokens",
+        "86,567,656 parameters, 17.564 GMACs per image, 197 tokens",
         "imagenet1k in published weights: 1,000, WNIDs sorted",
         "google/vit-base-patch16-224        transformers  but transformers has norm_eps = 1e-12, preprocess = bilinear, squashed",
         "vit_b16.augreg_in21k_ft_in1k   1000 classes    apache-2.0    84.534 % (timm 1.0.31, results-imagenet.csv)",

@@ -209,10 +209,10 @@ WRONG = [
     (["show", "nonsense.onnx"], 7, "metadata that is not valid JSON"),
     (["show", "deep.onnx"], 7, "metadata that is not valid JSON"),
     (["show", "cut.onnx"], 7, "is not a whole ONNX file"),
-    (["show", "tiny.onnx", "--set", "dim=32"], 2, "an exported file states its own facts"),
+    (["show", "tiny.onnx", "--set", "dim=32"], 2, "--set does not apply to an exported file"),
     # facts
-    (["show", "vit_b16", "--set", "depth"], 2, "'depth' is not FIELD=VALUE"),
-    (["show", "vit_b16", "--set", "=3"], 2, "'=3' is not FIELD=VALUE"),
+    (["show", "vit_b16", "--set", "depth"], 2, "expected FIELD=VALUE, got 'depth'"),
+    (["show", "vit_b16", "--set", "=3"], 2, "expected FIELD=VALUE, got '=3'"),
     (["show", "vit_b16", "--set", "depth=3", "--set", "depth=4"], 2, "'depth' is set twice"),
     (["show", "vit_b16", "--set", "depht=3"], 2, "unknown field 'depht'; nearest: depth"),
     *((["export", "tiny", "--onnx", "--set", f"{name}=x"], 2, f"unknown field '{name}'")
@@ -246,7 +246,7 @@ WRONG = [
     (["create", "tiny.toml", "--seed", str(2**63)], 2, "is not in the range"),
     (["create", "tiny.toml", "--set", "heads=0"], 2, "heads = 0"),
     # export
-    (["export", "tiny"], 2, "name a format: --onnx"),
+    (["export", "tiny"], 2, "no format given; choose from --onnx"),
     (["export", "--onnx"], 2, "contains several checkpoints"),
     (["export", "nope", "--onnx"], 2, "no variant 'nope'"),
     (["export", "empty", "--onnx"], 2, "is empty"),
@@ -288,7 +288,7 @@ WRONG = [
     (["verify", "outside.onnx"], 7, "outside its folder"),
     (["verify", "lonely.onnx"], 7, "needs gone.safetensors, which is not beside it"),
     (["verify", "wider.onnx"], 7, "holds 'cls_token' in another size"),
-    (["verify", "tiny.onnx", "--set", "heads=2"], 2, "--set states facts of the --against model"),
+    (["verify", "tiny.onnx", "--set", "heads=2"], 2, "--set states facts about the --against model"),
     (["verify", "tiny.onnx", "--against", "nope"], 2, "no variant 'nope'"),
     (["verify", "tiny.onnx", "--against", "empty"], 2, "is empty"),
     (["verify", "tiny.onnx", "--against", "vit_ti16"], 5, "cannot reach the Hub"),

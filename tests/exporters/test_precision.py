@@ -322,7 +322,7 @@ REFUSED = {
     "int8 weights need no calibration": ["--int8", "weights", "--calibrate", "photos"],
     "evaluate needs min_agreement or min_accuracy": ["--int8", "weights", "--evaluate", "photos"],
     "calibrate, evaluate, min_agreement and min_accuracy apply to int8 only": ["--fp16", "--calibrate", "photos"],
-    "one of --fp16, --bf16 and --int8": ["--fp16", "--bf16"],
+    "choose one of --fp16, --bf16 and --int8": ["--fp16", "--bf16"],
     "min_agreement must be above 0 and at most 1": ["--int8", "weights", "--evaluate", "photos", "--min-agreement", "1.5"],
     "min_accuracy needs images of known classes": ["--int8", "weights", "--evaluate", "photos", "--min-accuracy", "0.5"],
     "not a folder": ["--int8", "static", "--calibrate", "nowhere"],

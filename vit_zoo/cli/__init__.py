@@ -1,4 +1,4 @@
-"""The command line: parse, call one function, print."""
+"""Command line `vitzoo`: each command parses its options, calls one function of the library, and prints the result."""
 
 from vit_zoo.cli.entry_point import main
 

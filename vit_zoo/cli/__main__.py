@@ -1,4 +1,4 @@
-"""`python -m vit_zoo.cli` is `vitzoo`."""
+"""Entry point of `python -m vit_zoo.cli`, which runs `vitzoo`."""
 
 from vit_zoo.cli.entry_point import main
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Document(BaseModel):
-    """A document: its fields, in the order in which they are printed."""
+    """A JSON document, printed with its fields in this order."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

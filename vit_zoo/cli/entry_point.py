@@ -1,4 +1,4 @@
-"""Where errors become one line and an exit code, and signals a clean end."""
+"""Entry point of the command line: turns errors into one line and an exit code, and signals into a clean exit."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ import click
 
 from vit_zoo.errors import CannotWrite, InputError, MissingDependency, RefusedContent, VitzooError, without_tokens
 
-MAX_LINE = 1000  # characters of an error: a fault may quote a whole file
+MAX_LINE = 1000  # characters of an error: a message may quote a whole file
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 NOT_FOUND = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class Terminated(BaseException):
-    """SIGTERM, as an exception, so that temporary files are removed on the way out."""
+    """Raised on SIGTERM, so that temporary files are removed before the process ends."""
 
 
 def main() -> NoReturn:
-    """Run `vitzoo` with the process's arguments and exit with its code."""
+    """Run `vitzoo` with the arguments of this process, and exit with its exit code."""
     if platform.machine() in ("x86_64", "AMD64"):
-        # numpy's BLAS starts a thread per core when it is imported, 50 ms that nothing here needs; torch has another BLAS
+        # numpy's BLAS starts a thread per core on import, which takes 50 ms and is not needed here; torch has its own BLAS
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     signal.signal(signal.SIGTERM, _terminate)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # file names and labels may hold what the terminal cannot show
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names and labels may contain characters that the terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
-    """Run `vitzoo` with these arguments and return the exit code; an error is one line on stderr."""
+    """Run `vitzoo` with these arguments and return the exit code; print any error as one line on stderr."""
     try:
         from vit_zoo.cli.commands import vitzoo
 
         result = vitzoo.main(arguments, prog_name="vitzoo", standalone_mode=False)
-        if sys.stdout is not None:  # closed by who started us
+        if sys.stdout is not None:  # the parent process may have closed it
             sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except VitzooError as error:
@@ -59,28 +59,28 @@ def run(arguments: list[str]) -> int:
         click.echo("vitzoo: terminated", err=True)
         return 143
     except BrokenPipeError:
-        return _unheard()
-    except SystemExit:  # click's answer to a shell that asks for completions, and to a reader of stdout that is gone
+        return _discard_stdout()
+    except SystemExit:  # click raises it after printing completions, and when the reader of stdout is gone
         if "_VITZOO_COMPLETE" in os.environ:
             raise
-        return _unheard()
-    except OSError as error:  # what no room below expects: a name too long, a folder closed to us, stdout on a full disk
+        return _discard_stdout()
+    except OSError as error:  # not handled elsewhere: a name too long, a folder without permission, stdout on a full disk
         text = error.strerror or str(error)
         text = text if error.filename is None else f"{os.fsdecode(error.filename)}: {text}"
         if error.errno in NO_SPACE:
-            _unheard()
+            _discard_stdout()
             return _report(arguments, CannotWrite(text))
         return _report(arguments, InputError(text) if error.errno in NOT_FOUND else RefusedContent(text))
     except MemoryError:
         return _report(arguments, CannotWrite("not enough memory"), kind="MemoryError")
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("vit_zoo"):
-            text = f"this needs {error.name}, which is not installed"
+            text = f"the package {error.name} is not installed"
             return _report(arguments, MissingDependency(text, hint="pip install vitzoo"))
         if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):  # torch's MemoryError
             return _report(arguments, CannotWrite("not enough memory"), kind="MemoryError")
         text = f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        return _report(arguments, VitzooError(text, hint="a bug: --debug shows where"), kind="Bug")
+        return _report(arguments, VitzooError(text, hint="this is a bug in vitzoo; --debug prints the traceback"), kind="Bug")
 
 
 def _report(arguments: list[str], error: VitzooError, *, kind: str | None = None) -> int:
@@ -88,7 +88,7 @@ def _report(arguments: list[str], error: VitzooError, *, kind: str | None = None
         click.echo(without_tokens(traceback.format_exc()), err=True)
     error = error.for_command_line()
     line = str(error)
-    if len(line) > MAX_LINE:  # the cause stands at the end
+    if len(line) > MAX_LINE:  # the cause is at the end
         line = f"{line[: MAX_LINE // 2]}...{line[-MAX_LINE // 2 :]}"
     click.echo(f"vitzoo: error: {line}", err=True)
     if error.details and {"-v", "--verbose"} & set(arguments):
@@ -103,12 +103,12 @@ def _report(arguments: list[str], error: VitzooError, *, kind: str | None = None
         try:
             click.echo(json.dumps(document))
         except OSError:
-            _unheard()
+            _discard_stdout()
     return error.code
 
 
-def _unheard() -> int:
-    """Nobody reads stdout: let the interpreter's last flush go nowhere, or it complains at exit."""
+def _discard_stdout() -> int:
+    """Redirect stdout to the null device: its reader is gone, and flushing it at exit would print an error."""
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

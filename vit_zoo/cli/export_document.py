@@ -1,4 +1,4 @@
-"""The JSON document that `vitzoo export` prints for each file; apart from the others, because a report brings much with it."""
+"""The JSON document that `vitzoo export` prints for each file. Not in documents.py because parity reports are slow to import."""
 
 from __future__ import annotations
 

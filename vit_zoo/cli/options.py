@@ -1,4 +1,4 @@
-"""What the verbs that take a model share: the options for facts and for zoo files, and what a name means."""
+"""Options shared by the commands: --set, --zoo, one flag per export format; and notes on how a name was resolved."""
 
 from __future__ import annotations
 
@@ -7,48 +7,56 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vit_zoo.cli.output import Voice
+from vit_zoo.cli.output import Output
 from vit_zoo.errors import did_you_mean
 
 if TYPE_CHECKING:
     from vit_zoo.formats.format import Format
 
-MODEL = "MODEL is a registry name, one with a tag, a config file, a folder, a checkpoint file, or hf-hub:ORG/NAME[@REVISION]."
+MODEL = """\b
+MODEL is one of:
+  vit_b16                       a registry name or an alias (see `vitzoo list`)
+  vit_b16.augreg_in21k          a registry name with a tag: published weights
+  FOLDER, FILE                  a model folder, a checkpoint file or a config file
+  hf-hub:ORG/NAME[@REVISION]    a repository of the Hugging Face Hub
+"""
 
-OF_THE_FILE = ("grid", "resize")  # facts of a checkpoint alone, beside the fields of the spec
+SEED = click.IntRange(0, 2**63 - 1)  # seeds that torch takes
+
+CHECKPOINT_FACTS = ("grid", "resize")  # facts about a checkpoint that are not fields of the spec
 
 
 def facts(command: Any) -> Any:
-    """--set FIELD=VALUE, any number of times, as a mapping."""
+    """Add --set FIELD=VALUE, repeatable, and pass the values to the command as the mapping `facts`."""
     return click.option(
         "--set", "facts", multiple=True, metavar="FIELD=VALUE", callback=_facts,
-        help="A field of the spec: an override, or a fact that a checkpoint cannot tell. Repeatable.",
+        help="Set a field of the spec: an override, or a fact that the checkpoint does not contain. Repeatable.",
     )(command)  # fmt: skip
 
 
 def _facts(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     for item in values:
         name, equals, text = item.partition("=")
         if not equals or not name:
-            raise click.BadParameter(f"'{item}' is not FIELD=VALUE")
-        if name in found:
+            raise click.BadParameter(f"expected FIELD=VALUE, got '{item}'")
+        if name in facts:
             raise click.BadParameter(f"'{name}' is set twice")
-        found[name] = _value(text)
-    if found:
+        facts[name] = _value(text)
+    if facts:
         from vit_zoo.model.spec import ViTSpec
 
-        fields = [*ViTSpec.model_fields, *OF_THE_FILE]
-        for name in found:
+        fields = [*ViTSpec.model_fields, *CHECKPOINT_FACTS]
+        for name in facts:
             if name not in fields:
                 raise click.BadParameter(f"unknown field '{name[:96]}'{did_you_mean(name, fields)}")
-    return found
+    return facts
 
 
 class FormatsCommand(click.Command):
-    """A command with a flag for each row of FORMATS, --NAME; the names that are given reach it as the list `formats`.
+    """A command with a flag --NAME for each row of FORMATS; it receives the chosen names as the list `formats`.
 
-    The table is imported when the command runs, so that others start without it. `graphs=False` leaves out ONNX.
+    The table is imported only when the command runs, so that other commands start faster. `graphs=False` leaves out ONNX.
     """
 
     def __init__(self, *args: Any, flag_help: str, graphs: bool = True, **options: Any) -> None:
@@ -73,10 +81,10 @@ class FormatsCommand(click.Command):
 
 
 def zoo(command: Any) -> Any:
-    """--zoo DIR, any number of times: users' zoo files, known while the command runs."""
+    """Add --zoo DIR, repeatable: folders of the user's zoo files, in use while the command runs."""
     return click.option(
         "--zoo", multiple=True, metavar="DIR", expose_value=False, callback=_zoo, is_eager=True,
-        help="A folder of your own zoo files, beside that of VITZOO_PATH. Repeatable.",
+        help="Also read your own zoo files in DIR, in addition to the folder VITZOO_PATH. Repeatable.",
     )(command)  # fmt: skip
 
 
@@ -92,7 +100,7 @@ def _zoo(context: click.Context, parameter: click.Parameter, folders: tuple[str,
 
 
 def _value(text: str) -> Any:
-    """A number, true, false, `224,384` as a pair, or else a word."""
+    """Parse a number, `true`, `false`, or a list such as `224,384`; return any other text unchanged."""
     import tomllib
 
     for form in (text, f"[{text}]"):
@@ -100,22 +108,22 @@ def _value(text: str) -> Any:
             match tomllib.loads(f"value = {form}"):
                 case {"value": int() | float() | str() | [_, *_] as value, **more} if not more:
                     return value
-        except (ValueError, RecursionError):  # of TOML, and integers of thousands of digits
+        except (ValueError, RecursionError):  # not TOML, or an integer of thousands of digits
             continue
     return text
 
 
-def note_name(model: str | None, voice: Voice) -> None:
-    """What a name means, where that is not plain: a folder has it too, it is another library's, or not in canonical form."""
+def note_name(model: str | None, output: Output) -> None:
+    """Warn where a name is not what it seems: an alias, a name in another form, or the name of a folder too."""
     if model is None:
         return
     from vit_zoo.loading.locator import RegistryName, TaggedName, parse_locator
 
     match parse_locator(model):
         case RegistryName(named=named) | TaggedName(named=named) if named.alias is not None:
-            voice.warn(named.alias.sentence)
+            output.warn(named.alias.sentence)
         case RegistryName(named=named):
             if named.variant.name != model:
-                voice.warn(f"'{model}' is {named.variant.name}")
+                output.warn(f"'{model}' is {named.variant.name}")
             if Path(model, "config.json").is_file():
-                voice.warn(f"'{model}' is the registry's name; for the folder write ./{model}")
+                output.warn(f"'{model}' is taken as a registry name; for the folder write ./{model}")

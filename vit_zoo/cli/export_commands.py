@@ -1,0 +1,244 @@
+"""Commands `export`, `verify` and `predict`: write exported files, check them, and run them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vit_zoo.cli.options import MODEL, SEED, FormatsCommand, facts, note_name, zoo
+from vit_zoo.cli.output import Output, with_output
+from vit_zoo.cli.text import export_text, table
+from vit_zoo.errors import CheckFailed, InputError
+
+if TYPE_CHECKING:
+    from vit_zoo.model.config import ModelConfig
+
+VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are efforts
+
+
+@click.command(cls=FormatsCommand, flag_help="Write the {title} NAME{suffix}.", epilog=MODEL)
+@click.argument("model", required=False)
+@click.option("-o", "--out", type=click.Path(), help="File to write, or folder (default: the current one).")
+@click.option("--opset", type=int, help="ONNX only: opset version, 17 to 25 (default: 20).")
+@click.option("--inline", "placement", flag_value="inline", help="ONNX only: store weights in the file (default below 2 GiB).")
+@click.option(
+    "--external", "placement", flag_value="external", help="ONNX only: store weights in NAME.onnx_data next to the file."
+)
+@click.option(
+    "--shared", "placement", flag_value="shared", help="ONNX only: refer to the weights in the folder's model.safetensors."
+)
+@click.option(
+    "--outputs",
+    metavar="NAMES",
+    help="Comma-separated outputs: logits, probabilities, pooler_output, last_hidden_state, block.N, attn.N, block.N.map "
+    "(default: the model's own output).",
+)
+@click.option("--dynamic", type=click.Choice(["hw"]), help="ONNX only: accept any height and width that the patch size divides.")
+@click.option(
+    "--include", multiple=True, metavar="PART", help="Include softmax or, ONNX only, preprocess or preprocess-exact. Repeatable."
+)
+@click.option(
+    "--verify",
+    type=click.Choice(["on", "quick", "full", "off"]),
+    default="on",
+    show_default=True,
+    help="How thoroughly to check each file on disk; off: not at all.",
+)
+@click.option("--fp16", is_flag=True, help="ONNX only: weights and matrix products in float16, the rest in float32.")
+@click.option("--bf16", is_flag=True, help="ONNX only: weights stored in bfloat16, computation in float32.")
+@click.option("--int8", type=click.Choice(["static", "dynamic", "weights"]), help="ONNX only: quantise to 8 bits; see above.")
+@click.option(
+    "--calibrate", type=click.Path(path_type=Path), metavar="DIR", help="int8 only: images to calibrate the ranges with."
+)
+@click.option(
+    "--evaluate",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="int8 only: images for --min-agreement and --min-accuracy (default: a quarter of --calibrate, held out).",
+)
+@click.option(
+    "--min-agreement", type=float, metavar="SHARE", help="int8 only: minimum top-1 agreement with the float model (0 to 1)."
+)
+@click.option(
+    "--min-accuracy",
+    type=float,
+    metavar="SHARE",
+    help="int8 only: minimum top-1 accuracy (0 to 1); subfolders of the images name the classes.",
+)
+@click.option("--weights", metavar="SRC", help="Weights for a registry name: a folder or a checkpoint file.")
+@click.option("--seed", type=SEED, metavar="INTEGER", help="Seed for the random weights of a registry name (default: 0).")
+@facts
+@zoo
+@with_output
+def export(
+    model: str | None, formats: list[str], out: str | None, opset: int | None, placement: Any,
+    outputs: str | None, include: tuple[str, ...], dynamic: Any, verify: str,
+    fp16: bool, bf16: bool, int8: str | None, calibrate: Path | None, evaluate: Path | None,
+    min_agreement: float | None, min_accuracy: float | None, weights: str | None, seed: int | None, facts: dict[str, Any],
+    output: Output,
+) -> None:  # fmt: skip
+    """Export a model to files and verify each of them.
+
+    MODEL defaults to the current folder. A file gets its name only after it was verified; one that does not compute the model
+    is set aside as NAME.rejected.
+
+    --int8 static quantises weights and activations. The ranges of the activations are calibrated on the images in --calibrate,
+    so the result for an image does not depend on the other images of its batch. --int8 dynamic takes the ranges from each
+    batch; --int8 weights quantises the weights only. With --min-agreement or --min-accuracy, as few layers as necessary stay
+    in float; if that is not enough, the export fails.
+
+    --dynamic hw interpolates learned position embeddings in the graph, with the method of the source library, or with the one
+    that --set resize=RECIPE names.
+
+    --include preprocess adds preprocessing to the graph: it takes images of any size as uint8 [batch, height, width, channels].
+    Pixels differ from Pillow's by at most 2 of 255 levels; preprocess-exact gives the same pixels, but is slower.
+    --include softmax replaces logits by probabilities.
+
+    \b
+    vitzoo export --onnx
+    vitzoo export checkpoint.safetensors --onnx --torchscript --pt2
+    vitzoo export --onnx --int8 static --calibrate photos --min-agreement 0.99
+    """
+    if not formats:
+        from vit_zoo.formats import FORMATS
+
+        raise InputError(f"no format given; choose from {', '.join(f'--{name}' for name in FORMATS)}")
+    precisions: list[Any] = [name for name, wanted in (("fp16", fp16), ("bf16", bf16), (f"int8-{int8}", int8)) if wanted]
+    if len(precisions) > 1:
+        raise InputError("choose one of --fp16, --bf16 and --int8")
+    note_name(model, output)
+    from vit_zoo.api import export as export_model
+    from vit_zoo.cli.export_document import ExportDocument
+
+    exports = export_model(
+        "." if model is None else model, formats, out=out, opset=opset, placement=placement,
+        outputs=[] if outputs is None else outputs.split(","), include=include, dynamic=dynamic,
+        verify=VERIFY.get(verify, verify), weights=weights, seed=seed,
+        precision=precisions[0] if precisions else "fp32", calibrate=calibrate, evaluate=evaluate,
+        min_agreement=min_agreement, min_accuracy=min_accuracy, note=output.progress, **facts,
+    )  # fmt: skip
+    if exports[0].config.random_seed is not None:
+        _warn_random(exports[0].config, output)
+    output.result([ExportDocument.of(item) for item in exports], lambda: "\n".join(export_text(item) for item in exports))
+
+
+def _warn_random(config: ModelConfig, output: Output) -> None:
+    """Warn that the weights are random, and name published weights, if there are any."""
+    from vit_zoo.registry.lookup import is_name, tags_of
+
+    published = list(tags_of(config.name).values()) if is_name(config.name) else []
+    example = f", such as {published[0].address} (see `vitzoo show {config.name}`)" if published else ""
+    output.warn(f"RANDOM WEIGHTS (seed {config.random_seed}): use `vitzoo export --weights SRC` for trained weights{example}")
+
+
+@click.command(epilog=MODEL)
+@click.argument("artifact", metavar="FILE|MODEL")
+@click.option(
+    "--against", metavar="MODEL", help="Reference model, or another exported file (default: the spec and weights in the file)."
+)
+@click.option(
+    "--quick",
+    "effort",
+    flag_value="quick",
+    help="Check less: three images, no float64 reference, no run without onnxruntime's optimiser.",
+)
+@click.option(
+    "--full", "effort", flag_value="full", help="Check more: more images and batch sizes, and every intermediate value."
+)
+@click.option(
+    "--fixed",
+    metavar="AXES",
+    help="Comma-separated axes that the file declares dynamic but that are used at one size: channels, height, width.",
+)
+@click.option("--pictures", type=click.Path(path_type=Path), metavar="DIR", help="int8 only: real images to measure the file on.")
+@click.option(
+    "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Plot the error after each block to FILE (.png or .svg)."
+)
+@facts
+@zoo
+@with_output
+def verify(
+    artifact: str, against: str | None, effort: Any, fixed: str | None, pictures: Path | None, plot: Path | None,
+    facts: dict[str, Any], output: Output,
+) -> None:  # fmt: skip
+    """Check that an exported file computes its model.
+
+    The file may come from any tool. With --against, two models or two exported files can be compared too. If the outputs
+    differ, the exit code is 3, and the first block and operation that differ are named. The report is written to
+    FILE.parity.json.
+
+    --set states facts about the --against model.
+
+    \b
+    vitzoo verify vit_b16.onnx --against ./vit_b16
+    vitzoo verify theirs.onnx --against checkpoint.safetensors --fixed height,width
+    """
+    from vit_zoo.api import verify as verify_artifact
+    from vit_zoo.cli.text import report_text
+
+    if facts and against is None:
+        raise InputError("--set states facts about the --against model; give --against MODEL too")
+    note_name(against, output)
+    if plot is not None:
+        from vit_zoo.parity.plot import check_plot
+
+        check_plot(plot)
+    output.progress(f"checking {artifact}")
+    axes = [] if fixed is None else fixed.split(",")
+    report = verify_artifact(
+        artifact, against, effort=effort or "default", fixed=axes, blocks=plot is not None, pictures=pictures, **facts
+    )
+    if plot is not None:
+        from vit_zoo.parity.plot import draw
+
+        draw(report, plot)
+    for warning in report.warnings:
+        output.warn(f"warning: {artifact}: {warning}")
+    if not report.ok:
+        if not output.json:  # with --json, the error's document holds the report
+            output.result(None, lambda: report_text(report))
+        hint = None if report.sha256 is None else f"see {Path(artifact).name}.parity.json"
+        cause = f"does not compute {report.reference}: {report.summary()}"
+        raise CheckFailed(cause, where=artifact, hint=hint, details={"report": report.model_dump(mode="json")})
+    verb = "approximates" if report.verdict == "approximate" else "computes"
+    precision = "" if report.precision == "fp32" else f" in {report.precision}"
+    text = f"{artifact} {verb} {report.reference}{precision}: {report.summary()}"
+    output.result(report, lambda: f"{report_text(report)}\n\n{text}" if output.verbose or effort == "full" else text)
+
+
+@click.command(epilog=MODEL + "  FILE.onnx                     an exported file\n")
+@click.argument("model")
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--top", type=click.IntRange(1), default=1, show_default=True, metavar="INTEGER", help="Number of classes to print."
+)
+@click.option("--threads", type=click.IntRange(1, 1024), metavar="INTEGER", help="ONNX only: number of onnxruntime threads.")
+@zoo
+@with_output
+def predict(model: str, images: tuple[Path, ...], top: int, threads: int | None, output: Output) -> None:
+    """Classify images with an exported file or a model.
+
+    Prints the most probable classes of each image with their probabilities. An exported ONNX file is enough: it contains the
+    labels and the preprocessing, and torch is not needed.
+
+    \b
+    vitzoo predict vit_digits.onnx digit.png --top 3
+    """
+    from vit_zoo.cli.documents import PredictDocument
+    from vit_zoo.inference.predict import classify
+
+    note_name(model, output)
+    config, predictions = classify(model, images, top=top, threads=threads)
+    if config.random_seed is not None:
+        _warn_random(config, output)
+
+    def text() -> str:
+        rows = [
+            (p.file, "  ".join(f"{name} {100 * x:.1f} %" for name, x in zip(p.labels, p.probabilities, strict=True)))
+            for p in predictions
+        ]
+        return table(rows)
+
+    output.result([PredictDocument.of(prediction) for prediction in predictions], text)
