@@ -113,6 +113,12 @@ NAMES: dict[tuple[str, str], tuple[str, str]] = {
     ("weights.beside", "Beside"): ("weights.sidecar", "Sidecar"),
 }
 
+# what is read through a module or an object: pattern and replacement
+ATTRIBUTES = (
+    (r"from vit_zoo import forward\b(?=(?s:.*)\bforward\.output_names\b)", "from vit_zoo.model import outputs as forward"),
+    (r"\.facts_of\(", ".facts_from_module("),
+)
+
 
 def moved(module: str) -> str:
     """The path of a module today, below `vit_zoo.`."""
@@ -150,6 +156,8 @@ def rewritten(text: str) -> str:
         indent = before if not before.strip() else ""
         return _statement(match[1].lstrip("."), match[2].strip("()"), indent)
 
+    for old, new in ATTRIBUTES:
+        text = re.sub(old, new, text)
     parts, at = [], 0
     for match in FROM.finditer(text):
         parts += [_paths(text[at : match.start()]), statement(match)]

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from vit_zoo.exporters.export_file import Export
     from vit_zoo.model.config import ModelConfig
-    from vit_zoo.parity.report import ParityReport, Divergence
+    from vit_zoo.parity.report import Divergence, ParityReport
     from vit_zoo.publishing.publish import Published
 
 
