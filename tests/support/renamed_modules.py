@@ -115,7 +115,7 @@ NAMES: dict[tuple[str, str], tuple[str, str]] = {
 
 # what is read through a module or an object: pattern and replacement
 ATTRIBUTES = (
-    (r"from vit_zoo import forward\b(?=(?s:.*)\bforward\.output_names\b)", "from vit_zoo.model import outputs as forward"),
+    (r"from vit_zoo.model import forward\b(?=(?s:.*)\bforward\.output_names\b)", "from vit_zoo.model import outputs as forward"),
     (r"\.facts_of\(", ".facts_from_module("),
 )
 
@@ -156,13 +156,14 @@ def rewritten(text: str) -> str:
         indent = before if not before.strip() else ""
         return _statement(match[1].lstrip("."), match[2].strip("()"), indent)
 
-    for old, new in ATTRIBUTES:
-        text = re.sub(old, new, text)
     parts, at = [], 0
     for match in FROM.finditer(text):
         parts += [_paths(text[at : match.start()]), statement(match)]
         at = match.end()
-    return "".join([*parts, _paths(text[at:])])
+    new = "".join([*parts, _paths(text[at:])])
+    for pattern, replacement in ATTRIBUTES:
+        new = re.sub(pattern, replacement, new)
+    return new
 
 
 def _paths(text: str) -> str:
