@@ -1,6 +1,6 @@
-"""A Vision Transformer zoo and export toolkit: take any ViT, end with a small artifact proven to compute the same function.
+"""A Vision Transformer zoo and export toolkit: from any ViT to a small file that is verified to compute the same function.
 
-Importing this package imports neither torch nor onnx; each name brings what it needs when it is first used.
+Importing this package imports neither torch nor onnx. Each public name imports what it needs when it is first used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vit_zoo.model.vit_pytorch_layers import Attention, FeedForward, Transformer
     from vit_zoo.registry.models import get_spec, list_models, register
 
-# where each public name lives
+# the module that defines each public name
 _HOMES = {
     "Attention": "model.vit_pytorch_layers",
     "FeedForward": "model.vit_pytorch_layers",

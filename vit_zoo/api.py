@@ -1,4 +1,4 @@
-"""The line: name -> spec -> model -> weights -> artifact -> parity report; each arrow is one function here."""
+"""The public functions, one for each step: create, load, save, convert, export, verify, publish and pull a model."""
 
 from __future__ import annotations
 
@@ -27,9 +27,17 @@ if TYPE_CHECKING:
 def create(
     name: str | os.PathLike[str], *, seed: int = 0, device: Any = None, dtype: torch.dtype | None = None, **overrides: Any
 ) -> ViT:
-    """A model of a registry name or a config file with seeded random weights; `overrides` replace fields of the spec.
+    """Create a model with seeded random weights.
 
-    Raises InputError for a name or field that does not exist, or sizes that do not fit together.
+    Args:
+        name: A registry name, or a config file (`config.json` or TOML).
+        seed: Seed for the random weights.
+        device: Device of the parameters, as in torch.
+        dtype: Type of the parameters, float32 by default.
+        **overrides: Fields of the spec to replace, such as `num_classes=10`.
+
+    Raises:
+        InputError: The name or a field does not exist, or sizes do not fit together.
     """
     return random_model(find_architecture(name, **overrides), seed, device=device, dtype=dtype)
 
@@ -44,23 +52,33 @@ def load(
     offline: bool | None = None,
     **facts: Any,
 ) -> ViT:
-    """A model with its weights, from a name, a folder, a checkpoint file, `hf-hub:ORG/NAME[@REV]`, or another library's module.
+    """Load a model with its weights.
 
-    A name alone stands for its default tag. What the Hub has comes into its cache, each file compared with the hash that
-    the Hub states; `offline`, or HF_HUB_OFFLINE, takes what is there.
+    Only headers are read: tensors are memory-mapped and read when they are first used.
 
-    Only headers are read: tensors are mapped from the file and come in when used; `check="full"` reads everything,
-    refuses values that are not finite and compares the content hash. `num_classes` puts a fresh head in place.
-    `facts` are fields of the spec that a checkpoint cannot tell, such as `heads=3`.
-    Raises HubError for weights that cannot be had, RefusedContent for tensors that do not fit.
+    Args:
+        source: A registry name, alone for its default tag or with a tag, a folder, a checkpoint file,
+            `hf-hub:ORG/NAME[@REVISION]`, or a module of another library.
+        num_classes: Replace the head by a new one with this number of classes.
+        check: `"full"` reads all tensors, refuses values that are not finite, and compares the content hash.
+        device: Device to move the model to.
+        dtype: Type to convert the parameters to; by default they keep the type of the file.
+        offline: Use only files in the Hub's cache; by default, what HF_HUB_OFFLINE states. Files from the Hub are compared
+            with the hashes that the Hub states.
+        **facts: Fields of the spec that the checkpoint does not contain, such as `heads=3`.
+
+    Raises:
+        InputError: The source does not exist, or a fact is missing.
+        HubError: The weights cannot be downloaded, or there are none.
+        RefusedContent: The tensors do not fit the model, or the content is refused.
     """
     if check not in ("header", "full"):
-        raise InputError(f"check {check!r}: either 'header' or 'full'")
-    found = find_weights(source, offline=offline, **facts)
+        raise InputError(f"unknown check {check!r}; choose from header, full")
+    checkpoint = find_weights(source, offline=offline, **facts)
     if check == "full":
-        check_content(found)
-    model = filled(found)
-    if not isinstance(source, str | os.PathLike):  # the other module keeps its own memory
+        check_content(checkpoint)
+    model = filled(checkpoint)
+    if not isinstance(source, str | os.PathLike):  # do not share memory with the other module
         for p in model.parameters():
             p.data = p.data.clone()
     if num_classes is not None and num_classes != model.spec.num_classes:
@@ -69,9 +87,12 @@ def load(
 
 
 def save(model: ViT, folder: str | os.PathLike[str]) -> Path:
-    """Write `config.json` and `model.safetensors` into a folder, which is made if it is not there; returns it.
+    """Write `config.json` and `model.safetensors` to a folder and return the folder.
 
-    Files that are there are replaced, each atomically. Raises CannotWrite.
+    The folder is created if it does not exist. Existing files are replaced, each atomically.
+
+    Raises:
+        CannotWrite: The folder or the files cannot be written.
     """
     return save_model(model, Path(folder))
 
@@ -86,20 +107,30 @@ def convert(
     force: bool = False,
     **facts: Any,
 ) -> Converted:
-    """Write a model with its weights for another library: `vitzoo`, `timm`, `hf`, `torchvision`, `vit-pytorch`, `dinov2`,
-    `deit`, `mae`, `open_clip` or `google`.
+    """Write a model with its weights for another library.
 
-    `out` is a file (by its suffix) or a folder, which gets the library's config too. What is written is read back and
-    compared bit for bit before it gets its name. `accept` names conventions that the target may hold otherwise
-    (`norm_eps`, `act`): the difference that this makes is measured. `allow_drop` are globs of tensors to leave out.
-    `facts` are as in `load`; with `image_size` or `patch_size` the model is resized.
-    Raises NotRepresentable naming what the target cannot express, RefusedContent for values that are not finite.
+    What was written is read back and compared bit for bit before it gets its name.
+
+    Args:
+        source: A model, as in `load`.
+        out: A file, recognised by its suffix, or a folder, which also gets the library's config.
+        to: `vitzoo`, `timm`, `hf`, `torchvision`, `vit-pytorch`, `dinov2`, `deit`, `mae`, `open_clip` or `google`.
+        accept: Conventions in which the target may differ from the model: `norm_eps`, `act`. The effect on the outputs is
+            measured.
+        allow_drop: Glob patterns of tensors to leave out, such as `head.*`.
+        force: Replace an existing file or model.
+        **facts: Fields of the spec, as in `load`. `image_size` and `patch_size` resize the model.
+
+    Raises:
+        NotRepresentable: The target cannot express the model; the message names the field or tensor.
+        RefusedContent: The weights contain values that are not finite.
+        CannotWrite: The output exists or cannot be written.
     """
     from vit_zoo.loading.convert import check_choice, write_converted
 
     check_choice(to, accept)
-    found = find_weights(source, **facts)
-    return write_converted(found, Path(out), to, accept=accept, allow_drop=allow_drop, force=force)
+    checkpoint = find_weights(source, **facts)
+    return write_converted(checkpoint, Path(out), to, accept=accept, allow_drop=allow_drop, force=force)
 
 
 def export(
@@ -123,23 +154,41 @@ def export(
     note: Note = lambda line: None,
     **facts: Any,
 ) -> list[Export]:
-    """Write a model as ONNX, TorchScript or .pt2 files, each verified on disk before it gets its name.
+    """Write a model as ONNX, TorchScript or `.pt2` files, each verified on disk before it gets its name.
 
-    `out` is a file (for one format) or a folder, the current one by default. `placement` of ONNX weights: `inline` in
-    the file (the default below 2 GiB), `external` in `.onnx_data` beside it, `shared` with the `model.safetensors` of the
-    folder. A registry name alone is exported with the random weights of `seed`, or those that ship with it. `verify` may
-    name the effort, as in `verify`.
-    `dynamic="hw"` makes an ONNX file take images of any height and width that the patch divides: learned positions are
-    interpolated in the graph as their source does, or by the recipe of the fact `resize`.
-    `include`: `softmax` gives `probabilities` in the place of `logits`; `preprocess` makes an ONNX file take whole images,
-    `image` [batch, height, width, channels] uint8, and prepare them as the model says; `preprocess-exact` does so without a
-    pixel off, and slower.
-    `precision` of ONNX files: `fp32` (weights as they are stored), `fp16`, `bf16`, `int8-static` (ranges from the images in
-    the folder `calibrate`), `int8-dynamic` (ranges of the batch at hand, so that images share their rounding) or
-    `int8-weights`. An int8 file may have to give the model's first class for a share of `min_agreement`, or be right for
-    `min_accuracy`, of the images in `evaluate` (else of a quarter of `calibrate`, held out): as few layers as that takes
-    stay in float.
-    Raises CheckFailed when a file does not compute the model, or not well enough: it is then set aside as `*.rejected`.
+    Args:
+        model: A model, as in `load`. A registry name without a tag is exported with the weights that ship with it, or with
+            random ones.
+        to: One format or several: `onnx`, `torchscript`, `pt2`.
+        out: A file (for one format) or a folder; the current folder by default.
+        opset: ONNX only: the opset version, 17 to 25; 20 by default.
+        placement: ONNX only: where the weights are stored. `inline`: in the file, the default below 2 GiB. `external`: in
+            `NAME.onnx_data` next to it. `shared`: the file refers to the folder's `model.safetensors`.
+        outputs: Names of the outputs, such as `logits` or `block.5`; by default the model's own output.
+        include: `softmax` replaces `logits` by `probabilities`. `preprocess`, ONNX only, adds preprocessing to the graph: the
+            input is `image`, uint8 [batch, height, width, channels], of any size. `preprocess-exact` gives exactly Pillow's
+            pixels, but is slower.
+        dynamic: ONNX only: `hw` accepts images of any height and width that the patch size divides. Learned positions are
+            interpolated in the graph with the method of their source, or with the fact `resize`.
+        verify: Whether to verify each file, or the effort, as in `verify`.
+        weights: Weights for a registry name: a folder or a checkpoint file.
+        seed: Seed for the random weights of a registry name; 0 by default.
+        precision: ONNX only. `fp32`: weights as they are stored. `fp16`, `bf16`. `int8-static`: the ranges of the activations
+            are calibrated on images. `int8-dynamic`: the ranges are those of each batch, so the images of a batch share their
+            rounding. `int8-weights`: only the weights are quantised.
+        calibrate: int8 only: a folder of images for calibration.
+        evaluate: int8 only: a folder of images for `min_agreement` and `min_accuracy`; by default a quarter of `calibrate`,
+            held out.
+        min_agreement: int8 only: minimum share of images (0 to 1) with the float model's top-1 class. As few layers as
+            necessary stay in float.
+        min_accuracy: int8 only: minimum top-1 accuracy (0 to 1). The subfolders of the images name the classes.
+        note: Function that receives lines of progress.
+        **facts: Fields of the spec, as in `load`.
+
+    Raises:
+        InputError: Options are unknown or contradict each other.
+        CheckFailed: A file does not compute the model, or misses a minimum; it is set aside as `*.rejected`.
+        CannotWrite: A file cannot be written.
     """
     from vit_zoo.exporters.export_file import export_model
     from vit_zoo.exporters.options import ExportOptions, formats_of
@@ -162,15 +211,27 @@ def verify(
     pictures: str | os.PathLike[str] | None = None,
     **facts: Any,
 ) -> ParityReport:
-    """Check that an artifact, any tool's, computes a model; or that two checkpoints, or two artifacts, compute the same.
+    """Check that an exported file of any tool computes a model, or that two models or two files compute the same.
 
-    `against` is anything that `load` takes, another artifact, or another library's live module, which then computes by
-    its own code; without it, the spec and the weights that the file itself holds. `effort`: `quick` (no float64, no
-    optimiser off), `default`, or `full` (more images and batches, every inner value). `fixed` names axes that a file
-    declares free and that are used at one size only. `blocks` measures the error behind every block. `pictures` is a folder
-    of real images to measure a quantised file on: its ranges are those of the images that it was calibrated with. Writes
-    `FILE.parity.json` beside an artifact; but the verdict that these very bytes got against their model stays, unless a
-    greater effort confirms it or the file contradicts itself. Does not raise for a file that fails: the report says so.
+    A file that fails does not raise an error: the report has `ok=False`. The report on an exported file is also written to
+    `FILE.parity.json`. A good report on the same bytes is kept, unless a check with at least the same effort replaces it or the
+    file contradicts itself.
+
+    Args:
+        artifact: An exported file, or a model as in `load`.
+        against: The reference: a model as in `load`, another exported file, or a live module of another library, which
+            computes with its own code. By default the spec and the weights in the file.
+        effort: `quick` (no float64 reference, no run without onnxruntime's optimiser), `default`, or `full` (more images and
+            batch sizes, every intermediate value).
+        fixed: Axes that the file declares dynamic but that are used at one size: `channels`, `height`, `width`.
+        blocks: Measure the error after every block.
+        pictures: int8 only: a folder of real images to measure the file on. They should be like the images that it was
+            calibrated with.
+        **facts: Fields of the spec of `against`, as in `load`.
+
+    Raises:
+        InputError: Something does not exist, or a fact is missing.
+        RefusedContent: The file cannot be read.
     """
     from vit_zoo.parity.resolve_reference import VerifyOptions, verify_model
 
@@ -196,16 +257,36 @@ def publish(
     note: Note = lambda line: None,
     **facts: Any,
 ) -> Published:
-    """Bring a repository of the Hub, `ORG/NAME`, to hold a model in a form that vit_zoo, timm, transformers, transformers.js,
-    optimum and onnxruntime load, those of them that can express it; by one commit, or none if all is there already.
+    """Publish a model to a repository of the Hugging Face Hub, in a single commit, or in none if nothing has changed.
 
-    It holds config.json, model.safetensors, transformers.safetensors, preprocessor_config.json, ONNX files in float32,
-    float16 and int8 (weights alone, or static with the images in `calibrate`) but for those in `without`, TorchScript and .pt2
-    where `formats` asks, their parity reports, measurements, and a card. Files exported into the model's folder are taken
-    as they are, if their reports are good and of these bytes and weights. `dry_run` names a folder to stage in: nothing
-    is sent. `revision` is a branch. Random weights go only with `random_weights`.
-    Raises CheckFailed for a file that does not compute the model or whose report is missing, stale or bad, RefusedContent
-    for secrets and pickles, HubError when the Hub refuses; the repository is then as it was.
+    vit_zoo, timm, transformers, transformers.js, optimum and onnxruntime load the repository, if they can express the model. It
+    contains `config.json`, `model.safetensors`, `transformers.safetensors`, `preprocessor_config.json`, ONNX files in float32,
+    float16 and int8, their parity reports, measurements, and a model card. Files exported into the model's folder are published
+    as they are, if their parity reports are good and belong to these bytes and weights.
+
+    Args:
+        model: A model, as in `load`.
+        repo: The repository, `ORG/NAME`.
+        dry_run: A folder to write the repository to; nothing is sent.
+        revision: Branch to commit to, created if it does not exist; `main` by default.
+        private: Create the repository as private.
+        create_pr: Open a pull request instead of committing to the branch.
+        tag: Tag for the commit; it must not exist yet.
+        licence: Licence of the weights, such as `apache-2.0`, if none is known yet.
+        message: Commit message.
+        formats: Further formats to publish: `torchscript`, `pt2`.
+        without: ONNX files to leave out: `fp32`, `fp16`, `int8`.
+        calibrate: A folder of images to calibrate a static int8 file with; by default only the weights are quantised.
+        random_weights: Allow publishing untrained weights.
+        note: Function that receives lines of progress.
+        **facts: Fields of the spec, as in `load`.
+
+    Raises:
+        InputError: Options are unknown or contradict each other, the weights are random, or the folder contains a file for
+            secrets.
+        CheckFailed: A file does not compute the model, or its report is missing, outdated or bad.
+        RefusedContent: A file to publish contains a secret or a pickle.
+        HubError: The Hub refuses; the repository is left as it was.
     """
     from vit_zoo.publishing.publish import PublishOptions, publish_model
 
@@ -217,10 +298,21 @@ def publish(
 
 
 def pull(repo: str, out: str | os.PathLike[str] | None = None, *, offline: bool | None = None, force: bool = False) -> Pulled:
-    """Write a repository of the Hub, of ours, timm's or transformers', as a folder, ./NAME by default.
+    """Download a repository of the Hugging Face Hub, in the layout of vit_zoo, timm or transformers, as a model folder.
 
-    `repo` is `ORG/NAME` or `ORG/NAME@REVISION`. Every file is compared with the hash that the Hub states; the commit, the
-    licence and its text are kept. `offline` takes what the cache has. Raises HubError, RefusedContent, CannotWrite.
+    Every file is compared with the hash that the Hub states. The folder records the commit and the licence, and keeps the
+    licence text.
+
+    Args:
+        repo: `ORG/NAME` or `ORG/NAME@REVISION`.
+        out: Folder to write; `./NAME` by default.
+        offline: Use only files in the Hub's cache.
+        force: Replace the model in the folder, if there is one.
+
+    Raises:
+        HubError: The files cannot be downloaded, or are not in the cache.
+        RefusedContent: A file does not match its hash, or is not a model.
+        CannotWrite: The folder exists or cannot be written.
     """
     from vit_zoo.hub.download import Address
     from vit_zoo.publishing.pull import pulled

@@ -1,6 +1,6 @@
-"""What can go wrong, as one tree: each error knows its exit code and says its piece in one line.
+"""Exception hierarchy: every error is one line of text and has an exit code.
 
-Raise them where the facts are; the command line prints them once, at the edge.
+Errors are raised where the facts are known; only the command line's entry point prints them.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")  # the Hub's; other libraries' errors may hold one
+TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")  # an access token of the Hub, which errors of other libraries may contain
 
 
 def without_tokens(text: str) -> str:
-    """The text with every token of the Hub made unreadable."""
+    """Return the text with every access token of the Hub masked."""
     return TOKEN.sub("hf_***", text)
 
 
 @dataclass(frozen=True)
 class Option:
-    """An option that an error refers to: an argument in Python, `force=True`, and a flag on the command line, `--force`."""
+    """An option that an error refers to: written `force=True` in Python and `--force` on the command line."""
 
     name: str
     value: str = "True"
-    flag: str = ""  # where it is not --NAME VALUE
+    flag: str = ""  # how it is written on the command line, if not as --NAME VALUE
 
     def __str__(self) -> str:
         return f"{self.name}={self.value}"
@@ -47,11 +47,16 @@ def did_you_mean(name: str, known: list[str]) -> str:
 
 
 class VitzooError(Exception):
-    """The root of every error this package raises on purpose.
+    """Base class of every error that this package raises on purpose.
 
-    `message` says what was wanted and what was found, `hint` the next step, `where` the file or name it is about;
-    `details` is what a program may want to know beside it. `options` are those that the message or the hint refers to: they
-    are written as arguments, and the command line shows them as flags.
+    Attributes:
+        message: What is wrong: what was expected, and what was found instead.
+        where: The file or name that the error is about, or None.
+        hint: What to do about it, or None.
+        details: More facts for programs, which `--json` prints, or None.
+        options: The options that the message or the hint refers to. The text writes them as Python arguments; the command
+            line replaces them by flags.
+        code: The exit code of the command line.
     """
 
     code = 1
@@ -78,7 +83,7 @@ class VitzooError(Exception):
         return type(self).__name__
 
     def for_command_line(self) -> Self:
-        """The same error with its options written as flags."""
+        """Return a copy of the error with its options written as flags."""
         error = copy.copy(self)
         for option in self.options:
             error.message = error.message.replace(str(option), option.on_command_line)
@@ -88,56 +93,60 @@ class VitzooError(Exception):
     def __str__(self) -> str:
         line = self.message if self.where is None else f"{self.where}: {self.message}"
         line = line if self.hint is None else f"{line} ({self.hint})"
-        # Names and file contents are somebody else's text: they must not move the cursor or forge a second line.
+        # names and file contents come from outside: they must not move the cursor or start a second line
         return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 class InputError(VitzooError, ValueError):
-    """An option, name or path that does not exist, a config that does not validate, a fact nobody gave."""
+    """An option, name or path that does not exist, a config that is not valid, or a missing fact."""
 
     code = 2
 
 
 class CheckFailed(VitzooError):
-    """A check ran and said no: parity, accuracy, an axis that is not dynamic."""
+    """A check failed: parity, accuracy, or an axis that is not dynamic."""
 
     code = 3
 
 
 class MissingDependency(VitzooError, ImportError):
-    """An optional package is not installed; the hint is the line that installs it."""
+    """An optional package is not installed; the hint is the command that installs it."""
 
     code = 4
 
 
 class HubError(VitzooError, OSError):
-    """The Hub, the network, authentication, or being offline; `passing`: the same may succeed a moment later."""
+    """A failure of the Hub, the network or authentication, or offline mode.
+
+    Attributes:
+        passing: Whether the same request may succeed a moment later.
+    """
 
     code = 5
     passing = False
 
 
 class Unreachable(HubError):
-    """The Hub did not answer: what is in the cache may do."""
+    """The Hub did not answer; files in the cache can be used instead."""
 
 
 class NotRepresentable(VitzooError, ValueError):
-    """The target format cannot express this model."""
+    """The target library or format cannot express this model."""
 
     code = 6
 
 
 class RefusedContent(VitzooError, ValueError):
-    """Weights, an artifact or an image whose content is refused or cannot be read."""
+    """The content of weights, an exported file or an image is refused or cannot be read."""
 
     code = 7
 
 
 class OtherWeights(RefusedContent):
-    """The file beside an artifact is not the one that it was written for: its numbers would be wrong."""
+    """The weights file next to an exported file is not the one that it was written for, so its results would be wrong."""
 
 
 class CannotWrite(VitzooError, OSError):
-    """The output cannot be written: no space, no permission, a folder in the way."""
+    """The output cannot be written: no space, no permission, or something else in its place."""
 
     code = 8

@@ -302,14 +302,14 @@ WRONG = [
     (["predict", "tiny.onnx", LONG], 2, "no such file"),
     (["predict", "nope", "image.png"], 2, "no variant 'nope'"),
     (["predict", "vit_ti16", "image.png"], 5, "`vitzoo create vit_ti16` makes a folder"),
-    (["predict", "tiny", "image.png", "--threads", "2"], 2, "threads are onnxruntime's"),
+    (["predict", "tiny", "image.png", "--threads", "2"], 2, "threads applies to ONNX files only"),
     (["predict", "tiny.onnx", "image.png", "--threads", "0"], 2, "is not in the range"),
     (["predict", "tiny.onnx", "image.png", "--threads", "99999999999"], 2, "is not in the range"),
     (["predict", "tiny.onnx", "image.png", "--top", "0"], 2, "is not in the range"),
     (["predict", "tiny.torchscript.pt", "image.png"], 7, "hold code, which is not run"),
     (["predict", "foreign.onnx", "image.png"], 7, "does not say what it is"),
     (["predict", "features.onnx", "image.png"], 2, "has no classes"),
-    (["predict", "unprepared.onnx", "image.png"], 2, "does not say how images are prepared"),
+    (["predict", "unprepared.onnx", "image.png"], 2, "the config has no preprocessing"),
 ]  # fmt: skip
 
 

@@ -101,6 +101,6 @@ def test_a_model_without_classes_or_preprocessing(folder):
     with pytest.raises(ValueError, match="has no classes"):
         vit_zoo.predict(features, "grey.png")
     bare = vit_zoo.load(noise(peers.timm_vit()))
-    with pytest.raises(ValueError, match="does not say how images are prepared"):
+    with pytest.raises(ValueError, match="the config has no preprocessing"):
         vit_zoo.predict(bare, "grey.png")
     assert Path("grey.png").exists()

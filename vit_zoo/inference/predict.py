@@ -1,4 +1,4 @@
-"""Which class an image belongs to, by an artifact alone (no torch, no side file) or by a model."""
+"""Image classification with an exported file alone (no torch, no other file) or with a model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import InputError, RefusedContent
+from vit_zoo.errors import InputError, Option, RefusedContent
 from vit_zoo.files import read_image
 from vit_zoo.formats import open_artifact
 from vit_zoo.loading.locator import ExportedFile, parse_locator
@@ -28,7 +28,7 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Prediction:
-    """The likeliest classes of one image, best first, with their probabilities."""
+    """The most probable classes of one image, in descending order, with their probabilities (0 to 1)."""
 
     file: str
     labels: tuple[str, ...]
@@ -38,10 +38,19 @@ class Prediction:
 def predict(
     model: Any, images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, top: int = 5, threads: int | None = None
 ) -> list[Prediction]:
-    """Classify image files with an exported file, or with anything that `load` takes.
+    """Classify image files.
 
-    Raises InputError if the model has no classes or says nothing of its preprocessing, RefusedContent for a file that
-    is not an image.
+    Images are prepared as the model requires: by its config, or by the exported file itself if it includes preprocessing.
+
+    Args:
+        model: An exported ONNX file, which needs no torch, or anything that `load` takes.
+        images: One image file, or several.
+        top: Number of classes to return for each image.
+        threads: Number of onnxruntime threads; ONNX files only.
+
+    Raises:
+        InputError: The model has no classes, its config has no preprocessing, or a file does not exist.
+        RefusedContent: A file is not an image, or the model's output is not finite.
     """
     files = [images] if isinstance(images, str | os.PathLike) else list(images)
     return classify(model, files, top=top, threads=threads)[1]
@@ -50,56 +59,62 @@ def predict(
 def classify(
     model: Any, images: Sequence[str | os.PathLike[str]], *, top: int, threads: int | None
 ) -> tuple[ModelConfig, list[Prediction]]:
-    """The predictions, and what the model says of itself."""
+    """Return the config of the model and the predictions. Arguments and errors are as in `predict`."""
     if top < 1:
         raise InputError(f"top must be at least 1, got {top}")
     if not images:
-        raise InputError("no images")
+        raise InputError("no images given")
     config, logits, prepares = _classifier(model, threads)
     if not config.spec.num_classes:
-        raise InputError("has no classes: it gives features", where=config.name)
+        raise InputError("the model has no classes: it computes features", where=config.name)
     if config.preprocess is None:
-        hint = "a variant of the zoo says it: export NAME --weights FILE, and use that file"
-        raise InputError("does not say how images are prepared", where=config.name, hint=hint)
+        weights = Option("weights", "FILE")
+        hint = f"registry names have one: export a name with {weights} and use that file"
+        raise InputError("the config has no preprocessing", where=config.name, hint=hint, options=[weights])
     labels = config.labels or tuple(f"class {i}" for i in range(config.spec.num_classes))
-    found = []
-    size = 1 if prepares else BATCH  # whole images are of many sizes
-    for start in range(0, len(images), size):
-        files = [Path(image) for image in images[start : start + size]]
+    predictions = []
+    batch_size = 1 if prepares else BATCH  # images that are not prepared yet differ in size
+    for start in range(0, len(images), batch_size):
+        files = [Path(image) for image in images[start : start + batch_size]]
         ready = [_read(config.preprocess.whole if prepares else config.preprocess, file) for file in files]
         for file, row in zip(files, logits(_stack(ready)), strict=True):
-            best = _softmax(row, len(labels), model if isinstance(model, str | os.PathLike) else config.name)
-            order = (-best).argsort(kind="stable")[:top]
-            found.append(Prediction(str(file), tuple(labels[i] for i in order), tuple(float(best[i]) for i in order)))
-    return config, found
+            probabilities = _softmax(row, len(labels), model if isinstance(model, str | os.PathLike) else config.name)
+            order = (-probabilities).argsort(kind="stable")[:top]
+            best = tuple(float(probabilities[i]) for i in order)
+            predictions.append(Prediction(str(file), tuple(labels[i] for i in order), best))
+    return config, predictions
 
 
 def _classifier(model: Any, threads: int | None) -> tuple[ModelConfig, Callable[[Array], Array], bool]:
-    """What a model says of itself, its logits for a batch, and whether it prepares whole images itself."""
+    """Return the config of a model, a function from a batch of images to logits, and whether the model prepares images."""
     if isinstance(model, str | os.PathLike) and isinstance(parse_locator(model), ExportedFile):
         artifact = open_artifact(model, threads=threads)
-        given = next((name for name in ("logits", "probabilities") if name in artifact.outputs), None)
-        if given is None:
-            raise InputError(f"gives {', '.join(artifact.outputs)}, no logits", where=model)
-        return artifact.config, lambda images: _as_logits(artifact.run(images)[given], given), "include" in artifact.about.export
+        output = next((name for name in ("logits", "probabilities") if name in artifact.outputs), None)
+        if output is None:
+            raise InputError(f"expected the output 'logits' or 'probabilities', got {', '.join(artifact.outputs)}", where=model)
+        return (
+            artifact.config,
+            lambda images: _as_logits(artifact.run(images)[output], output),
+            "include" in artifact.about.export,
+        )
     if threads is not None:
-        raise InputError("threads are onnxruntime's; torch has its own setting")
+        raise InputError("threads applies to ONNX files only; use torch.set_num_threads for a model")
     import torch
 
     from vit_zoo.api import load
 
-    live = load(model).eval()
+    module = load(model).eval()
 
     def logits(images: Array) -> Array:
         with torch.inference_mode():
-            found = live(torch.from_numpy(images).to(next(live.parameters()).dtype))
-        return found.float().numpy()  # type: ignore[no-any-return]
+            rows = module(torch.from_numpy(images).to(next(module.parameters()).dtype))
+        return rows.float().numpy()  # type: ignore[no-any-return]
 
-    return live.config, logits, False
+    return module.config, logits, False
 
 
 def _as_logits(rows: Array, name: str) -> Array:
-    """Probabilities as the logits that give them, up to a constant."""
+    """Return logits, up to a constant, for an output that is called `name`."""
     import numpy as np
 
     return np.log(np.maximum(rows, np.finfo("<f4").tiny)) if name == "probabilities" else rows
@@ -122,8 +137,8 @@ def _softmax(row: Array, classes: int, where: object) -> Array:
     import numpy as np
 
     if row.shape != (classes,):
-        raise RefusedContent(f"gives logits of shape {list(row.shape)} for {classes} classes", where=where)
+        raise RefusedContent(f"expected logits of shape [{classes}], got {list(row.shape)}", where=where)
     if not np.isfinite(row).all():
-        raise RefusedContent("gives values that are not finite", where=where)
+        raise RefusedContent("the outputs are not finite", where=where)
     powers = np.exp(row.astype(np.float64) - row.max())
     return powers / powers.sum()  # type: ignore[no-any-return]
