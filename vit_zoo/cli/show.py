@@ -48,7 +48,7 @@ def _registry_name(named: Named, facts: Mapping[str, Any]) -> tuple[dict[str, An
         lines["alias"] = named.alias.sentence
         document["called"] = asdict(named.alias)
     shipped = named.variant.weights is not None
-    lines["weights"] = "shipped with this package" if shipped else "none: the name is an architecture"
+    lines["weights"] = "shipped with this package" if shipped else "none shipped; the name is an architecture"
     if named.tag is not None:
         tag = named.tag
         lines["weights"] = f"published, not downloaded: {tag.address}, revision {tag.revision}, dialect {tag.dialect}"
