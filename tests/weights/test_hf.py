@@ -96,5 +96,5 @@ def test_another_size_as_the_class_itself_makes_it(name, folder):
 
 def test_a_grid_of_nothing_is_refused(folder):
     built("DINOv3ViTModel")[0].save_pretrained("saved")
-    with pytest.raises(InputError, match="no positions in the file"):
+    with pytest.raises(InputError, match="the file has no position table"):
         vit_zoo.load("saved", grid=(4, 4))

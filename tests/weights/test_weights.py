@@ -145,7 +145,7 @@ def test_no_dialect_and_no_place():
 def test_shapes_without_data():
     assert shape_after("d (p q c) -> d c p q", (5, 24), {"p": 2, "q": 4, "c": 3}) == (5, 3, 2, 4)
     assert shape_after("t d -> 1 t d", (7, 5), {}) == (1, 7, 5)
-    with pytest.raises(ValueError, match="on an axis of 25"):
+    with pytest.raises(ValueError, match="does not fit an axis of 25"):
         shape_after("d (p q c) -> d c p q", (5, 25), {"p": 2, "q": 4, "c": 3})
 
 
