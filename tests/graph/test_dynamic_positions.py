@@ -200,7 +200,7 @@ def test_a_guard_that_is_gone_is_a_fault(folder):
         ({"dynamic": "hw", "to": ["onnx", "torchscript"]}, "of ONNX files alone"),
         ({"dynamic": "hw", "precision": "int8-weights"}, "an int8 file has one size"),
         ({"dynamic": "hw", "include": ["preprocess"]}, "images that the file prepares itself have one size"),
-        ({"dynamic": "hw", "resize": "nearest"}, "no recipe 'nearest'"),
+        ({"dynamic": "hw", "resize": "nearest"}, "unknown recipe 'nearest'"),
     ],
 )
 def test_what_does_not_go_together(folder, options, message):

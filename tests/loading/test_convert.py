@@ -340,7 +340,7 @@ def test_another_size(folder):
     assert (patched.spec.grid, patched.spec.image_size) == ((2, 2), (32, 32))
     for wrong, match in (
         ({"resize": "timm"}, "nothing is resized"),
-        ({"resize": "bicubic", "image_size": 64}, "no recipe 'bicubic'"),
+        ({"resize": "bicubic", "image_size": 64}, "unknown recipe 'bicubic'"),
         ({"image_size": 60}, "does not divide"),
         ({"image_size": (16, 64)}, "fit a grid of 4x4 and, by image_size, one of 2x8"),
     ):

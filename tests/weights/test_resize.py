@@ -122,5 +122,5 @@ def test_what_stays_and_what_is_refused():
     assert resize_kernel(kernel, (8, 8), "timm") is kernel
     with pytest.raises(RefusedContent, match=r"expected 0 \+ 4x4 positions, got 17"):
         resize_positions(tensor, 0, (4, 4), (6, 6), "hf")
-    with pytest.raises(InputError, match="no recipe 'lanczos'; there are timm, open_clip"):
+    with pytest.raises(InputError, match="unknown recipe 'lanczos'; choose from timm, open_clip"):
         resize_positions(tensor, 1, (4, 4), (6, 6), "lanczos")

@@ -305,4 +305,4 @@ class OnnxOps(GraphBuilder):
 
 
 if TYPE_CHECKING:
-    _complete: type[Ops] = OnnxOps  # fails to type-check when an operation is missing or differs
+    _complete: type[Ops] = OnnxOps  # a type error if an operation is missing or its signature differs

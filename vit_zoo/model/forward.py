@@ -1,11 +1,14 @@
 """The Vision Transformer (Dosovitskiy et al., 2021), written once for every back end.
 
-`m` holds parameters under timm's names (a torch module, or a scope of weight names) and the tables of `positions.py`,
-`op` spells the operations (`torch_ops.py`, `graph/onnx_ops.py`), `spec` says which of them this family uses. Nothing here
-knows what a tensor is.
+Arguments of every function:
 
-b batch · t tokens (class, distillation, registers, patches) · d dim · n heads · e head width · k classes · c channels ·
-p q patch
+`m` parameters under timm's names, and the tables of `positions.py`: a torch module, or a scope of weight names
+`x` tokens, or `image`; values are opaque: tensors in torch, names of values in an ONNX graph
+`spec` the options of the family
+`op` the back end's operations (`ops.py`): `torch_ops.py` or `graph/onnx_ops.py`
+
+Shapes: b batch · t tokens (class, distillation, registers, patches, in this order) · d dim · n heads · e head width ·
+r query rows · k classes · c channels · p q patch · h w grid
 """
 
 from __future__ import annotations
@@ -20,19 +23,19 @@ from vit_zoo.model.spec import ViTSpec
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionContext:
-    """What attention needs besides its tokens: `rope` and `score_bias` are shared by all blocks."""
+    """Inputs of attention other than its tokens. `rope` and `score_bias` are the same for all blocks."""
 
-    rope: Rope | None = None  # of `rope_tables`
-    score_bias: Tensor | None = None  # 1 n r t, added to the scores; r: the query rows
-    query_rows: Rows | None = None  # tokens that queries are made for, never patches; None: all tokens
-    weights: list[Tensor] | None = None  # takes the attention weights, b n r t, where they are an output
+    rope: Rope | None = None  # from `rope_tables`
+    score_bias: Tensor | None = None  # 1 n r t, added to the scores before softmax
+    query_rows: Rows | None = None  # the tokens to compute queries for, never patches; None: all tokens
+    weights: list[Tensor] | None = None  # attention appends its weights after softmax, b n r t; None: not needed
 
 
 TOKENS_ONLY = AttentionContext()
 
 
 def patch_embedding(m: Module, image: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
-    """The image as a sequence of projected patches (section 3.1, equation 1)."""
+    """Cut the image into patches and project them (section 3.1, equation 1): b c H W -> b (h w) d."""
     x = op.patches(image, spec.patch_size)  # b (h w) (c p q)
     if spec.patch_norms:
         x = op.norm(m.pre_norm, x, spec.norm_eps)
@@ -41,7 +44,7 @@ def patch_embedding(m: Module, image: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
 
 
 def tokens(m: Module, image: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
-    """Class and distillation token, registers and patches, with their positions: b t d."""
+    """Join class token, distillation token, registers and patches, and add positions: b c H W -> b t d."""
     x = op.run(patch_embedding, m.patch_embed, image, spec)
     first = [m.cls_token] if spec.class_token else []
     first += [m.dist_token] if spec.dist_token else []
@@ -54,7 +57,7 @@ def tokens(m: Module, image: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
         x = op.add(x, op.weight(m.pos_embed))
     elif spec.pos.startswith("sincos"):
         x = op.add(x, op.table(m.pos_embed, x))
-    if spec.pos_covers == "class" and registers:  # they come in after the positions
+    if spec.pos_covers == "class" and registers:  # added after the positions, between class token and patches
         x = op.concat([op.rows(x, 0, 1), op.prepend(registers, op.rows(x, 1, None))])
     elif spec.pos_covers == "patches":
         x = op.prepend([*first, *registers], x)
@@ -63,12 +66,12 @@ def tokens(m: Module, image: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
 
 
 def rope_tables(m: Module, x: Tensor, spec: ViTSpec, op: Ops) -> Rope | None:
-    """What rotates the queries and keys of every block: cosines and sines of each token's angles, t 1 e/2."""
+    """Return the cosines and sines that rotate queries and keys, each t 1 e/2; None where positions are not rotary."""
     return (op.table(m.rope_cos, x), op.table(m.rope_sin, x)) if spec.pos == "rope" else None
 
 
 def attention(m: Module, x: Tensor, spec: ViTSpec, op: Ops, context: AttentionContext = TOKENS_ONLY) -> Tensor:
-    """Multi-head self-attention (appendix A); keys and values are made for all tokens."""
+    """Multi-head self-attention (appendix A): b t d -> b r d. Keys and values are computed for all tokens."""
     rows = context.query_rows
     biases = (m.q_bias, m.v_bias) if spec.qkv_bias == "qv" else None
     q, k, v = op.qkv(m.qkv, x, spec.heads, rows, biases)  # b n r e, b n t e, b n t e
@@ -85,6 +88,7 @@ def attention(m: Module, x: Tensor, spec: ViTSpec, op: Ops, context: AttentionCo
 
 
 def mlp(m: Module, x: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
+    """Two linear layers with an activation, or a gated activation (Shazeer, 2020), between them: b t d -> b t d."""
     x = op.linear(m.fc1, x)
     if spec.mlp == "swiglu":
         gate, x = op.halves(x)
@@ -96,13 +100,13 @@ def mlp(m: Module, x: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
 
 
 def residual(m: Module, x: Tensor, y: Tensor, scale: Module | None, op: Ops) -> Tensor:
-    """x + y. The branch y is multiplied by LayerScale's vector, where there is one, and dropped at random while training."""
+    """Return x + y, with y multiplied by LayerScale's vector if there is one, and dropped at random in training."""
     y = y if scale is None else op.mul(y, op.weight(scale.gamma))
     return op.add(x, op.drop_path(y, m))
 
 
 def block(m: Module, x: Tensor, spec: ViTSpec, op: Ops, context: AttentionContext = TOKENS_ONLY) -> Tensor:
-    """Pre-norm encoder block (equations 2 and 3): b t d, of the query rows alone."""
+    """Pre-norm encoder block (equations 2 and 3): b t d -> b r d."""
     ls1, ls2 = (m.ls1, m.ls2) if spec.layer_scale else (None, None)
     y = op.run(attention, m.attn, op.norm(m.norm1, x, spec.norm_eps), spec, context)
     x = x if context.query_rows is None else op.rows(x, *context.query_rows)
@@ -112,7 +116,7 @@ def block(m: Module, x: Tensor, spec: ViTSpec, op: Ops, context: AttentionContex
 
 
 def attention_pool(m: Module, x: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
-    """A learned query attends to the tokens, then an MLP (Zhai et al., 2022): b 1 d."""
+    """Attention of a learned query to the tokens, then an MLP (Zhai et al., 2022): b t d -> b 1 d."""
     q = op.heads(op.linear(m.q, op.weight(m.latent)), spec.heads)
     k, v = op.kv(m.kv, x, spec.heads)
     x = op.linear(m.proj, op.attend(q, k, v, 0.0))
@@ -121,28 +125,28 @@ def attention_pool(m: Module, x: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
 
 
 def pool(m: Module, x: Tensor, spec: ViTSpec, op: Ops) -> list[Tensor]:
-    """What each head sees of the image: b d, as often as there are heads."""
-    found = [op.squeeze(op.rows(x, i, i + 1)) for i in range(*pooled_rows(spec))] if "cls" in spec.pool else []
+    """Reduce the tokens to the input of each head, one or two of them: b t d -> b d, each."""
+    pooled = [op.squeeze(op.rows(x, i, i + 1)) for i in range(*pooled_rows(spec))] if "cls" in spec.pool else []
     if spec.pool != "cls":
         if spec.pool_tokens == "patches" and spec.prefix_tokens:
             x = op.rows(x, spec.prefix_tokens, None)
         x = op.squeeze(op.run(attention_pool, m.attn_pool, x, spec)) if spec.pool == "map" else op.mean(x)
-        found = [op.join([*found, x])]
+        pooled = [op.join([*pooled, x])]
     if spec.final_norm == "after_pool":
-        found = [op.norm(m.fc_norm, x, spec.norm_eps) for x in found]
+        pooled = [op.norm(m.fc_norm, x, spec.norm_eps) for x in pooled]
     if spec.representation:
-        found = [op.tanh(op.linear(m.pre_logits, x)) for x in found]
-    return found
+        pooled = [op.tanh(op.linear(m.pre_logits, x)) for x in pooled]
+    return pooled
 
 
 def logits(m: Module, pooled: list[Tensor], spec: ViTSpec, op: Ops) -> Tensor:
-    """One linear layer for each pooled vector; the mean of both where there are two: b k."""
+    """Classify each pooled vector by its head and average: b d, one or two -> b k."""
     heads = [m.head, m.head_dist] if spec.dist_token else [m.head]
     return op.average([op.linear(head, x) for head, x in zip(heads, pooled, strict=True)])
 
 
 def vit(m: Module, image: Tensor, spec: ViTSpec, op: Ops, outputs: Collection[str]) -> dict[str, Tensor]:
-    """The outputs of these names (`outputs.output_names` lists them with their shapes) for a normalised image, b c H W."""
+    """Compute named outputs for a normalised image, b c H W. `outputs.output_names` lists them with their shapes."""
     plan = output_plan(spec, outputs)
     values: dict[str, Tensor] = {}
     x = tokens(m, image, spec, op)

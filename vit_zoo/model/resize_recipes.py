@@ -1,4 +1,4 @@
-"""How sources interpolate positions and patch projections for other sizes, by name.
+"""Recipes by which other libraries interpolate positions and patch projections for other sizes.
 
 Sources: timm 1.0.31, layers/pos_embed.py and patch_embed.py; transformers 5.23, ViTEmbeddings.interpolate_pos_encoding;
 torchvision 0.28, vision_transformer.interpolate_embeddings; facebookresearch/dino and dinov2, interpolate_pos_encoding;
@@ -15,12 +15,12 @@ from vit_zoo.errors import InputError
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a source interpolates; `offset` is added to the new size where it computes a scale (DINO's 0.1)."""
+    """Interpolation parameters of one library, as `torch.nn.functional.interpolate` has them."""
 
     mode: str
     antialias: bool = False
     align_corners: bool = False
-    offset: float = 0.0
+    offset: float = 0.0  # added to the new size before the scale is computed (0.1 in DINO)
     kernel: tuple[str, bool] = ("bicubic", True)  # mode and antialias for patch projections
 
 
@@ -37,7 +37,7 @@ RECIPES = {
 
 
 def recipe_named(name: Any) -> Recipe:
-    """Raises InputError with the known ones."""
+    """Return a recipe by name. Raises InputError with the known names if there is none."""
     if name not in RECIPES:
-        raise InputError(f"no recipe '{name}'; there are {', '.join(RECIPES)}")
+        raise InputError(f"unknown recipe '{name}'; choose from {', '.join(RECIPES)}")
     return RECIPES[name]

@@ -1,4 +1,4 @@
-"""torch's spelling of the operations in `forward.py`; einops cuts the patches and moves the heads.
+"""torch back end of the forward.
 
 Submodules are called, never bypassed, so that hooks, adapters and fine-tuning see every layer.
 """
@@ -25,12 +25,12 @@ ACTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class TorchOps:
-    """Operations on torch tensors and the modules of `vit.py`, in eval mode."""
+    """The operations of `ops.py` on torch tensors and the modules of `vit.py`, in eval mode."""
 
     training = False
 
     def run(self, function: Callable[..., Any], m: Any, *args: Any) -> Any:
-        """A part of the forward: through the module that stands for it, so that its hooks fire."""
+        """Call the module of this part, which calls `function`, so that hooks fire."""
         return m(*args)
 
     def weight(self, m: Tensor) -> Tensor:
@@ -103,8 +103,8 @@ class TorchOps:
             q, k, v = self.linear(m, x).chunk(3, dim=-1)
         else:
             inner = m.weight.shape[0] // 3
-            q = self._part(m, self.rows(x, *rows), slice(None, inner))
-            k, v = self._part(m, x, slice(inner, None)).chunk(2, dim=-1)
+            q = self._linear_rows(m, self.rows(x, *rows), slice(None, inner))
+            k, v = self._linear_rows(m, x, slice(inner, None)).chunk(2, dim=-1)
         if biases is not None:
             q, v = q + self.weight(biases[0]), v + self.weight(biases[1])
         return self.heads(q, heads), self.heads(k, heads), self.heads(v, heads)
@@ -114,13 +114,12 @@ class TorchOps:
         return self.heads(k, heads), self.heads(v, heads)
 
     def rotate(self, x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-        """Turn the pairs of a head's first and second half."""
         cos, sin = rope
         (x, y), (cos, sin) = x.chunk(2, dim=-1), (cos.squeeze(1), sin.squeeze(1))
         return torch.cat([x * cos - y * sin, y * cos + x * sin], dim=-1)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float, bias: Tensor | None = None) -> Tensor:
-        q = q.expand(k.shape[0], -1, -1, -1)  # a learned query comes with batch 1
+        q = q.expand(k.shape[0], -1, -1, -1)  # a learned query has batch 1
         rate = dropout if self.training else 0.0
         return rearrange(F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=rate), "b n t e -> b t (n e)")
 
@@ -135,18 +134,18 @@ class TorchOps:
         return x
 
     def prunes(self, m: Any) -> bool:
-        """Whether the last block may leave out rows that nobody reads: not when a hook watches or an adapter sits in."""
-        watched = any(part._forward_hooks or part._forward_pre_hooks for part in m.modules())
-        return not watched and getattr(type(m.attn.qkv), "forward", None) is nn.Linear.forward
+        """Return False if the last block has hooks, or an adapter in place of its qkv layer: they must see all tokens."""
+        hooked = any(part._forward_hooks or part._forward_pre_hooks for part in m.modules())
+        return not hooked and getattr(type(m.attn.qkv), "forward", None) is nn.Linear.forward
 
-    def _part(self, m: Any, x: Tensor, part: slice) -> Tensor:
-        """Some output features of a linear layer."""
-        bias = None if m.bias is None else self.weight(m.bias[part])
-        return F.linear(x, self.weight(m.weight[part]), bias)
+    def _linear_rows(self, m: Any, x: Tensor, rows: slice) -> Tensor:
+        """Apply some rows of a linear layer's weight: a part of its output features."""
+        bias = None if m.bias is None else self.weight(m.bias[rows])
+        return F.linear(x, self.weight(m.weight[rows]), bias)
 
 
 class TrainingOps(TorchOps):
-    """With the dropouts, and every token through every block."""
+    """The operations in training mode: with dropout and stochastic depth, and all tokens in every block."""
 
     training = True
 
@@ -154,7 +153,7 @@ class TrainingOps(TorchOps):
         return F.dropout(x, rate) if rate else x
 
     def drop_path(self, x: Tensor, m: Any) -> Tensor:
-        """Stochastic depth (Huang et al., 2016): a sample's branch is left out, the others scaled up."""
+        """Stochastic depth (Huang et al., 2016): drop the branch of random samples and scale up the others."""
         if not m.drop_path:
             return x
         kept = x.new_empty(x.shape[0], 1, 1).bernoulli_(1 - m.drop_path)
@@ -165,7 +164,7 @@ class TrainingOps(TorchOps):
 
 
 class Float64Ops(TorchOps):
-    """The same computation in double precision, one layer's weights at a time: the reference of `parity.py`."""
+    """The same computation in float64, converting one layer's weights at a time: the reference of `parity/`."""
 
     def run(self, function: Callable[..., Any], m: Any, *args: Any) -> Any:
         x, spec, *rest = args
@@ -189,4 +188,4 @@ class Float64Ops(TorchOps):
 EVAL, TRAIN = TorchOps(), TrainingOps()
 
 if TYPE_CHECKING:
-    _complete: type[Ops] = TorchOps  # fails to type-check when an operation is missing or differs
+    _complete: type[Ops] = TorchOps  # a type error if an operation is missing or its signature differs

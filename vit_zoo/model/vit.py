@@ -1,6 +1,6 @@
-"""The Vision Transformer as a torch module: who owns which parameter, under timm's names; the computation is `forward.py`.
+"""The Vision Transformer as a torch module: parameters under timm's names; the computation is `forward.py`.
 
-Modules are made empty and filled once, by a seed (`initialise`) or by a checkpoint (`weights/`).
+Modules are created without values and filled once, by `initialise` with a seed or from a checkpoint (`weights/`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vit_zoo.errors import InputError
 from vit_zoo.model import forward, positions
 from vit_zoo.model.config import ModelConfig
-from vit_zoo.model.outputs import output_names
+from vit_zoo.model.outputs import check_names, output_names
 from vit_zoo.model.spec import ViTSpec, article_spec
 from vit_zoo.model.torch_ops import EVAL, TRAIN, TorchOps
 
@@ -25,21 +25,21 @@ HEADS = ("head", "head_dist")
 
 
 class Linear(nn.Linear):
-    """A linear layer that waits to be filled."""
+    """`nn.Linear` without initial values."""
 
     def reset_parameters(self) -> None:
         pass
 
 
 class LayerNorm(nn.LayerNorm):
-    """A layer norm that waits to be filled."""
+    """`nn.LayerNorm` without initial values."""
 
     def reset_parameters(self) -> None:
         pass
 
 
 class PatchProjection(nn.Module):
-    """A linear layer on flattened patches whose weight has the shape of a convolution's, d c p q, as everyone stores it."""
+    """A linear layer on flat patches, whose weight has the shape of a convolution's, d c p q, as checkpoints store it."""
 
     def __init__(self, spec: ViTSpec) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class PatchProjection(nn.Module):
 class Part(nn.Module):
     """A part of the forward as a module, so that hooks see its calls.
 
-    `function`, from `forward.py`, is called as a method: its `m` is this module. Without `spec` it is the model's own.
+    A subclass sets `function` to its function in `forward.py`. It is called as a method, so its argument `m` is the module.
     """
 
     function: Callable[..., Any]
@@ -67,6 +67,7 @@ class Part(nn.Module):
         return TRAIN if self.training else EVAL
 
     def forward(self, x: Tensor, spec: ViTSpec | None = None, *context: Any) -> Tensor:
+        """Compute `function` on `x`. `spec` defaults to the model's own, `context` to that of tokens alone."""
         y: Tensor = self.function(x, spec or self.spec, self.op, *context)
         return y
 
@@ -110,7 +111,7 @@ class MLP(Part):
 
 
 class LayerScale(nn.Module):
-    """Holds the factors of a branch; the block multiplies."""
+    """Factors of a residual branch (Touvron et al., 2021); `forward.residual` multiplies by them."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -147,10 +148,10 @@ class AttentionPool(Part):
 
 
 class ViT(Part):
-    """A Vision Transformer. The constructor is vit-pytorch's (1.26.11): same arguments, same architecture.
+    """A Vision Transformer, constructed with the arguments of vit-pytorch's (1.26.11): same names, same architecture.
 
-    `ViT.from_spec` makes every other family. Images are b c H W, normalised; the result is `logits` b k, or, with
-    `num_classes=0`, every token after the final norm, b t d. Raises InputError for sizes that do not fit together.
+    `ViT.from_spec` constructs all other families. Images are b c H W, normalised. The result is `logits` b k, or with
+    `num_classes=0` all tokens after the final norm, b t d. Raises InputError for sizes that do not fit together.
     """
 
     config: ModelConfig
@@ -180,7 +181,7 @@ class ViT(Part):
 
     @classmethod
     def from_spec(cls, spec: ViTSpec, *, seed: int | None = None, device: Any = None, dtype: torch.dtype | None = None) -> Self:
-        """A model of any family with random weights: those of `seed`, or of torch's own generator."""
+        """Return a model of any family with random weights from `seed`, or from torch's global generator without one."""
         model = cls.empty(ModelConfig(name="vit", spec=spec))
         if dtype is not None:
             model.to(dtype)
@@ -190,7 +191,7 @@ class ViT(Part):
 
     @classmethod
     def empty(cls, config: ModelConfig) -> Self:
-        """A model on the meta device: every name and shape, no memory, nothing initialised."""
+        """Return a model on the meta device: all names and shapes, without memory or values."""
         model = cls.__new__(cls)
         with torch.device("meta"):
             model._build(config)
@@ -230,36 +231,35 @@ class ViT(Part):
         return self._outputs(image, (self.spec.output,))[self.spec.output]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        """Whatever moves or casts parameters; the tables follow to the device and stay float32."""
+        """Move or cast parameters, as torch does; tables follow to the device and stay float32."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         fill_tables(self)
         return self
 
     def features(self, image: Tensor, *outputs: str) -> dict[str, Tensor]:
-        """Named tensors for an image: any of `outputs.output_names`, and `class_token` b d, `patch_tokens` b t d.
+        """Return named tensors for an image: any of `outputs.output_names`, `class_token` b d and `patch_tokens` b t d.
 
-        Class and patch tokens are taken from `last_hidden_state`. Without names: all of those that the model has.
+        Class and patch tokens are rows of `last_hidden_state`. Without names, all outputs without a block number are
+        returned. Raises InputError for an unknown name.
         """
         spec, p = self.spec, self.spec.prefix_tokens
-        parts = {"class_token": slice(0, 1)} if spec.class_token else {}
-        parts["patch_tokens"] = slice(p, None)
-        known = [*output_names(spec), *parts]
-        wanted = outputs or tuple(name for name in known if "." not in name)
-        for name in wanted:
-            if name not in known:
-                raise InputError(f"no output '{name}'; there are {', '.join(n for n in known if '.' not in n)}, block.N, attn.N")
-        needed = dict.fromkeys("last_hidden_state" if name in parts else name for name in wanted)
-        found = self._outputs(image, tuple(needed))
-        for name, rows in parts.items():
-            if name in wanted:
-                x = found["last_hidden_state"][:, rows]
-                found[name] = x[:, 0] if name == "class_token" else x
-        return {name: found[name] for name in wanted}
+        token_rows = {"class_token": slice(0, 1)} if spec.class_token else {}
+        token_rows["patch_tokens"] = slice(p, None)
+        known = [*output_names(spec), *token_rows]
+        names = outputs or tuple(name for name in known if "." not in name)
+        check_names(names, known)
+        needed = dict.fromkeys("last_hidden_state" if name in token_rows else name for name in names)
+        tensors = self._outputs(image, tuple(needed))
+        for name, rows in token_rows.items():
+            if name in names:
+                x = tensors["last_hidden_state"][:, rows]
+                tensors[name] = x[:, 0] if name == "class_token" else x
+        return {name: tensors[name] for name in names}
 
     def set_head(self, num_classes: int, labels: Sequence[str] | None = None, *, seed: int = 0) -> None:
-        """A fresh classifier for `num_classes` (0: none), with the random weights of `seed`, in place of the present one.
+        """Replace the classifier by one for `num_classes` (0: none) with random weights from `seed`.
 
-        Until it is trained, the model counts as random.
+        The model counts as random until the new classifier is trained.
         """
         spec = self.spec.replace(num_classes=num_classes)
         config = self.config.replace(spec=spec, labels=None if labels is None else tuple(labels))
@@ -277,21 +277,21 @@ class ViT(Part):
         self.mark_random(("",) if random else tuple(f"{name}." for name in HEADS))
 
     def mark_random(self, prefixes: tuple[str, ...] = ("",)) -> None:
-        """Remember that the parameters whose names begin so are, as they stand, random."""
+        """Record that the parameters with these prefixes have random values."""
         self._random = {name: state for name, state in self._state().items() if name.startswith(prefixes)}
 
     def is_random(self) -> bool:
-        """Whether what was marked random still is as it was: nothing loaded over it, no optimizer step."""
+        """Return whether the parameters marked as random are unchanged: nothing was loaded into them, no optimizer step."""
         return bool(self._random) and self._random.items() <= self._state().items()
 
     def _state(self) -> dict[str, tuple[int, int]]:
         return {name: (id(p), p._version) for name, p in self.named_parameters()}
 
     def _make_heads(self, spec: ViTSpec) -> dict[str, nn.Module]:
-        made = {name: Linear(spec.head_width, spec.num_classes, bias=spec.head_bias) for name in HEADS[: 1 + spec.dist_token]}
-        for name, head in made.items():
+        heads = {name: Linear(spec.head_width, spec.num_classes, bias=spec.head_bias) for name in HEADS[: 1 + spec.dist_token]}
+        for name, head in heads.items():
             self.add_module(name, head)
-        return dict(made)
+        return dict(heads)
 
     def _set_spec(self, config: ModelConfig) -> None:
         self.config = config
@@ -300,16 +300,17 @@ class ViT(Part):
                 part.spec = config.spec
 
     def _outputs(self, image: Tensor, outputs: tuple[str, ...]) -> dict[str, Tensor]:
-        wanted = (self.spec.channels, *self.spec.image_size)
-        if image.ndim != 4 or tuple(image.shape[1:]) != wanted:
-            raise InputError(f"image of shape {tuple(image.shape)}; this model takes (batch, {', '.join(map(str, wanted))})")
+        expected = (self.spec.channels, *self.spec.image_size)
+        if image.ndim != 4 or tuple(image.shape[1:]) != expected:
+            raise InputError(f"expected images of shape (batch, {', '.join(map(str, expected))}), got {tuple(image.shape)}")
         return forward.vit(self, image, self.spec, self.op, outputs)
 
 
 def initialise(model: ViT, seed: int | None = None) -> None:
-    """Random weights, each filled once, as the original's: linear layers uniform (Glorot and Bengio, 2010), biases 0.
+    """Fill all parameters with random values, as the original does: linear layers uniform (Glorot and Bengio, 2010).
 
-    Tokens and positions are N(0, 0.02), norms 1. Unlike the original's, the head is not zero: then every check would pass.
+    Biases are 0, norms 1, tokens and positions N(0, 0.02). Unlike the original's, the head is not zero: with zero logits
+    every check of the outputs would pass.
     """
     generator = None
     if seed is not None:
@@ -323,9 +324,9 @@ def initialise(model: ViT, seed: int | None = None) -> None:
 
 
 def fill_tables(model: ViT, *_: Any) -> None:
-    """Tables of positions are computed, not stored: made anew, in float32, whenever parameters are filled or moved.
+    """Compute the position tables anew, in float32. Called whenever parameters are filled or moved.
 
-    A table that went through half precision once would stay rounded.
+    Tables are not stored; one that was cast to half precision would stay rounded.
     """
     device = model.patch_embed.proj.weight.device
     for name, table in positions.tables(model.spec).items():

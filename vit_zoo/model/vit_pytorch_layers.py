@@ -1,6 +1,6 @@
-"""The article's building blocks with its own arguments: vit-pytorch's `Attention`, `FeedForward` and `Transformer`.
+"""`Attention`, `FeedForward` and `Transformer` with the arguments of vit-pytorch's classes.
 
-Each norms its input first, as there. Dosovitskiy et al., 2021; vit-pytorch 1.26.11, `vit.py`.
+Each normalises its input first, as the originals do (vit-pytorch 1.26.11, `vit.py`; Dosovitskiy et al., 2021).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from vit_zoo.model.vit import MLP, Block, LayerNorm, SelfAttention, _fill
 
 
 def _spec(dim: int, heads: int, dim_head: int, mlp_dim: int, dropout: float, depth: int = 1) -> ViTSpec:
-    """The article's spec for a part that sees tokens only: the image is a single pixel."""
+    """Return vit-pytorch's spec for a module that takes tokens; the image, which is not used, is a single pixel."""
     return article_spec(
         image_size=1, patch_size=1, channels=1, num_classes=0, pool="mean", dim=dim, depth=depth, heads=heads,
         dim_head=dim_head, mlp_dim=mlp_dim, dropout=dropout, emb_dropout=0.0,
