@@ -206,9 +206,9 @@ WRONG = [
     (["show", "unclosed.toml"], 2, "unclosed.toml: not valid TOML"),
     (["show", "unknown.toml"], 2, "unknown field 'depht'; nearest: depth"),
     (["show", "wide.toml"], 2, "parameters; the limit is 10,000,000,000"),
-    (["show", "nonsense.onnx"], 7, "metadata that is not valid JSON"),
-    (["show", "deep.onnx"], 7, "metadata that is not valid JSON"),
-    (["show", "cut.onnx"], 7, "is not a whole ONNX file"),
+    (["show", "nonsense.onnx"], 7, "metadata is not valid JSON"),
+    (["show", "deep.onnx"], 7, "metadata is not valid JSON"),
+    (["show", "cut.onnx"], 7, "not a complete ONNX file"),
     (["show", "tiny.onnx", "--set", "dim=32"], 2, "--set does not apply to an exported file"),
     # facts
     (["show", "vit_b16", "--set", "depth"], 2, "expected FIELD=VALUE, got 'depth'"),
@@ -276,18 +276,18 @@ WRONG = [
     (["verify", LONG], 2, "no such file or folder"),
     (["verify", "empty"], 7, "a folder"),
     (["verify", "pipe"], 7, "not a regular file"),
-    (["verify", "text"], 7, "something unknown"),
+    (["verify", "text"], 7, "expected an exported file, got a file of unknown type"),
     (["verify", "nothing.onnx"], 7, "an empty file"),
     (["verify", "page.onnx"], 7, "HTML page"),
     (["verify", "tiny/model.safetensors"], 7, "safetensors"),
-    (["verify", "tiny.torchscript.pt"], 7, "hold code, which is not run"),
-    (["verify", "cut.onnx"], 7, "is not a whole ONNX file"),
+    (["verify", "tiny.torchscript.pt"], 7, "contain code, which is not run"),
+    (["verify", "cut.onnx"], 7, "not a complete ONNX file"),
     (["verify", "opset.onnx"], 7, "Opset 99 is under development"),
     (["verify", "domain.onnx"], 7, "No opset import for domain 'evil'"),
-    (["verify", "foreign.onnx"], 7, "does not say what it is"),
+    (["verify", "foreign.onnx"], 7, "has no vit_zoo metadata"),
     (["verify", "outside.onnx"], 7, "outside its folder"),
-    (["verify", "lonely.onnx"], 7, "needs gone.safetensors, which is not beside it"),
-    (["verify", "wider.onnx"], 7, "holds 'cls_token' in another size"),
+    (["verify", "lonely.onnx"], 7, "needs gone.safetensors, which is not in the same folder"),
+    (["verify", "wider.onnx"], 7, "the size of 'cls_token' contradicts the metadata"),
     (["verify", "tiny.onnx", "--set", "heads=2"], 2, "--set states facts about the --against model"),
     (["verify", "tiny.onnx", "--against", "nope"], 2, "no variant 'nope'"),
     (["verify", "tiny.onnx", "--against", "empty"], 2, "is empty"),
@@ -306,8 +306,8 @@ WRONG = [
     (["predict", "tiny.onnx", "image.png", "--threads", "0"], 2, "is not in the range"),
     (["predict", "tiny.onnx", "image.png", "--threads", "99999999999"], 2, "is not in the range"),
     (["predict", "tiny.onnx", "image.png", "--top", "0"], 2, "is not in the range"),
-    (["predict", "tiny.torchscript.pt", "image.png"], 7, "hold code, which is not run"),
-    (["predict", "foreign.onnx", "image.png"], 7, "does not say what it is"),
+    (["predict", "tiny.torchscript.pt", "image.png"], 7, "contain code, which is not run"),
+    (["predict", "foreign.onnx", "image.png"], 7, "has no vit_zoo metadata"),
     (["predict", "features.onnx", "image.png"], 2, "has no classes"),
     (["predict", "unprepared.onnx", "image.png"], 2, "the config has no preprocessing"),
 ]  # fmt: skip
@@ -400,7 +400,7 @@ def test_an_onnx_file_cut_anywhere_is_refused(part, place, folder, cli):
     for verb in (["show"], ["verify"]):
         code, _, err = cli(*verb, "cut.onnx")
         assert code == 7
-        assert "cut.onnx: is not a whole ONNX file" in err
+        assert "cut.onnx: not a complete ONNX file" in err
     assert list(contents(Path())) == ["cut.onnx"]
 
 
@@ -440,7 +440,7 @@ def test_another_weights_file_under_the_same_name_is_refused(place, folder, cli)
     shared(place)
     assert cli("verify", "model.onnx", "-q").code == 0
     for other, fragment in (
-        ("another/model.safetensors", "was written for another model.safetensors; export again"),
+        ("another/model.safetensors", "was exported with another model.safetensors; export it again"),
         ("cut.safetensors", "model.safetensors: is truncated"),
         ("pointer/model.safetensors", "git lfs pull"),
     ):

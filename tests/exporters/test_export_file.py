@@ -102,7 +102,7 @@ def test_shared_weights_are_the_folders_own(small):
     vit_zoo.open(done.path)
     small.config = small.config.replace(name="renamed")
     vit_zoo.save(small, "model")
-    with pytest.raises(RefusedContent, match=r"was written for another model\.safetensors"):
+    with pytest.raises(RefusedContent, match=r"was exported with another model\.safetensors"):
         vit_zoo.open(done.path)
 
 
@@ -110,7 +110,7 @@ def test_a_stale_companion_is_noticed(small):
     vit_zoo.export("model", placement="external", out="a.onnx")
     vit_zoo.export(noise(vit_zoo.create("vit_b16", **SMALL), seed=3), placement="external", out="b.onnx")
     shutil.copy("b.onnx_data", "a.onnx_data")
-    with pytest.raises(RefusedContent, match=r"was written for another a\.onnx_data"):
+    with pytest.raises(RefusedContent, match=r"was exported with another a\.onnx_data"):
         vit_zoo.open("a.onnx")
 
 
@@ -153,7 +153,7 @@ def test_other_programs_files_are_not_run(small):
         vit_zoo.open(name)
         digest = hashlib.sha256(Path(name).read_bytes()).hexdigest()
         programs._written.remove(digest)
-        with pytest.raises(RefusedContent, match="hold code, which is not run"):
+        with pytest.raises(RefusedContent, match="contain code, which is not run"):
             vit_zoo.open(name)
         assert formats.describe(name).config.name == "small"
 

@@ -1,4 +1,4 @@
-"""Exported files: the table of formats, a file for each row, and how files are described and opened."""
+"""Export formats: the table FORMATS, with one module per row, and the functions that describe and open an exported file."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ FORMATS: dict[str, Format] = {row.name: row for row in (ONNX, TORCHSCRIPT, PT2)}
 
 
 def format_of(path: Path, kind: str | None = None) -> Format | None:
-    """The format of an exported file by its content; None for any other file. `kind` is that of `sniff`, if it is known."""
+    """Return the format of an exported file by its content, or None. `kind` is the result of `sniff`, if known."""
     kind = kind or sniff(path)
     return next((row for row in FORMATS.values() if row.recognise(path, kind)), None)
 
 
 def describe(path: str | os.PathLike[str]) -> Description:
-    """What an artifact says of itself, read without running it, without torch and without onnx."""
+    """Read the metadata of an exported file, without running it, without torch and without onnx.
+
+    Raises RefusedContent for a file in no export format, or one that is damaged.
+    """
     path = Path(path)
     kind = sniff(path)
     row = format_of(path, kind)
     if row is None:
-        raise RefusedContent(f"is no artifact but {_named(kind)}", where=path)
+        raise RefusedContent(f"expected an exported file, got {_named(kind)}", where=path)
     return row.describe(path)
 
 
@@ -39,20 +42,22 @@ def open_artifact(
     threads: int | None = None,
     optimised: bool = True,
 ) -> Artifact:
-    """An artifact ready to run. ONNX files run in onnxruntime; the others only in the process that wrote them.
+    """Open an artifact to run it. ONNX files run in onnxruntime; other formats open only in the process that wrote them.
 
-    `providers` and `threads` are onnxruntime's; `optimised` switches its graph optimiser. Raises RefusedContent for
-    what cannot be trusted or read.
+    `providers` and `threads` are options of onnxruntime; `optimised` turns its graph optimiser on or off. Raises
+    RefusedContent for a file that cannot be trusted or read, InputError for options that do not apply.
     """
     path = Path(path)
     if threads is not None and threads < 1:
         raise InputError(f"threads must be at least 1, got {threads}")
     about = describe(path)
     if not about.graph and (providers is not None or threads is not None):
-        raise InputError("providers and threads are onnxruntime's", where=path)
+        raise InputError("providers and threads apply to ONNX files only", where=path)
     options = OpenOptions(providers=None if providers is None else tuple(providers), threads=threads, optimised=optimised)
     return FORMATS[about.format].open(path, about, options)
 
 
 def _named(kind: str) -> str:
-    return {"folder": "a folder", "empty": "an empty file", "unknown": "something unknown"}.get(kind, f"a file of kind {kind}")
+    return {"folder": "a folder", "empty": "an empty file", "unknown": "a file of unknown type"}.get(
+        kind, f"a file of kind {kind}"
+    )

@@ -1,4 +1,4 @@
-"""What every artifact is to its user: a description of itself, and a function from images to named arrays."""
+"""Artifacts, that is exported files: their description, and the interface that maps images to named arrays."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 
 EMBEDDED = "vit_zoo.json"  # the name of the extra file in TorchScript and .pt2 archives
+MAX_METADATA = 4_194_304  # bytes
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a file says of itself. `config` is None for other tools' files; `export` holds how ours was made."""
+    """The metadata of an exported file. `config` is None for other tools' files; `export` holds the export options of ours."""
 
     path: Path
     format: str
@@ -34,13 +35,13 @@ class Description:
 
     @property
     def rounded(self) -> bool:
-        """Whether it is a file of ours that holds int8 weights, which are none of the model's."""
+        """Whether this is a file of ours with int8 weights, which differ from the model's."""
         return str(self.export.get("precision")).startswith("int8")
 
     def known_config(self) -> ModelConfig:
-        """Spec, preprocessing, labels and origin. Raises RefusedContent if the file does not carry them."""
+        """Return spec, preprocessing, labels and origin. Raises RefusedContent if the file does not contain them."""
         if self.config is None:
-            raise RefusedContent("does not say what it is: no vit_zoo metadata", where=self.path)
+            raise RefusedContent("has no vit_zoo metadata", where=self.path)
         return self.config
 
 
@@ -56,7 +57,7 @@ class Artifact(ABC):
 
     @property
     def config(self) -> ModelConfig:
-        """As `Description.known_config`."""
+        """The config, as `Description.known_config` returns it."""
         return self.about.known_config()
 
     @property
@@ -66,51 +67,51 @@ class Artifact(ABC):
 
     @abstractmethod
     def run(self, pixel_values: Array) -> dict[str, Array]:
-        """The outputs by name for normalised images, float32 [batch, channels, height, width]."""
+        """Return the outputs by name for normalised images, float32 [batch, channels, height, width]."""
 
 
 def report_path(artifact: Path) -> Path:
-    """Where the verdict on a file is kept."""
+    """Return the path of the parity report of a file."""
     return artifact.with_name(artifact.name + ".parity.json")
 
 
 def config_from(text: str, *, where: Path) -> ModelConfig:
-    """The config in an artifact's metadata."""
+    """Parse the config in an artifact's metadata. Raises RefusedContent if it is not valid."""
     from vit_zoo.model.config import ModelConfig
 
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
-        raise RefusedContent("has metadata that is not valid JSON", where=where) from None
+        raise RefusedContent("metadata is not valid JSON", where=where) from None
     if not isinstance(document, dict):
-        raise RefusedContent("has metadata that is not a JSON object", where=where)
+        raise RefusedContent("metadata is not a JSON object", where=where)
     try:
         return ModelConfig.parse(document, where=where)
-    except InputError as error:  # what a file says of itself is its content
+    except InputError as error:  # a file's metadata is its content, not an argument
         raise RefusedContent(error.message, where=where, hint=error.hint) from None
 
 
 def embedded(config: ModelConfig, export: Mapping[str, Any]) -> str:
-    """The extra file of an archive, as `describe_archive` reads it."""
+    """Return the text of the extra file in an archive, as `describe_archive` reads it."""
     return json.dumps({**config.document(), "vit_zoo.export": dict(export)}, sort_keys=True)
 
 
 def describe_archive(path: Path, kind: str) -> Description:
-    """The description in a TorchScript or .pt2 archive, read as a zip file: none of its code runs."""
+    """Read the description in a TorchScript or .pt2 archive as a zip file; none of its code runs."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.rsplit("/", 1)[-1] == EMBEDDED]
             if not names:
                 return Description(path, kind, None, {})
             info = archive.getinfo(names[0])
-            if info.file_size > 4_194_304:
-                raise RefusedContent(f"has {info.file_size:,} bytes of metadata", where=path)
+            if info.file_size > MAX_METADATA:
+                raise RefusedContent(f"has {info.file_size:,} bytes of metadata; at most {MAX_METADATA:,} are read", where=path)
             text = archive.read(info).decode()
     except RefusedContent:
         raise
     except Exception as error:  # zipfile raises more than it documents
-        raise RefusedContent(f"is damaged: {error}", where=path) from None
+        raise RefusedContent(f"damaged archive: {error}", where=path) from None
     config, export = config_from(text, where=path), json.loads(text).get("vit_zoo.export")
     if not isinstance(export, dict):
-        raise RefusedContent("has metadata that does not say how it was exported", where=path)
+        raise RefusedContent("metadata has no export options", where=path)
     return Description(path, kind, config, export)

@@ -1,4 +1,4 @@
-"""A row of the table of export formats."""
+"""Row type of the table of export formats."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenOptions:
-    """How onnxruntime opens a file; None: its default. Formats that it does not run take the defaults alone."""
+    """Options of onnxruntime for opening a file; None means its default. Other formats take the defaults only."""
 
     providers: tuple[str, ...] | None = None
     threads: int | None = None
-    optimised: bool = True  # with its graph optimiser
+    optimised: bool = True  # whether its graph optimiser runs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
     """An export format: its names, and the functions that recognise, describe, write, open and check its files.
 
-    * `recognise(path, kind)`: whether a file is of this format, by its content; `kind` is what `files.sniff` found.
+    * `recognise(path, kind)`: whether a file is of this format, by its content; `kind` is the result of `files.sniff`.
     * `describe(path)`: the metadata in a file, read without running it, without torch and without onnx.
-    * `open(path, about, options)`: the file ready to run. Raises RefusedContent for code that this process did not write.
-    * `write(model, outputs, staged, export)`: the torch model as a file, which holds `export` (how it was made) and the
-      model's config as metadata; None for ONNX, which is written from the tensors by `graph/`.
-    * `structure(path, opened)`: the epsilons, activations and precision that a file states, and its faults; `opened` gives
-      the opened file, for formats that have to be open for that.
+    * `open(path, about, options)`: the opened file. Raises RefusedContent for code that this process did not write.
+    * `write(model, outputs, staged, export)`: writes the torch model as a file with `export` (the export options) and the
+      model's config as metadata; None for ONNX, which `graph/` writes from the tensors.
+    * `structure(path, opened)`: the epsilons, activations and precision that a file states, and its faults; `opened` returns
+      the opened file, for formats that must be opened to read them.
     """
 
-    name: str  # in Python and as the option of the command line
+    name: str  # in Python, and of the option on the command line
     suffix: str
     title: str  # in help and errors: "TorchScript file"
     recognise: Callable[[Path, str], bool]
@@ -47,5 +47,5 @@ class Format:
 
     @property
     def graph(self) -> bool:
-        """Whether its files are ONNX graphs: opset, precision and the placement of weights are options of these alone."""
+        """Whether its files are ONNX graphs; opset, precision and the placement of weights apply to these only."""
         return self.write is None

@@ -1,4 +1,4 @@
-"""ONNX files on disk: what they say of themselves, read in one pass over the top level, and how they run."""
+"""ONNX files: metadata, read in one pass over the top level, and execution in onnxruntime."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from vit_zoo.errors import InputError, OtherWeights, RefusedContent
 from vit_zoo.files import SafetensorsFile
 from vit_zoo.files.wire import GRAPH, KEY, METADATA, VALUE, fields, tag
-from vit_zoo.formats.artifact import Artifact, Description, config_from
+from vit_zoo.formats.artifact import MAX_METADATA, Artifact, Description, config_from
 from vit_zoo.formats.format import Format, OpenOptions
 from vit_zoo.formats.onnx_skeleton import length_of
 
@@ -20,11 +20,9 @@ if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
     from vit_zoo.formats.structure import Structure
 
-MAX_METADATA = 4_194_304
-
 
 def describe_onnx(path: Path) -> Description:
-    """The description in an ONNX file's metadata; the graph is skipped, so that its size does not matter."""
+    """Read the description in an ONNX file's metadata. The graph is skipped, so its size does not matter."""
     entries: dict[str, str] = {}
     try:
         with path.open("rb") as file:
@@ -34,51 +32,51 @@ def describe_onnx(path: Path) -> Description:
                     file.seek(length, os.SEEK_CUR)
                     continue
                 if length > MAX_METADATA:
-                    raise RefusedContent(f"has {length:,} bytes of metadata", where=path)
+                    raise RefusedContent(f"has {length:,} bytes of metadata; at most {MAX_METADATA:,} are read", where=path)
                 end = file.tell() + length
                 parts = {}
                 for part, width in fields(file, end):
                     parts[part] = file.read(width).decode()
                 entries[parts.get(KEY, "")] = parts.get(VALUE, "")
     except (ValueError, UnicodeDecodeError):
-        raise RefusedContent("is not a whole ONNX file", where=path) from None
+        raise RefusedContent("not a complete ONNX file", where=path) from None
     if "vit_zoo" not in entries:
         return Description(path, "onnx", None, {}, graph=True)
     config = config_from(entries["vit_zoo"], where=path)
     try:
         export = dict(json.loads(entries.get("vit_zoo.export", "{}")))
     except (ValueError, TypeError, RecursionError):
-        raise RefusedContent("has metadata that is not valid JSON", where=path) from None
+        raise RefusedContent("metadata is not valid JSON", where=path) from None
     return Description(path, "onnx", config, export, graph=True)
 
 
 def check_companion(about: Description) -> None:
-    """The file that holds the weights is the one that this graph was written for.
+    """Raise OtherWeights if the weights file next to a graph is not the one that the graph was exported with.
 
-    onnxruntime reads whatever lies at the offsets: with another header it would answer wrongly, without an error.
+    onnxruntime reads whatever lies at the offsets: with another header it would return wrong values without an error.
     """
     name = about.export.get("data")
     if name is None:
         return
     if not isinstance(name, str) or Path(name).name != name:
-        raise RefusedContent(f"keeps its weights in {name!r}, outside its folder", where=about.path)
+        raise RefusedContent(f"refers to weights in {name!r}, outside its folder", where=about.path)
     companion = about.path.parent / name
     if not companion.is_file():
-        raise RefusedContent(f"needs {name}, which is not beside it", where=about.path)
+        raise RefusedContent(f"needs {name}, which is not in the same folder", where=about.path)
     if "header_sha256" in about.export:
         if SafetensorsFile(companion).header_sha256 != about.export["header_sha256"]:
-            raise OtherWeights(f"was written for another {name}; export again", where=about.path)
+            raise OtherWeights(f"was exported with another {name}; export it again", where=about.path)
         return
     with companion.open("rb") as file:
         file.seek(max(0, companion.stat().st_size - 64))
         if file.read().decode("ascii", "replace") != about.export.get("weights_sha256"):
-            raise OtherWeights(f"was written for another {name}; export again", where=about.path)
+            raise OtherWeights(f"was exported with another {name}; export it again", where=about.path)
 
 
 def inner_values(path: Path, names: Sequence[str], images: Array) -> dict[str, Array]:
-    """What the graph's own values of these names are for some images, with onnxruntime's optimiser off.
+    """Run a graph with onnxruntime's optimiser off and return its internal values of the given names.
 
-    The file's bytes get further outputs appended: repeated fields of a protobuf message add up.
+    Further outputs are appended to the file's bytes: repeated fields of a protobuf message are concatenated.
     """
     from onnx import GraphProto, ValueInfoProto
 
@@ -100,7 +98,7 @@ class OnnxArtifact(Artifact):
         more: bytes = b"",
         profile: Path | None = None,
     ) -> None:
-        """`more` is appended to the file's bytes; `profile` is the start of the path that a profile is written to."""
+        """`more` is appended to the file's bytes; `profile` is the prefix of the path of the profile that onnxruntime writes."""
         super().__init__(describe_onnx(path))
         check_companion(self.about)
         import onnxruntime as ort
@@ -108,10 +106,10 @@ class OnnxArtifact(Artifact):
         known = ort.get_available_providers()
         for provider in providers or ():
             if provider not in known:
-                raise InputError(f"no provider '{provider}'; there are {', '.join(known)}")
+                raise InputError(f"unknown provider '{provider}'; choose from {', '.join(known)}")
         options = ort.SessionOptions()
         options.log_severity_level = 4
-        # threads of an idle session would go on spinning for a while and slow down whatever runs next
+        # the threads of an idle session would keep spinning for a while and slow down whatever runs next
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
@@ -119,17 +117,19 @@ class OnnxArtifact(Artifact):
             options.enable_profiling, options.profile_file_prefix = True, str(profile)
         if not optimised:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-            options.add_session_config_entry("session.disable_prepacking", "1")  # other kernels, and 140 MiB less for ViT-B/16
+            options.add_session_config_entry(
+                "session.disable_prepacking", "1"
+            )  # other kernels, and 140 MiB less memory for ViT-B/16
         if more:
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.resolve().parent))
         try:
             model = path.read_bytes() + more if more else path
             self.session = ort.InferenceSession(model, options, providers=providers or ["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime has an exception type for every kind of refusal
-            raise RefusedContent(f"onnxruntime refuses it: {_last_sentence(error)}", where=path) from None
+        except Exception as error:  # onnxruntime has an exception type for each kind of failure
+            raise RefusedContent(f"onnxruntime cannot load it: {_last_sentence(error)}", where=path) from None
         inputs = self.session.get_inputs()
         if len(inputs) != 1:
-            raise RefusedContent(f"takes {len(inputs)} inputs; images are one", where=path)
+            raise RefusedContent(f"expected one input, got {len(inputs)}", where=path)
         self._input = inputs[0]
         self._half = self._input.type == "tensor(float16)"
 
@@ -139,7 +139,7 @@ class OnnxArtifact(Artifact):
 
     @property
     def axes(self) -> tuple[int | str | None, ...]:
-        """The input's axes as the file declares them: a length, or the name of one that is free."""
+        """The input's axes as the file declares them: a length, or the name of a free axis."""
         return tuple(length_of(axis) for axis in self._input.shape)
 
     def run(self, pixel_values: Array) -> dict[str, Array]:
@@ -148,16 +148,16 @@ class OnnxArtifact(Artifact):
         )
         if not fits:
             wanted = [axis if isinstance(axis, int) else axis or "free" for axis in self.axes]
-            raise InputError(f"images of shape {list(pixel_values.shape)}; the file takes {wanted}", where=self.path)
+            raise InputError(f"expected images of shape {wanted}, got {list(pixel_values.shape)}", where=self.path)
         try:
-            found = self.session.run(None, {self._input.name: pixel_values.astype("<f2") if self._half else pixel_values})
+            values = self.session.run(None, {self._input.name: pixel_values.astype("<f2") if self._half else pixel_values})
         except Exception as error:  # as above
-            raise RefusedContent(f"onnxruntime fails on it: {_last_sentence(error)}", where=self.path) from None
-        return dict(zip(self.outputs, found, strict=True))
+            raise RefusedContent(f"onnxruntime failed to run it: {_last_sentence(error)}", where=self.path) from None
+        return dict(zip(self.outputs, values, strict=True))
 
 
 def _last_sentence(error: Exception) -> str:
-    """onnxruntime's reason without its source paths, and the operator that it is about."""
+    """Return the reason in an error of onnxruntime without source paths, and the operator that it concerns."""
     lines = str(error).strip().splitlines()
     text = re.sub(r"/\S+\.(h|cc):\d+ .*?\) ", "", lines[-1] if lines else type(error).__name__)
     node = re.search(r"running (\w+) node\. Name:'([^']*)'", str(error))

@@ -1,4 +1,4 @@
-"""An ONNX file without its weights: the graph for those who check it, and where each weight lies."""
+"""ONNX graph without its weights, for checks, and the location of each weight in its file."""
 
 from __future__ import annotations
 
@@ -20,46 +20,46 @@ if TYPE_CHECKING:
 
     from vit_zoo.formats.artifact import Array
 
-SMALL = 64  # bytes of a constant that stays in the graph: a shape, a factor
+SMALL = 64  # bytes; constants up to this size, such as shapes and factors, stay in the graph
 _BYTES = {code: TYPES[dtype][0] for dtype, code in ONNX_TYPES.items()}
 
 
 def weights_in(path: Path, shapes: Mapping[str, tuple[int, ...]], unread: tuple[str, ...]) -> dict[str, Stored]:
-    """The weights that a file of ours holds or refers to, under the names and shapes of the state dict.
+    """Return the weights that a file of ours contains or refers to, under the names and shapes of the state dict.
 
-    Those that begin with `unread`, behind the last output, need not be in it: zeros stand for them.
-    Raises RefusedContent if one is missing: then the file is not what its metadata says.
+    Weights whose names start with one of `unread` come after the last output and may be missing; zeros replace them.
+    Raises RefusedContent if any other is missing: then the file contradicts its metadata.
     """
     parts: dict[str, list[tuple[int, Stored]]] = {}
     for name, stored in skeleton(path).weights.items():
         key, _, rows = name.partition("[")
         start = rows.partition(":")[0] or "0"
         if not start.isdecimal():
-            raise RefusedContent(f"holds a weight of the name {name!r}", where=path)
+            raise RefusedContent(f"unexpected weight name {name!r}", where=path)
         parts.setdefault(key, []).append((int(start), stored))
-    found = {}
+    weights = {}
     for key, shape in shapes.items():
         if key not in parts and key.startswith(unread):
-            found[key] = Stored("F32", shape, partial(_zeros, shape), absent=True)
+            weights[key] = Stored("F32", shape, partial(_zeros, shape), absent=True)
             continue
         if key not in parts:
-            raise RefusedContent(f"holds no weight {key!r}", where=path)
+            raise RefusedContent(f"weight {key!r} is missing", where=path)
         pieces = [stored for _, stored in sorted(parts[key], key=lambda part: part[0])]
         if not all(lies_in_file(piece) for piece in pieces):
-            raise RefusedContent(f"does not hold the bytes of {key!r}", where=path)
+            raise RefusedContent(f"does not contain the data of {key!r}", where=path)
         if sum(piece.nbytes for piece in pieces) != math.prod(shape) * TYPES[pieces[0].dtype][0]:
-            raise RefusedContent(f"holds {key!r} in another size than its metadata says", where=path)
-        found[key] = Stored(pieces[0].dtype, shape, partial(_whole, pieces, shape))
-    return found
+            raise RefusedContent(f"the size of {key!r} contradicts the metadata", where=path)
+        weights[key] = Stored(pieces[0].dtype, shape, partial(_joined, pieces, shape))
+    return weights
 
 
 def lies_in_file(piece: Stored) -> bool:
-    """Whether the file that should hold a weight's bytes has that many there."""
+    """Return whether a weight's bytes lie within the file that should contain them."""
     span = piece.span
     return span is None or (span.length == piece.nbytes and 0 <= span.start <= span.file.stat().st_size - span.length)
 
 
-def _whole(pieces: list[Stored], shape: tuple[int, ...]) -> Array:
+def _joined(pieces: list[Stored], shape: tuple[int, ...]) -> Array:
     import numpy as np
 
     return np.concatenate([piece.array().reshape(-1) for piece in pieces]).reshape(shape)
@@ -73,40 +73,40 @@ def _zeros(shape: tuple[int, ...]) -> Array:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """An ONNX model as it is written, but for the bytes of its initializers; `weights` are those of float types."""
+    """An ONNX model without the bytes of its initializers; `weights` are the initializers of float types."""
 
     proto: onnx.ModelProto
     weights: dict[str, Stored]
 
     @property
     def nodes(self) -> list[onnx.NodeProto]:
-        """The operators in order, those of the model's own functions after the graph's."""
+        """The operators in order: the graph's, then those of the functions that the model defines."""
         return [*self.proto.graph.node, *(node for function in self.proto.functions for node in function.node)]
 
 
 def skeleton(path: Path) -> Skeleton:
-    """The model of an ONNX file, any tool's, read without its weights. Raises RefusedContent for a damaged one."""
+    """Read an ONNX file of any tool without its weights. Raises RefusedContent for a damaged file."""
     try:
         return _skeleton(path)
     except RefusedContent:
         raise
-    except Exception:  # protobuf's errors, and ours on numbers that are none
-        raise RefusedContent("is not a whole ONNX file", where=path) from None
+    except Exception:  # protobuf's errors, and ours for malformed numbers
+        raise RefusedContent("not a complete ONNX file", where=path) from None
 
 
 def declared(path: Path) -> tuple[tuple[str, ...], tuple[int | str, ...]]:
-    """The names of a file's outputs, and the shape of its one input: lengths, and names of axes that are free."""
+    """Return the names of a file's outputs and the shape of its one input: lengths, and names of free axes."""
     graph = skeleton(path).proto.graph
     held = {tensor.name for tensor in graph.initializer}  # older files list their weights as inputs too
     inputs = [value for value in graph.input if value.name not in held]
     if len(inputs) != 1:
-        raise RefusedContent(f"takes {len(inputs)} inputs; images are one", where=path)
+        raise RefusedContent(f"expected one input, got {len(inputs)}", where=path)
     axes = tuple(length_of(axis.dim_value or axis.dim_param) for axis in inputs[0].type.tensor_type.shape.dim)
     return tuple(value.name for value in graph.output), axes
 
 
 def length_of(axis: Any) -> Any:
-    """An axis as a file declares it: a length, which some exporters write as a name of digits, or the name of a free one."""
+    """Return an axis as a length, which some exporters write as a string of digits, or as the name of a free axis."""
     return int(axis) if isinstance(axis, str) and axis.isdecimal() else axis
 
 
@@ -138,7 +138,7 @@ def _skeleton(path: Path) -> Skeleton:
 
 
 def _tensor(file: BinaryIO, end: int, path: Path) -> tuple[onnx.TensorProto, Span | None]:
-    """A TensorProto without its raw bytes, if they are many, and where those are; None: its values are in another field."""
+    """Read a TensorProto, without raw bytes of more than SMALL, and their location; None if its values are in another field."""
     from onnx import TensorProto
 
     begin, span, kept = file.tell(), None, b""
@@ -158,9 +158,9 @@ def _tensor(file: BinaryIO, end: int, path: Path) -> tuple[onnx.TensorProto, Spa
         place = {entry.key: entry.value for entry in tensor.external_data}
         name = place["location"]
         if Path(name).name != name:
-            raise RefusedContent(f"keeps its weights in {name!r}, outside its folder", where=path)
+            raise RefusedContent(f"refers to weights in {name!r}, outside its folder", where=path)
         if not (path.parent / name).is_file():
-            raise RefusedContent(f"needs {name}, which is not beside it", where=path)
+            raise RefusedContent(f"needs {name}, which is not in the same folder", where=path)
         size = math.prod(tensor.dims) * _BYTES.get(tensor.data_type, 1)
         span = Span(path.parent / name, int(place.get("offset", 0)), int(place.get("length", size)))
     return tensor, span

@@ -1,6 +1,6 @@
-"""TorchScript and .pt2: torch's own exported programs, with a free batch size.
+"""TorchScript and .pt2 files: torch's own exported programs, with a free batch size.
 
-Both hold code that loading runs, so they are opened only by the process that wrote them (docs/decisions).
+Loading either format runs code in it, so only the process that wrote a file opens it (docs/decisions).
 """
 
 from __future__ import annotations
@@ -26,12 +26,18 @@ if TYPE_CHECKING:
     from vit_zoo.model.vit import ViT
 
 MAX_BATCH = 65_536  # the upper end of the batch axis that a .pt2 file declares
-ORIGINS = ("stack_trace", "nn_module_stack", "torch_fn", "source_fn_stack", "from_node")  # of a node: paths, lines, modules
-_written: set[str] = set()  # SHA-256 of what this process wrote
+ORIGINS = (
+    "stack_trace",
+    "nn_module_stack",
+    "torch_fn",
+    "source_fn_stack",
+    "from_node",
+)  # metadata of a node that holds paths, source lines, modules
+_written: set[str] = set()  # SHA-256 of the files that this process wrote
 
 
 class Program(nn.Module):
-    """What is exported: image in, the named outputs out, a single one bare."""
+    """The exported module: takes images, returns the named outputs as a tuple, or a single output as a tensor."""
 
     def __init__(self, model: ViT, outputs: tuple[str, ...]) -> None:
         super().__init__()
@@ -44,7 +50,7 @@ class Program(nn.Module):
 
 
 def write_torchscript(model: ViT, outputs: tuple[str, ...], staged: Staged, export: Mapping[str, Any]) -> None:
-    """Trace the model at batch 2; the result runs at any batch, without einops and without this package."""
+    """Trace the model at batch size 2. The result runs at any batch size, without einops and without this package."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch 2.13 deprecates all of TorchScript
         traced = _traced(Program(model, outputs).eval(), _example(model))
@@ -54,7 +60,7 @@ def write_torchscript(model: ViT, outputs: tuple[str, ...], staged: Staged, expo
 
 
 def write_pt2(model: ViT, outputs: tuple[str, ...], staged: Staged, export: Mapping[str, Any]) -> None:
-    """Export the program with batch 1 to MAX_BATCH; an example of batch 1 would fix the batch."""
+    """Export the program for batch sizes 1 to MAX_BATCH. An example of batch size 1 would fix the batch size."""
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     program = torch.export.export(
         Program(model, outputs).eval(), (_example(model),), dynamic_shapes={"pixel_values": {0: batch}}, strict=False
@@ -70,7 +76,7 @@ def write_pt2(model: ViT, outputs: tuple[str, ...], staged: Staged, export: Mapp
 
 
 def _traced(program: Program, example: Tensor) -> Any:
-    """A trace whose classes all have a number in their names, as in every trace but a process's first."""
+    """Return a trace whose class names are all numbered, as in every trace of a process except its first."""
     while True:
         traced = torch.jit.trace(program, (example,), check_trace=False)  # type: ignore[no-untyped-call]
         if all("___torch_mangle_" in part._c._type().qualified_name() for part in traced.modules()):
@@ -92,7 +98,9 @@ class ProgramArtifact(Artifact):
         super().__init__(about)
         if sha256_of(path) not in _written:
             raise RefusedContent(
-                f"{about.format} files hold code, which is not run", where=path, hint="they are verified when exported; use ONNX"
+                f"{about.format} files contain code, which is not run",
+                where=path,
+                hint="they are verified on export; use ONNX to run a file",
             )
         with warnings.catch_warnings(), path.open("rb") as file:
             warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -106,8 +114,8 @@ class ProgramArtifact(Artifact):
         with torch.inference_mode():
             try:
                 found = self.program(torch.from_numpy(pixel_values))
-            except Exception as error:  # a guard of the program, or its own runtime error
-                raise InputError(f"refuses images of shape {list(pixel_values.shape)}: {error}", where=self.path) from None
+            except Exception as error:  # a failed guard, or a runtime error of the program
+                raise InputError(f"cannot run images of shape {list(pixel_values.shape)}: {error}", where=self.path) from None
         values = found if isinstance(found, tuple) else (found,)
         return {name: value.numpy() for name, value in zip(self.outputs, values, strict=True)}
 

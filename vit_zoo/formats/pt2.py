@@ -1,4 +1,4 @@
-"""`.pt2` files: a program of torch.export."""
+"""`.pt2` files: programs of torch.export."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""torch's zip archives, written again so that equal models are equal files that say nothing of the machine.
+"""Rewriting of torch's zip archives: equal models give equal files, without traces of the machine.
 
-torch puts into them a random number, the numbers that classes got in its process, and source lines with their paths.
+torch writes into them a random number, class numbers that depend on the process, and source lines with their paths.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ import re
 import zipfile
 from typing import BinaryIO
 
-ALIGNED = 64  # bytes, as torch lays tensors, so that they can be mapped
+ALIGNED = 64  # bytes: torch's own alignment of tensors, so that they can be memory-mapped
 LEFT_OUT = re.compile(r"\.debug_pkl$|/\.data/serialization_id$")
 NUMBERED = re.compile(rb"___torch_mangle_(\d+)")
 LOCAL_HEADER, EXTRA_HEADER = 30, 4  # bytes
-PADDING = b"FB"  # the field that torch itself pads with
+PADDING = b"FB"  # the extra field that torch pads with
 
 
 def write_again(archive: BinaryIO, file: BinaryIO) -> None:
-    """Every entry in its order without a date, classes numbered as they come up, what tells of the process left out."""
+    """Copy the entries in order, without dates or traces of the process, and with classes numbered by first appearance."""
     numbers: dict[bytes, bytes] = {}
 
     def numbered(match: re.Match[bytes]) -> bytes:

@@ -1,4 +1,4 @@
-"""TorchScript files: a traced program in torch's zip archive."""
+"""TorchScript files: traced programs in torch's zip archives."""
 
 from __future__ import annotations
 
