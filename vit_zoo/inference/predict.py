@@ -78,7 +78,7 @@ def classify(
         files = [Path(image) for image in images[start : start + batch_size]]
         ready = [_read(config.preprocess.whole if prepares else config.preprocess, file) for file in files]
         for file, row in zip(files, logits(_stack(ready)), strict=True):
-            probabilities = _softmax(row, len(labels), model if isinstance(model, str | os.PathLike) else config.name)
+            probabilities = _probabilities(row, len(labels), model if isinstance(model, str | os.PathLike) else config.name)
             order = (-probabilities).argsort(kind="stable")[:top]
             best = tuple(float(probabilities[i]) for i in order)
             predictions.append(Prediction(str(file), tuple(labels[i] for i in order), best))
@@ -133,12 +133,13 @@ def _read(prepare: Callable[[Image.Image], Array], file: Path) -> Array:
         raise error if error.where else InputError(error.message, where=file, hint=error.hint) from None
 
 
-def _softmax(row: Array, classes: int, where: object) -> Array:
+def _probabilities(row: Array, classes: int, where: object) -> Array:
     import numpy as np
+
+    from vit_zoo.parity.tolerance import softmax
 
     if row.shape != (classes,):
         raise RefusedContent(f"expected logits of shape [{classes}], got {list(row.shape)}", where=where)
     if not np.isfinite(row).all():
         raise RefusedContent("the outputs are not finite", where=where)
-    powers = np.exp(row.astype(np.float64) - row.max())
-    return powers / powers.sum()  # type: ignore[no-any-return]
+    return softmax(row)

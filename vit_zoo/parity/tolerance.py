@@ -208,7 +208,7 @@ def _angles(actual: Array, expected: Array) -> Array:
 
 def _scores(actual: Array, expected: Array) -> dict[str, float]:
     """Compare the classes that two sets of logits rank first, and their distributions."""
-    p, q = _softmax(expected), _softmax(actual)
+    p, q = (np.maximum(softmax(x), 1e-300) for x in (expected, actual))  # whose logarithms are finite
     five = min(5, expected.shape[-1])
     theirs, ours = (np.argsort(-x, axis=-1, kind="stable")[..., :five] for x in (expected, actual))
     return {
@@ -218,6 +218,7 @@ def _scores(actual: Array, expected: Array) -> dict[str, float]:
     }
 
 
-def _softmax(x: Array) -> Array:
+def softmax(x: Array) -> Array:
+    """Return the softmax of the last axis, in float64."""
     powers = np.exp(x.astype("<f8") - x.max(axis=-1, keepdims=True))
-    return np.maximum(powers / powers.sum(axis=-1, keepdims=True), 1e-300)  # type: ignore[no-any-return]
+    return powers / powers.sum(axis=-1, keepdims=True)  # type: ignore[no-any-return]
