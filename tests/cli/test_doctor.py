@@ -1,4 +1,4 @@
-"""The command that reports on this machine."""
+"""Tests of `vitzoo doctor`, the report on this machine."""
 
 from __future__ import annotations
 

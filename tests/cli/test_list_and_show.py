@@ -1,4 +1,4 @@
-"""The commands that list and show models: what they print for names, conditions and folders of zoo files."""
+"""Tests of `vitzoo list` and `vitzoo show` for names, conditions and folders of zoo files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def said(cli, *arguments):
     return result
 
 
-def test_list_on_the_command_line(cli, folder):
+def test_list(cli, folder):
     where = "params<30M and patch_size==16 and family=='vit'"
     assert said(cli, "list", "--where", where).out.split() == vit_zoo.list_models(where=where)
     assert said(cli, "list", "vit_?16", "--sort", "-params").out.split() == ["vit_l16", "vit_b16", "vit_m16", "vit_s16"]
@@ -30,7 +30,7 @@ def test_list_on_the_command_line(cli, folder):
     assert said(cli, "show", "leaf", "--zoo", "own").out.split()[:2] == ["name:", "leaf"]
 
 
-def test_show_tells_a_practitioner_what_a_name_is(cli):
+def test_show(cli):
     _, out, err = said(cli, "show", "dinov2_giant14_reg4_224")
     assert err == ""
     lines = {line.split(":")[0]: line.partition(":")[2].split() for line in out.splitlines() if ":" in line}
@@ -53,7 +53,7 @@ def test_show_tells_a_practitioner_what_a_name_is(cli):
     assert "depth:           2                stated" in stated
 
 
-def test_show_as_a_document(cli):
+def test_show_as_json(cli):
     document = json.loads(said(cli, "show", "vit_b16", "--json").out)
     assert document["parameters"] == 86_567_656
     assert document["fields"]["dim"] == "size b"
@@ -66,7 +66,7 @@ def test_show_as_a_document(cli):
     assert tag["label_set"]["name"] == "imagenet21k"
 
 
-def test_the_command_line_says_what_a_name_stands_for(cli, folder):
+def test_names_of_other_libraries_are_explained_on_stderr(cli, folder):
     name = "google/vit-base-patch16-224"
     differences = "norm_eps = 1e-12, preprocess = bilinear, squashed"
     sentence = f"vitzoo: '{name}' in transformers is vit_b16, but transformers has {differences}\n"

@@ -1,4 +1,4 @@
-"""Errors that refer to options: as arguments in Python, as flags on the command line."""
+"""Tests of errors that name an option: an argument in Python, a flag on the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person may type or feed by mistake: the right exit code, one line on stderr, and every file as it was."""
+"""Tests of wrong input on the command line: exit code, one line on stderr, and every file unchanged."""
 
 from __future__ import annotations
 
@@ -344,17 +344,17 @@ def test_wrong_input(arguments, code, fragment, place, monkeypatch, cli):
         assert contents(place) == before
 
 
-def test_every_verb_is_in_the_table():
+def test_every_command_is_in_the_table():
     assert {arguments[0] for arguments, _, _ in WRONG} >= set(vitzoo.commands)
 
 
-def test_no_arguments_at_all_show_the_help(cli):
+def test_no_arguments_show_the_help(cli):
     code, _, err = cli()
     assert code == 2
     assert "Usage: vitzoo" in err
 
 
-def test_debug_shows_the_traceback_and_keeps_the_code(cli):
+def test_debug_shows_the_traceback_and_keeps_the_exit_code(cli):
     code, _, err = cli("show", "vit_b18", "--debug")
     assert code == 2
     assert err.startswith("Traceback (most recent call last)")
@@ -394,7 +394,7 @@ def test_weights_that_are_not_finite_are_set_aside(place, folder, cli):
 
 
 @pytest.mark.parametrize("part", [0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999])
-def test_an_onnx_file_cut_anywhere_is_refused(part, place, folder, cli):
+def test_truncated_onnx_files_are_refused(part, place, folder, cli):
     whole = (place / "tiny.onnx").read_bytes()
     Path("cut.onnx").write_bytes(whole[: int(part * len(whole))])
     for verb in (["show"], ["verify"]):
@@ -425,7 +425,7 @@ def shared(place: Path, **changes: str | None) -> None:
      {"offset": "9" * 15}, {"offset": "x"}, {"length": "4"}, {"length": "9" * 15}],
     ids=str,
 )  # fmt: skip
-def test_places_of_weights_that_are_wrong_are_refused(changes, place, folder, cli):
+def test_wrong_locations_of_external_weights_are_refused(changes, place, folder, cli):
     (folder.parent / "secret").write_bytes(bytes(100_000))
     shared(place, **changes)
     before = contents(folder)
@@ -473,7 +473,7 @@ def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["list", "--json"], ["show", "vit_b16"], ["show", "nope", "--json"], ["--help"]])
-def test_a_reader_that_is_gone_is_no_error(arguments):
+def test_a_closed_pipe_is_no_error(arguments):
     read, write = os.pipe()
     os.close(read)
     done = run(*arguments, stdout=write)
@@ -500,7 +500,7 @@ def test_stdout_and_stderr_may_be_closed():
         assert subprocess.run(["bash", "-c", f"{line} list {streams}"], timeout=60, check=False).returncode == code
 
 
-def test_names_that_the_terminal_cannot_show(place, tmp_path):
+def test_names_that_the_terminal_cannot_encode(place, tmp_path):
     name = os.fsencode(tmp_path) + b"/\xff\xc3\xa9.png"
     Path(os.fsdecode(name)).write_bytes((place / "image.png").read_bytes())
     for flags in ([], ["--json"]):
@@ -514,7 +514,7 @@ def test_names_that_the_terminal_cannot_show(place, tmp_path):
 
 
 @pytest.mark.parametrize(("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")])
-def test_a_signal_during_an_export_leaves_the_old_file_alone(number, code, word, folder):
+def test_a_signal_during_an_export_keeps_the_old_file(number, code, word, folder):
     Path("vit_ti16.onnx").write_text("old")
     with subprocess.Popen([*COMMAND, "export", "vit_ti16", "--onnx", "-v"], stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:
@@ -543,7 +543,7 @@ def test_a_full_disk_during_create_and_export(place, tmp_path):
         assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"tiny.onnx": "old"}
 
 
-def test_a_folder_that_could_not_be_filled_is_not_left(tmp_path):
+def test_a_new_folder_is_removed_when_writing_fails(tmp_path):
     import resource
 
     command = [sys.executable, "-m", "vit_zoo.cli", "create", "vit_digits"]

@@ -1,4 +1,4 @@
-"""Loads repositories with transformers 4 and optimum-onnx, which are of an environment without vit_zoo.
+"""Client program: load repositories with transformers 4 and optimum-onnx, in an environment without vit_zoo.
 
 stdin: a list of {repo, auto, input, output, values}; each output is an .npz of named arrays.
 """

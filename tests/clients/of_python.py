@@ -1,4 +1,4 @@
-"""Loads repositories of the Hub that HF_ENDPOINT names with one client, and saves what they give.
+"""Client program: load repositories of the Hub at HF_ENDPOINT with one client, and save the outputs.
 
 stdin: the client, and a list of {repo, local, input, output}; each output is an .npz of named arrays.
 """

@@ -1,4 +1,4 @@
-"""Does every exported file compute its model, say what it is, and get its name only after it was checked?"""
+"""Tests of exported files: outputs, metadata, and that a file gets its name only after it was verified."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_file_computes_its_model_at_any_batch(format_, small):
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_a_file_says_what_it_is(format_, small):
+def test_metadata_of_a_file(format_, small):
     (done,) = vit_zoo.export("model", format_)
     about = formats.describe(done.path)
     assert about.config == small.config.replace(random_seed=None)
@@ -91,7 +91,7 @@ def test_placements_and_types(placement, dtype, small):
     assert not vit_zoo.verify(done.path, other).ok
 
 
-def test_shared_weights_are_the_folders_own(small):
+def test_shared_weights_refer_to_the_folder(small):
     (done,) = vit_zoo.export("model", placement="shared")
     assert done.path.as_posix() == "model/model.onnx"
     assert done.path.stat().st_size < 60_000
@@ -106,7 +106,7 @@ def test_shared_weights_are_the_folders_own(small):
         vit_zoo.open(done.path)
 
 
-def test_a_stale_companion_is_noticed(small):
+def test_a_stale_data_file_is_refused(small):
     vit_zoo.export("model", placement="external", out="a.onnx")
     vit_zoo.export(noise(vit_zoo.create("vit_b16", **SMALL), seed=3), placement="external", out="b.onnx")
     shutil.copy("b.onnx_data", "a.onnx_data")
@@ -114,8 +114,8 @@ def test_a_stale_companion_is_noticed(small):
         vit_zoo.open("a.onnx")
 
 
-def test_large_graphs_have_their_data_beside_them(folder):
-    """Beyond protobuf's 2 GiB nothing is left to choose; the arithmetic is tested where it decides."""
+def test_large_graphs_need_external_data(folder):
+    """Above protobuf's 2 GiB an inline file is impossible; tested where the size is computed."""
     spec = vit_zoo.get_spec("vit_h14")
     tensors = {name: Stored("F32", shape, lambda: np.zeros(())) for name, shape in spec.shapes().items()}
     graph = build.build(spec, tensors, Form())
@@ -125,7 +125,7 @@ def test_large_graphs_have_their_data_beside_them(folder):
 
 
 def test_a_wrong_file_is_rejected(small, monkeypatch):
-    """A writer that gets one number wrong: exit 3, set aside, the old file and its report untouched."""
+    """A writer with one wrong number: exit code 3, the file is set aside, the old file and its report stay."""
     vit_zoo.export("model")
     before = [Path(name).read_bytes() for name in ("small.onnx", "small.onnx.parity.json")]
     honest = write._pieces
@@ -144,8 +144,8 @@ def test_a_wrong_file_is_rejected(small, monkeypatch):
     assert not json.loads(Path("small.onnx.rejected.parity.json").read_text())["ok"]
 
 
-def test_other_programs_files_are_not_run(small):
-    """TorchScript and .pt2 hold code: only what this process wrote is opened."""
+def test_programs_of_others_are_not_run(small):
+    """TorchScript and .pt2 files hold code: only files that this process wrote are opened."""
     for format_, name in FORMATS.items():
         if format_ == "onnx":
             continue
@@ -158,7 +158,7 @@ def test_other_programs_files_are_not_run(small):
         assert formats.describe(name).config.name == "small"
 
 
-def test_unverified_files_say_so(small):
+def test_unverified_files_are_marked(small):
     (done,) = vit_zoo.export("model", verify=False)
     assert done.report is None
     assert formats.describe(done.path).export["verify"] == "off"
@@ -205,8 +205,8 @@ def test_named_outputs(small):
                 np.testing.assert_allclose(found[name], wanted, rtol=0, atol=2e-5)
 
 
-def test_a_file_of_inner_outputs_verifies_alone(small):
-    """What lies behind its last output is not in it, and not missed."""
+def test_a_file_with_inner_outputs_verifies_without_a_model(small):
+    """Layers after its last output are not in the file and not needed."""
     for outputs in (("pooler_output",), ("block.1",), ("attn.0", "block.0"), ("block.1.map",), ("probabilities",)):
         (done,) = vit_zoo.export("model", outputs=outputs)
         Path("small.onnx.parity.json").unlink()
@@ -215,7 +215,7 @@ def test_a_file_of_inner_outputs_verifies_alone(small):
         assert {c.output for c in report.comparisons} == set(outputs)
 
 
-def test_shared_weights_need_a_file_that_holds_them_as_they_are(folder):
+def test_shared_weights_need_safetensors_with_unchanged_tensors(folder):
     torch.save(noise(peers.timm_vit()).state_dict(), "timm.pt")
     save_file(noise(peers.article_vit()).state_dict(), "article.safetensors")
     facts = {"heads": 3, "image_size": (32, 48), "patch_size": (8, 16)}

@@ -1,4 +1,4 @@
-"""Are the integer products of our int8 files the same on every CPU, and does `verify` say of which files that is not so?"""
+"""Tests that the integer products of our int8 files are the same on every CPU, and that `verify` reports files whose are not."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ for file in files:
 
 
 def elsewhere(*files, option="-"):
-    """What onnxruntime makes of x.npy, one row at a time, with each file, on an emulated CPU without VNNI."""
+    """Each file's output for x.npy, one row at a time, from onnxruntime on an emulated CPU without VNNI."""
     command = [required("qemu-x86_64"), *WITHOUT_VNNI, sys.executable, "-c", ALONE, option, *files]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -69,7 +69,7 @@ def elsewhere(*files, option="-"):
 
 
 def outlying(model, seed):
-    """Weights as trained ones can be: heavy tails, large channels, rows that nearly died, neighbours of one sign."""
+    """Fill a model with weights as training can leave them: heavy tails, large channels, tiny rows, neighbours of one sign."""
     random = torch.Generator().manual_seed(seed)
 
     def some(count, most):
@@ -110,7 +110,7 @@ def digits():
 
 @pytest.fixture
 def careless(monkeypatch):
-    """Called, it lets weights be rounded one by one, as if the products of neighbours were never added in 16 bits."""
+    """A function that makes weights be rounded one by one, as if the products of neighbours were never added in 16 bits."""
 
     def careless():
         for name in ("vit_zoo.graph.int8_ops.row_steps", "vit_zoo.exporters.int8.calibration.row_steps"):
@@ -123,7 +123,7 @@ def careless(monkeypatch):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("precision", ["int8-static", "int8-dynamic"])
 def test_no_pair_of_weights_can_saturate(folder, photos, family, precision):
-    """Fifty sets of weights of every family: what is read in the file, and what `verify` reads in it."""
+    """Fifty sets of weights of every family: the sums of pairs in the file, and the proof of `verify`."""
     given = {"calibrate": photos} if precision == "int8-static" else {}
     for seed in range(50):
         model = outlying(vit_zoo.create("vit_b16", **{**SMALL, "depth": 1, **FAMILIES[family]}), seed)
@@ -147,8 +147,8 @@ def _biases(path):
     return {n.replace(".bias", ".weight"): x for n, x in _held(path).items() if x.dtype == np.int32}
 
 
-def test_the_rule_is_tight(folder):
-    """For the kernel and for the proof: a pair of 128 does not saturate, one of 129 does; and one of opposite signs never."""
+def test_the_limit_is_exact(folder):
+    """For the kernel and for the proof: a pair of 128 does not saturate, one of 129 does; one of opposite signs never does."""
     x = np.full((1, 2), 255, np.uint8)
     for pair, same in (([64, 64], True), ([1, 127], True), ([-64, -64], True), ([2, 127], False), ([-65, -64], False)):
         w = np.array(pair, np.int8)[:, None]
@@ -173,8 +173,8 @@ def _integer_model(x, w):
 
 @pytest.mark.parametrize(("activations", "weights"), [("u1", "i1"), ("u1", "u1"), ("i1", "i1"), ("i1", "u1")])
 @pytest.mark.parametrize("channels", [64, 63])
-def test_the_oracle_is_what_cpus_compute(folder, activations, weights, channels):
-    """A CPU without VNNI saturates as the oracle does for uint8 and int8, and for no other types; the one at hand, if it does."""
+def test_the_emulation_matches_cpus(folder, activations, weights, channels):
+    """Products saturate as in the emulation without VNNI, for uint8 times int8 only, on an emulated CPU and this one."""
     random = np.random.default_rng(0)
     x, w = (
         random.integers(np.iinfo(kind).min, np.iinfo(kind).max + 1, size, dtype=kind)
@@ -193,7 +193,7 @@ def test_the_oracle_is_what_cpus_compute(folder, activations, weights, channels)
 
 @pytest.mark.parametrize("precision", ["int8-static", "int8-dynamic"])
 def test_the_trained_model_is_the_same_with_and_without_saturation(folder, digits, precision):
-    """In the emulation to the bit; as onnxruntime runs it, up to how floats are rounded; and nothing is lost by it."""
+    """Equal to the bit in the emulation, up to the rounding of floats in onnxruntime, and without loss of accuracy."""
     given = {"calibrate": HELD_OUT, "min_agreement": 0.98} if precision == "int8-static" else {}
     (done,) = vit_zoo.export("vit_digits", precision=precision, **given)
     assert done.report.integer_products.proven
@@ -215,8 +215,8 @@ def test_the_trained_model_is_the_same_with_and_without_saturation(folder, digit
 
 
 @pytest.mark.parametrize("precision", ["int8-static", "int8-dynamic"])
-def test_a_cpu_without_vnni_gives_the_same_answers(folder, digits, precision):
-    """The same file on an emulated CPU: with products in 16 bits, and where onnxruntime makes the weights unsigned."""
+def test_a_cpu_without_vnni_gives_the_same_outputs(folder, digits, precision):
+    """The same file on an emulated CPU: with products in 16 bits, and with weights that onnxruntime makes unsigned."""
     given = {"calibrate": HELD_OUT} if precision == "int8-static" else {}
     vit_zoo.export("vit_digits", precision=precision, out="m.onnx", verify=False, **given)
     images = digits[0][:16]
@@ -226,8 +226,8 @@ def test_a_cpu_without_vnni_gives_the_same_answers(folder, digits, precision):
         assert saturating.decibels(elsewhere("m.onnx", option=option)[0], here) > 50
 
 
-def test_every_family_gives_the_same_answers_without_vnni(folder, photos):
-    """Up to how floats are rounded, which a tie between two integers can turn into a difference."""
+def test_every_family_gives_the_same_outputs_without_vnni(folder, photos):
+    """Up to the rounding of floats, which can turn a tie between two integers into a difference."""
     random = np.random.default_rng(0)
     images = random.normal(size=(4, 3, 32, 48)).astype("<f4")
     np.save("x.npy", images)
@@ -243,8 +243,8 @@ def test_every_family_gives_the_same_answers_without_vnni(folder, photos):
         assert saturating.decibels(there, here[file]) > 50, file
 
 
-def test_a_careless_file_is_found_out(folder, digits, careless):
-    """By the proof, on whatever CPU; and by an emulated CPU, whose answers are others."""
+def test_a_file_that_can_saturate_is_detected(folder, digits, careless):
+    """By the proof, on any CPU; and by an emulated CPU, whose outputs differ."""
     careless()
     with pytest.raises(CheckFailed, match="36 of 36 integer products can saturate on x86 without VNNI; worst: blocks"):
         vit_zoo.export("vit_digits", precision="int8-static", calibrate=HELD_OUT, out="m.onnx")
@@ -264,7 +264,7 @@ def test_a_careless_file_is_found_out(folder, digits, careless):
 
 
 def test_only_proven_files_are_published(folder, careless, monkeypatch):
-    """The card says so; a file and a report of an older version, which did not look, are refused."""
+    """The card states the proof; a file and a report of an older version, which has no proof, are refused."""
     vit_zoo.publish("vit_digits", "me/digits", dry_run="staged", calibrate=HELD_OUT, without=["fp16"])
     assert "same integers on every CPU: proven for 36 integer products" in Path("staged/README.md").read_text()
     vit_zoo.save(vit_zoo.load("vit_digits"), "digits")
@@ -311,7 +311,7 @@ QUANTISERS = {  # onnxruntime's own, and whether every CPU computes the same int
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("way", QUANTISERS)
 def test_files_of_other_tools(folder, cli, way):
-    """onnxruntime's quantisers, and onnxruntime's optimised form of what they make."""
+    """Files of onnxruntime's quantisers, before and after onnxruntime's optimiser."""
     quantise, proven = QUANTISERS[way]
     model = outlying(vit_zoo.create("vit_b16", **SMALL), 0)
     vit_zoo.export(model, out="ours.onnx", verify=False, opset=17)
@@ -346,13 +346,13 @@ def test_files_of_other_tools(folder, cli, way):
 
 
 def _saturates(x, w):
-    """Whether some activations make a difference: of each pair alone, the largest."""
+    """Whether the sums of these activations saturate."""
     return (saturating.product(x, w, saturating=True) != saturating.product(x, w, saturating=False)).any()
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_proof_is_exact(folder, seed):
-    """Neither a pair too many nor one too few, whatever the signs: each is tried with the largest activations."""
+    """It counts neither too many pairs nor too few, for any signs: each pair is tried with the largest activations."""
     random = np.random.default_rng(seed)
     w = random.integers(-127, 128, (11, 5), dtype=np.int8)
     w[:, :3] = np.clip(w[:, :3], -60, 60)
@@ -367,7 +367,7 @@ def test_the_proof_is_exact(folder, seed):
 
 
 def test_convolutions_are_read_in_the_order_of_their_products(folder):
-    """Channels at one position are neighbours, not positions of one channel. ConvInteger has its weights on the other side."""
+    """Neighbours are channels at one position, not positions of one channel. ConvInteger has its weights on the other side."""
     w = np.zeros((1, 4, 1, 2), np.int8)
     w[0, 0, 0, :] = 100  # one channel at two positions
     for op in ("QLinearConv", "ConvInteger"):
@@ -394,7 +394,7 @@ def _convolution(op, w):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), "conv.onnx")
 
 
-def test_weights_that_are_no_constants_prove_nothing(folder):
+def test_weights_that_are_not_constant_prove_nothing(folder):
     given = [helper.make_tensor_value_info(n, kind, [4, 4]) for n, kind in (("x", TensorProto.UINT8), ("w", TensorProto.INT8))]
     sums = helper.make_tensor_value_info("y", TensorProto.INT32, [4, 4])
     graph = helper.make_graph([helper.make_node("MatMulInteger", ["x", "w"], ["y"], "a product")], "g", given, [sums])
@@ -413,8 +413,8 @@ def test_a_cycle_is_refused(folder):
         integer_products(Path("cycle.onnx"))
 
 
-def test_rows_that_nearly_died_keep_their_bias(folder):
-    """The integers of a bias are in steps of its row's weights: tiny weights must not leave it beyond 32 bits."""
+def test_rows_with_tiny_weights_keep_their_bias(folder):
+    """A bias is stored in steps of its row's weights: tiny weights must not move it beyond 32 bits."""
     weight, bias = np.full((3, 8), 1e-12, "<f4"), np.array([0.5, -2.0, 0.0], "<f4")
     layer = Layer(scale=0.01)
     tensors = {f"layer.{n}": Stored("F32", x.shape, lambda x=x: x) for n, x in (("weight", weight), ("bias", bias))}
@@ -425,7 +425,7 @@ def test_rows_that_nearly_died_keep_their_bias(folder):
 
 
 def test_errors_of_channels_that_vary_together_cancel():
-    """On rows that were not calibrated with: less than half the error of rounding to the nearest. No pair above 128."""
+    """On rows not used for calibration: less than half the error of rounding to the nearest. No pair exceeds 128."""
     random = np.random.default_rng(0)
     mixed = random.normal(size=(12, 96)) + 2
     rows = (random.normal(size=(600, 12)) @ mixed + 0.3 * random.normal(size=(600, 96))).astype("<f4")
@@ -440,8 +440,8 @@ def test_errors_of_channels_that_vary_together_cancel():
     assert (compensated(weight, steps, np.zeros((4, 96), "<f4")).integers == nearest(weight, steps).integers).all()
 
 
-def test_smoothing_divides_the_rows_of_the_layer_in_front():
-    """Smoothing divides rows of the layer in front: its integers stay, its steps and its correction are divided."""
+def test_smoothing_divides_the_rows_of_the_layer_before():
+    """The integers of that layer stay; its steps and its bias correction are divided."""
     spec = vit_zoo.get_spec("vit_b16", **SMALL)
     random = np.random.default_rng(0)
     matrix = random.normal(size=(3 * 48, 48)).astype("<f4")

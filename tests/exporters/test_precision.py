@@ -1,4 +1,4 @@
-"""Do halves and int8 keep the answers, in standard operators alone, and does the gate find the layers that do not?"""
+"""Tests of fp16, bf16 and int8 files: accuracy, standard operators only, and the search for layers that must stay float."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ KERNELS = {"int8-static": ["QGemm"], "int8-dynamic": ["DynamicQuantizeMatMul", "
 
 
 @pytest.mark.parametrize("precision", KERNELS)
-def test_onnxruntime_computes_in_integers(precision, photos):
+def test_onnxruntime_runs_integer_operators(precision, photos):
     vit_zoo.export(small(), precision=precision, out="m.onnx", verify=False, **calibration(precision, photos))
     options = ort.SessionOptions()
     options.optimized_model_filepath = "optimised.onnx"
@@ -122,7 +122,7 @@ def test_sizes_of_files(folder, photos):
     assert max(size[name] for name in PRECISIONS[3:]) < 0.33 * size["fp32"]
 
 
-def test_halves_verify_alone_and_int8_says_what_it_needs(folder, photos):
+def test_half_precision_verifies_without_a_model_and_int8_needs_one(folder, photos):
     model = small()
     vit_zoo.save(model, "model")
     for precision in ("fp16", "bf16"):
@@ -141,7 +141,7 @@ def test_halves_verify_alone_and_int8_says_what_it_needs(folder, photos):
     assert not vit_zoo.verify("m.onnx", noise(small(), seed=5), pictures="photos").ok
 
 
-def test_pictures_are_for_quantised_files(folder, photos):
+def test_pictures_are_refused_for_float_files(folder, photos):
     vit_zoo.save(small(), "model")
     vit_zoo.export("model", out="m.onnx")
     for artifact in ("m.onnx", "model"):
@@ -149,7 +149,7 @@ def test_pictures_are_for_quantised_files(folder, photos):
             vit_zoo.verify(artifact, "model", pictures="photos")
 
 
-def test_float16_that_overflows_is_no_parity(folder):
+def test_float16_overflow_fails_the_check(folder):
     model = small()
     with torch.no_grad():
         model.blocks[1].mlp.fc1.weight[3] *= 1e5
@@ -161,7 +161,7 @@ def test_float16_that_overflows_is_no_parity(folder):
         vit_zoo.export(model, out="m.onnx", precision="fp16")
 
 
-def test_headroom_is_how_much_larger_the_largest_could_be(folder):
+def test_headroom_is_the_float16_range_over_the_largest_value(folder):
     model = small()
     with torch.no_grad():
         model.blocks[1].mlp.fc1.bias[3] = 10_000  # behind the GELU it is the same, and nobody reads it
@@ -170,7 +170,7 @@ def test_headroom_is_how_much_larger_the_largest_could_be(folder):
     assert done.report.headroom == pytest.approx(6.55, rel=0.02)
 
 
-def test_the_mean_of_a_layers_error_is_in_its_bias():
+def test_the_bias_corrects_the_mean_error_of_a_layer():
     random = np.random.default_rng(0)
     rows, weight = (random.normal(size=size).astype("<f4") ** 3 for size in ((200, 48), (16, 48)))
     bias = random.normal(size=16).astype("<f4")
@@ -187,7 +187,7 @@ def test_the_mean_of_a_layers_error_is_in_its_bias():
     assert (np.abs((given - layer.lost - wanted).mean(axis=0)) > half).any()  # there is something to correct
 
 
-def test_images_that_judge_are_not_those_that_calibrate(photos):
+def test_calibration_and_check_use_different_images(photos):
     whole = read_image_folder(photos, small().config)
     calibrating, judging = whole.split()
     assert (len(calibrating.files), len(judging.files)) == (18, 6)
@@ -197,8 +197,8 @@ def test_images_that_judge_are_not_those_that_calibrate(photos):
     assert whole.sample(9).files != tuple(sorted(whole.sample(9).files))
 
 
-def test_an_answer_does_not_depend_on_its_batch_mates(folder, photos):
-    """Static ranges are the same for every batch. Dynamic ones are not, which is why they are not the default."""
+def test_outputs_do_not_depend_on_the_rest_of_the_batch(folder, photos):
+    """Static ranges are the same for every batch. Dynamic ranges are not, so they are not the default."""
     model = small()
     x = np.stack([model.config.preprocess(Image.open(path)) for path in sorted(photos.iterdir())[:8]])
     apart = {}
@@ -214,8 +214,8 @@ def test_an_answer_does_not_depend_on_its_batch_mates(folder, photos):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_smoothing_changes_no_answer(family):
-    """Factors of every layer that can have some, drawn at random: the same function."""
+def test_smoothing_keeps_the_function(family):
+    """Random factors for every layer that can have some: the function stays the same."""
     model, random = small(**FAMILIES[family]), np.random.default_rng(0)
     tensors = find_source(model).tensors
     paths = [path for path in quantisable(model.spec) if smoothable(path, model.spec)]
@@ -238,8 +238,8 @@ def digits_in_folders(parent, images, classes):
         Image.fromarray((image * 255 / 16).round().astype(np.uint8)).save(place / f"{i:04}.png")
 
 
-def test_the_trained_model_loses_nothing(folder):
-    """All 360 digits that training never saw, calibrated on 200 that it did: at most half a point of accuracy."""
+def test_the_trained_model_keeps_its_accuracy(folder):
+    """All 360 digits that were not used in training, calibrated on 200 that were: accuracy falls by half a point at most."""
     digits = load_digits()
     known, _, labels, _ = train_test_split(digits.images, digits.target, test_size=360, stratify=digits.target, random_state=0)
     digits_in_folders("train", known[:200], labels[:200])
@@ -258,7 +258,7 @@ def test_the_trained_model_loses_nothing(folder):
 
 
 def test_planted_outliers_are_found(folder, photos):
-    """Channels behind a GELU a thousand times the others: ungated it fails, gated it passes with these layers in float.
+    """Channels after a GELU are made a thousand times larger: the file fails, and passes with the layers that the search finds.
 
     With these weights every photograph's first class is 2.6 % of the largest logit ahead of the second: no tie is decided by
     how a CPU rounds.
@@ -286,8 +286,8 @@ def test_planted_outliers_are_found(folder, photos):
         assert "left in float: blocks." in done.report.summary()
 
 
-def test_what_cannot_be_reached_is_refused(folder, photos, monkeypatch):
-    """A share of right answers above the model's own, which no rounding gives."""
+def test_an_unreachable_accuracy_is_refused(folder, photos, monkeypatch):
+    """The share of right answers asked for is above the model's own, which no rounding reaches."""
     for i, file in enumerate(sorted(photos.iterdir())):
         place = Path("classes", str(i % 11))
         place.mkdir(parents=True, exist_ok=True)
@@ -299,14 +299,14 @@ def test_what_cannot_be_reached_is_refused(folder, photos, monkeypatch):
     assert Path("m.onnx.rejected").exists()
 
 
-def test_the_fewest_layers():
+def test_the_search_finds_the_fewest_layers():
     for wanted in (1, 2, 3, 5, 8, 9, 10):
         assert fewest_float_layers(lambda n, w=wanted: n >= w, 10) == wanted
     assert fewest_float_layers(lambda n: False, 10) is None
 
 
-def test_layers_that_see_nothing(folder):
-    """Inputs of zeros have no range to find."""
+def test_layers_with_zero_inputs(folder):
+    """Inputs of zeros have no range."""
     model = small()
     with torch.no_grad():
         model.blocks[0].norm1.weight.zero_()
@@ -336,7 +336,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("message", REFUSED)
-def test_words_that_do_not_fit(message, photos, cli):
+def test_options_that_do_not_fit_together(message, photos, cli):
     vit_zoo.save(small(), "model")
     Path("few").mkdir()
     shutil.copy("photos/00.png", "few")

@@ -1,4 +1,4 @@
-"""The room that opens untrusted files and writes ours: hostile ones refused, nothing in them runs, nothing of ours is lost."""
+"""Tests of the package that opens untrusted files and writes ours: hostile files are refused, no code runs, no data is lost."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def entry(start: int, stop: int, shape: list[int], dtype: str = "F32") -> dict[s
 
 
 def packed(header: object, data: bytes = b"", *, length: int | None = None) -> bytes:
-    """A file with this header, as JSON or as raw bytes, and a length that may lie."""
+    """A file with this header, as JSON or as raw bytes, and a length that may be wrong."""
     raw = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(raw) if length is None else length) + raw + data
 
@@ -95,13 +95,13 @@ def test_hostile_safetensors_are_refused_in_one_line(case, tmp_path):
     assert "\n" not in str(found.value)
 
 
-def test_a_whole_safetensors_file_is_read(tmp_path):
+def test_a_valid_safetensors_file_is_read(tmp_path):
     file = tmp_path / "whole.safetensors"
     file.write_bytes(WHOLE)
     assert {name: tensor.shape for name, tensor in SafetensorsFile(file).tensors.items()} == {"a": (2,), "b": (2, 1)}
 
 
-def test_a_file_that_shrinks_while_it_is_copied_is_an_error_about_that_file(tmp_path):
+def test_a_file_that_shrinks_during_a_copy_is_named_in_the_error(tmp_path):
     source, target = tmp_path / "source.safetensors", tmp_path / "copy.safetensors"
     source.write_bytes(WHOLE)
     tensors = SafetensorsFile(source).tensors
@@ -144,14 +144,14 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_content_tells_what_a_file_is_and_its_name_does_not(kind, tmp_path):
+def test_the_kind_of_a_file_depends_on_its_content_and_not_on_its_name(kind, tmp_path):
     for suffix in (".safetensors", ".onnx", ".pth"):
         file = tmp_path / f"x{suffix}"
         file.write_bytes(KINDS[kind])
         assert sniff(file) == kind
 
 
-def test_pipes_devices_and_loops_are_no_files(tmp_path):
+def test_pipes_devices_and_link_loops_are_refused(tmp_path):
     pipe, loop = tmp_path / "pipe", tmp_path / "loop"
     os.mkfifo(pipe)
     loop.symlink_to(loop)
@@ -192,7 +192,7 @@ def test_json_that_is_refused(case, tmp_path):
 
 
 class Payload:
-    """Unpickling it runs a command."""
+    """An object that runs a command when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -202,7 +202,7 @@ class Payload:
 
 
 class Planted(nn.Module):
-    """Loading it as TorchScript makes a file."""
+    """A module that makes a file when it is loaded as TorchScript."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -230,7 +230,7 @@ def rezipped(file: Path, compression: int) -> None:
 
 
 def encrypted(file: Path) -> None:
-    """Set the flag of encryption on every member, in the central directory and in front of each."""
+    """Set the encryption flag of every member, in the central directory and in the local header."""
     content = bytearray(file.read_bytes())
     for magic, offset in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
         at = content.find(magic)
@@ -284,12 +284,12 @@ def test_hostile_torch_checkpoints_are_refused_and_nothing_in_them_runs(case, tm
     assert [path.name for path in tmp_path.iterdir()] == ["model.pth"]
 
 
-def test_the_command_of_those_checkpoints_would_run(tmp_path):
+def test_the_hostile_payload_does_run_with_pickle(tmp_path):
     pickle.loads(pickle.dumps(Payload(tmp_path / "PWNED")))
     assert (tmp_path / "PWNED").exists()
 
 
-def test_an_honest_checkpoint_is_read_through_its_wrapper(tmp_path):
+def test_a_checkpoint_is_read_from_a_wrapper(tmp_path):
     file = tmp_path / "model.pth"
     torch.save({"state_dict": {"a": MARKED, "b": torch.ones(2, 3).to(torch.bfloat16).T}, "epoch": 3}, file)
     found = read_torch(file)
@@ -326,7 +326,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_crash_while_writing_leaves_the_old_file_and_no_other(tmp_path):
+def test_a_crash_while_writing_keeps_the_old_file_and_leaves_no_other(tmp_path):
     target = tmp_path / "model.onnx"
     target.write_bytes(b"old")
 
@@ -362,7 +362,7 @@ KILL = """
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_kill_9_leaves_the_old_file_and_the_next_run_clears_what_is_left(late, tmp_path):
+def test_kill_9_keeps_the_old_file_and_the_next_run_removes_the_temporary_one(late, tmp_path):
     target = tmp_path / "model.onnx"
     target.write_bytes(b"old")
     kill = "os.kill(os.getpid(), signal.SIGKILL)"
@@ -375,7 +375,7 @@ def test_kill_9_leaves_the_old_file_and_the_next_run_clears_what_is_left(late, t
     assert names(tmp_path) == ["model.onnx"]
 
 
-def test_only_temporary_files_of_dead_processes_are_cleared(tmp_path):
+def test_only_temporary_files_of_dead_processes_are_removed(tmp_path):
     kept = (f".x.vitzoo-{os.getpid()}-00000000.tmp", ".x.vitzoo-1-00000000.tmp", ".x.tmp", "x.vitzoo-999999999-00000000.tmp")
     cleared = (".x.vitzoo-999999999-00000000.tmp", f".x.vitzoo-{10**30}-00000000.tmp")
     for name in (*kept, *cleared):
@@ -431,7 +431,7 @@ def test_a_full_disk_loses_nothing(small_disk):
         Staged(small_disk / "model.onnx", need=2_000_000)
 
 
-def test_a_folder_that_may_not_be_written_is_told_before_any_work(tmp_path):
+def test_a_read_only_folder_is_an_error_before_any_work(tmp_path):
     folder = tmp_path / "closed"
     folder.mkdir()
     folder.chmod(0o555)
@@ -465,7 +465,7 @@ def test_links_folders_and_pipes_are_not_written_through(tmp_path):
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
-def test_files_have_the_mode_that_the_umask_gives(mask, tmp_path):
+def test_file_modes_follow_the_umask(mask, tmp_path):
     old = os.umask(mask)
     try:
         write_text(tmp_path / "config.json", "{}")
@@ -501,7 +501,7 @@ def saved(image: Image.Image, form: str, **options: object) -> bytes:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG file that claims this size."""
+    """A PNG file whose header states this size."""
     chunks = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)), (b"IDAT", zlib.compress(b"\0")), (b"IEND", b""))
     body = b"".join(struct.pack(">I", len(c)) + kind + c + struct.pack(">I", zlib.crc32(kind + c)) for kind, c in chunks)
     return b"\x89PNG\r\n\x1a\n" + body
@@ -538,7 +538,7 @@ def test_images_that_are_refused(case, tmp_path):
     assert str(file) in str(found.value)
 
 
-def test_paths_that_are_no_images(tmp_path):
+def test_paths_that_are_not_images(tmp_path):
     for path, fragment in ((tmp_path, "got a folder"), (tmp_path / "no.png", "no such file")):
         with pytest.raises(InputError, match=fragment):
             read_image(path)
@@ -561,7 +561,7 @@ SEEN = {
 
 
 @pytest.mark.parametrize("case", SEEN)
-def test_images_are_read_as_a_person_sees_them(case, tmp_path):
+def test_images_are_read_as_they_are_displayed(case, tmp_path):
     content, pixels = SEEN[case]
     file = tmp_path / "image"
     file.write_bytes(content)
@@ -581,7 +581,7 @@ UPRIGHT = {  # EXIF 2.3, table 6: what turns the stored rows upright
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
-def test_images_are_turned_upright(orientation, tmp_path):
+def test_exif_orientation_is_applied(orientation, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = orientation
     file = tmp_path / "image.png"

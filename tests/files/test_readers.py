@@ -1,4 +1,4 @@
-"""Are the other containers read exactly, and is everything damaged or hostile in them refused without running anything?"""
+"""Tests of the readers of other containers: exact values, and errors for damaged or hostile files, without running anything."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_npz(save, tmp_path):
     assert (found["a/kernel"].span is not None) == (save is np.savez)
 
 
-def test_npz_written_is_read_by_numpy_and_always_the_same(tmp_path):
+def test_npz_files_are_reproducible_and_numpy_reads_them(tmp_path):
     source = tmp_path / "a.npz"
     np.savez(source, **ARRAYS)
     for name in ("b.npz", "c.npz"):
@@ -132,7 +132,7 @@ class Program(torch.nn.Module):
 
 
 def test_torchscript(tmp_path):
-    """As torch itself reads it, and without a look at its code."""
+    """As torch itself reads it, without reading its code."""
     program = torch.jit.script(noise(Program()))
     file = tmp_path / "program.pt"
     torch.jit.save(program, file)
@@ -169,8 +169,8 @@ class Named(torch.nn.Module):
         return x
 
 
-def test_an_archive_of_clip(folder):
-    """OpenAI's form: halves, and three numbers by which it is known, so that nothing has to be told."""
+def test_openai_clip_archive(folder):
+    """OpenAI's form: half precision, and three numbers that identify it, so that no facts need to be stated."""
     vit_zoo.save(vit_zoo.create("clip_b16", image_size=32, patch_size=8, dim=128, heads=2, mlp_dim=512, depth=2), "clip")
     vit_zoo.convert("clip", "clip.pth", "open_clip")
     with torch.inference_mode(False):
@@ -243,7 +243,7 @@ def test_hdf5(tmp_path):
         read_hdf5(file)
 
 
-def test_parts(tmp_path):
+def test_sharded_safetensors(tmp_path):
     save_file({"a": torch.ones(2)}, tmp_path / "one.safetensors")
     save_file({"b": torch.ones(3)}, tmp_path / "two.safetensors")
     index = tmp_path / "model.safetensors.index.json"
@@ -267,7 +267,7 @@ def test_parts(tmp_path):
             read(places)
 
 
-def test_torch_before_one_point_six_and_training_arguments(folder):
+def test_files_of_torch_before_1_6_and_files_with_training_arguments(folder):
     import argparse
 
     state = noise(timm_vit(img_size=32, patch_size=8)).state_dict()

@@ -1,4 +1,4 @@
-"""A format added from outside, by one row: it is exported, verified, shown and refused as the built-in ones are."""
+"""Tests of a format added by one row: it is exported, verified, shown and refused as the built-in formats are."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def exported(folder, monkeypatch):
     return model, done
 
 
-def test_a_row_is_exported_and_verified(exported):
+def test_the_new_format_is_exported_and_verified(exported):
     model, done = exported
     assert done.path.name == "vit_ti16.toy"
     assert done.report.ok
@@ -99,7 +99,7 @@ def test_a_row_is_exported_and_verified(exported):
         )
 
 
-def test_a_wrong_file_of_it_fails_the_check(exported):
+def test_a_wrong_file_fails_the_check(exported):
     model, done = exported
     noise(model, seed=2)
     report = vit_zoo.verify(done.path, model)
@@ -107,7 +107,7 @@ def test_a_wrong_file_of_it_fails_the_check(exported):
     assert re.search("logits at batch", report.faults[0])
 
 
-def test_it_is_shown_and_no_checkpoint(exported, cli):
+def test_a_file_is_shown_and_does_not_load_as_a_checkpoint(exported, cli):
     _, done = exported
     document = json.loads(cli("show", done.path, "--json").out)
     assert document["format"] == "toy"
@@ -116,6 +116,6 @@ def test_it_is_shown_and_no_checkpoint(exported, cli):
         vit_zoo.load(done.path)
 
 
-def test_an_unknown_format_is_refused_with_the_table(folder):
+def test_an_unknown_format_is_refused_and_the_formats_are_listed(folder):
     with pytest.raises(vit_zoo.VitzooError, match="no format 'toy'; there are onnx, torchscript, pt2"):
         vit_zoo.export("vit_ti16", "toy")

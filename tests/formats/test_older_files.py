@@ -1,4 +1,4 @@
-"""Files of every kind that version 0.1.0 wrote: they open, state the same, and give the same results."""
+"""Tests of files of every kind that version 0.1.0 wrote: they open with the same metadata and the same results."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_onnx_files_open_and_run(name):
     np.testing.assert_allclose(artifact.run(IMAGES)["logits"], LOGITS, rtol=0, atol=ONNX[name])
 
 
-def test_preprocessing_inside_opens():
+def test_a_file_with_preprocessing_opens():
     artifact = vit_zoo.open(FOLDER / "preprocess.onnx")
     assert artifact.config == CONFIG
     assert artifact.run(np.zeros((1, 30, 20, 3), np.uint8))["probabilities"].shape == (1, 5)
@@ -63,7 +63,7 @@ def test_checkpoints_load(name):
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.rglob("*.parity.json")), ids=lambda path: path.name)
-def test_reports_are_read_and_are_of_their_files(path, cli):
+def test_reports_are_read_and_match_their_files(path, cli):
     artifact = path.with_name(path.name.removesuffix(".parity.json"))
     assert read_report(artifact).ok
     assert json.loads(cli("show", artifact, "--json").out)["parity"] is True

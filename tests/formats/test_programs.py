@@ -1,4 +1,4 @@
-"""TorchScript and .pt2 files: run without this package and without Python, the same bytes from anywhere, nothing private."""
+"""Tests of TorchScript and .pt2 files: they run without this package and Python, and are reproducible, with nothing private."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _answers(model, x):
 
 
 @pytest.mark.parametrize("file", FILES[1:])
-def test_in_a_process_without_this_package(small, file):
+def test_programs_run_without_this_package(small, file):
     vit_zoo.export("model", ["torchscript", "pt2"])
     x = np.random.default_rng(0).normal(size=(5, 3, 32, 48)).astype("<f4")
     np.save("images.npy", x)
@@ -84,7 +84,7 @@ def test_in_a_process_without_this_package(small, file):
 
 
 def test_torchscript_in_cpp(small):
-    """By the headers and libraries that torch ships: the same answers, and what the file says of itself."""
+    """With the headers and libraries that torch ships: the same outputs, and the file's metadata."""
     compiler = required("g++")
     vit_zoo.export("model", "torchscript")
     x = np.random.default_rng(0).normal(size=(3, 3, 32, 48)).astype("<f4")
@@ -110,8 +110,8 @@ def test_torchscript_in_cpp(small):
     assert json.loads(done.stdout)["vit_zoo"]["spec"]["dim"] == SMALL["dim"]
 
 
-def test_the_same_bytes_from_anywhere(small, tmp_path_factory):
-    """Two folders, users, locales, hash seeds, numbers of threads; and once more in a process that has exported before."""
+def test_files_are_reproducible(small, tmp_path_factory):
+    """Two folders, users, locales, hash seeds and thread counts; and again in a process that has exported before."""
     found = []
     for user, locale, threads in (("ada", "C", "1"), ("grace", "C.UTF-8", "2")):
         where = tmp_path_factory.mktemp(f"{user} home")
@@ -127,7 +127,7 @@ def test_the_same_bytes_from_anywhere(small, tmp_path_factory):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_nothing_of_this_machine_is_inside(small, file):
+def test_files_hold_no_names_or_paths_of_this_machine(small, file):
     vit_zoo.export("model", ["onnx", "torchscript", "pt2"])
     path = Path(file)
     parts = [path.read_bytes()]
@@ -143,7 +143,7 @@ def test_nothing_of_this_machine_is_inside(small, file):
     assert not re.search(rb"\b" + re.escape(user) + rb"[@/:]", whole)
 
 
-def test_tensors_lie_where_they_can_be_mapped(small):
+def test_tensors_are_aligned_for_memory_mapping(small):
     vit_zoo.export("model", ["torchscript", "pt2"])
     for file in FILES[1:]:
         with zipfile.ZipFile(file) as archive, Path(file).open("rb") as raw:

@@ -1,4 +1,4 @@
-"""Files of any image size: positions that follow the grid in the graph, for every recipe and kind of positions."""
+"""Tests of ONNX files for any image size: positions are resized in the graph, for every recipe and kind of positions."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def test_every_recipe(folder, recipe):
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_its_own_size_keeps_its_positions(folder, recipe):
-    """Bit for bit: a resize to the same grid is a product with ones and zeros."""
+def test_the_models_own_size_keeps_its_positions(folder, recipe):
+    """Bit for bit: a resize to the same grid multiplies by ones and zeros."""
     model = _model()
     for name, more in (("plain.onnx", {}), ("free.onnx", {"dynamic": "hw", "resize": recipe})):
         vit_zoo.export(model, "onnx", out=name, outputs=["block.0"], verify=False, **more)
@@ -84,8 +84,8 @@ def test_its_own_size_keeps_its_positions(folder, recipe):
     np.testing.assert_array_equal(plain, free)
 
 
-def test_the_recipe_is_that_of_the_source(folder):
-    """What a checkpoint was trained with is remembered through saving and loading."""
+def test_the_recipe_of_the_source_is_kept(folder):
+    """The recipe of a checkpoint's source survives saving and loading."""
     transformers = next(path for path in sorted(CASES.glob("hf*")) if (path / "config.json").is_file())
     model = vit_zoo.load(transformers)
     assert model.config.resize == "hf"
@@ -95,8 +95,8 @@ def test_the_recipe_is_that_of_the_source(folder):
     assert vit_zoo.open(done.path).about.export["dynamic"] == "hf"
 
 
-def test_weights_bring_their_recipe_along(folder):
-    """Also those of one source for a name of the registry."""
+def test_weights_determine_the_recipe(folder):
+    """So do weights of one source that are loaded for a name of the registry."""
     model = _model(image_size=224, patch_size=16, depth=12, dim=192, heads=3, dim_head=64, mlp_dim=768, num_classes=1000)
     model.config = model.config.replace(resize="dino")
     vit_zoo.save(model, "mine")
@@ -104,8 +104,8 @@ def test_weights_bring_their_recipe_along(folder):
     assert vit_zoo.open("a.onnx").about.export["dynamic"] == "dino"
 
 
-def test_a_recipe_that_is_none_of_ours(folder):
-    """In a config beside weights, and in the metadata of a file."""
+def test_an_unknown_recipe_is_refused(folder):
+    """In a config next to weights, and in the metadata of a file."""
     vit_zoo.save(_model(), "model")
     config = Path("model") / "config.json"
     config.write_text(config.read_text().replace('"schema"', '"resize": "nearest", "schema"', 1))
@@ -123,7 +123,7 @@ def test_a_recipe_that_is_none_of_ours(folder):
 @pytest.mark.parametrize(
     "form", [{"precision": "fp16"}, {"precision": "bf16"}, {"placement": "external"}, {"include": ["softmax"]}]
 )
-def test_with_other_forms(folder, form):
+def test_with_other_graph_options(folder, form):
     (done,) = vit_zoo.export(_model(), "onnx", out="a.onnx", dynamic="hw", **form)
     assert done.report.ok
     assert len({c.size for c in done.report.comparisons}) == 4
@@ -146,7 +146,7 @@ def test_every_output(folder):
     assert declared["attn.2"] == ["batch", 3, "patches+1", "patches+1"]
 
 
-def test_a_size_that_the_patch_does_not_divide(folder):
+def test_a_size_that_is_no_multiple_of_the_patch_is_refused(folder):
     vit_zoo.export(_model(), "onnx", out="a.onnx", dynamic="hw")
     for size in ((33, 48), (32, 56), (7, 48), (32, 15)):
         with pytest.raises(RefusedContent, match="height and width must be multiples of 8 and 16"):
@@ -164,7 +164,7 @@ def test_a_size_that_the_patch_does_not_divide(folder):
     ids=lambda plant: plant[0],
 )
 def test_planted_faults(folder, monkeypatch, plant):
-    """Right at the model's own size, or nearly so, and wrong elsewhere."""
+    """Graphs that are right or nearly right at the model's own size, and wrong at others."""
     fields = {"periods": KINDS["rotation"], "frequencies": KINDS["sincos, MoCo"]}.get(plant[0], {})
     from vit_zoo.graph import build
 
@@ -174,8 +174,8 @@ def test_planted_faults(folder, monkeypatch, plant):
     assert Path("a.onnx.rejected").exists()
 
 
-def test_a_guard_that_is_gone_is_a_fault(folder):
-    """A graph that cuts off what the patch does not divide answers with something."""
+def test_a_missing_size_check_is_a_fault(folder):
+    """Without the check, a graph would cut off the rest of an image and return some output."""
     vit_zoo.export(_model(), "onnx", out="a.onnx", dynamic="hw")
     proto = onnx.load("a.onnx")
     cut = next(i for i, node in enumerate(proto.graph.node) if node.name.startswith("height and width"))
@@ -203,7 +203,7 @@ def test_a_guard_that_is_gone_is_a_fault(folder):
         ({"dynamic": "hw", "resize": "nearest"}, "unknown recipe 'nearest'"),
     ],
 )
-def test_what_does_not_go_together(folder, options, message):
+def test_options_that_do_not_fit_together(folder, options, message):
     with pytest.raises(InputError, match=message):
         vit_zoo.export(_model(), **options)
     assert list(Path().iterdir()) == []

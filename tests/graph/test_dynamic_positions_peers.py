@@ -1,4 +1,4 @@
-"""Files of any image size against the libraries that the models come from, at sizes that they interpolate for themselves."""
+"""Tests of ONNX files for any image size against the models' own libraries, at sizes for which these interpolate."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def siglip():
 @pytest.mark.parametrize(
     "source", [timm_plain, timm_registers, transformers_vit, dinov2, dinov2_with_registers, dinov3, clip, siglip]
 )
-def test_any_size_as_its_own_library(folder, source):
+def test_any_size_matches_the_models_own_library(folder, source):
     module, run, output, recipe = source()
     vit_zoo.export(module.eval(), "onnx", out="a.onnx", outputs=[output], dynamic="hw")
     artifact = vit_zoo.open("a.onnx")

@@ -1,4 +1,4 @@
-"""Preprocessing and softmax inside the file: Pillow and torch are the judges. And what onnxruntime makes of a graph."""
+"""Tests of preprocessing and softmax inside an ONNX file, against Pillow and torch, and of the operators onnxruntime runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _model(**preprocess):
 
 
 def _session(how, form):
-    """The preprocessing alone."""
+    """A session of the preprocessing alone."""
     op = preprocess.GraphBuilder({}, form.opset)
     given = preprocess.prepared(op, how, form, "pixel_values")
     made = Value("pixel_values", ("batch", len(how.mean), *how.size))
@@ -47,8 +47,8 @@ def _session(how, form):
 @pytest.mark.parametrize(
     ("include", "opset"), [("preprocess-exact", 17), ("preprocess-exact", 23), ("preprocess", 18), ("preprocess", 23)]
 )
-def test_pixels_are_pillows(include, opset, interpolation, crop):
-    """Noise and smooth images in odd sizes, two at a time."""
+def test_pixels_match_pillow(include, opset, interpolation, crop):
+    """Noise and smooth images of odd sizes, two at a time."""
     how = Preprocess(size=(50, 66), resize_to=CROPS[crop], interpolation=interpolation, **RGB)
     session = _session(how, Form(opset=opset, include=include))
     random, worst, off, count = np.random.default_rng(0), 0.0, 0, 0
@@ -70,7 +70,7 @@ def test_pixels_are_pillows(include, opset, interpolation, crop):
 @pytest.mark.parametrize("include", ["preprocess", "preprocess-exact"])
 @pytest.mark.parametrize("form", [{}, {"opset": 23}, {"precision": "fp16"}, {"placement": "external"}], ids=str)
 def test_a_file_that_takes_images(folder, include, form):
-    """It computes the model's answer for what Pillow prepares, any size and batch, alone and against the model."""
+    """Outputs match the model's on images that Pillow prepared, for any size and batch, alone and against the model."""
     model = _model()
     (done,) = vit_zoo.export(model, "onnx", out="a.onnx", include=[include], **form)
     found = done.report.preparation
@@ -104,8 +104,8 @@ def test_one_channel(folder):
         np.testing.assert_allclose(given.probabilities[0], wanted.probabilities[0], rtol=0.02)
 
 
-def test_predict_hands_over_whole_images(folder):
-    """Of two sizes here."""
+def test_predict_passes_images_unprepared(folder):
+    """Images of two sizes."""
     digit = ROOT / "zoo" / "vit_digits" / "samples" / "digit_7.png"
     Image.open(digit).resize((31, 45), Image.Resampling.BICUBIC).save("large.png")
     for include in (["preprocess-exact"], ["preprocess-exact", "softmax"]):
@@ -117,8 +117,8 @@ def test_predict_hands_over_whole_images(folder):
             np.testing.assert_allclose(mine.probabilities, plain.probabilities, rtol=1e-4)
 
 
-def test_an_image_that_is_too_narrow(folder):
-    """It would be resized to a hundred thousand columns: refused by name, as without the preprocessing inside."""
+def test_an_image_that_is_too_narrow_is_refused(folder):
+    """It would be resized to a hundred thousand columns: the error names it, as without the preprocessing inside."""
     Image.new("RGB", (2000, 1)).save("narrow.png")
     vit_zoo.export(_model(), "onnx", out="a.onnx", include=["preprocess"])
     for model in (_model(), "a.onnx"):
@@ -128,7 +128,7 @@ def test_an_image_that_is_too_narrow(folder):
 
 @pytest.mark.parametrize("include", ["preprocess", "preprocess-exact"])
 def test_planted_faults_of_preprocessing(folder, monkeypatch, include):
-    """Each makes pixels that are too far from Pillow's: exit code 3, and the file is set aside."""
+    """Each moves pixels too far from Pillow's: exit code 3, and the file is set aside."""
     cubic, order, offset = preprocess.CUBIC, preprocess._vertical_first, preprocess._offset
     plants = [
         ("CUBIC", -0.75),
@@ -153,7 +153,7 @@ def test_planted_faults_of_preprocessing(folder, monkeypatch, include):
 
 
 def test_wrong_normalisation_is_found(folder):
-    """The constants of a finished file."""
+    """The constants of a finished file are changed."""
     vit_zoo.export(_model(), "onnx", out="a.onnx", include=["preprocess"])
     proto = onnx.load("a.onnx")
     means = next(t for t in proto.graph.initializer if list(t.dims) == [3] and t.data_type == onnx.TensorProto.FLOAT)
@@ -165,8 +165,8 @@ def test_wrong_normalisation_is_found(folder):
     assert report.faults[0].startswith("preprocess: pixels (")
 
 
-def test_a_fault_of_the_model_is_placed(folder):
-    """The block is named, although the file takes images that the model does not."""
+def test_a_fault_of_the_model_is_located(folder):
+    """The report names the block, although the file takes images and the model takes tensors."""
     vit_zoo.export(_model(), "onnx", out="a.onnx", include=["preprocess"])
     proto = onnx.load("a.onnx")
     gelu = [node for node in proto.graph.node if node.op_type == "Gelu"]
@@ -212,7 +212,7 @@ def test_softmax_over_the_wrong_axis_fails(folder):
         ({"include": ["preprocess"], "model": "plain"}, "does not say how images are prepared"),
     ],
 )
-def test_what_cannot_be_included(folder, options, message):
+def test_unsupported_includes_are_refused(folder, options, message):
     model = _model()
     if options.pop("model", None):
         model.config = model.config.replace(preprocess=None)
@@ -233,8 +233,8 @@ def test_the_command_line(folder, cli):
     assert "onnxruntime runs" in out
 
 
-def test_what_onnxruntime_makes_of_it(folder, cli):
-    """`verify --full` lists the operators that run, after onnxruntime's optimiser: a scaled product is one of its own."""
+def test_operators_that_onnxruntime_runs(folder, cli):
+    """`verify --full` lists the operators after onnxruntime's optimiser: a fused scaled product is one operator."""
     vit_zoo.export(_model(), "onnx", out="a.onnx")
     assert vit_zoo.verify("a.onnx").fusion == ()
     found = {o.operator: o for o in vit_zoo.verify("a.onnx", effort="full").fusion}

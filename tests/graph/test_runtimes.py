@@ -1,4 +1,4 @@
-"""The same file in other hands: onnxruntime at every level of its optimiser, OpenVINO, and onnxruntime-web in node."""
+"""Tests of the same ONNX file in onnxruntime at every optimisation level, OpenVINO, and onnxruntime-web in node."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _model(family):
 
 
 def _case(family, form):
-    """A file, what goes in, what torch makes of it, and how far from that it may be, relative."""
+    """A file, its input, torch's output, and the largest relative difference allowed."""
     model, (options, allowed) = _model(family), FORMS[form]
     if "calibrate" in options:
         _photos(Path(options["calibrate"]))
@@ -87,7 +87,7 @@ CASES = [(family, "plain") for family in FAMILIES] + [("plain", form) for form i
 
 
 @pytest.mark.parametrize(("family", "form"), CASES)
-def test_every_level_of_onnxruntime(folder, family, form):
+def test_every_optimisation_level_of_onnxruntime(folder, family, form):
     path, x, wanted, allowed = _case(family, form)
     for level in (*LEVELS, "unsigned weights"):
         options = ort.SessionOptions()
@@ -102,7 +102,7 @@ def test_every_level_of_onnxruntime(folder, family, form):
 
 @pytest.mark.parametrize(("family", "form"), [case for case in CASES if case[1] != "images, resized by Resize"])
 def test_openvino(folder, family, form):
-    """Without the form whose Resize it computes otherwise, on bytes with antialias: pixels are up to 234 levels off."""
+    """Without the form whose Resize it computes differently, on bytes with antialias: pixels are up to 234 levels off."""
     path, x, wanted, allowed = _case(family, form)
     core = openvino.Core()
     program = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
@@ -110,7 +110,7 @@ def test_openvino(folder, family, form):
 
 
 def test_onnxruntime_web(folder):
-    """All cases in one process of node."""
+    """All cases in one node process."""
     node = required("node")
     required("onnxruntime-web", NODE / "node_modules" / "onnxruntime-web")  # `npm ci --ignore-scripts` in tests/node
     wanted, tasks = [], []

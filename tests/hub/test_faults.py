@@ -1,4 +1,4 @@
-"""What can go wrong with a Hub: each fault has its exit code, and the repository has no commit or one whole one."""
+"""Tests of faults of a Hub: each has its exit code, and the repository gets no commit or a complete one."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def model(_model, tmp_path, monkeypatch):
 
 @pytest.fixture
 def said(cli):
-    """Runs a command; its exit code and what it said."""
+    """Run a command that prints no token; return its exit code, stdout and stderr."""
 
     def run(*arguments):
         code, out, err = cli(*arguments)
@@ -99,14 +99,14 @@ def publish(said, *more, repo=REPO):
 
 @pytest.fixture
 def staged(model, said):
-    """What a publish is to send."""
+    """The folder that a publish would send."""
     assert publish(said, "--dry-run", "staged")[0] == 0
     return Path("staged")
 
 
 @pytest.mark.parametrize("request_", REQUESTS)
 @pytest.mark.parametrize("fault", [{"status": 500}, {"status": 503}, {"drop": "before"}, {"drop": "after"}], ids=str)
-def test_what_passes_is_waited_for(hub, said, staged, request_, fault):
+def test_temporary_faults_are_retried(hub, said, staged, request_, fault):
     method, path = REQUESTS[request_]
     hub.faults.append(Fault(method, path, **fault))
     code, _, err = publish(said)
@@ -117,7 +117,7 @@ def test_what_passes_is_waited_for(hub, said, staged, request_, fault):
 
 @pytest.mark.parametrize("request_", REQUESTS)
 @pytest.mark.parametrize("status", [401, 403, 404, 409, 412])
-def test_what_is_refused_leaves_nothing(hub, said, model, request_, status):
+def test_refused_requests_leave_no_commit(hub, said, model, request_, status):
     method, path = REQUESTS[request_]
     hub.faults.append(Fault(method, path, status=status, times=None))
     code, _, err = publish(said)
@@ -126,7 +126,7 @@ def test_what_is_refused_leaves_nothing(hub, said, model, request_, status):
 
 
 @pytest.mark.parametrize("request_", REQUESTS)
-def test_a_day_is_not_waited(hub, said, model, request_):
+def test_a_retry_after_of_a_day_is_an_error(hub, said, model, request_):
     method, path = REQUESTS[request_]
     hub.faults.append(Fault(method, path, status=429, headers={"Retry-After": "86400"}, times=None))
     code, _, err = publish(said)
@@ -134,7 +134,7 @@ def test_a_day_is_not_waited(hub, said, model, request_):
     assert "requires a wait of 24 hours" in err
 
 
-def test_a_hub_that_stays_out_of_order(hub, said, model, monkeypatch):
+def test_a_permanent_fault_ends_with_an_error(hub, said, model, monkeypatch):
     hub.faults.append(Fault("POST", "/commit/", status=503, times=None))
     code, _, err = publish(said)
     assert (code, commits(hub)) == (5, 0)
@@ -147,7 +147,7 @@ def test_a_hub_that_stays_out_of_order(hub, said, model, monkeypatch):
 
 @pytest.mark.parametrize("status", [500, 403])
 def test_reading_back_fails(hub, said, staged, status, monkeypatch):
-    """The commit is made and whole; that it could not be looked at is said."""
+    """The commit is complete; the message states that it could not be checked."""
     monkeypatch.setenv("VITZOO_HUB_DEADLINE", "3")
     hub.faults.append(Fault("GET", "/tree/", status=status, times=None, skip=1))
     code, _, _ = publish(said)
@@ -155,7 +155,7 @@ def test_reading_back_fails(hub, said, staged, status, monkeypatch):
     assert is_whole(hub, staged)
 
 
-def test_another_file_came_out(hub, said, model):
+def test_content_that_the_hub_changed_is_detected(hub, said, model):
     hub.objects = Damaging(hub.objects)
     code, _, err = publish(said)
     assert code == 5
@@ -163,15 +163,15 @@ def test_another_file_came_out(hub, said, model):
 
 
 class Damaging(dict):
-    """A store that keeps another content than it was given."""
+    """A store whose content differs from what it was given."""
 
     def __getitem__(self, key):
         content = super().__getitem__(key)
         return content[:-1] + bytes([content[-1] ^ 1])
 
 
-def test_someone_else_pushed(hub, said, model):
-    """Between the look and the commit: nothing of ours is sent over theirs."""
+def test_a_commit_by_someone_else_in_between(hub, said, model):
+    """Between reading the repository and the commit: their files are not overwritten."""
 
     def push(method, path):
         if "/preupload/" in path and commits(hub) == 0:
@@ -188,8 +188,8 @@ def test_someone_else_pushed(hub, said, model):
 
 
 @pytest.mark.parametrize("request_", REQUESTS)
-def test_killed(hub, model, request_):
-    """kill -9 while a request is being answered: no commit, or a whole one; the next publish makes it one."""
+def test_kill_9_during_a_request(hub, model, request_):
+    """No commit or a complete one; the next publish completes it."""
     method, path = REQUESTS[request_]
     command = [sys.executable, "-m", "vit_zoo.cli", "publish", "tiny", REPO, "--license", "mit", *QUICK]
 
@@ -253,8 +253,8 @@ def test_branches_and_proposals(hub, said, model):
     assert [ref for ref in hub.repositories[REPO].refs if ref.startswith("refs/pr/")] == ["refs/pr/1"]
 
 
-def test_by_way_of_xet(hub, staged, tmp_path):
-    """As it is sent where hf_xet is installed: large files go to its store, here a folder, and the commit names their hashes."""
+def test_upload_through_xet(hub, staged, tmp_path):
+    """As uploaded where hf_xet is installed: large files go to its store, here a folder, and the commit lists their hashes."""
     hub.store = tmp_path / "store"
     hub.store.mkdir()
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_XET"}
@@ -270,15 +270,15 @@ def test_by_way_of_xet(hub, staged, tmp_path):
     assert sum(path.stat().st_size for path in hub.store.rglob("*") if path.is_file()) > 100_000
 
 
-def test_the_repositorys_gitignore(hub, said, model):
+def test_a_gitignore_in_the_repository(hub, said, model):
     hub.push(REPO, {".gitignore": b"# large\n*.safetensors\n"})
     code, _, err = publish(said)
     assert (code, commits(hub)) == (5, 1)
     assert ".gitignore excludes model.safetensors" in err
 
 
-def test_what_is_of_other_weights_goes(hub, said, model):
-    """Files of an earlier publish that are not sent again would be of other weights; anything else stays."""
+def test_files_of_other_weights_are_removed(hub, said, model):
+    """Files of an earlier publish that are not sent again belong to other weights and are removed; all other files stay."""
     old = {"onnx/model_fp16.onnx": b"old", "onnx/model_fp16.onnx_data": b"old", "onnx/model_fp16.onnx.parity.json": b"{}"}
     hub.push(REPO, {**old, "onnx/theirs.onnx": b"theirs", "config.json.txt": b"theirs", "photo.png": b"theirs"})
     hub.push(REPO, {"README.md": b"---\nlanguage: en\nlicense: gpl\n---\nTheir words.\n"})
@@ -297,7 +297,7 @@ def test_what_is_of_other_weights_goes(hub, said, model):
 # what must not be published
 
 
-def test_reports(hub, said, model):
+def test_existing_files_need_a_valid_report(hub, said, model):
     export = ("export", "tiny", "--onnx", "-o", "tiny", "--verify", "quick")
     keep = ("--without", "fp16", "--without", "int8", "--license", "mit")
     assert said(*export)[0] == 0
@@ -324,8 +324,8 @@ def test_reports(hub, said, model):
     assert commits(hub) == done
 
 
-def test_what_lies_in_the_folder(hub, said, model):
-    """A file that is left out is left out; one that is no plain file may not have the name of one."""
+def test_files_in_the_folder(hub, said, model):
+    """An excluded file is left out; a file with softmax inside must not have the name of a plain one."""
     assert said("export", "tiny", "--onnx", "--fp16", "-o", "tiny", "--verify", "quick")[0] == 0
     code, _, err = publish(said)
     assert (code, "vit_ti16.onnx: left out, as asked" in err) == (0, True)
@@ -336,7 +336,7 @@ def test_what_lies_in_the_folder(hub, said, model):
     assert (code, "has the name of one: rename it" in err) == (2, True)
 
 
-def test_random_weights(hub, said, folder):
+def test_random_weights_need_the_option(hub, said, folder):
     vit_zoo.save(vit_zoo.create("vit_ti16", **SMALL), "tiny")
     code, _, err = publish(said)
     assert (code, "RANDOM WEIGHTS" in err) == (2, True)
@@ -397,7 +397,7 @@ def test_wrong_input(hub, said, model, arguments, code, fragment):
 
 @pytest.fixture
 def there(hub, staged):
-    """A repository with a model in it."""
+    """A repository with a model."""
     hub.push(REPO, {path.relative_to(staged).as_posix(): path.read_bytes() for path in staged.rglob("*") if path.is_file()})
     return hub
 
@@ -427,7 +427,7 @@ def test_pull(there, said):
     [{"status": 500}, {"status": 503}, {"drop": "before"}, {"drop": "body"}, {"corrupt": True}, {"truncate": True}],
     ids=str,
 )
-def test_a_download_is_made_again(there, said, fault):
+def test_a_download_is_retried(there, said, fault):
     there.faults.append(Fault("GET", "/resolve/.*model.safetensors", **fault))
     code, _, err = said("pull", REPO)
     assert code == 0, err
@@ -488,7 +488,7 @@ def test_offline(there, said, monkeypatch):
 
 
 def test_no_network(there, said, monkeypatch):
-    """The cache answers in the Hub's place, at the commit that it knows; what it lacks cannot be had."""
+    """The cache is used in place of the Hub, at the commit that it holds; files that it lacks are an error."""
     assert said("show", f"hf-hub:{REPO}")[0] == 0
     there.server.shutdown()
     there.server.server_close()
@@ -506,7 +506,7 @@ def test_the_cache_is_not_written_to(there, said):
 
 
 def test_a_tag_of_the_zoo(hub, said, model, monkeypatch):
-    """`NAME.TAG` is the file that its row names; a name alone is its default tag."""
+    """`NAME.TAG` is the file of that tag's row; a name alone is its default tag."""
     from vit_zoo.registry.models import get_config
 
     made = noise(vit_zoo.create("vit_ti16"))
@@ -534,7 +534,7 @@ def test_a_tag_of_the_zoo(hub, said, model, monkeypatch):
     assert (code, "has weights already" in err) == (2, True)
 
 
-def test_the_loopback_hub_names_content_as_git_does(tmp_path):
+def test_the_loopback_hub_hashes_content_as_git_does(tmp_path):
     file = tmp_path / "file"
     file.write_bytes(b"content\n" * 1000)
     found = subprocess.run(["git", "hash-object", file], capture_output=True, text=True).stdout.strip()

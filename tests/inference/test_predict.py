@@ -1,4 +1,4 @@
-"""Does an exported file alone read images as its model does, and as torchvision would prepare them?"""
+"""Tests of prediction with an exported file alone, against its model and torchvision's preprocessing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GOAL = 0.985  # of the held-out digits
 
 
 def test_the_shipped_model_reads_the_held_out_digits(folder):
-    """All 360 images that training never saw, by the file alone: as many right as recorded, and enough."""
+    """All 360 images not used in training, with the exported file: the recorded number is right, and it is high enough."""
     recipe = json.loads((DIGITS / "recipe.json").read_text())
     (done,) = vit_zoo.export("vit_digits")
     files = sorted((DIGITS / "held_out").glob("*.png"))
@@ -41,7 +41,7 @@ def test_the_shipped_model_is_small_and_trained():
     assert (DIGITS / "model.safetensors").stat().st_size < 2**20
 
 
-def test_the_held_out_images_are_the_ones_of_the_split():
+def test_the_held_out_images_are_those_of_the_split():
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 

@@ -1,4 +1,4 @@
-"""Does a checkpoint survive the way to another library and back, and does that library's own code read and compute it?"""
+"""Tests of conversion to another library and back, with that library's own code as the reader."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def hf_clip(act):
 
 
 def timm_clip(act):
-    """timm's tower of the kind, which reads OpenAI's and open_clip's files by its own filter."""
+    """timm's tower of this kind, which reads OpenAI's and open_clip's files with its own filter."""
     model = peers.timm_vit(**CLIP, pre_norm=True, act_layer=act, norm_eps=1e-5)
     model.head = torch.nn.Linear(48, 24)  # to which its filter gives a bias of zeros
     return model
@@ -127,7 +127,7 @@ CLIP_READERS = {
 
 
 def first_file(kind, name, option):
-    """A file that the library itself wrote, of noise, and what it does not tell."""
+    """A file of random weights that the library itself wrote."""
     match kind, name:
         case "plain", "google":
             return case("google_npz_token")[0]
@@ -153,7 +153,7 @@ def first_file(kind, name, option):
 
 
 def metas_dinov2(registers):
-    """Noise under the names of Meta's own files, which are those of the case."""
+    """Random weights under the names of Meta's own files, which are those of the case."""
     state = noise(timm_dino(registers)).state_dict()
     if registers:
         state["register_tokens"] = state.pop("reg_token")
@@ -182,7 +182,7 @@ EXCEPTIONS = {
 UNREAD = {"mask_token", "embeddings.mask_token"}  # no forward reads it: it comes back as zeros
 
 
-def test_the_list_is_whole():
+def test_the_list_of_round_trips_is_complete():
     assert len(ROUND_TRIPS) == 5 * 4 + 2 * 3 * 2 + 2
     assert {a for kind, a, *_ in ROUND_TRIPS if kind == "plain"} == {"timm", "hf", "torchvision", "deit", "google"}
     assert {a for kind, a, *_ in ROUND_TRIPS if kind == "dino"} == {"timm", "hf", "dinov2"}
@@ -196,7 +196,7 @@ def tensors_in(path):
 
 
 @pytest.mark.parametrize(("kind", "a", "b", "option"), ROUND_TRIPS)
-def test_there_and_back(kind, a, b, option, folder):
+def test_round_trip(kind, a, b, option, folder):
     readers = {"plain": PLAIN_READERS, "dino": DINO_READERS, "clip": CLIP_READERS}[kind]
     heads = {"plain": 4, "dino": 3, "clip": 3}[kind]
     act = "gelu" if kind == "dino" else option
@@ -224,7 +224,7 @@ def test_there_and_back(kind, a, b, option, folder):
 
 
 @pytest.mark.parametrize("pool", ["cls", "mean"])
-def test_vit_pytorch_and_back(pool, folder):
+def test_round_trip_of_vit_pytorch(pool, folder):
     peer = noise(peers.article_vit(pool=pool, image_size=32, patch_size=8))
     torch.save(peer.state_dict(), "a.pth")
     vit_zoo.convert("a.pth", "ours", heads=3)
@@ -239,8 +239,8 @@ def test_vit_pytorch_and_back(pool, folder):
 
 
 @pytest.mark.parametrize(("name", "generation"), [("lucid_v0_6_8", "0.40"), ("lucid_v0_40_2_mean", "0.40"), ("lucid_v1_6_5", "")])
-def test_old_vit_pytorch_and_back(name, generation, folder):
-    """Written as the newest generation that computes the same, which the case's own outputs confirm."""
+def test_round_trip_of_old_vit_pytorch(name, generation, folder):
+    """Written as the newest generation that computes the same, checked with the case's own outputs."""
     file, images, outputs, tolerance = case(name)
     facts = {"heads": 3, **({"pool": "mean"} if "mean" in name else {})}
     vit_zoo.convert(file, "ours", **facts)
@@ -265,7 +265,7 @@ def test_timm_builds_what_we_write(folder):
     assert vit_zoo.load("theirs").spec.act == "gelu_tanh"
 
 
-def test_what_a_target_cannot_say_is_refused_by_name(folder):
+def test_values_that_a_target_cannot_represent_are_named_in_the_error(folder):
     save_file(noise(peers.timm_vit(**PLAIN, reg_tokens=2)).state_dict(), "registers.safetensors")
     with pytest.raises(NotRepresentable, match="'reg_token'"):
         vit_zoo.convert("registers.safetensors", "b.pth", "torchvision", heads=4)
@@ -284,7 +284,7 @@ def test_what_a_target_cannot_say_is_refused_by_name(folder):
     assert done.difference > 1e-4
 
 
-def test_nothing_is_lost_on_the_way(folder):
+def test_tensors_are_dropped_only_on_request_and_values_are_checked(folder):
     state = noise(timm_plain("gelu")).state_dict()
     save_file(state, "a.safetensors")
     with pytest.raises(InputError, match="nothing to drop is called 'spare'"):
@@ -311,7 +311,7 @@ def test_nothing_is_lost_on_the_way(folder):
         vit_zoo.convert("a.safetensors", "c.safetensors", "hf", heads=4)
 
 
-def test_classes_keep_their_words(folder):
+def test_labels_are_kept(folder):
     peer = noise(hf_plain("gelu"))
     peer.config.id2label = {i: f"thing {i}" for i in range(10)}
     peer.save_pretrained("a")
@@ -322,7 +322,7 @@ def test_classes_keep_their_words(folder):
 
 
 def test_another_size(folder):
-    """Resized on the way: the same as loading at that size; and our own folder by timm's recipe."""
+    """The result equals loading at that size; our own folder uses timm's recipe."""
     peer = noise(timm_plain("gelu"))
     save_file(peer.state_dict(), "a.safetensors")
     vit_zoo.convert("a.safetensors", "b", heads=4, image_size=(48, 64))

@@ -1,4 +1,4 @@
-"""Does every family, shrunken but otherwise as its own library registers it, compute the same in torch and in ONNX?"""
+"""Tests of every family, small but with its own library's options, in torch and in ONNX."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def timm_named(name, patch, **options):
 
 
 def without_head_bias(make):
-    """A projection instead of a classifier, as CLIP's towers end in one."""
+    """A model with a projection in place of a classifier, as at the end of CLIP's towers."""
 
     def made():
         model = make()
@@ -76,7 +76,7 @@ FAMILIES = {
 
 
 def form(spec):
-    """A spec without its sizes, and without what is nothing in eval mode."""
+    """A spec without its sizes and without fields that have no effect in eval mode."""
     sizes = {"image_size", "patch_size", "dim", "depth", "heads", "dim_head", "mlp_dim", "dropout", "emb_dropout", "drop_path"}
     fields = {name: value for name, value in spec.model_dump().items() if name not in sizes}
     counts = {name: bool(fields[name]) for name in ("num_classes", "registers", "representation")}
@@ -84,7 +84,7 @@ def form(spec):
     return tuple({**fields, **counts, "pos_covers": covers}.items())
 
 
-def test_every_registered_form_has_a_peer():
+def test_every_registered_combination_of_options_has_a_peer():
     """A new family, or a size of one with another option, fails here until a peer runs it."""
     known = {form(vit_zoo.load(make(), **facts).spec) for make, facts in FAMILIES.values()}
     assert [name for name in vit_zoo.list_models() if form(vit_zoo.get_spec(name)) not in known] == []
@@ -102,7 +102,7 @@ def images_for(spec):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_against_the_peer(family, tmp_path):
-    """Measured: at most 1.4e-6 in torch and 2.2e-6 in onnxruntime; the exact for the tanh GELU makes 1e-4."""
+    """Measured: at most 1.4e-6 in torch and 2.2e-6 in onnxruntime; the exact GELU in place of the tanh form makes 1e-4."""
     peer, ours = peer_and_ours(family)
     images = images_for(ours.spec)
     with torch.inference_mode():
@@ -116,7 +116,7 @@ def test_against_the_peer(family, tmp_path):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_tensor_matters(family):
-    """The comparison above sees any one tensor replaced: none is left out, none has its place taken by another's."""
+    """Replacing any one tensor makes the comparison above fail: none is unused, and none is read in place of another."""
     peer, ours = peer_and_ours(family)
     images = images_for(ours.spec)
     with torch.inference_mode():
@@ -141,7 +141,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("family", WRONG)
-def test_a_wrong_convention_is_seen(family, tmp_path):
+def test_a_wrong_convention_is_detected(family, tmp_path):
     make, facts = FAMILIES[family]
     peer = noise(make(), scale=0.15)
     images = images_for(vit_zoo.load(peer, **facts).spec)
@@ -152,7 +152,7 @@ def test_a_wrong_convention_is_seen(family, tmp_path):
         assert relative(onnx_outputs(ours, images, 20, tmp_path)[ours.spec.output], wanted) > TOLERANCE, wrong
 
 
-def test_another_rotation_is_seen(monkeypatch):
+def test_another_rotation_is_detected(monkeypatch):
     peer, _ = peer_and_ours("DINOv3")
     monkeypatch.setattr(positions, "THETA", 90.0)
     ours = vit_zoo.load(peer).eval()
@@ -161,13 +161,13 @@ def test_another_rotation_is_seen(monkeypatch):
         assert relative(ours(images), peer(images)) > TOLERANCE
 
 
-def test_a_rotation_that_is_not_dinov3s_is_refused():
+def test_a_rotation_other_than_dinov3s_is_refused():
     with pytest.raises(NotRepresentable, match="not DINOv3's: temperature"):
         vit_zoo.load(peers.timm_eva(rope_temperature=10))
 
 
-def test_positions_are_the_peers():
-    """At the sizes of real models, where rounding shows: the peers compute in float32, MAE in float64."""
+def test_fixed_positions_match_the_peers():
+    """At the sizes of real models, where rounding is visible: the peers compute in float32, MAE in float64."""
     from vit_pytorch.simple_vit import posemb_sincos_2d
 
     fields = {"pos_covers": "patches", "image_size": (224, 256)}
@@ -188,8 +188,8 @@ def test_positions_are_the_peers():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_macs_are_what_torch_counts(family):
-    """On the meta device, where attention counts as its two products; torch's fused one for CPUs counts as nothing."""
+def test_macs_match_torchs_count(family):
+    """On the meta device, where attention is counted as its two products; torch does not count its fused kernel for CPUs."""
     make, facts = FAMILIES[family]
     peer = make().eval()
     ours = vit_zoo.load(peer, **facts)
@@ -240,13 +240,13 @@ CONTRADICTIONS = [
 
 
 @pytest.mark.parametrize(("fields", "message"), CONTRADICTIONS)
-def test_what_contradicts_itself_is_refused(fields, message):
+def test_contradictory_fields_are_refused(fields, message):
     with pytest.raises(InputError, match=message):
         vit_zoo.get_spec("vit_b16", **fields)
 
 
-def test_what_only_some_families_have_may_stay_unsaid():
-    """Files written before these fields were there are read as they were meant."""
+def test_fields_of_some_families_only_have_defaults():
+    """Files written before these fields existed keep their meaning."""
     fields = vit_zoo.get_spec("vit_b16").model_dump()
     newer = {"dist_token": False, "mlp": "plain", "qk_norm": False, "representation": 0}
     assert {name: fields.pop(name) for name in newer} == newer

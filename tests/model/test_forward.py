@@ -1,4 +1,4 @@
-"""Does every option of the spec compute what the field's own implementations compute, in torch and in ONNX?"""
+"""Tests of every option of the spec against implementations of the field, in torch and in ONNX."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_against_peer(case, tmp_path):
 
 
 def from_transformers(case):
-    """The peer, ours filled alike, and the words that the peer's call needs beside images."""
+    """The peer, our model with the same weights, and the arguments that the peer's call needs besides images."""
     (model, config, options, words), fields, _ = TRANSFORMERS[case]
     peer = peers.transformers_vit(model, config, **options)
     table = peers.mae_table(peer) if fields.get("pos") == "sincos_mae" else None
@@ -249,7 +249,7 @@ def test_attention_maps_against_transformers():
         assert relative(found[f"attn.{i}"], wanted[i]) < TOLERANCE
 
 
-def test_pruning_changes_nothing_and_yields_to_hooks():
+def test_pruning_keeps_the_outputs_and_is_off_with_hooks():
     model = noise(vit_zoo.create("vit_b16", **SMALL))
     images = torch.randn(2, 3, 32, 48)
     seen = []
@@ -267,8 +267,8 @@ def test_pruning_changes_nothing_and_yields_to_hooks():
     assert calls == [(2, 13, 48)]
 
 
-def test_a_fault_is_seen(tmp_path):
-    """The comparison above can fail: eps, GELU form, and one weight in a thousand."""
+def test_a_fault_is_detected(tmp_path):
+    """The comparison above can fail: with another GELU form, eps or number of heads, and with one weight changed."""
     peer = noise(peers.timm_vit())
     images = torch.randn(3, 3, 32, 48)
     with torch.inference_mode():

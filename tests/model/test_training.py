@@ -1,4 +1,4 @@
-"""Does a model train, and does what was trained survive saving, loading, exporting and verifying?"""
+"""Tests of training, and of saving, loading, exporting and verifying a trained model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.models import SMALL, noise
 
 
 def twenty_steps(model):
-    """Twenty AdamW steps on eight fixed images: the losses."""
+    """The losses of twenty AdamW steps on eight fixed images."""
     images, labels = torch.randn(8, 3, 32, 48), torch.arange(8)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     losses = []
@@ -102,7 +102,7 @@ def test_a_fresh_head_is_random_until_it_is_trained(folder):
     assert done.config.random_seed is None
 
 
-def test_only_untouched_weights_are_random(folder):
+def test_weights_are_marked_random_until_they_change(folder):
     model = vit_zoo.create("vit_b16", **SMALL)
     vit_zoo.save(model, "fresh")
     again = vit_zoo.load("fresh")
@@ -116,13 +116,13 @@ def test_only_untouched_weights_are_random(folder):
     assert vit_zoo.load("touched").config.random_seed is None
 
 
-def test_seeds():
+def test_seeds_determine_the_weights():
     one, same, other = (vit_zoo.create("vit_b16", **SMALL, seed=seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not torch.equal(one["head.weight"], other["head.weight"])
 
 
-def test_a_loaded_module_has_its_own_memory():
+def test_a_loaded_module_owns_its_memory():
     peer = noise(peers.timm_vit())
     ours = vit_zoo.load(peer)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Does the article's class work as written: vit-pytorch's constructor, its README example, its weights, its parts?"""
+"""Tests of `ViT` as a replacement of vit-pytorch's class: constructor, README example, weights and layers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ PARTS = {
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_parts_against_the_original(part):
+def test_layers_against_the_original(part):
     theirs, ours = noise(PARTS[part](peers.vit_pytorch.vit)), PARTS[part](vit_zoo).eval()
     # the parts hold the same tensors in the same order, but for the norm at the end of Transformer, which is first there
     source = [p for n, p in theirs.named_parameters() if n not in ("norm.weight", "norm.bias") or part != "Transformer"]
@@ -83,7 +83,7 @@ def test_parts_against_the_original(part):
 
 
 def test_dropouts_train_as_in_the_original():
-    """Same weights, same random numbers, same logits: each dropout is where the original has it, and at its rate."""
+    """Same weights, same random numbers, same logits: each dropout has the place and the rate of the original."""
     theirs = noise(peers.article_vit(emb_dropout=0.2, dropout=0.0)).train()
     ours = vit_zoo.load(theirs, image_size=(32, 48), emb_dropout=0.2).train()
     images = torch.randn(4, 3, 32, 48)

@@ -1,4 +1,4 @@
-"""Does a file without a fault pass: 200 exports of random architectures, weights, storage types, opsets and thread counts?"""
+"""Tests that correct files pass: 200 exports of random architectures, weights, storage types, opsets and thread counts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COUNT, GROUPS = 200, 20
 
 
 def random_fields(random: np.random.Generator) -> dict:
-    """Fields of a spec, which need not fit together."""
+    """Random fields of a spec, which need not fit together."""
 
     def one(*values):
         return values[random.integers(len(values))]
@@ -60,7 +60,7 @@ def random_fields(random: np.random.Generator) -> dict:
 
 @torch.no_grad()
 def trained_like(model, random: np.random.Generator) -> None:
-    """Weights of healthy size for their width, biases and gains of every size, a few channels far above the others."""
+    """Fill with weights in proportion to the width, biases and gains of every size, and a few channels far above the others."""
     generator = torch.Generator().manual_seed(int(random.integers(2**31)))
     wide = float(random.uniform(0.5, 2.0))
     for name, p in model.named_parameters():
@@ -94,7 +94,7 @@ def one_export(number: int, monkeypatch) -> tuple[str, bool, str]:
 
 
 @pytest.mark.parametrize("group", range(GROUPS))
-def test_no_false_alarm(group, folder, monkeypatch):
+def test_correct_exports_pass(group, folder, monkeypatch):
     threads = torch.get_num_threads()
     try:
         results = [one_export(number, monkeypatch) for number in range(group, COUNT, GROUPS)]

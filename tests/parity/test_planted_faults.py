@@ -1,4 +1,4 @@
-"""Is every fault caught that can be planted in an exported file, and is the block named where it lies?
+"""Tests that every fault planted in an exported file is found, and located in its block.
 
 Each fault is planted in three families' files, those of a block in the first, a middle and the last one.
 """
@@ -34,14 +34,14 @@ BLOCKS = (0, 1, 2)
 
 @dataclass
 class File:
-    """An exported file, parsed, to plant a fault in; `i` is the block."""
+    """An exported file, parsed, in which to plant a fault; `i` is the block."""
 
     model: onnx.ModelProto
     family: str
     i: int = 0
 
     def node(self, *ends: str) -> onnx.NodeProto:
-        """The operator of this block whose name ends so: the first of these endings that there is."""
+        """The operator of this block whose name has the first of these endings that occurs."""
         names = {node.name: node for node in self.model.graph.node}
         return next(names[f"blocks.{self.i}{end}"] for end in ends if f"blocks.{self.i}{end}" in names)
 
@@ -49,13 +49,13 @@ class File:
         return next(node for node in self.model.graph.node if node.name == name)
 
     def tensors(self, key: str) -> list[onnx.TensorProto]:
-        """A weight of the state dict: one initializer, or several that hold its rows."""
+        """The initializers of a weight of the state dict: one, or several that hold its rows."""
         found = [t for t in self.model.graph.initializer if t.name.partition("[")[0] == key]
         assert found, key
         return sorted(found, key=lambda t: int(t.name.partition("[")[2].partition(":")[0] or 0))
 
     def edit(self, key: str, change) -> None:
-        """Change a weight as a whole."""
+        """Change the values of a weight."""
         parts = self.tensors(key)
         whole = np.concatenate([numpy_helper.to_array(t) for t in parts])
         changed = np.array(change(whole.copy()), whole.dtype)
@@ -100,7 +100,7 @@ def scaled(x):
 
 
 def rows_of(start, stop, change):
-    """Some thirds of the fused query, key and value."""
+    """Change some thirds of the fused query, key and value."""
 
     def inner(x):
         third = len(x) // 3
@@ -115,13 +115,13 @@ def thirds(*order):
 
 
 def heads_swapped(x):
-    """Of the values alone."""
+    """Swap two heads of the values only."""
     q, k, v = np.split(x, 3)
     return np.concatenate([q, k, np.concatenate([v[16:32], v[:16], v[32:]])])
 
 
 def head_turned(x):
-    """The rows of one head in reverse."""
+    """Reverse the rows of one head."""
     q, k, v = np.split(x, 3)
     return np.concatenate([q, k, np.concatenate([v[:16][::-1], v[16:]])])
 
@@ -140,7 +140,7 @@ def nudged(x):
 
 
 def both(key, change):
-    """On the weight and the bias."""
+    """Change the weight and the bias."""
 
     def plant(f):
         f.block(f"{key}.weight", change)
@@ -197,7 +197,7 @@ def skip_dropped(end):
 
 
 def layer_scale(f):
-    """Ignored; where there is none, one that should not be."""
+    """Ignore LayerScale; where there is none, add one."""
     if f.family == "registers":
         f.block("ls2.gamma", np.ones_like)
     else:
@@ -253,12 +253,12 @@ BLIND = {"norm1 eps 1e-5", "norm2 eps 1e-12", "GELU form", "bias of k zeroed"}
 
 
 def first_token(f):
-    """Zeroed: the class token, or the query of the attention pool."""
+    """Zero the class token, or the query of the attention pool."""
     f.edit("attn_pool.latent" if f.family == "attention pool" else "cls_token", zeroed)
 
 
 def baked_batch(f):
-    """Every shape that leaves the batch open now fixes it."""
+    """Fix the batch in every shape that leaves it open."""
     for t in f.model.graph.initializer:
         values = numpy_helper.to_array(t)
         if values.dtype == np.int64 and values.ndim == 1 and len(values) > 2 and values[0] == -1:
@@ -294,7 +294,7 @@ def final_norm_skipped(f):
 
 
 def wrong_token(f):
-    """The second token read for the first; with the attention pool, its residual dropped."""
+    """Read the second token for the first; with the attention pool, drop its residual."""
     if f.family == "attention pool":
         f.any_node("attn_pool/Add").input[0] = f.any_node("attn_pool/Add").input[1]
     else:
@@ -303,7 +303,7 @@ def wrong_token(f):
 
 
 def patch_order(f):
-    """Columns first."""
+    """Flatten patches columns first."""
     f.attribute(f.any_node("patch_embed/Transpose"), "perm", [0, 4, 2, 1, 3, 5])
 
 
@@ -316,7 +316,7 @@ def patch_mirrored(f):
 
 
 def batch_mates(f):
-    """The result depends a little on the other images of the batch."""
+    """Make the result depend a little on the other images of the batch."""
     node = f.any_node("head/Gemm")
     axes = [f.constant([0], np.int64)] if f.family != "attention pool" else []
     said = {} if axes else {"axes": [0]}
@@ -331,7 +331,7 @@ def batch_mates(f):
 
 
 def clipped(f):
-    """Pixels beyond 4: only large images show it."""
+    """Clip pixels at 4, which only inputs of large values show."""
     node = f.model.graph.node[0]
     f.before(node, helper.make_node("Clip", ["pixel_values", f.constant(-4), f.constant(4)], ["planted.clip"]))
     for other in f.model.graph.node:
@@ -340,7 +340,7 @@ def clipped(f):
 
 
 def doubled_output(f):
-    """float64 where float32 is promised."""
+    """Return float64 where float32 is declared."""
     f.any_node("head/Gemm").output[0] = "planted.single"
     f.model.graph.node.append(helper.make_node("Cast", ["planted.single"], ["logits"], to=TensorProto.DOUBLE))
     f.model.graph.output[0].type.tensor_type.elem_type = TensorProto.DOUBLE
@@ -356,7 +356,7 @@ def positions_shifted(f):
 
 
 def rows_reordered(f):
-    """Two registers, which have no positions, so that only the file's own values show it; elsewhere two positions."""
+    """Swap two registers, which have no positions, so that only the file's own values show it; elsewhere two positions."""
     key = "reg_token" if f.family == "registers" else "pos_embed"
     f.edit(key, lambda x: x[:, [1, 0, *range(2, x.shape[1])]])
 
@@ -435,7 +435,7 @@ def exported(request, tmp_path_factory):
 
 
 def verdict(exported, monkeypatch, cli, plant, i=0, outcome=3):
-    """The report on the file with a fault, from the command line."""
+    """The report that the command writes for the file with a fault."""
     family, folder = exported
     monkeypatch.chdir(folder)
     file = File(onnx.load("small.onnx"), family, i)
@@ -447,13 +447,13 @@ def verdict(exported, monkeypatch, cli, plant, i=0, outcome=3):
 
 
 def test_the_file_without_a_fault_passes(exported, monkeypatch, cli):
-    """Parsing and writing it again is not the fault, and neither is looking inside."""
+    """So neither parsing and rewriting the file nor looking inside is the fault."""
     report = verdict(exported, monkeypatch, cli, lambda file: None, outcome=0)
     assert report["verdict"] == "parity"
     assert vit_zoo.verify("planted.onnx", "model", effort="full").blocks
 
 
-def test_there_are_as_many_faults_as_the_readme_says():
+def test_the_readme_states_the_number_of_faults():
     readme = (ROOT / "README.md").read_text()
     assert f"{len({*IN_A_BLOCK, *ANYWHERE})} kinds of fault" in readme
 
@@ -471,7 +471,7 @@ def test_a_fault_in_a_block(fault, i, exported, monkeypatch, cli):
 
 
 @pytest.mark.parametrize("fault", ANYWHERE)
-def test_a_fault_anywhere(fault, exported, monkeypatch, cli):
+def test_a_fault_outside_the_blocks(fault, exported, monkeypatch, cli):
     report = verdict(exported, monkeypatch, cli, ANYWHERE[fault])
     assert report["faults"]
     shown = [
@@ -504,8 +504,8 @@ def test_outputs_in_another_order_or_missing(exported, monkeypatch):
     assert not vit_zoo.verify("planted.onnx", "model").ok
 
 
-def test_weights_beside_the_graph(exported, monkeypatch, cli):
-    """Another header, other values under the same header, a stale data file: onnxruntime reads them all without a word."""
+def test_external_weights(exported, monkeypatch, cli):
+    """Another header, other values under the same header, a stale data file: onnxruntime loads all of them without an error."""
     family, folder = exported
     monkeypatch.chdir(folder)
     shutil.copytree("model", "shared", dirs_exist_ok=True)
@@ -525,8 +525,8 @@ def test_weights_beside_the_graph(exported, monkeypatch, cli):
     assert cli("verify", "one.onnx", "--against", "model", "--quiet").code == 3
 
 
-def test_a_file_alone_keeps_its_word(exported, monkeypatch, cli):
-    """Without a model to compare it with, the file still holds what it was written with."""
+def test_a_file_without_a_model_is_checked_against_its_metadata(exported, monkeypatch, cli):
+    """Without a model to compare with, the weights are compared with the hash of those that it was written with."""
     family, folder = exported
     monkeypatch.chdir(folder)
     assert cli("verify", "small.onnx", "--quiet").code == 0

@@ -1,4 +1,4 @@
-"""Is one output judged as its precision's rule says: not finite, too far, turned, another class, ill-conditioned?"""
+"""Tests of the tolerance for one output: not finite, too far, rotated, another class, ill-conditioned."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_rules(found, precision, floor, fault):
     assert said is None if fault is None else fault in said
 
 
-def test_a_turned_result_fails_though_every_value_is_near():
+def test_a_rotated_result_fails_although_every_value_is_near():
     wanted = np.ones((4, 1000)) * 5
     found = wanted + 5 * 4.9e-3 * np.where(np.arange(1000) % 2, 1, -1)
     said, _ = judged(found, wanted, precision="fp16")
@@ -58,7 +58,7 @@ def test_a_turned_result_fails_though_every_value_is_near():
 
 
 def test_another_first_class():
-    """It is counted; more than that it cannot be: a class changes only where its margin is below twice the difference."""
+    """It is counted and is no fault: a class changes only where its margin is below twice the difference."""
     swapped = CLOSE.copy()
     swapped[0, 0], swapped[0, 1] = 4.985, 5.0
     fault, comparison = judged(swapped, CLOSE, precision="fp16")

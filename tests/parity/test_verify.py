@@ -1,4 +1,4 @@
-"""Does `verify` say what it did: efforts, reports, schema, picture, and its words on the command line?"""
+"""Tests of `verify`: efforts, reports, schema, plot, and the output of the command."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def small(folder):
     return folder
 
 
-def test_efforts_say_what_they_leave_out(small):
+def test_efforts_list_the_checks_that_they_skip(small):
     reports = {effort: vit_zoo.verify("small.onnx", "model", effort=effort) for effort in EFFORTS}
     assert all(report.ok and report.effort == effort for effort, report in reports.items())
     assert "runs without onnxruntime's optimiser" in reports["quick"].skipped
@@ -46,7 +46,7 @@ def test_efforts_say_what_they_leave_out(small):
         assert {i for batches in plan.batches.values() for batch in batches for i in batch} == set(range(len(plan.images)))
 
 
-def test_a_lesser_effort_does_not_replace_a_greater(small):
+def test_a_report_of_less_effort_does_not_replace_one_of_more(small):
     for effort, kept in (("quick", "quick"), ("full", "full"), ("default", "full")):
         assert vit_zoo.verify("small.onnx", "model", effort=effort).ok
         assert json.loads(Path("small.onnx.parity.json").read_text())["effort"] == kept
@@ -57,11 +57,11 @@ def test_a_lesser_effort_does_not_replace_a_greater(small):
     assert json.loads(Path("small.onnx.parity.json").read_text())["ok"]
 
 
-def test_the_schema_is_fresh():
+def test_the_committed_schema_is_up_to_date():
     assert (ROOT / "docs" / "parity-report.schema.json").read_text() == schema()
 
 
-def test_a_report_survives_its_file(small):
+def test_a_report_is_read_back_from_its_file(small):
     report = vit_zoo.verify("small.onnx", "other", effort="full")
     assert ParityReport.model_validate_json(Path("small.onnx.parity.json").read_text()) == report
     rows = report.table()
@@ -70,7 +70,7 @@ def test_a_report_survives_its_file(small):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
-def test_the_picture(suffix, small, cli):
+def test_the_plot(suffix, small, cli):
     assert cli("verify", "small.onnx", "--against", "model", "--plot", f"errors{suffix}", "--quiet").code == 0
     if suffix == ".png":
         with Image.open("errors.png") as image:
@@ -84,7 +84,7 @@ def test_the_picture(suffix, small, cli):
     assert Path(f"models{suffix}").stat().st_size > 1000
 
 
-def test_the_picture_needs_matplotlib(small):
+def test_the_plot_needs_matplotlib(small):
     code = "import sys; sys.modules['matplotlib'] = None; from vit_zoo.cli import main; main()"
     command = [sys.executable, "-c", code, "verify", "small.onnx", "--against", "model", "--plot", "a.png"]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -120,8 +120,8 @@ def test_the_command_line(small, cli):
         vit_zoo.verify("small.onnx", "model", effort="some")
 
 
-def test_the_precision_is_said(small, cli):
-    """Weights rounded to half where the model's are not: another rule, by name."""
+def test_the_precision_is_reported(small, cli):
+    """Weights rounded to half precision where the model's are not: the tolerance of fp16 applies and is named."""
     half = vit_zoo.load("model", dtype=torch.float16)
     vit_zoo.export(half, out="half.onnx", verify=False)
     code, out, _ = cli("verify", "half.onnx", "--against", "model")
@@ -133,7 +133,7 @@ def test_the_precision_is_said(small, cli):
 @pytest.mark.parametrize("format_", ["torchscript", "pt2"])
 @pytest.mark.parametrize("fault", ["eps", "bias"])
 def test_programs(format_, fault, small, monkeypatch):
-    """An epsilon, which is read in the program, and a bias, which only running it shows."""
+    """A wrong epsilon, found by reading the program, and a wrong bias, found only by running it."""
     honest = getattr(programs, f"write_{format_}")
 
     def dishonest(model, *rest):

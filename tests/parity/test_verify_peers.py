@@ -1,4 +1,4 @@
-"""Does `verify` tell other tools' files that compute their model from files that do not, and say where the two part?"""
+"""Tests of `verify` on files of other exporters: correct ones pass, and faults in others are located."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ NORMS_IN_FRONT = {"CLIP": 1}  # of the blocks
 
 
 def from_torch(module, path, **options):
-    """A file by torch's exporters, without the warnings that are about torch itself."""
+    """A file from torch's exporters, without the warnings that concern torch itself."""
     size = (32, 48) if isinstance(module, peers.VisionTransformer) else (32, 32)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
@@ -86,7 +86,7 @@ def torchscript(module, path, opset=17, axes=(0,)):
 
 
 def from_transformers(module, path):
-    """A file by transformers' own exporter."""
+    """A file from transformers' own exporter."""
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
     with warnings.catch_warnings():
@@ -112,7 +112,7 @@ FILES = [
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread():
-    """Threads only get into each other's way in models this small."""
+    """Run on one thread: more slow each other down in models this small."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -121,7 +121,7 @@ def _one_thread():
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A peer's module and its file, each made once."""
+    """A function that returns a peer's module and its file, each made once."""
 
     @functools.cache
     def module_of(peer):
@@ -162,7 +162,7 @@ FACTS = {"timm": {"heads": 3, "image_size": (32, 48)}, "torchvision": {"heads": 
 
 
 def held(graph, wanted):
-    """The one initializer that holds these values, and whether they lie transposed in it."""
+    """The one initializer that holds these values, and whether they are transposed in it."""
     wanted = wanted.detach().numpy()
     found = [
         (tensor, turned)
@@ -189,7 +189,7 @@ def attribute(node, name, value):
 
 
 class Plant:
-    """A graph to be spoilt, and the module that it came from."""
+    """A graph in which to plant a fault, and its module."""
 
     def __init__(self, graph, module, peer, block):
         self.graph, self.peer, self.block = graph, peer, block
@@ -200,13 +200,13 @@ class Plant:
         return self.parameters[self.prefix.format(i=self.block) + name]
 
     def change(self, old, change):
-        """Put other values in place of a parameter's."""
+        """Replace a parameter's values."""
         tensor, turned = held(self.graph, old)
         fill(tensor, turned, change(old.detach().numpy().copy()))
         self.at = next(i for i, node in enumerate(self.graph.node) if tensor.name in node.input)
 
     def norm(self):
-        """The operator that holds the first epsilon of the block: a LayerNormalization, or the Add of one spelled out."""
+        """The operator with the first epsilon of the block: a LayerNormalization, or the Add of a decomposed one."""
         number = 2 * self.block + NORMS_IN_FRONT.get(self.peer, 0)
         if whole := of_type(self.graph, "LayerNormalization"):
             return whole[number]
@@ -241,7 +241,7 @@ def swapped_rows(x, one, other):
 
 
 def swapped_heads(p):
-    """The queries of two heads, 16 rows each, in the layer that begins with queries."""
+    """Swap the queries of two heads, 16 rows each, in the layer that begins with queries."""
     for kind in ("bias", "weight"):
         p.change(p.parameter(p.qkv[0] + kind), lambda x: swapped_rows(x, range(16), range(16, 32)))
 
@@ -268,7 +268,7 @@ def other_epsilon(p, eps=1e-3):
 
 
 def other_gelu(p):
-    """tanh for the exact form: the attribute, or the approximation in place of Erf."""
+    """Replace the exact GELU by the tanh form: its attribute, or the approximation in place of Erf."""
     if gelus := of_type(p.graph, "Gelu"):
         attribute(gelus[p.block], "approximate", "tanh")
         p.at = list(p.graph.node).index(gelus[p.block])
@@ -308,7 +308,7 @@ FAULTS = (
 
 
 def spoilt(path, folder, fault, *where):
-    """The file with a fault in it, and what planted it. `where`: module, peer, block."""
+    """The file with a fault, and what planted it. `where`: module, peer, block."""
     model = onnx.load(path)
     plant = Plant(model.graph, *where)
     fault(plant)
@@ -329,7 +329,7 @@ PLANTED = [
 
 
 def check_parting(report, path, plant):
-    """The right block, and an operator of it: the planted one, or one that leads to it."""
+    """Check that the report names the right block and an operator of it: the planted one, or one that leads to it."""
     assert not report.ok
     assert report.verdict == "failed"
     assert report.parting is not None
@@ -366,7 +366,7 @@ def test_a_fault_is_found_against_a_checkpoint(peer, exporter, fault, exported, 
 
 
 @pytest.mark.parametrize(("peer", "exporter"), [FILES[0], FILES[5], FILES[7]])
-def test_an_epsilon_that_numbers_do_not_show(peer, exporter, exported, tmp_path):
+def test_an_epsilon_that_outputs_do_not_show(peer, exporter, exported, tmp_path):
     module, path = exported(peer, exporter)
     other = 1e-12 if peer != "transformers" else 1e-9
     found, plant = spoilt(path, tmp_path, functools.partial(other_epsilon, eps=other), module, peer, 2)
@@ -393,7 +393,7 @@ def test_the_structure_of_peers_graphs(peer, exporter, eps, norms, act, acts, ex
     assert structure.precision == "fp32"
 
 
-def test_a_spelled_out_activation_is_not_the_modules(exported):
+def test_a_decomposed_activation_differs_from_the_modules(exported):
     module, path = exported("timm", "opset 14")
     other = copy.deepcopy(module)
     for block in other.blocks:
@@ -419,7 +419,7 @@ def test_a_truncated_head(peer, exported, tmp_path):
 # Axes
 
 
-def test_a_file_of_one_batch(exported, tmp_path):
+def test_a_file_with_a_fixed_batch(exported, tmp_path):
     module, _ = exported("timm", "opset 17")
     path = torchscript(module, tmp_path / "two.onnx", axes=())
     report = vit_zoo.verify(path, against=module)
@@ -431,7 +431,7 @@ def test_a_file_of_one_batch(exported, tmp_path):
 
 
 @pytest.mark.parametrize("reference", ["module", "checkpoint"])
-def test_axes_that_are_free_in_name_alone(reference, exported, tmp_path):
+def test_axes_that_are_declared_free_and_are_not(reference, exported, tmp_path):
     module, _ = exported("timm", "opset 17")
     path = torchscript(module, tmp_path / "free.onnx", axes=(0, 2, 3))
     save_file(module.state_dict(), tmp_path / "weights.safetensors")
@@ -449,7 +449,7 @@ def test_axes_that_are_free_in_name_alone(reference, exported, tmp_path):
 
 
 def test_a_file_of_any_size(tmp_path):
-    """Positions are resized in the graph, so that a wrong way of resizing shows at other sizes alone."""
+    """Positions are resized in the graph, so a wrong way of resizing is visible only at other sizes."""
     module = noise(peers.timm_vit(dynamic_img_size=True))
     dim = torch.export.Dim
     path = dynamo(module, tmp_path / "free.onnx", dynamic_shapes=({0: dim("batch"), 2: dim.DYNAMIC, 3: dim.DYNAMIC},))
@@ -465,7 +465,7 @@ def test_a_file_of_any_size(tmp_path):
 
 
 class AnySize(torch.nn.Module):
-    """transformers' ViT, asked to resize its positions."""
+    """transformers' ViT, called so that it resizes its positions."""
 
     def __init__(self, model):
         super().__init__()
@@ -476,7 +476,7 @@ class AnySize(torch.nn.Module):
 
 
 def test_a_wrapped_module_of_any_size(exported, tmp_path):
-    """A module that none of our dialects reads: what its images are is stated."""
+    """A module that no dialect of ours reads: the facts about its images are stated."""
     module = AnySize(exported("transformers", "opset 17")[0]).eval()
     path = torchscript(module, tmp_path / "free.onnx", axes=(0, 2, 3))
     report = vit_zoo.verify(path, against=module, image_size=32, patch_size=8)
@@ -485,7 +485,7 @@ def test_a_wrapped_module_of_any_size(exported, tmp_path):
 
 
 def test_a_size_that_the_exporter_fixed(tmp_path):
-    """The TorchScript exporter keeps the positions of the traced size, and declares the axes free all the same."""
+    """The TorchScript exporter keeps the positions of the traced size, but declares the axes free."""
     module = noise(peers.timm_vit(dynamic_img_size=True))
     path = torchscript(module, tmp_path / "free.onnx", axes=(0, 2, 3))
     assert not vit_zoo.verify(path, against=module).ok
@@ -521,7 +521,7 @@ def test_half_precision(keep_io_types, exported, tmp_path):
     assert report.parting.block == 0
 
 
-def test_eight_bits_are_an_approximation(exported, tmp_path, caplog):
+def test_int8_files_are_approximations(exported, tmp_path, caplog):
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     module, path = exported("timm", "opset 17")
@@ -548,7 +548,7 @@ def test_eight_bits_are_an_approximation(exported, tmp_path, caplog):
 
 @pytest.fixture
 def checkpoints(exported, tmp_path):
-    """timm's module, its checkpoint, and one with another weight in block 1."""
+    """timm's module, its checkpoint, and a checkpoint with another weight in block 1."""
     module = exported("timm", "opset 17")[0]
     state = module.state_dict()
     torch.save(state, tmp_path / "timm.pt")

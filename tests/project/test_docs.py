@@ -1,4 +1,4 @@
-"""Do the README and the pages of docs/ say what the code does: quotes are in the sources, and blocks run?"""
+"""Tests of the README and docs/: quotes are in the sources, and code blocks run."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def test_quotes_are_in_the_sources():
 
 
 def runnable(page):
-    """Blocks without a reason not to run; the README's two set-up commands are what CI starts with."""
+    """Blocks without a reason not to run; the README's two set-up commands are left to CI."""
     found = [(kind, code) for reason, kind, code in BLOCK.findall(page.read_text()) if not reason]
     return [(kind, code) for kind, code in found if "venv" not in code]
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if runnable(page)], ids=lambda page: page.stem)
 def test_blocks_run(page, folder):
-    """Each page's blocks, in order, in a folder of their own."""
+    """The blocks of each page run in order, in an empty folder with the zoo."""
     (folder / "zoo").symlink_to(ROOT / "zoo")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for kind, code in runnable(page):

@@ -1,4 +1,4 @@
-"""Is the zoo found in every kind of installation, and does a host without torch list, show and predict?"""
+"""Tests of every kind of installation: the zoo is found, and a host without torch lists, shows and predicts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COUNT = "import vit_zoo, vit_zoo.registry.catalog as z; print(len(vit_zoo.list_m
 
 
 def output(*command, cwd, **environment):
-    """What a command prints, in an environment that does not know this checkout."""
+    """The output of a command in an environment without this checkout."""
     clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VITZOO_PATH")}
     done = subprocess.run(list(map(str, command)), cwd=cwd, capture_output=True, text=True, env={**clean, **environment})
     assert done.returncode == 0, done.stderr
@@ -28,7 +28,7 @@ def output(*command, cwd, **environment):
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """The built wheel, made from a copy of what belongs to the distribution."""
+    """The wheel, built from a copy of the files that belong to the distribution."""
     source = tmp_path_factory.mktemp("source")
     for name in ("vit_zoo", "zoo"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -53,7 +53,7 @@ def torch_free(wheel, tmp_path_factory):
     return python
 
 
-def test_checkout(tmp_path):
+def test_the_zoo_of_a_checkout(tmp_path):
     names, folder = output(sys.executable, "-c", COUNT, cwd=ROOT).split()
     assert folder == str(ROOT / "zoo")
     assert int(names) == len(vit_zoo.list_models())
@@ -61,7 +61,7 @@ def test_checkout(tmp_path):
 
 
 @pytest.mark.parametrize("editable", [False, True])
-def test_installation(editable, wheel, tmp_path):
+def test_the_zoo_of_an_installation(editable, wheel, tmp_path):
     venv.create(tmp_path / "env", with_pip=True, system_site_packages=False)
     python = tmp_path / "env" / "bin" / "python"
     what = ["-e", ROOT] if editable else [wheel]

@@ -1,4 +1,4 @@
-"""The documentation as its readers have it: built strictly, served under a path, opened in a browser, wide and narrow."""
+"""Tests of the built documentation: links, every page in a wide and a narrow browser window, and the live demo."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def site(tmp_path_factory):
     return folder
 
 
-def test_what_is_made_is_fresh():
+def test_generated_pages_are_up_to_date():
     done = subprocess.run([sys.executable, ROOT / "docs" / "make", "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
 
 
 class Page(HTMLParser):
-    """What a page asks for, and where it links to."""
+    """The resources and links of a page."""
 
     def __init__(self, text):
         super().__init__()
@@ -65,7 +65,7 @@ def pages_of(site):
     return {path.relative_to(site).as_posix(): Page(path.read_text()) for path in sorted(site.rglob("*.html"))}
 
 
-def test_links_lead_somewhere_and_nothing_is_asked_of_others(site):
+def test_links_resolve_and_no_other_host_is_used(site):
     pages = pages_of(site)
     assert len(pages) > 50
     for name, page in pages.items():
@@ -95,7 +95,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def address(site):
-    """Of the site, with what the live page runs."""
+    """The address of the served site, with the assets of the live page."""
     required("onnxruntime-web", NODE_MODULES / "onnxruntime-web")
     subprocess.run([sys.executable, ROOT / "docs" / "make", "--live"], check=True, stdout=subprocess.DEVNULL)
     made = ROOT / "docs" / "assets" / "live" / "made"
@@ -150,7 +150,7 @@ LOOK = """return {
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_every_page(site, address, browser, width):
-    """No complaint in the console, no broken picture, nothing wider than the window, nothing asked of another host."""
+    """No message in the console, no broken image, nothing wider than the window, no request to another host."""
     axe = (Path(required("axe-core", NODE_MODULES / "axe-core")) / "axe.min.js").read_text()
     resize(browser, width)
     faults = []
@@ -221,7 +221,7 @@ look();
 
 
 def test_the_live_page_reads_digits(address, browser):
-    """Held-out digits, two of each class, painted on the page's paper."""
+    """Held-out digits, two of each class, painted on the page's canvas."""
     resize(browser, "desktop")
     browser.get(f"{address}live/")
     from selenium.webdriver.support.ui import WebDriverWait
@@ -244,7 +244,7 @@ def test_the_live_page_reads_digits(address, browser):
 
 
 def test_snippets_that_do_not_run_are_few():
-    """Blocks of the pages are run by tests/project/test_docs.py, or say why not; these are all that do not."""
+    """tests/project/test_docs.py runs all blocks but those with a reason; these are all with a reason."""
     marked = [(page.name, reason) for page in PAGES for reason, _, _ in BLOCK.findall(page.read_text()) if reason]
     quoted = [entry for entry in marked if "quoted from" in entry[1]]
     others = [f"{name}: {reason.strip()}" for name, reason in marked if "quoted from" not in reason]

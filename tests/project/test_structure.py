@@ -1,4 +1,4 @@
-"""Do imports point one way, does nothing heavy happen at import, and do names mean one thing?"""
+"""Tests of the package's structure: import order, imports at start-up, and public names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if 
 
 
 def imported(tree):
-    """What a module imports when it runs, in functions too; not what only the type checker reads."""
+    """The names that a module imports at run time, in functions too, but not for the type checker only."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             continue
@@ -52,7 +52,7 @@ def test_imports_point_one_way(path):
             assert used in above, f"{path} imports {name}"
 
 
-def test_the_forward_knows_no_back_end():
+def test_the_forward_is_independent_of_back_ends():
     text = (PACKAGE / "model" / "forward.py").read_text()
     modules = {name.partition(".")[0] for name in imported(ast.parse(text))}
     assert modules == {"__future__", "collections", "dataclasses", "vit_zoo"}
@@ -72,7 +72,7 @@ def test_importing_the_package_imports_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_exists_and_is_documented():
     for name in vit_zoo.__all__:
         assert getattr(vit_zoo, name).__doc__, name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
@@ -80,7 +80,7 @@ def test_every_public_name_is_there():
 
 
 @pytest.mark.parametrize("verb", sorted(vitzoo.commands))
-def test_every_verb_shows_an_example(verb):
+def test_every_command_shows_an_example(verb):
     command = vitzoo.commands[verb]
     text = command.get_help(click.Context(command, info_name=verb))
     assert f"vitzoo {verb}" in text

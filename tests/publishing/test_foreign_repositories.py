@@ -1,4 +1,4 @@
-"""Repositories that timm and transformers wrote: do they load with their preprocessing, their words and their licence?"""
+"""Tests of repositories written by timm and transformers: weights, preprocessing, labels and licence."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_pull(hub, tmp_path, monkeypatch, library):
 
 
 @pytest.mark.parametrize("target", ["timm", "hf"])
-def test_what_we_convert_says_how_images_are_prepared(folder, target):
+def test_converted_folders_keep_preprocessing_and_labels(folder, target):
     model = vit_zoo.load("vit_digits")
     vit_zoo.convert(model, "theirs", target)
     back = vit_zoo.load("theirs").config
@@ -103,7 +103,7 @@ def test_what_we_convert_says_how_images_are_prepared(folder, target):
 
 
 def test_first_contact(hub, tmp_path):
-    """The script for a machine with a network, against models of the same names on this one."""
+    """The script for a machine with a network, run against small models of the same names on this one."""
     timm_repository(hub, tmp_path / "timm", repo="timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k")
     hf_repository(hub, tmp_path / "hf", repo="google/vit-base-patch16-224")
     command = [sys.executable, ROOT / "benchmarks" / "first_contact.py", "timm augreg", "transformers vit"]

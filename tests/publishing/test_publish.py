@@ -1,4 +1,4 @@
-"""Does every client load a published repository, to the same numbers, and does its card say how?"""
+"""Tests of published repositories: every client computes the same outputs, and the card's snippets run."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_transformers_js(published, dtype):
         assert at == given.size
 
 
-def test_again_is_no_commit(published):
+def test_publishing_again_makes_no_commit(published):
     heads = {name: published.hub.titles(repo_of(name)) for name in MODELS}
     commits = published.hub.asked("POST", "/commit/")
     done = published.vitzoo("publish", "registers", repo_of("registers"), "--license", "apache-2.0", "--json")
@@ -128,7 +128,7 @@ def blocks(published, name, kind):
 
 @pytest.mark.parametrize("name", ["vit", "deit3", "registers", "dinov3", "siglip", "clip"])
 def test_snippets_run(published, name):
-    """Every Python block of the card but optimum's, which is of another environment, as a reader pastes it."""
+    """Every Python block of the card except optimum's, which needs another environment, run as a reader pastes it."""
     folder = published.folder / f"reader-{name}"
     folder.mkdir()
     shutil.copy(PHOTOS / "cat.jpg", folder / "image.jpg")
@@ -161,7 +161,7 @@ Object.assign(env, {{ remoteHost: "{published.hub.url}", cacheDir: "{published.f
 
 
 def test_the_card_states_licence_and_origin(published):
-    """What one repository says of its weights, another that is made of it says too."""
+    """Licence and origin of a repository are kept in a repository made from it."""
     done = published.vitzoo("publish", f"hf-hub:{repo_of('vit')}", "org/second", "--without", "fp16", "--without", "int8")
     assert "RANDOM" not in done.stderr
     front, text = split_card(published.hub.files("org/second")["README.md"].decode())

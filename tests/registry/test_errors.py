@@ -1,4 +1,4 @@
-"""Zoo files and names that are wrong: one error that says where, at once, and nothing half registered."""
+"""Tests of invalid zoo files and names: one error that gives the place, at once, and nothing half registered."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _nothing_registered(monkeypatch):
 
 
 @pytest.mark.parametrize("case", WRONG_FILES)
-def test_wrong_files_are_refused_at_once_in_one_line(case, tmp_path):
+def test_wrong_files_are_refused_in_one_line(case, tmp_path):
     content, fragment = WRONG_FILES[case]
     file = tmp_path / "mine.toml"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -126,7 +126,7 @@ NAMES = (
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_cannot_be_a_name(name, tmp_path):
+def test_invalid_names(name, tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text(f"extends = 'vit_ti16'\nname = {quoted(name)}")
     for refused in (
@@ -145,7 +145,7 @@ def quoted(name: str) -> str:
     return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in name) + '"'
 
 
-def test_a_file_that_is_not_there_or_is_none(tmp_path):
+def test_a_missing_file_and_a_path_that_is_not_a_file(tmp_path):
     for path, fragment in ((tmp_path / "no.toml", "no such file"), (tmp_path, "not a regular file")):
         with pytest.raises(InputError, match=fragment):
             family_file.read_variant(path)
@@ -162,14 +162,14 @@ def zoo(tmp_path, monkeypatch):
 
 
 def twice_the_same_error(ask, fragment):
-    """A registry that failed once must not answer from the half that it read."""
+    """Check the error twice: a registry that failed once must not answer from what it read before the failure."""
     for _ in range(2):
         with pytest.raises(InputError) as found:
             ask()
         assert fragment in str(found.value)
 
 
-def test_a_folder_of_zoo_files_that_is_not_there(zoo, monkeypatch):
+def test_a_missing_folder_of_zoo_files(zoo, monkeypatch):
     for path in (zoo / "no", __file__):
         monkeypatch.setenv("VITZOO_PATH", str(path))
         twice_the_same_error(models.list_models, "no such folder (check VITZOO_PATH)")
@@ -192,7 +192,7 @@ def test_a_broken_file_in_the_folder(zoo):
 
 
 @pytest.mark.parametrize("length", [1, 2, 5])
-def test_variants_that_extend_each_other_in_a_circle(zoo, length):
+def test_cycles_of_extends(zoo, length):
     for i in range(length):
         (zoo / f"v{i}.toml").write_text(f"name = 'v{i}'\nextends = 'v{(i + 1) % length}'\n")
     twice_the_same_error(lambda: models.get_spec("v0"), "extends itself: ")
@@ -258,7 +258,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
-def test_names_of_the_right_form_that_nobody_has(name):
+def test_well_formed_names_that_do_not_exist(name):
     with pytest.raises(InputError) as found:
         models.get_spec(name)
     assert UNKNOWN[name] in str(found.value)
@@ -288,7 +288,7 @@ CONDITIONS = {
 
 
 @pytest.mark.parametrize("where", CONDITIONS)
-def test_conditions_that_cannot_be_read(where):
+def test_invalid_conditions(where):
     start = time.monotonic()
     with pytest.raises(InputError) as found:
         models.list_models(where=where)
@@ -297,7 +297,7 @@ def test_conditions_that_cannot_be_read(where):
     assert time.monotonic() - start < 2
 
 
-def test_a_field_to_sort_by_that_is_not_there():
+def test_sorting_by_an_unknown_field():
     with pytest.raises(InputError, match="unknown field 'parms'; nearest: params"):
         models.sort_names(["vit_b16"], "-parms")
 
@@ -334,7 +334,7 @@ FAULTS = (
 )
 
 
-def test_every_fault_of_a_file_at_once(tmp_path):
+def test_all_faults_of_a_file_are_reported_at_once(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text(MANY_FAULTS)
     for refuse in (lambda: models.check_file(file), lambda: models.register(file), lambda: models.use_folder(tmp_path)):
@@ -346,7 +346,7 @@ def test_every_fault_of_a_file_at_once(tmp_path):
     assert KNOWN.extra == []
 
 
-def test_every_row_of_a_file_that_contradicts_itself(tmp_path):
+def test_every_contradictory_row_of_a_file_is_reported(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text(
         "[spec]\nextends = 'vit_b16'\n[variant]\none = { patch_size = 15 }\ntwo = {}\nthree = { class_token = false }"
@@ -356,7 +356,7 @@ def test_every_row_of_a_file_that_contradicts_itself(tmp_path):
     assert "one: patch_size 15x15 does not divide image_size 224x224; three: pool 'cls' needs class_token" in str(found.value)
 
 
-def test_a_family_that_is_there_twice(zoo, tmp_path):
+def test_a_duplicate_family(zoo, tmp_path):
     file = tmp_path / "vit.toml"
     file.write_text("[spec]\nextends = 'vit_ti16'\n[variant]\nmine = {}\n")
     with pytest.raises(InputError, match="family 'vit' is already defined in"):
@@ -381,7 +381,7 @@ WRONG_DATA = {
 
 
 @pytest.mark.parametrize("file", WRONG_DATA)
-def test_aliases_that_are_wrong(file, zoo):
+def test_invalid_aliases(file, zoo):
     content, fragment = WRONG_DATA[file]
     (zoo / "aliases").mkdir()
     (zoo / file).write_text(content)
@@ -391,7 +391,7 @@ def test_aliases_that_are_wrong(file, zoo):
 
 
 def test_a_users_aliases_and_tags(zoo):
-    """Beside a user's zoo files, as beside ours."""
+    """Next to a user's zoo files, as next to ours."""
     for name in ("aliases", "tags"):
         (zoo / name).mkdir()
     (zoo / "leaf.toml").write_text("[spec]\nextends = 'vit_ti16'\n[variant]\nleaf_a = { depth = 2 }\n")
@@ -411,7 +411,7 @@ def test_a_users_aliases_and_tags(zoo):
         lookup.tags_of("leaf_a")
 
 
-def test_a_label_set_that_is_not_there():
+def test_a_missing_label_set():
     with pytest.raises(InputError, match="unknown label set 'imagenet2k'; choose from imagenet1k"):
         labels.label_set("imagenet2k")
     with pytest.raises(InputError, match="no class names for label set 'imagenet21k'"):
@@ -428,7 +428,7 @@ def test_a_label_set_that_is_not_there():
         ("image_size=16384,patch_size=1", "268,435,457 tokens; the limit is"),
     ],
 )
-def test_sizes_that_are_too_large_are_refused_before_torch_is_there(fields, fragment):
+def test_sizes_that_are_too_large_are_refused_before_torch_is_imported(fields, fragment):
     settings = [part for field in fields.split(",") for part in ("--set", field)]
     code = (
         "import sys; from vit_zoo.cli.entry_point import run; "

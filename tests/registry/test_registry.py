@@ -1,4 +1,4 @@
-"""Does every way to name a model find it, do conditions select, and is the registry quick to list and easy to extend?"""
+"""Tests of the registry: names, conditions, tags, families of the user, and what listing reads."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def test_parametric_names(name):
     assert vit_zoo.get_spec(name, depth=2).depth == 2
 
 
-def test_a_row_says_what_its_name_says(monkeypatch):
-    """Every row of ours but vit_digits could be left out: its name alone stands for the same spec and preprocessing."""
+def test_rows_agree_with_their_names(monkeypatch):
+    """Every row of ours but vit_digits could be left out: the spec and preprocessing follow from its name."""
     rows = [name for name in catalog.variants() if name != "vit_digits"]
     stated = {name: models.get_config(name) for name in rows}
     families = catalog.families()
@@ -80,7 +80,7 @@ def test_a_row_says_what_its_name_says(monkeypatch):
         assert configs.config_of(variant_of(parts)) == config
 
 
-def test_tolerance_of_order_has_one_result():
+def test_the_order_of_parts_of_a_name_does_not_matter():
     first, *others = (models.get_config(f"vit_s14{rest}") for rest in ("_reg4_gap_336", "_gap_reg4_336", "_336_gap_reg4"))
     assert all(other == first for other in others)
 
@@ -115,7 +115,7 @@ def test_conditions(where):
     assert vit_zoo.list_models(where=where) == wanted
 
 
-def test_a_size_that_is_not_square_is_compared_by_both_sides():
+def test_conditions_on_sizes_that_are_not_square_compare_both_sides():
     fields = ["image_size"]
     row = {"image_size": (224, 160)}
     for where, holds in (
@@ -127,14 +127,14 @@ def test_a_size_that_is_not_square_is_compared_by_both_sides():
         assert parse_condition(where, fields)(row) is holds, where
 
 
-def test_a_condition_joins_a_pattern():
+def test_a_condition_and_a_pattern_combine():
     assert vit_zoo.list_models("vit_s*", where="patch_size==32") == ["vit_s32", "vit_s32_384"]
     assert models.sort_names(["vit_b16", "vit_ti16", "vit_s16"], "params") == ["vit_ti16", "vit_s16", "vit_b16"]
     assert models.sort_names(["vit_b16", "vit_ti16", "vit_b32"], "-dim") == ["vit_b16", "vit_b32", "vit_ti16"]
     assert models.sort_names(["vit_b16", "dinov3_s16", "dinov3_7b16"], "qkv_bias") == ["dinov3_7b16", "vit_b16", "dinov3_s16"]
 
 
-def test_another_librarys_name_stands_for_ours():
+def test_names_of_other_libraries():
     for name in ("vit_base_patch16_224", "timm/vit_base_patch16_224", "google/vit-base-patch16-224", "ViT-B/16", "vit_b_16"):
         assert vit_zoo.get_spec(name) == vit_zoo.get_spec("vit_b16"), name
     alias = lookup.find("google/siglip-so400m-patch14-384").alias
@@ -163,8 +163,8 @@ def test_tags():
     assert models.get_config("vit_l16_512.torchvision_swag").spec.image_size == (512, 512)  # of a name without a row
 
 
-def test_the_weights_of_a_tag_speak_words(folder):
-    """The file is the user's, so its licence is told by the tag, and so are the names of the classes."""
+def test_a_tag_gives_labels_and_licence(folder):
+    """The weights are a file of the user, so the tag provides the licence and the names of the classes."""
     small = {"dim": 24, "depth": 1, "heads": 2, "dim_head": 12, "mlp_dim": 24, "image_size": 32}
     torch.save(vit_zoo.create("vit_b16", **small).state_dict(), "own.pt")
     facts = {**small, "norm_eps": 1e-6, "act": "gelu"}
@@ -179,7 +179,7 @@ def test_the_weights_of_a_tag_speak_words(folder):
     assert "hf-hub:timm/vit_base_patch16_224.augreg_in21k_ft_in1k" in str(error.value)
 
 
-def test_a_users_variant_is_a_file_of_a_few_lines(folder, monkeypatch):
+def test_a_variant_of_the_user(folder, monkeypatch):
     (folder / "leaf.toml").write_text('extends = "vit_s16"\nimage_size = 320\nnum_classes = 12\n')
     spec = vit_zoo.get_spec("leaf.toml")
     assert (spec.dim, spec.image_size, spec.num_classes) == (384, (320, 320), 12)
@@ -223,7 +223,7 @@ def test_a_family_is_registered_with_its_parametric_names(folder):
         catalog.KNOWN.registered.families.clear()
 
 
-def test_a_folder_of_the_command_line_is_forgotten(folder):
+def test_a_folder_of_zoo_files_can_be_removed_again(folder):
     (folder / "own").mkdir()
     (folder / "own" / "leaf.toml").write_text('extends = "vit_s16"\nnum_classes = 12\n')
     models.use_folder("own")
@@ -235,8 +235,8 @@ def test_a_folder_of_the_command_line_is_forgotten(folder):
     assert "leaf" not in vit_zoo.list_models()
 
 
-def test_listing_reads_what_it_needs():
-    """No heavy import, no alias, no tag, no label."""
+def test_listing_reads_only_what_it_needs():
+    """No heavy import, and no file of aliases, tags or labels."""
     code = (
         "import sys; sys.argv = ['vitzoo', 'list', 'vit_b*', '--long']\n"
         "opened = []\n"

@@ -1,4 +1,4 @@
-"""Is the zoo's data true: sizes and costs, what other libraries call a name and do differently, published weights, labels?
+"""Tests of the zoo's data: sizes and costs, names in other libraries and their differences, published weights, labels.
 
 Independent sources: figures measured on the peers, the arguments that timm gives its own models, the configurations of
 transformers, the weights' metadata of torchvision, and vit-pytorch's modules.
@@ -74,14 +74,14 @@ MEASURED = {
 
 
 @pytest.mark.parametrize("name", MEASURED)
-def test_sizes_and_costs_are_those_of_the_peers(name):
+def test_sizes_and_costs_match_the_peers(name):
     params, gmacs = MEASURED[name]
     row = lookup.get_variant(name).row
     assert row["params"] == params
     assert gmacs is None or row["gmacs"] == gmacs
 
 
-def test_every_row_states_its_figures_and_they_are_those_of_its_spec():
+def test_the_figures_of_every_row_match_its_spec():
     for name, variant in catalog.variants().items():
         spec = vit_zoo.get_spec(name)
         assert variant.row["params"] == spec.params, name
@@ -90,7 +90,7 @@ def test_every_row_states_its_figures_and_they_are_those_of_its_spec():
 
 
 class Asked(Exception):
-    """What timm asked its builder for."""
+    """The arguments that timm passed to its builder."""
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ TIMM = [alias for alias in ALIASES.values() if alias.library == "timm" and "." n
 
 
 @pytest.mark.parametrize("alias", TIMM, ids=lambda alias: alias.alias)
-def test_a_name_of_timm_differs_as_it_says_and_in_nothing_else(alias, timm_arguments):
+def test_names_of_timm_differ_only_as_stated(alias, timm_arguments):
     ours, config = models.get_config(alias.name), get_pretrained_cfg(alias.alias)
     theirs = spec_of_timm(timm_arguments(alias.alias), config)
     differs = {field: value for field, value in theirs.items() if value != getattr(ours.spec, field)}
@@ -184,7 +184,7 @@ def tensors_of_timm(model):
 
 
 @pytest.mark.parametrize("alias", {alias.name: alias for alias in TIMM}.values(), ids=lambda alias: alias.name)
-def test_the_state_dict_is_timms_at_full_size(alias):
+def test_full_size_state_dicts_match_timm(alias):
     spec = vit_zoo.get_spec(alias.name)
     with torch.device("meta"):
         theirs = timm.create_model(alias.alias, num_classes=spec.num_classes)
@@ -208,7 +208,7 @@ def read_as_a_file(theirs, spec):
 
 
 @pytest.mark.parametrize("name", catalog.variants())
-def test_costs_are_what_torch_counts(name):
+def test_costs_match_torchs_count(name):
     """At full size but two blocks deep; torch counts two operations for a multiply-add."""
     config = models.get_config(name, depth=2)
     model = ViT.empty(config).train()  # in training nothing is pruned
@@ -267,8 +267,8 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_names_that_timm_has_none_for(name):
-    """Every tensor under our names, as their module is read; at full size, without memory."""
+def test_names_that_timm_lacks(name):
+    """Every tensor under our names, read from their module; at full size, without memory."""
     spec = vit_zoo.get_spec(name)
     with torch.device("meta"):
         theirs = OTHERS[name]()
@@ -277,12 +277,12 @@ def test_names_that_timm_has_none_for(name):
     assert sum(p.numel() for p in theirs.parameters()) == catalog.variants()[name].row["params"]
 
 
-def test_every_name_has_been_compared():
+def test_every_name_is_compared():
     assert {alias.name for alias in TIMM} | set(OTHERS) == set(catalog.variants())
     assert not {alias.name for alias in TIMM} & set(OTHERS)
 
 
-def test_the_readme_counts_right():
+def test_the_readme_states_the_number_of_names():
     readme = (ROOT / "README.md").read_text()
     assert f"{len(vit_zoo.list_models())} architectures" in readme
 
@@ -322,7 +322,7 @@ def test_preprocessing(name):
 
 
 def test_an_image_that_is_squashed_before_the_crop():
-    """timm's crop mode squash with a margin: resized to 404x404, whatever its shape, then cropped."""
+    """timm's crop mode squash with a margin: resized to 404x404, whatever its aspect ratio, then cropped."""
     from PIL import Image
 
     tag = lookup.tags_of("sw_m16_384")["sw_in12k_ft_in1k"]
@@ -354,7 +354,7 @@ ACT = {"gelu": "gelu", "quick_gelu": "quick_gelu", "gelu_pytorch_tanh": "gelu_ta
 
 
 @pytest.mark.parametrize("alias", [a for a in ALIASES.values() if a.library == "transformers"], ids=lambda alias: alias.alias)
-def test_a_repository_of_transformers_differs_as_it_says(alias):
+def test_repositories_of_transformers_differ_only_as_stated(alias):
     spec = vit_zoo.get_spec(alias.name)
     claimed = {field: alias.differs.get(field, getattr(spec, field)) for field in ("norm_eps", "act")}
     if alias.alias.startswith("laion/"):  # states its own, which is open_clip's
@@ -433,7 +433,7 @@ TAGS = [
 ]
 
 
-def test_tags_are_whole():
+def test_tags_are_complete():
     assert len(TAGS) >= 400
     assert {file.stem for file in (zoo_folder() / "tags").glob("*.toml")} <= set(catalog.families())
     for tag in TAGS:
@@ -459,7 +459,7 @@ def test_tags_are_whole():
 @pytest.mark.parametrize(
     "family", [family for family in catalog.families() if (zoo_folder() / "tags" / f"{family}.toml").is_file()]
 )
-def test_tags_of_timm_say_what_its_configurations_say(family):
+def test_tags_of_timm_match_its_configurations(family):
     found = [tag for tag in TAGS if tag.repo.startswith("timm/") and lookup.get_variant(tag.name).family == family]
     for tag in found:
         config = get_pretrained_cfg(tag.repo.removeprefix("timm/"))
@@ -475,8 +475,8 @@ def test_tags_of_timm_say_what_its_configurations_say(family):
     assert found or family in ("simplevit", "vitpytorch", "ijepa")
 
 
-def test_the_names_of_the_classes():
-    """In the order of the WNIDs, which is that of every library: checked with transformers' and torchvision's words."""
+def test_the_names_of_the_imagenet_classes():
+    """In the order of the WNIDs, as in every library: compared with the names in transformers and torchvision."""
     names, categories = labels.label_names("imagenet1k"), torchvision.models.ViT_B_16_Weights.IMAGENET1K_V1.meta["categories"]
     assert len(names) == len(set(names)) == 1000
     agree = [theirs.lower() in ours.lower() for ours, theirs in zip(names, categories, strict=True)]
@@ -490,7 +490,7 @@ def test_the_names_of_the_classes():
 
 
 def test_the_orders_of_the_large_label_sets():
-    """timm's lists are the independent source of the sizes and of what stands where."""
+    """timm's lists are the independent source of the sizes and the orders."""
     folder = timm.data.__path__[0]
     lists = {
         name: Path(folder, "_info", file).read_text().split()
@@ -510,7 +510,7 @@ def test_the_orders_of_the_large_label_sets():
     assert set(lists["imagenet1k"]) - set(lists["imagenet22k"]) == {"n04399382"}
 
 
-def test_the_schema_is_that_of_the_models():
+def test_the_committed_schema_is_up_to_date():
     stored = (zoo_folder() / "schema.json").read_text()
     command = [sys.executable, "-m", "vit_zoo.registry.schema"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == stored, (
@@ -523,12 +523,12 @@ def test_the_schema_is_that_of_the_models():
     assert {"type": "integer", "minimum": 1, "maximum": 16384} in row["properties"]["patch_size"]["anyOf"]
 
 
-def test_our_own_files_have_no_fault():
+def test_our_own_files_are_valid():
     for file in sorted(zoo_folder().glob("*.toml")):
         models.check_file(file)
 
 
-def test_what_listing_reads_stays_small():
+def test_the_files_that_listing_reads_stay_small():
     """Aliases, tags and labels are in folders of their own, which listing does not open."""
     rows = sum(file.stat().st_size for file in zoo_folder().glob("*.toml"))
     assert rows < 80_000

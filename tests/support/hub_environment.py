@@ -1,4 +1,4 @@
-"""Environment in which nothing asks the real Hub."""
+"""Environment variables that keep the Hub's libraries on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Hub on this machine: a real HTTP server with repositories, commits, LFS and faults, for huggingface_hub and its kin.
+"""Hub on this machine: a real HTTP server with repositories, commits, LFS and faults, for huggingface_hub and similar clients.
 
     with Hub() as hub:  # hub.url is what HF_ENDPOINT wants
         hub.create("org/name", {"config.json": b"{}"})
@@ -29,7 +29,7 @@ WRITER, READER = "hf_" + "w" * 34, "hf_" + "r" * 34  # tokens that the Hub knows
 
 @dataclass
 class Fault:
-    """What goes wrong with requests of a method whose path matches; `skip` first ones are spared, then `times` (None: all)."""
+    """A fault of requests of a method whose path matches; the first `skip` are spared, then `times` fail (None: all)."""
 
     method: str
     path: str
@@ -95,7 +95,7 @@ class Repository:
 
 @dataclass
 class Stored:
-    """The content of a file that lies in a Xet store: what the Hub knows of it."""
+    """What the Hub knows of a file in a Xet store."""
 
     oid: str
     size: int
@@ -141,7 +141,7 @@ class Hub:
         self.repositories[repo].add("refs/heads/main", "initial commit", {".gitattributes": GITATTRIBUTES, **(files or {})})
 
     def push(self, repo, files, revision="main"):
-        """Someone else's commit."""
+        """Commit files as someone else."""
         known = self.repositories[repo]
         return known.add(f"refs/heads/{revision}", "someone else's", {**known.at(revision).files, **files})
 
@@ -149,11 +149,11 @@ class Hub:
         return self.repositories[repo].at(revision).files
 
     def titles(self, repo, revision="main"):
-        """Of the commits, the newest first."""
+        """The titles of the commits, the newest first."""
         return [commit.title for commit in self.repositories[repo].history(revision)]
 
     def asked(self, method, path=""):
-        """How many requests there were."""
+        """The number of matching requests."""
         return sum(entry["method"] == method and re.search(path, entry["path"]) is not None for entry in self.log)
 
 
@@ -440,7 +440,7 @@ def git_oid(content):
 
 
 def blob_id(name, content):
-    """What git itself stores of a file: of a large one, the pointer."""
+    """The git blob id of a file; for a large file, that of its LFS pointer."""
     if not is_lfs(name):
         return git_oid(content)
     return git_oid(f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256(content)}\nsize {len(content)}\n".encode())

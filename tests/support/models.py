@@ -1,4 +1,4 @@
-"""Small specs, and weights that no mapping leaves unchanged."""
+"""Small specs, and random values for all weights."""
 
 from __future__ import annotations
 

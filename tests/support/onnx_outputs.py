@@ -1,4 +1,4 @@
-"""Outputs of a model as onnxruntime computes them, and how near they have to be to torch's."""
+"""Outputs of a model in onnxruntime, and the tolerance against torch's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def relative(found, wanted) -> float:
 
 
 def onnx_outputs(model, images, opset, folder, outputs=()):
-    """What onnxruntime makes of the graph, after onnx's full check of the file."""
+    """The outputs of onnxruntime for the model's graph, after onnx's full check of the file."""
     graph = build(model.spec, tensors_of(model.state_dict(), where="model"), Form(opset=opset, outputs=outputs))
     with Staged(folder / "model.onnx") as staged:
         write_inline(graph, staged, {"vit_zoo.export": "{}"})

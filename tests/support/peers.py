@@ -1,4 +1,4 @@
-"""The independent implementations: imported where torchvision's compiled operators are absent too, and built small."""
+"""Small models of the independent implementations, imported even where torchvision's compiled operators are missing."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def timm_eva(**options):
 
 
 def timm_without_biases(*layers: str, **options):
-    """timm's, with some linear layers replaced by ones without a bias, which its constructor cannot say."""
+    """timm's VisionTransformer with some linear layers replaced by ones without a bias, which its constructor cannot make."""
     model = timm_vit(**options)
     for name, layer in list(model.named_modules()):
         if name.endswith(layers):
@@ -91,14 +91,14 @@ def simple_vit(*, registers: int = 0, **options):
 
 
 def torchvision_vit(**options):
-    """torchvision's, small and square."""
+    """torchvision's VisionTransformer, small and square."""
     from torchvision.models import VisionTransformer as Vit
 
     return Vit(image_size=32, patch_size=8, num_layers=3, num_heads=3, hidden_dim=48, mlp_dim=96, num_classes=11, **options)
 
 
 def transformers_vit(model: str, config: str, **options):
-    """One of transformers', small and square."""
+    """A ViT of transformers, small and square."""
     sizes = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 3, "image_size": 32, "patch_size": 8}
     settings = getattr(transformers, config)(**{**sizes, **options})
     return getattr(transformers, model)(settings)
@@ -135,7 +135,7 @@ RENAMES = (
 
 
 def transformers_state(peer):
-    """Its parameters under our names; queries, keys and values joined, gate and value too, the mask token left out."""
+    """Its parameters under our names; queries, keys and values joined, gate and value too, without the mask token."""
     found = {}
     for name, p in peer.named_parameters():
         for old, new in RENAMES:

@@ -44,7 +44,7 @@ def repo_of(name):
 
 
 class Published:
-    """The repositories of all models on a Hub, and what each is meant to give."""
+    """The repositories of all models on a Hub, and the outputs expected of each."""
 
     def __init__(self, hub, folder):
         self.hub, self.folder = hub, folder
@@ -76,7 +76,7 @@ class Published:
         self.clients[name] = json.loads(done.stdout)["clients"]
 
     def given(self, client):
-        """What a client computes of every repository, in a process of its own."""
+        """A client's outputs for every repository, from a process of its own."""
         jobs = []
         names = [name for name in MODELS if client in self.clients[name]]
         for name in names:

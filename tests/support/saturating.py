@@ -1,4 +1,4 @@
-"""Integer products as x86 without VNNI computes them, in numpy: an oracle for machines that have VNNI, and the other way round.
+"""Integer products as x86 CPUs without VNNI compute them, in numpy, to compare with CPUs of either kind.
 
 VPMADDUBSW multiplies bytes without a sign by bytes with one, and adds each even product to the next in 16 bits, with
 saturation. Only then are the sums added in 32 bits.

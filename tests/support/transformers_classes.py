@@ -1,4 +1,4 @@
-"""The image classes of transformers, built small."""
+"""Small models of every image class of transformers."""
 
 from __future__ import annotations
 

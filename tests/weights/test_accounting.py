@@ -1,4 +1,4 @@
-"""Is every tensor of a checkpoint used once, or known and left out, or named in a refusal?"""
+"""Tests that every tensor of a checkpoint is used once, ignored as known, or named in an error."""
 
 from __future__ import annotations
 

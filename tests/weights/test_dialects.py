@@ -1,4 +1,4 @@
-"""Forms of files that no case and no live peer has: written here by hand, they compute what their plain form computes."""
+"""Tests of file variants without a case or a live peer: written by hand, they compute the same as their plain form."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def renamed(state, *pairs):
     return {new(name): tensor for name, tensor in state.items()}
 
 
-def test_maes_whole_pre_training_file(folder):
+def test_mae_pretraining_checkpoint(folder):
     state = noise(peers.timm_vit(**SMALL, num_classes=0)).state_dict()
     save_file(state, "plain.safetensors")
     decoder = {
@@ -52,7 +52,7 @@ def test_maes_whole_pre_training_file(folder):
     assert set(find_source("full.pth", heads=3).unwanted) == set(decoder)
 
 
-def test_dinov2s_giant(folder):
+def test_dinov2_giant(folder):
     peer = peers.timm_vit(**SMALL, mlp_layer=peers.SwiGLUPacked, act_layer="silu", init_values=0.1, num_classes=0)
     state = noise(peer).state_dict()
     save_file(state, "plain.safetensors")
@@ -62,7 +62,7 @@ def test_dinov2s_giant(folder):
 
 
 def metas_dinov3(state):
-    """Their names for timm's: one bias for queries, keys and values, and a mask that lets none of the keys' through."""
+    """timm's weights under Meta's names: one bias for queries, keys and values, and a mask that drops that of the keys."""
     pairs = (("fc1_g", "w1"), ("fc1_x", "w2"), ("mlp.fc2", "mlp.w3"), ("reg_token", "storage_tokens"))
     found = renamed(state, *pairs, ("gamma_1", "ls1.gamma"), ("gamma_2", "ls2.gamma"))
     for i in range(3):
@@ -87,7 +87,7 @@ def test_dinov3_gated(folder):
         vit_zoo.load("meta.pth", image_size=32)
 
 
-def test_vit_pytorch_of_one_point_two(folder):
+def test_vit_pytorch_1_2(folder):
     """Norms around the patches, and the last norm in the head: our own model of that form under their names."""
     spec = {
         "image_size": 32, "patch_size": 8, "num_classes": 7, "dim": 48, "depth": 2, "heads": 3, "dim_head": 16, "mlp_dim": 72,
@@ -130,7 +130,7 @@ def arrays_of(name):
         return dict(file)
 
 
-def test_naflex_of_big_vision(folder):
+def test_big_vision_naflex(folder):
     arrays = arrays_of("bv_map_nohead")
     np.savez("plain.npz", **arrays)
     arrays["embedding/kernel"] = rearrange(arrays["embedding/kernel"], "p q c d -> (p q c) d")
@@ -139,8 +139,8 @@ def test_naflex_of_big_vision(folder):
     same_as("plain.npz", "naflex.npz", "big_vision-naflex")
 
 
-def test_siglip2_of_transformers(folder):
-    """Its own class takes patches, row by row."""
+def test_transformers_siglip2(folder):
+    """Its own class takes patches, in row order."""
     T = peers.transformers
     config = T.Siglip2VisionConfig(
         hidden_size=48, num_hidden_layers=2, num_attention_heads=3, intermediate_size=72, num_patches=16, patch_size=8
@@ -156,7 +156,7 @@ def test_siglip2_of_transformers(folder):
     assert find_source("saved").dialect == "hf-siglip2-naflex"
 
 
-def test_google_with_its_optimizer_and_a_representation(folder):
+def test_google_checkpoint_with_optimizer_and_representation(folder):
     arrays = arrays_of("google_npz_token")
     np.savez("plain.npz", **arrays)
     wrapped = {f"opt/target/{name}": array for name, array in arrays.items()}
@@ -177,8 +177,8 @@ def test_google_with_its_optimizer_and_a_representation(folder):
         torch.testing.assert_close(model(images), wanted, rtol=0, atol=1e-5)
 
 
-def test_an_old_table_of_big_vision_covers_the_class(folder):
-    """N x N + 1 positions: the first is the class token's."""
+def test_old_big_vision_positions_include_the_class_token(folder):
+    """N x N + 1 positions, of which the first belongs to the class token."""
     arrays = arrays_of("flexivit_native")
     np.savez("plain.npz", **arrays)
     first = np.random.default_rng(0).normal(size=(1, 1, 48)).astype(np.float32)
@@ -188,8 +188,8 @@ def test_an_old_table_of_big_vision_covers_the_class(folder):
     torch.testing.assert_close(outputs("old.npz"), outputs("plain.npz"), rtol=0, atol=1e-5)
 
 
-def test_the_copy_that_counts_is_taken(folder):
-    """EMA before the last step's weights, the teacher before the student, and nothing else of either."""
+def test_ema_and_teacher_weights_are_preferred(folder):
+    """EMA weights before those of the last step, the teacher before the student; the other copy is ignored."""
     good, other = (noise(peers.timm_vit(**SMALL), seed).state_dict() for seed in (1, 2))
     save_file(good, "plain.safetensors")
     torch.save({"state_dict": other, "state_dict_ema": good}, "ema.pth")
@@ -201,7 +201,7 @@ def test_the_copy_that_counts_is_taken(folder):
         vit_zoo.load("mixed.pth", heads=3)
 
 
-def test_fixed_positions_of_big_vision_are_stated_not_guessed(folder):
+def test_fixed_positions_of_big_vision_must_be_stated(folder):
     arrays = arrays_of("bv_gap")
     del arrays["pos_embedding"]
     np.savez("sincos.npz", **arrays)

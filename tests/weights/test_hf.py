@@ -1,4 +1,4 @@
-"""Does every image class of transformers load as a saved folder, as a state dict of 5.x beside its config, and alive?"""
+"""Tests of every image class of transformers: a saved folder, a state dict of 5.x next to its config, a live module."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def test_a_saved_folder(name, folder):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_a_state_dict_of_memory(name, folder):
-    """torch.save of 5.x's state dict: other keys than on disk; DDP and a wrapper around them."""
+def test_a_state_dict_from_memory(name, folder):
+    """torch.save of 5.x's state dict: its keys differ from those on disk; inside DDP and a wrapper."""
     peer, output, _ = built(name)
     peer.save_pretrained("saved")
     (folder / "saved" / "model.safetensors").unlink()
@@ -44,7 +44,7 @@ def test_a_live_module(name):
     same(vit_zoo.load(peer), peer, output)
 
 
-def test_parts_of_a_large_file(folder):
+def test_sharded_checkpoint(folder):
     peer, output, _ = built("ViTForImageClassification")
     peer.save_pretrained("saved", max_shard_size="60KB")
     assert len(list((folder / "saved").glob("model-*.safetensors"))) > 2
@@ -59,8 +59,8 @@ def test_parts_of_a_large_file(folder):
         vit_zoo.load("saved")
 
 
-def test_names_from_before_five(folder):
-    """`vision_model.` in front of a bare tower's names, and the position_ids of old files."""
+def test_names_before_transformers_5(folder):
+    """`vision_model.` before a bare tower's names, and the position_ids of old files."""
     peer, output, _ = built("SiglipVisionModel")
     peer.save_pretrained("saved")
     file = folder / "saved" / "model.safetensors"
@@ -87,14 +87,14 @@ def test_a_config_of_another_model_is_refused(folder):
 
 
 @pytest.mark.parametrize("name", ["Dinov2Model", "Dinov2WithRegistersModel"])
-def test_another_size_as_the_class_itself_makes_it(name, folder):
-    """Their positions are interpolated in two ways, with antialias where there are registers."""
+def test_another_size_matches_the_class(name, folder):
+    """The two classes interpolate positions differently, with antialias where there are registers."""
     peer, output, _ = built(name)
     peer.save_pretrained("saved")
     same(vit_zoo.load("saved", image_size=(40, 56)), peer, output)
 
 
-def test_a_grid_of_nothing_is_refused(folder):
+def test_a_grid_without_positions_is_refused(folder):
     built("DINOv3ViTModel")[0].save_pretrained("saved")
     with pytest.raises(InputError, match="the file has no position table"):
         vit_zoo.load("saved", grid=(4, 4))

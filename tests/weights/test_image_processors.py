@@ -1,4 +1,4 @@
-"""Preprocessing as the configs of timm and transformers state it, read and written."""
+"""Tests of preprocessing in the configs of timm and transformers, read and written."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PREPARED = [
 
 
 @pytest.mark.parametrize("preprocess", PREPARED, ids=lambda p: f"{p.size[0]}-{p.resize_to}-{p.interpolation}")
-def test_timm_prepares_images_alike(preprocess):
+def test_timm_prepares_images_identically(preprocess):
     cfg = {"input_size": [3, *preprocess.size], **to_timm(preprocess)}
     assert of_timm({"pretrained_cfg": cfg}) == preprocess
     transform = peers.timm.data.create_transform(
@@ -36,7 +36,7 @@ def test_timm_prepares_images_alike(preprocess):
 
 
 @pytest.mark.parametrize("preprocess", PREPARED, ids=lambda p: f"{p.size[0]}-{p.resize_to}-{p.interpolation}")
-def test_transformers_prepares_images_alike(preprocess, tmp_path):
+def test_transformers_prepares_images_identically(preprocess, tmp_path):
     document = to_hf(preprocess)
     assert of_hf(document) == preprocess
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(document))
@@ -89,7 +89,7 @@ UNSAID = [{"do_resize": False}, {"do_rescale": False}, {"rescale_factor": 1 / 12
 
 
 @pytest.mark.parametrize("name", AS_PUBLISHED)
-def test_as_published(name):
+def test_published_configs(name):
     document, wanted = AS_PUBLISHED[name]
     found = of_hf(document)
     if wanted is None:  # its class is in no field of it: the number is of one edge or of both
@@ -108,8 +108,8 @@ HOSTILE = [None, True, "x", [], {}, [1], 1e-320, -1, 10**400, {"height": "x"}, {
 
 
 @pytest.mark.parametrize("value", HOSTILE, ids=lambda value: str(value)[:20])
-def test_values_of_another_type_say_nothing(value):
-    """Each key of real configs with a value that its library never writes: a Preprocess or None, never another error."""
+def test_values_of_another_type_are_ignored(value):
+    """Each key of real configs with a value that its library never writes gives a Preprocess or None, never another error."""
     documents = [(of_hf, document) for document, _ in AS_PUBLISHED.values()]
     documents.append(
         (of_timm, {"input_size": [3, 8, 8], "interpolation": "bicubic", "crop_pct": 0.9, "mean": [0.5], "std": [0.5]})
@@ -120,14 +120,14 @@ def test_values_of_another_type_say_nothing(value):
 
 
 @pytest.mark.parametrize("change", [{"interpolation": "lanczos"}, {"crop_mode": "border"}, {"crop_pct": 1.5}, {"mean": None}])
-def test_what_timm_says_otherwise(change):
+def test_unsupported_values_in_a_timm_config(change):
     cfg = {"input_size": [3, 224, 224], "interpolation": "bicubic", "crop_pct": 0.9, "mean": [0.5] * 3, "std": [0.5] * 3}
     assert of_timm({"pretrained_cfg": cfg}) is not None
     assert of_timm(cfg) is not None  # as older files have it
     assert of_timm({"pretrained_cfg": {**cfg, **change}}) is None
 
 
-def test_what_timm_cannot_say():
+def test_preprocessing_that_timm_cannot_represent():
     uneven = Preprocess(size=(32, 32), resize_to=(40, 48), interpolation="bicubic", mean=HALF[0], std=HALF[1])
     with pytest.raises(NotRepresentable, match="cannot resize"):
         to_timm(uneven)

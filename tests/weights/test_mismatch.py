@@ -1,4 +1,4 @@
-"""Tests that an error about tensors that do not match lists all their names, in Python, with -v and with --json."""
+"""Tests of the error about tensors that do not match: it lists all their names, in Python, with -v and with --json."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_shapes_against_the_spec(folder, state):
     }
 
 
-def test_the_command_line_shows_them(folder, state, cli):
+def test_the_command_line_lists_the_names(folder, state, cli):
     del state["blocks.0.norm2.weight"], state["blocks.0.norm2.bias"]
     save_file(state, "weights.safetensors")
     arguments = ["show", "weights.safetensors", "--set", "heads=2"]

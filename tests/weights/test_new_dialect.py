@@ -1,4 +1,4 @@
-"""Tests that a weight dialect is one table and one row: a library that does not exist is read and written."""
+"""Tests of a weight dialect added as one table and one row: a library that does not exist is read and written."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_file_of_a_new_dialect_is_read(acme, model):
         assert torch.equal(vit_zoo.load("weights.safetensors").eval()(images), model(images))
 
 
-def test_its_variants_of_names_and_its_damages(acme, model):
+def test_variants_of_names_and_damaged_files(acme, model):
     state = acmes_state(model)
     wrapped = {f"module.{name.replace('stage.', 'stages.')}": tensor for name, tensor in state.items()}
     save_file(wrapped, "wrapped.safetensors")

@@ -1,4 +1,4 @@
-"""Do checkpoints of real implementations give those implementations' own outputs, with no more told than the file lacks?"""
+"""Tests of checkpoints of real implementations against their own outputs, with only the facts that the file lacks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_every_case_is_in_the_table():
 
 
 @pytest.mark.parametrize("name", CASE_NAMES)
-def test_the_outputs_are_the_originals(name, folder):
+def test_outputs_match_the_original(name, folder):
     file, images, outputs, tolerance = case(name)
     facts = FACTS.get(name, {})
     model = vit_zoo.load(file, **facts)
@@ -30,7 +30,7 @@ def test_the_outputs_are_the_originals(name, folder):
 
 
 @pytest.mark.parametrize("name", [name for name in FACTS if "heads" in FACTS[name]])
-def test_heads_are_not_guessed(name):
+def test_heads_must_be_stated(name):
     file, *_ = case(name)
     with pytest.raises(InputError, match="cannot infer heads"):
         vit_zoo.load(file, **{field: value for field, value in FACTS[name].items() if field != "heads"})
@@ -38,7 +38,7 @@ def test_heads_are_not_guessed(name):
 
 @pytest.mark.parametrize("name", CASE_NAMES)
 def test_the_activation_matters(name):
-    """With another GELU the outputs are others: the comparison above sees which one it is."""
+    """With another GELU the outputs differ by more than the tolerance, so the comparison above detects a wrong one."""
     file, images, outputs, tolerance = case(name)
     facts = FACTS.get(name, {})
     right = vit_zoo.load(file, **facts).spec.act
@@ -48,7 +48,7 @@ def test_the_activation_matters(name):
 
 
 @pytest.mark.parametrize("name", ["clip_openai_state_dict", "open_clip_quickgelu"])
-def test_the_activation_of_a_clip_is_not_guessed(name):
+def test_the_activation_of_a_clip_must_be_stated(name):
     file, *_ = case(name)
     with pytest.raises(InputError, match="cannot infer act"):
         vit_zoo.load(file, heads=FACTS[name]["heads"])

@@ -1,4 +1,4 @@
-"""Do positions and patch projections of another size come out as each source's own code makes them?"""
+"""Tests of resized positions and patch projections against each source's own code."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def google(positions, prefix, old, new):
 
 
 def dino(positions, prefix, old, new):
-    """interpolate_pos_encoding of DINO's vision_transformer.py: a tenth of a patch is added before the scale is taken."""
+    """interpolate_pos_encoding of DINO's vision_transformer.py, which adds a tenth of a patch before it takes the scale."""
     grid = positions[:, prefix:].reshape(1, *old, -1).permute(0, 3, 1, 2)
     h0, w0 = new[0] + 0.1, new[1] + 0.1
     grid = F.interpolate(grid, scale_factor=(h0 / old[0], w0 / old[1]), mode="bicubic")
@@ -90,14 +90,14 @@ def test_positions(recipe, prefix, old, new):
 
 
 def test_recipes_differ():
-    """None stands for another by mistake: on noise they part by more than the tolerance above."""
+    """No recipe can replace another by mistake: on noise they differ by more than the tolerance above."""
     found = {name: ours(table(1, (4, 4)), 1, (4, 4), (6, 9), name) for name in RECIPES}
     same = {(a, b) for a in found for b in found if a < b and (found[a] - found[b]).abs().max() < 1e-2}
     assert same == {("open_clip", "timm"), ("dino", "dinov2")}
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_types_stay(dtype):
+def test_data_types_are_kept(dtype):
     positions = table(1, (4, 4), dtype)
     found = ours(positions, 1, (4, 4), (6, 6), "timm")
     assert found.dtype is dtype
@@ -115,7 +115,7 @@ def test_patch_projections(new, recipe, options):
     np.testing.assert_allclose(found.array(), wanted.numpy(), rtol=0, atol=1e-4 * float(wanted.abs().max()))
 
 
-def test_what_stays_and_what_is_refused():
+def test_the_same_size_keeps_the_tensor_and_wrong_arguments_are_refused():
     tensor = stored("pos", table(1, (4, 4)), where="x")
     assert resize_positions(tensor, 1, (4, 4), (4, 4), "hf") is tensor
     kernel = Stored("F32", (2, 3, 8, 8), lambda: np.zeros((2, 3, 8, 8), np.float32))

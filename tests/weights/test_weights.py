@@ -1,4 +1,4 @@
-"""Is every tensor of a checkpoint used once or named in an error, and is every table of rules its own inverse?"""
+"""Tests of reading checkpoints: every tensor is used once or named in an error, and every table of rules is invertible."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ ELSEWHERE = {
 
 
 def test_every_dialect_is_read_from_a_real_file():
-    """By a live peer here, or by a case that its implementation wrote."""
+    """From a live peer here, or from a case that its implementation wrote."""
     cases = {find_source(case(name)[0], **FACTS.get(name, {})).dialect for name in CASE_NAMES}
     live = {dialect for dialect, _, _ in PEERS.values()}
     assert cases | live | {"vitzoo"} == {dialect.name for dialect in DIALECTS} - ELSEWHERE
@@ -78,7 +78,7 @@ def test_a_file_of_each_dialect(name, kind, folder):
 
 
 @pytest.mark.parametrize("name", PEERS)
-def test_tables_are_their_own_inverse(name):
+def test_tables_of_rules_are_invertible(name):
     _, make, facts = PEERS[name]
     state = noise(make()).state_dict()
     theirs = tensors_of(state, where="peer")
@@ -93,7 +93,7 @@ def test_tables_are_their_own_inverse(name):
 
 @pytest.mark.parametrize("name", PEERS)
 def test_every_tensor_is_accounted_for(name):
-    """Leave out, rename or reshape any one tensor: it is refused, by name where it has one."""
+    """Each tensor in turn is left out, renamed or reshaped: the error names it where it has a name."""
     _, make, facts = PEERS[name]
     state = noise(make()).state_dict()
     for key in state:
@@ -124,7 +124,7 @@ def test_heads_come_from_the_zoo_or_from_the_user(folder):
 
 
 def test_our_own_names_alone_have_no_conventions(folder):
-    """The article's model under our names is nobody else's: its eps must be stated, not taken from timm."""
+    """A model of ViT's own names could come from any library: its eps must be stated, not taken from timm."""
     model = noise(vit_zoo.ViT(image_size=16, patch_size=8, num_classes=3, dim=32, depth=1, heads=2, mlp_dim=48))
     torch.save(model.state_dict(), "state.pt")
     with pytest.raises(InputError, match="cannot infer norm_eps"):
@@ -133,7 +133,7 @@ def test_our_own_names_alone_have_no_conventions(folder):
     assert loaded.spec == model.spec
 
 
-def test_no_dialect_and_no_place():
+def test_unknown_dialects_and_tensors_without_a_counterpart():
     with pytest.raises(RefusedContent, match="not a ViT of a known dialect"):
         detect(tensors_of({"layer1.conv.weight": torch.ones(2)}, where="x"), where="x")
     registers = vit_zoo.create("vit_b16", **SMALL, registers=2)
@@ -149,7 +149,7 @@ def test_shapes_without_data():
         shape_after("d (p q c) -> d c p q", (5, 25), {"p": 2, "q": 4, "c": 3})
 
 
-def test_our_own_file_is_timms(folder):
+def test_timm_loads_our_own_file(folder):
     model = noise(vit_zoo.create("vit_b16", **SMALL))
     vit_zoo.save(model, "ours")
     peer = peers.timm_vit()
@@ -188,7 +188,7 @@ def test_weights_for_a_name(folder):
         vit_zoo.export("vit_b16", weights="vit_ti16")
 
 
-def test_show_tells_what_is_unknown(cli):
+def test_show_lists_unknown_facts(cli):
     file = case("open_clip_quickgelu")[0]
     code, out, _ = cli("show", file)
     assert code == 0
