@@ -116,6 +116,7 @@ NAMES: dict[tuple[str, str], tuple[str, str]] = {
 # what is read through a module or an object: pattern and replacement
 ATTRIBUTES = (
     (r"from vit_zoo.model import forward\b(?=(?s:.*)\bforward\.output_names\b)", "from vit_zoo.model import outputs as forward"),
+    (r"from vit_zoo.weights import detect\b(?=(?s:.*)\bdetect\.read\b)", "from vit_zoo.weights import read as detect"),
     (r"\.facts_of\(", ".facts_from_module("),
 )
 
