@@ -56,7 +56,7 @@ def test_wrong_arguments(change, message):
 def test_a_smaller_image_is_refused():
     """The original silently takes the first rows of the position table."""
     v = ViT(**{**EXAMPLE, "depth": 1})
-    with pytest.raises(ValueError, match="takes"):
+    with pytest.raises(ValueError, match="expected images of shape"):
         v(torch.randn(1, 3, 128, 128))
 
 
