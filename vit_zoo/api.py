@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vit_zoo.errors import InputError
-from vit_zoo.loading.load import check_content, filled, find_weights, random_model, save_model
+from vit_zoo.loading.load import check_content, find_weights, model_of, random_model, save_model
 from vit_zoo.loading.source import ModelLike, find_architecture
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def load(
     checkpoint = find_weights(source, offline=offline, **facts)
     if check == "full":
         check_content(checkpoint)
-    model = filled(checkpoint)
+    model = model_of(checkpoint)
     if not isinstance(source, str | os.PathLike):  # do not share memory with the other module
         for p in model.parameters():
             p.data = p.data.clone()

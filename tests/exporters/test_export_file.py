@@ -220,7 +220,7 @@ def test_shared_weights_need_safetensors_with_unchanged_tensors(folder):
     save_file(noise(peers.article_vit()).state_dict(), "article.safetensors")
     facts = {"heads": 3, "image_size": (32, 48), "patch_size": (8, 16)}
     for name in ("timm.pt", "article.safetensors"):
-        with pytest.raises(InputError, match="shared weights need a safetensors file"):
+        with pytest.raises(InputError, match="placement='shared' needs a safetensors file"):
             vit_zoo.export(name, placement="shared", **facts)
     with pytest.raises(InputError, match="opset 0"):
         vit_zoo.export("timm.pt", opset=0, heads=3, image_size=(32, 48))

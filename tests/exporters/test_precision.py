@@ -145,7 +145,7 @@ def test_pictures_are_refused_for_float_files(folder, photos):
     vit_zoo.save(small(), "model")
     vit_zoo.export("model", out="m.onnx")
     for artifact in ("m.onnx", "model"):
-        with pytest.raises(InputError, match="pictures are for quantised files"):
+        with pytest.raises(InputError, match="pictures apply to int8 files only"):
             vit_zoo.verify(artifact, "model", pictures="photos")
 
 
@@ -292,7 +292,7 @@ def test_an_unreachable_accuracy_is_refused(folder, photos, monkeypatch):
         place = Path("classes", str(i % 11))
         place.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, place)
-    with pytest.raises(CheckFailed, match=r"does not reach what is asked of it: .* left in float: ") as caught:
+    with pytest.raises(CheckFailed, match=r"misses the required accuracy: .* left in float: ") as caught:
         vit_zoo.export(small(depth=1), precision="int8-weights", evaluate="classes", min_accuracy=0.9, out="m.onnx")
     assert len(caught.value.details["report"]["judgement"]["kept"]) == 4
     assert not Path("m.onnx").exists()
@@ -331,7 +331,7 @@ REFUSED = {
     "min_agreement and min_accuracy need the output 'logits'": [
         "--int8", "dynamic", "--evaluate", "photos", "--min-agreement", "0.9", "--outputs", "pooler_output",
     ],
-    "shared weights are those of the folder": ["--fp16", "--shared"],
+    "--shared needs float32": ["--fp16", "--shared"],
 }  # fmt: skip
 
 

@@ -112,10 +112,10 @@ def test_a_file_is_shown_and_does_not_load_as_a_checkpoint(exported, cli):
     document = json.loads(cli("show", done.path, "--json").out)
     assert document["format"] == "toy"
     assert document["parity"] is True
-    with pytest.raises(RefusedContent, match="is an exported toy file"):
+    with pytest.raises(RefusedContent, match="got an exported toy file"):
         vit_zoo.load(done.path)
 
 
 def test_an_unknown_format_is_refused_and_the_formats_are_listed(folder):
-    with pytest.raises(vit_zoo.VitzooError, match="no format 'toy'; there are onnx, torchscript, pt2"):
+    with pytest.raises(vit_zoo.VitzooError, match="unknown format 'toy'; choose from onnx, torchscript, pt2"):
         vit_zoo.export("vit_ti16", "toy")

@@ -197,7 +197,7 @@ def test_a_missing_size_check_is_a_fault(folder):
     ("options", "message"),
     [
         ({"dynamic": "h"}, "'hw', height and width"),
-        ({"dynamic": "hw", "to": ["onnx", "torchscript"]}, "of ONNX files alone"),
+        ({"dynamic": "hw", "to": ["onnx", "torchscript"]}, "apply to ONNX only"),
         ({"dynamic": "hw", "precision": "int8-weights"}, "an int8 file has one size"),
         ({"dynamic": "hw", "include": ["preprocess"]}, "images that the file prepares itself have one size"),
         ({"dynamic": "hw", "resize": "nearest"}, "unknown recipe 'nearest'"),

@@ -203,12 +203,15 @@ def test_softmax_over_the_wrong_axis_fails(folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"include": ["resize"]}, "nothing called 'resize' to include; there are softmax, preprocess, preprocess-exact"),
-        ({"include": ["preprocess", "preprocess-exact"]}, "one of preprocess and preprocess-exact"),
+        ({"include": ["resize"]}, "cannot include 'resize'; choose from softmax, preprocess, preprocess-exact"),
+        ({"include": ["preprocess", "preprocess-exact"]}, "cannot include both preprocess and preprocess-exact"),
         ({"include": ["preprocess"], "opset": 17}, "no antialias before 18"),
-        ({"include": ["preprocess"], "to": ["onnx", "pt2"]}, "of ONNX files alone"),
+        ({"include": ["preprocess"], "to": ["onnx", "pt2"]}, "apply to ONNX only"),
         ({"include": ["preprocess"], "precision": "int8-weights"}, "an int8 file takes prepared images"),
-        ({"include": ["softmax"], "outputs": ["pooler_output"]}, "softmax is of logits; the outputs are pooler_output"),
+        (
+            {"include": ["softmax"], "outputs": ["pooler_output"]},
+            "include='softmax' needs the output 'logits'; the outputs are pooler_output",
+        ),
         ({"include": ["preprocess"], "model": "plain"}, "does not say how images are prepared"),
     ],
 )

@@ -113,7 +113,7 @@ def test_the_command_line(small, cli):
     assert "unknown axis 'depth'" in err
     code, _, err = cli("verify", "model", "--against", "model", "--fixed", "height")
     assert code == 2
-    assert "fixed axes are those of an exported file" in err
+    assert "fixed axes apply to exported files only" in err
     assert cli("export", "model", "--onnx", "--verify", "quick", "-o", "quick.onnx", "-q").code == 0
     assert json.loads(Path("quick.onnx.parity.json").read_text())["effort"] == "quick"
     with pytest.raises(InputError, match="effort 'some'"):
@@ -127,7 +127,7 @@ def test_the_precision_is_reported(small, cli):
     code, out, _ = cli("verify", "half.onnx", "--against", "model")
     assert code == 0
     assert "half.onnx computes model.safetensors in fp16: " in out
-    assert vit_zoo.verify("half.onnx").precision == "fp32", "against the weights that it holds it is exact"
+    assert vit_zoo.verify("half.onnx").precision == "fp32", "against the weights in the file it is exact"
 
 
 @pytest.mark.parametrize("format_", ["torchscript", "pt2"])

@@ -172,7 +172,7 @@ def test_loading_is_lazy_and_full_checks_are_full(folder):
         vit_zoo.load("ours", check="full")
     content[span.start : span.start + 4] = b"\x00\x00\xc0\x7f"
     (folder / "ours" / "model.safetensors").write_bytes(content)
-    with pytest.raises(RefusedContent, match=r"'norm\.weight' holds 1 values that are not finite"):
+    with pytest.raises(RefusedContent, match=r"'norm\.weight' has 1 values that are not finite"):
         vit_zoo.load("ours", check="full")
 
 
@@ -182,7 +182,7 @@ def test_weights_for_a_name(folder):
     (done,) = vit_zoo.export("vit_b16", weights="trained/model.safetensors", **config)
     assert done.path.name == "vit_b16.onnx"
     assert done.config.random_seed is None
-    with pytest.raises(InputError, match="its config says depth = 3, not 4"):
+    with pytest.raises(InputError, match="the config states depth = 3, not 4"):
         vit_zoo.export("vit_b16", weights="trained", **{**config, "depth": 4})
     with pytest.raises(InputError, match="has no weights"):
         vit_zoo.export("vit_b16", weights="vit_ti16")

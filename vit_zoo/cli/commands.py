@@ -167,12 +167,12 @@ def convert(
     """
     from vit_zoo.api import convert as convert_model
     from vit_zoo.cli.documents import ConvertDocument
-    from vit_zoo.loading.convert import lines
+    from vit_zoo.loading.convert import summary_lines
 
     note_name(src, output)
     output.progress(f"converting {src}")
     done = convert_model(src, out, to, accept=accept, allow_drop=allow_drop, force=force, **facts)
-    output.result(ConvertDocument.of(done), lambda: "\n".join(lines(done)))
+    output.result(ConvertDocument.of(done), lambda: "\n".join(summary_lines(done)))
 
 
 for command in (export, verify, predict, publish, pull):

@@ -1,1 +1,1 @@
-"""Exporters: from a model and export options to a verified file."""
+"""Export of a model to verified files."""

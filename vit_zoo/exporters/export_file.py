@@ -1,4 +1,4 @@
-"""How a file is exported: staged, verified on disk, and only then named; or set aside."""
+"""Export of one file: written under a temporary name, verified on disk, then renamed, or set aside if it fails."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from vit_zoo import __version__
 from vit_zoo.errors import CheckFailed, InputError, RefusedContent
-from vit_zoo.exporters.options import ExportOptions, Placement
+from vit_zoo.exporters.options import SHARED, ExportOptions, Placement
 from vit_zoo.files import SafetensorsFile, Staged, digest_of, staging_folder, write_text
 from vit_zoo.files.atomic import check_target, writing
 from vit_zoo.formats import FORMATS
 from vit_zoo.formats.artifact import report_path
 from vit_zoo.graph.options import Form
-from vit_zoo.loading.load import with_some_weights
+from vit_zoo.loading.load import shipped_or_random_weights
 from vit_zoo.loading.source import Architecture, Checkpoint, ModelLike, find_source
 from vit_zoo.model.config import ModelConfig
 from vit_zoo.parity.reference import Live
@@ -36,35 +36,35 @@ Note = Callable[[str], None]  # receives a line of progress
 
 @dataclass(frozen=True)
 class Export:
-    """What `export` wrote: the artifact, the report on it (None when it was not verified), the `.onnx_data` beside it."""
+    """An exported file: its path, its report (None if it was not verified), and the `.onnx_data` file next to it."""
 
     path: Path
     config: ModelConfig
     report: ParityReport | None
     data: Path | None = None
-    judgement: Judgement | None = None  # of an int8 file that had to reach something
+    judgement: Judgement | None = None  # on an int8 file with min_agreement or min_accuracy
 
 
 def export_model(model: ModelLike, options: ExportOptions, facts: Mapping[str, Any], note: Note) -> list[Export]:
-    """Each format of a model as a file, verified on disk before it gets its name. Raises as `vit_zoo.export`."""
+    """Write a model in each format, verified on disk before it gets its name. Raises as `vit_zoo.export`."""
     facts = dict(facts)
     sized = bool({"image_size", "patch_size"} & set(facts))
-    # where the graph follows the size, the recipe is the graph's alone
+    # with a dynamic size, the recipe applies to the graph only
     recipe = facts.get("resize") if sized or options.dynamic is None else facts.pop("resize", None)
     source = find_source(model, weights=options.weights, **facts)
     form, rounding = options.resolve(source.config, recipe)
     if isinstance(source, Architecture):
-        source = with_some_weights(source, str(model), options.seed)
+        source = shipped_or_random_weights(source, str(model), options.seed)
     elif options.seed is not None:
-        raise InputError(f"{source.config.name} has its own weights: a seed is of random ones")
+        raise InputError(f"seed applies only to random weights; {source.config.name} has trained weights")
     if options.placement == "shared":
         _check_shared(source, str(model))
-    targets = {name: target_of(source, name, options) for name in options.formats}
+    targets = {name: target_path(source, name, options) for name in options.formats}
     for target in targets.values():
         check_target(target)
     live, written = Live(source), []
     for name, target in targets.items():
-        note(f"writing {target}{', then checking it' if options.effort else ''}")
+        note(f"writing {target}{', then verifying it' if options.effort else ''}")
         if FORMATS[name].graph:
             written.append(write_onnx_file(source, target, live, form, options.placement, options.effort, rounding))
         else:
@@ -73,15 +73,15 @@ def export_model(model: ModelLike, options: ExportOptions, facts: Mapping[str, A
 
 
 def _check_shared(source: Checkpoint, name: str) -> None:
-    """Raise InputError for weights that an ONNX graph cannot point to."""
+    """Raise InputError for weights that an ONNX graph cannot refer to."""
     if source.cached:
-        raise InputError("the Hub's cache is not written to: `vitzoo pull` makes a folder", where=name)
+        raise InputError("cannot write into the Hub's cache", where=name, hint="`vitzoo pull` makes a folder of the repository")
     if any(stored.span is None for stored in source.tensors.values()):
-        raise InputError("shared weights need a safetensors file whose tensors fit as they are")
+        raise InputError(f"{SHARED} needs a safetensors file whose tensors fit unchanged", options=[SHARED])
 
 
-def target_of(source: Checkpoint, format_: str, options: ExportOptions) -> Path:
-    """Where a format goes: NAME.onnx in the current folder; shared weights, beside their file as model.onnx."""
+def target_path(source: Checkpoint, format_: str, options: ExportOptions) -> Path:
+    """Return the path of a format: NAME.onnx in the current folder, or model.onnx next to shared weights."""
     out, shared = options.out, FORMATS[format_].graph and options.placement == "shared"
     name = ("model" if shared else source.config.name) + FORMATS[format_].suffix
     if out is None:
@@ -92,7 +92,7 @@ def target_of(source: Checkpoint, format_: str, options: ExportOptions) -> Path:
     if os.fspath(out).endswith(os.sep):
         raise InputError("no such folder", where=out)
     if len(options.formats) > 1:
-        raise InputError("several formats go into a folder, and this is none", where=path)
+        raise InputError("not a folder; several formats need one", where=path)
     return path
 
 
@@ -105,13 +105,13 @@ def write_onnx_file(
     effort: Effort | None,
     rounding: Int8Search | None = None,
 ) -> Export:
-    """`rounding` says how an int8 form is calibrated, and what it must reach."""
+    """Write an ONNX file. `rounding` is the calibration of an int8 file and what it must reach."""
     from vit_zoo.graph.build import build
     from vit_zoo.graph.write import PROTO_LIMIT, inline_size, write_external, write_inline, write_shared
 
     spec, tensors = source.config.spec, source.tensors
     preprocess = source.config.preprocess
-    graph = build(spec, tensors, form, preprocess=preprocess)  # of an int8 form, one of the same size
+    graph = build(spec, tensors, form, preprocess=preprocess)  # for int8, a float graph of the same size
     placement = placement or ("inline" if inline_size(graph) <= PROTO_LIMIT else "external")
     details: dict[str, Any] = {**_details(effort), "placement": placement}
     size = sum(weight.stop - weight.start for weight in graph.weights.values())
@@ -157,6 +157,7 @@ def write_onnx_file(
 def write_program(
     source: Checkpoint, target: Path, live: Live, format_: str, outputs: Sequence[str], effort: Effort | None
 ) -> Export:
+    """Write a TorchScript or .pt2 file."""
     from vit_zoo.model.outputs import checked_outputs
 
     names = checked_outputs(source.config.spec, outputs)
@@ -178,10 +179,10 @@ def _verified(
     try:
         companion = None if data is None else data.path
         return check_parity(staged.path, live.reference, companion=companion, effort=effort, pictures=pictures)
-    except RefusedContent as error:  # what we wrote does not even open
+    except RefusedContent as error:  # the file that we wrote cannot be opened
         aside = staged.reject()
         hint = f"set aside as {aside.name}"
-        raise CheckFailed(f"does not open: {error.message}", where=staged.target, hint=hint) from None
+        raise CheckFailed(f"cannot be opened: {error.message}", where=staged.target, hint=hint) from None
 
 
 def _finish(
@@ -191,13 +192,13 @@ def _finish(
     data: Staged | None = None,
     judgement: Judgement | None = None,
 ) -> Export:
-    """Name the file, or set it aside; the report goes beside it, and no old one outlives its file."""
+    """Rename the file, or set it aside, with its report next to it. The report of a replaced file is removed."""
     target = staged.target
     if report is not None and judgement is not None:
         report = report.model_copy(update={"judgement": judgement})
     cause = None
     if judgement is not None and not judgement.ok:
-        cause = f"does not reach what is asked of it: {judgement}"
+        cause = f"misses the required accuracy: {judgement}"
     elif report is not None and not report.ok:
         cause = f"does not compute the model: {report.summary()}"
     if cause is not None:

@@ -1,4 +1,4 @@
-"""Export options: validated when they are made, and resolved for one model."""
+"""Export options, which are validated on creation and resolved for one model."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 Placement = Literal["inline", "external", "shared"]
+SHARED = Option("placement", "'shared'", "--shared")
 
 
 class Resolved(NamedTuple):
-    """Export options for one model: the form of its ONNX file, and how an int8 file is calibrated."""
+    """Export options for one model: the form of its ONNX graph, and the calibration of an int8 file."""
 
     form: Form
     rounding: Int8Search | None
@@ -31,9 +32,9 @@ class Resolved(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """The options of `export`, as its docstring explains them.
+    """The options of `export`, which its docstring explains.
 
-    Options that are unknown or contradict each other raise InputError here, before any work starts.
+    Raises InputError for unknown or contradictory options, before any work starts.
     """
 
     formats: tuple[str, ...] = ("onnx",)
@@ -55,16 +56,16 @@ class ExportOptions:
     def __post_init__(self) -> None:
         for name in self.formats:
             if name not in FORMATS:
-                raise InputError(f"no format '{name}'; there are {', '.join(FORMATS)}")
+                raise InputError(f"unknown format '{name}'; choose from {', '.join(FORMATS)}")
         if self.dynamic not in (None, "hw"):
-            raise InputError(f"dynamic {self.dynamic!r}: 'hw', height and width")
+            raise InputError(f"unknown dynamic {self.dynamic!r}; the only choice is 'hw', for height and width")
         for part in self.include:
             if part not in ("softmax", *INCLUDES):
-                raise InputError(f"nothing called '{part}' to include; there are softmax, {', '.join(INCLUDES)}")
+                raise InputError(f"cannot include '{part}'; choose from softmax, {', '.join(INCLUDES)}")
         if set(INCLUDES) <= set(self.include):
-            raise InputError(f"one of {' and '.join(INCLUDES)}")
+            raise InputError(f"cannot include both {' and '.join(INCLUDES)}")
         self._check_graph_options()
-        # the graph's own options are checked by their own class
+        # validates the options of the graph
         Form(
             opset=OPSET if self.opset is None else self.opset,
             precision=self.precision,
@@ -77,15 +78,15 @@ class ExportOptions:
     def _check_graph_options(self) -> None:
         graphs = [FORMATS[name].graph for name in self.formats]
         if not all(graphs) and (self.preprocessing is not None or self.dynamic is not None):
-            raise InputError("preprocessing and a dynamic size are of ONNX files alone")
+            raise InputError("preprocessing and a dynamic size apply to ONNX only")
         if not any(graphs) and (self.opset is not None or self.precision != "fp32"):
-            raise InputError("opset and precision are of ONNX files")
+            raise InputError("opset and precision apply to ONNX only")
         if self.placement is not None and not any(graphs):
-            raise InputError("the placement of weights is a question of ONNX files alone")
+            raise InputError("placement applies to ONNX only")
         if self.placement not in (None, *get_args(Placement)):
-            raise InputError(f"placement {self.placement!r}; there are {', '.join(get_args(Placement))}")
+            raise InputError(f"unknown placement {self.placement!r}; choose from {', '.join(get_args(Placement))}")
         if self.placement == "shared" and self.precision != "fp32":
-            raise InputError(f"shared weights are those of the folder, not in {self.precision}")
+            raise InputError(f"{SHARED} needs float32: the graph points into model.safetensors", options=[SHARED])
 
     def _check_int8(self) -> None:
         if not self.precision.startswith("int8"):
@@ -111,7 +112,7 @@ class ExportOptions:
 
     @property
     def gated(self) -> bool:
-        """Whether an int8 file has to reach something on real images."""
+        """Whether an int8 file must reach an agreement or accuracy on real images."""
         return self.min_agreement is not None or self.min_accuracy is not None
 
     @property
@@ -120,11 +121,11 @@ class ExportOptions:
 
     @property
     def effort(self) -> Effort | None:
-        """The effort of the check of each file; None: no check."""
+        """The effort of the check of each file, or None for no check."""
         return None if self.verify is False else "default" if self.verify is True else self.verify
 
     def resolve(self, config: ModelConfig, recipe: Any = None) -> Resolved:
-        """The options for a model. `recipe` states how positions follow the size, if the user does.
+        """Resolve the options for a model. `recipe` names how positions are resized, if the user states it.
 
         Raises InputError for outputs, images or a recipe that do not fit the model.
         """
@@ -148,26 +149,27 @@ class ExportOptions:
         return Resolved(form, rounding)
 
     def _outputs(self, config: ModelConfig) -> tuple[str, ...]:
-        """The names of the outputs; probabilities in the place of logits where softmax is included."""
+        """Return the names of the outputs, with probabilities in place of logits if softmax is included."""
         if "softmax" not in self.include:
             return tuple(self.outputs)
         names = checked_outputs(config.spec, self.outputs)
         if "logits" not in names:
-            raise InputError(f"softmax is of logits; the outputs are {', '.join(names)}")
+            softmax = Option("include", "'softmax'", "--include softmax")
+            raise InputError(f"{softmax} needs the output 'logits'; the outputs are {', '.join(names)}", options=[softmax])
         return tuple("probabilities" if name == "logits" else name for name in names)
 
 
 def formats_of(to: str | Sequence[str]) -> tuple[str, ...]:
-    """One format or several, each once."""
+    """Return one or several formats as a tuple without duplicates."""
     return (to,) if isinstance(to, str) else tuple(dict.fromkeys(to))
 
 
 def _recipe_of(config: ModelConfig, recipe: Any) -> str:
-    """How the positions of a model follow the size of the image."""
+    """Return the name of the recipe by which the positions of a model follow the image size."""
     if config.spec.pos == "learned":
         name = recipe or config.resize or "timm"
         recipe_named(name)
         return str(name)
     if recipe is not None:
-        raise InputError("its positions are computed for any size: there is nothing to resize")
+        raise InputError("resize applies to learned positions; this model computes its positions for any size")
     return COMPUTED

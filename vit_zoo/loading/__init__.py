@@ -1,1 +1,1 @@
-"""Loading: from what the user names to a config and tensors, and to a torch model."""
+"""Loading: resolves what the user names to a config and tensors, builds torch models, and writes checkpoints."""

@@ -1,4 +1,4 @@
-"""From a source to a torch model, and from tensors to a folder: filled once, read back after writing."""
+"""Torch models and checkpoints with weights, and the writing of models into folders, which is checked by reading back."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 def random_model(config: ModelConfig, seed: int, *, device: Any = None, dtype: torch.dtype | None = None) -> ViT:
+    """Return a torch model with random weights."""
     from vit_zoo.model.vit import ViT, initialise
 
     model = ViT.empty(config)
@@ -31,15 +32,15 @@ def random_model(config: ModelConfig, seed: int, *, device: Any = None, dtype: t
     return model
 
 
-def filled(source: Checkpoint) -> ViT:
-    """The torch model over the source's tensors, which stay where they are until they are used."""
+def model_of(source: Checkpoint) -> ViT:
+    """Return the torch model of a checkpoint. Tensors in files are memory-mapped, so they are read on use."""
     import torch
 
     from vit_zoo.model.vit import ViT
 
     model = ViT.empty(source.config)
     state = {}
-    with torch.inference_mode(False):  # whoever loads inside one still gets parameters that can be trained
+    with torch.inference_mode(False):  # parameters stay trainable if the caller is in inference mode
         for name, stored in source.tensors.items():
             tensor = torch.from_numpy(stored.array())
             state[name] = tensor.view(torch.bfloat16) if stored.dtype == "BF16" else tensor
@@ -50,44 +51,45 @@ def filled(source: Checkpoint) -> ViT:
 
 
 def check_content(source: Checkpoint) -> None:
-    """Read every value: finite, and of the hash that the file states."""
+    """Read every value. Raises RefusedContent for values that are not finite, and for a hash other than the file states."""
     import numpy as np
 
     for name, stored in source.tensors.items():
         values = as_float(stored.dtype, stored.copied())
         bad = values.size - int(np.isfinite(values).sum())
         if bad:
-            raise RefusedContent(f"{name!r} holds {bad:,} values that are not finite", where=source.path)
+            raise RefusedContent(f"{name!r} has {bad:,} values that are not finite", where=source.path)
     if source.digest is not None and digest_of(source.tensors) != source.digest:
-        raise RefusedContent("its weights are not those that were written: the content hash differs", where=source.path)
+        raise RefusedContent("weights have changed since the file was written: the content hash differs", where=source.path)
 
 
-def with_some_weights(architecture: Architecture, name: str, seed: int | None) -> Checkpoint:
-    """An architecture with weights: those that ship with the name, else random ones, which are stamped."""
-    ready = shipped(name, architecture.config.spec) if seed is None else None
-    return ready or of_module(random_model(architecture.config, seed or 0))
+def shipped_or_random_weights(architecture: Architecture, name: str, seed: int | None) -> Checkpoint:
+    """Return the weights that ship with a name, or random ones, marked as such, if there are none or `seed` is given."""
+    own = shipped(name, architecture.config.spec) if seed is None else None
+    return own or of_module(random_model(architecture.config, seed or 0))
 
 
 def find_weights(model: ModelLike, *, offline: bool | None = None, **facts: Any) -> Checkpoint:
-    """A source with weights: its own, those that ship with a name, or those of its default tag.
+    """Resolve a model with weights: its own, those that ship with its name, or those of the name's default tag.
 
-    Raises HubError where there are none, or they cannot be had; else as `find_source`.
+    Raises HubError if there are none or they cannot be fetched, and otherwise as `find_source`.
     """
     source = find_source(model, offline=offline, **facts)
     if isinstance(source, Checkpoint):
         return source
     name = str(model)
-    hint = f"`vitzoo create {name}` makes a folder with random ones; name a folder or a checkpoint file"
+    hint = f"name a folder or a checkpoint file; `vitzoo create {name}` writes a folder with random weights"
     try:
-        found = shipped(name, source.config.spec) or default_weights(name, offline=offline, **facts)
+        checkpoint = shipped(name, source.config.spec) or default_weights(name, offline=offline, **facts)
     except HubError as error:
         raise type(error)(error.message, where=error.where, hint=error.hint or hint) from None
-    if found is None:
-        raise HubError("no weights of it are published", where=name, hint=hint)
-    return found
+    if checkpoint is None:
+        raise HubError("no published weights", where=name, hint=hint)
+    return checkpoint
 
 
 def write_model(config: ModelConfig, tensors: Mapping[str, Stored], folder: Path) -> None:
+    """Write model.safetensors and config.json into a folder."""
     document = json.dumps(config.document(), sort_keys=True)
     metadata = {"format": "pt", "vit_zoo": document, "vit_zoo.sha256": digest_of(tensors)}
     with Staged(folder / "model.safetensors", need=sum(tensor.nbytes for tensor in tensors.values())) as staged:
@@ -98,21 +100,21 @@ def write_model(config: ModelConfig, tensors: Mapping[str, Stored], folder: Path
 
 
 def save_model(model: ViT, folder: Path) -> Path:
-    """Write a model into a folder, which is made if it does not exist, and removed again if writing fails."""
+    """Write a model into a folder, which is created if it does not exist, and removed again if writing fails."""
     source = of_module(model)
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise CannotWrite("is not a folder", where=folder)
+        raise CannotWrite("not a folder", where=folder)
     with made_folder(folder):
         write_model(source.config, {name: source.tensors[name] for name in source.config.spec.shapes()}, folder)
     return folder
 
 
 def _read_back(path: Path, tensors: Mapping[str, Stored]) -> None:
-    """What was written is a file that the safetensors library reads, with every tensor in its place."""
+    """Raise CannotWrite unless the safetensors library reads every tensor from the file with its shape and type."""
     from safetensors import safe_open
 
     with safe_open(path, framework="np") as file:
         for name, stored in tensors.items():
             part = file.get_slice(name)
             if tuple(part.get_shape()) != stored.shape or part.get_dtype() != stored.dtype:
-                raise CannotWrite(f"{name!r} came out wrong", where=path)
+                raise CannotWrite(f"{name!r} was not written correctly", where=path)

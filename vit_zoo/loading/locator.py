@@ -1,6 +1,6 @@
-"""Locators: the one place that decides what a text names when a command wants a model.
+"""Locators: parsed forms of the text that names a model, in Python and on the command line.
 
-A registry name comes first, whatever lies in the current folder; then an existing path; then another library's name.
+A registry name has precedence over a path in the current folder; another library's name comes last.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from vit_zoo.formats import FORMATS, format_of
 from vit_zoo.hub.download import PREFIX, Address
 from vit_zoo.registry.lookup import Named, find, is_alias, is_name
 
-# a text with such a suffix names a file, also one that does not exist
+# a text with such a suffix names a file, even if no such file exists
 SUFFIXES = (".toml", ".json", ".safetensors", ".pt", ".pth", ".bin", ".npz", ".h5")
-# how an error names a file that is not a checkpoint
+# names of kinds of files, for errors
 KINDS = {
     "pickle": "a bare pickle, which runs code when loaded",
-    "empty": "empty",
-    "unknown": "of no known kind",
+    "empty": "an empty file",
+    "unknown": "a file of unknown type",
     "image": "an image",
     "HTML page": "an HTML page",
 }
@@ -38,7 +38,7 @@ class RegistryName:
 
 @dataclass(frozen=True)
 class TaggedName:
-    """A name with a tag: published weights of an architecture."""
+    """A name with a tag, which means published weights of an architecture."""
 
     text: str
     named: Named
@@ -53,7 +53,7 @@ class HubRepo:
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder that holds a checkpoint, and perhaps a config."""
+    """A folder with a checkpoint, and perhaps a config."""
 
     path: Path
 
@@ -67,7 +67,7 @@ class ConfigFile:
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """A file of weights; `kind` is as `sniff` gives it, or `index` for one divided over several files."""
+    """A file of weights. `kind` is the result of `sniff`, or `index` for a checkpoint in several files."""
 
     path: Path
     kind: str
@@ -75,7 +75,7 @@ class CheckpointFile:
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """A file in one of the export formats, any tool's; `format` is its name in `FORMATS`."""
+    """A file in one of the export formats, by any tool. `format` is its name in `FORMATS`."""
 
     path: Path
     format: str
@@ -85,13 +85,14 @@ Locator = RegistryName | TaggedName | HubRepo | Folder | ConfigFile | Checkpoint
 
 
 def parse_locator(model: str | os.PathLike[str]) -> Locator:
-    """What a name or path stands for, by the registry and by the content of files.
+    """Parse a name or path, with the registry and the content of files.
 
-    Raises InputError for what does not exist, RefusedContent for a file that is neither a config, a checkpoint nor an export.
+    Raises InputError for a name or path that does not exist, RefusedContent for a file that is neither a config, a
+    checkpoint nor an exported file.
     """
     text = str(model)
     if not text:
-        raise InputError("an empty name")
+        raise InputError("the name is empty")
     if text.startswith(PREFIX):
         return HubRepo(Address.parse(text))
     if is_name(text):
@@ -112,7 +113,7 @@ def parse_locator(model: str | os.PathLike[str]) -> Locator:
 
 
 def file_locator(path: Path) -> ConfigFile | CheckpointFile | ExportedFile:
-    """What an existing file is, by its content."""
+    """Return the locator of an existing file, by its content. Raises RefusedContent as `parse_locator`."""
     if path.suffix == ".toml":
         return ConfigFile(path)
     kind = sniff(path)
@@ -123,4 +124,4 @@ def file_locator(path: Path) -> ConfigFile | CheckpointFile | ExportedFile:
         return ExportedFile(path, row.name)
     if kind in CHECKPOINTS:
         return CheckpointFile(path, kind)
-    raise RefusedContent(f"is {KINDS.get(kind, f'a file of kind {kind}')}; a checkpoint is wanted", where=path)
+    raise RefusedContent(f"expected a checkpoint, got {KINDS.get(kind, f'a file of kind {kind}')}", where=path)

@@ -1,4 +1,4 @@
-"""Sources: what a locator or a live module stands for, as a config and, where there are weights, tensors under our names."""
+"""Sources: the config of a locator or a torch module and, if it has weights, its tensors under our names."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model with weights: its config, and its tensors under our names, not read yet."""
+    """A model with weights: its config, and its tensors under our names, which are read on use."""
 
     config: ModelConfig
     tensors: Mapping[str, Stored]
@@ -56,24 +56,27 @@ class Checkpoint:
     dialect: str | None = None
     origin: Mapping[str, str] = field(default_factory=dict)  # where each field of the spec comes from
     digest: str | None = None  # the content hash stated in the file
-    unwanted: tuple[str, ...] = ()  # tensors of the file that are known and not part of the model
-    cached: bool = False  # the file lies in the Hub's cache, which we do not write to
+    unwanted: tuple[str, ...] = ()  # known tensors of the file that are not part of the model
+    cached: bool = False  # whether the file is in the Hub's cache, which is not written to
 
 
 def find_source(
     model: ModelLike, *, weights: str | os.PathLike[str] | None = None, offline: bool | None = None, **facts: Any
 ) -> Architecture | Checkpoint:
-    """Resolve a name, a path or a live module. `facts` are fields of the spec that a checkpoint does not state, such as heads.
+    """Resolve a name, a path or a torch module.
 
-    `weights` names a checkpoint of the same architecture, which replaces the model's own. Names with a tag, and `hf-hub:`,
-    are weights on the Hub, or in its cache alone if `offline`. Raises InputError for what does not exist, RefusedContent for
-    tensors that do not fit, HubError for weights that cannot be fetched.
+    * `weights`: a checkpoint of the same architecture, which replaces the model's own.
+    * `offline`: take the weights of tagged names and of `hf-hub:` repositories from the Hub's cache only.
+    * `facts`: fields of the spec that a checkpoint does not state, such as heads.
+
+    Raises InputError for a name or path that does not exist, RefusedContent for tensors that do not fit, HubError for
+    weights that cannot be fetched.
     """
     if not isinstance(model, str | os.PathLike):
         source: Architecture | Checkpoint = of_module(model, **facts)
     else:
         locator = parse_locator(model)
-        if isinstance(locator, TaggedName) and weights is not None:  # its published weights stay where they are
+        if isinstance(locator, TaggedName) and weights is not None:  # do not fetch its published weights
             source = _architecture(locator, facts)
         else:
             source = _resolve(locator, facts, offline)
@@ -81,19 +84,19 @@ def find_source(
 
 
 def find_architecture(name: str | os.PathLike[str], **facts: Any) -> ModelConfig:
-    """The config of a name or a config file. Raises InputError for a model that has weights."""
+    """Return the config of a name or a config file. Raises InputError for a model that has weights."""
     match parse_locator(name):
         case RegistryName() | ConfigFile() as locator:
             source = _resolve(locator, facts, None)
             if isinstance(source, Architecture) and source.config.source is None:
                 return source.config
         case Folder() | CheckpointFile() | ExportedFile() as locator:
-            _resolve(locator, facts, None)  # raises for what is no model at all
-    raise InputError("has weights already; a name or a config is wanted", where=name)
+            _resolve(locator, facts, None)  # raises if it is not a model at all
+    raise InputError("expected a name or a config, got a model with weights", where=name)
 
 
 def default_weights(model: str, *, offline: bool | None = None, **facts: Any) -> Checkpoint | None:
-    """The published weights of a name's default tag, if the Hub has some."""
+    """Return the published weights of a name's default tag, or None if the Hub has none."""
     locator = parse_locator(model)
     if not isinstance(locator, RegistryName):
         return None
@@ -102,7 +105,7 @@ def default_weights(model: str, *, offline: bool | None = None, **facts: Any) ->
 
 
 def shipped(name: str, spec: ViTSpec) -> Checkpoint | None:
-    """The weights that come with a name of the registry, if it has some and they are for this very spec."""
+    """Return the weights that ship with a registry name, or None if it has none for exactly this spec."""
     variant = variants().get(name)
     if variant is None or variant.weights is None:
         return None
@@ -128,7 +131,7 @@ def _resolve(locator: Locator, facts: Mapping[str, Any], offline: bool | None) -
         case ExportedFile(path, kind) if kind in CHECKPOINTS:  # TorchScript archives, such as OpenAI's CLIP
             return _of_file(path, kind, facts)
         case ExportedFile(path, kind):
-            raise RefusedContent(f"is an exported {FORMATS[kind].title}; a checkpoint is wanted", where=path)
+            raise RefusedContent(f"expected a checkpoint, got an exported {FORMATS[kind].title}", where=path)
 
 
 def _architecture(locator: RegistryName | TaggedName, facts: Mapping[str, Any]) -> Architecture:
@@ -138,58 +141,58 @@ def _architecture(locator: RegistryName | TaggedName, facts: Mapping[str, Any]) 
 def _with_weights(
     config: ModelConfig, weights: str | os.PathLike[str], facts: Mapping[str, Any], offline: bool | None
 ) -> Checkpoint:
-    """A checkpoint of the architecture in `config`. Raises RefusedContent for one of another architecture."""
+    """Read a checkpoint of the architecture in `config`. Raises RefusedContent if it has another architecture."""
     source = _resolve(parse_locator(weights), {**config.spec.model_dump(), **facts}, offline)
     if isinstance(source, Architecture):
-        ready = shipped(str(weights), source.config.spec)
-        if ready is None:
+        own = shipped(str(weights), source.config.spec)
+        if own is None:
             raise InputError("has no weights", where=weights)
-        source = ready
+        source = own
     if source.config.spec != config.spec:
-        wrong = [
+        differing = [
             field for field in type(config.spec).model_fields if getattr(source.config.spec, field) != getattr(config.spec, field)
         ]
-        raise RefusedContent(f"its weights are of another model: {wrong[0]} differs", where=weights)
+        raise RefusedContent(f"weights of another architecture: {differing[0]} differs", where=weights)
     metadata = {name: getattr(source.config, name) for name in ("source", "random_seed", "resize")}
     config = config.replace(**metadata, licence=source.config.licence or config.licence)
     return replace(source, config=config, unwanted=())
 
 
 def _of_hub(address: Address, facts: Mapping[str, Any], offline: bool | None) -> Checkpoint:
-    """A repository of ours, timm's or transformers'. What it says of its licence goes along."""
+    """Fetch a repository in our layout, timm's or transformers', with the licence that its card states."""
     from vit_zoo.hub.front_matter import terms_of
 
-    found = fetch(address, offline=offline)
-    source = _of_folder(found.folder, facts)
-    config, terms = source.config, terms_of(found.folder)
-    told = {"source": _chained(str(found.address), source), "licence": config.licence or terms.licence}
-    told["licence_link"] = config.licence_link or terms.licence_link
+    download = fetch(address, offline=offline)
+    source = _of_folder(download.folder, facts)
+    config, terms = source.config, terms_of(download.folder)
+    metadata = {"source": _origin(str(download.address), source), "licence": config.licence or terms.licence}
+    metadata["licence_link"] = config.licence_link or terms.licence_link
     if source.dialect != "vitzoo":
-        told["name"] = found.address.repo.partition("/")[2].lstrip("_.-")[:96] or "model"
-    return replace(source, config=config.replace(**told), cached=True)
+        metadata["name"] = download.address.repo.partition("/")[2].lstrip("_.-")[:96] or "model"
+    return replace(source, config=config.replace(**metadata), cached=True)
 
 
-def _chained(address: str, source: Checkpoint) -> str:
-    """Where weights come from: the repository, and what that says of it."""
+def _origin(address: str, source: Checkpoint) -> str:
+    """Return the origin of weights: the repository, and the origin that the repository states."""
     if source.dialect != "vitzoo":
         return f"{address} ({source.dialect})"
-    said = source.config.source
-    return address if said is None or said.startswith(address) else f"{address}, from {said}"
+    stated = source.config.source
+    return address if stated is None or stated.startswith(address) else f"{address}, from {stated}"
 
 
 def _of_tag(tag: Tag, facts: Mapping[str, Any], offline: bool | None) -> Checkpoint:
-    """Published weights of a name, as the file that its row names."""
+    """Fetch the published weights of a name: the file that the tag names."""
     config = config_of(find(tag.full_name).variant, tag, **facts)
     if not tag.is_on_hub:
         weights = Option("weights", "FILE")
-        hint = f"download it, and name the file: {weights} of `vitzoo export {tag.full_name}`"
+        hint = f"download the file and pass {weights} with '{tag.full_name}'"
         message = f"the weights '{tag.tag}' of '{tag.name}' are at {tag.address}, licence {tag.licence}"
         raise HubError(message, hint=hint, options=[weights])
     revision = None if tag.revision == "unpinned" else tag.revision
-    found = fetch(Address(tag.repo, revision), [tag.file], offline=offline)
-    source = _with_weights(config, found.folder / tag.file, facts, offline)
-    told = {"source": f"{found.address}/{tag.file} ({tag.dialect})", "licence": tag.licence}
-    return replace(source, config=source.config.replace(**told), cached=True)
+    download = fetch(Address(tag.repo, revision), [tag.file], offline=offline)
+    source = _with_weights(config, download.folder / tag.file, facts, offline)
+    metadata = {"source": f"{download.address}/{tag.file} ({tag.dialect})", "licence": tag.licence}
+    return replace(source, config=source.config.replace(**metadata), cached=True)
 
 
 def _of_folder(folder: Path, facts: Mapping[str, Any]) -> Checkpoint:
@@ -218,7 +221,7 @@ def _of_file(path: Path, kind: str, facts: Mapping[str, Any]) -> Checkpoint:
 
 
 def _config_in(path: Path, facts: Mapping[str, Any]) -> ModelConfig:
-    """The config in a TOML file with one variant, or in a config.json."""
+    """Read the config in a TOML file with one variant, or in a config.json."""
     if path.suffix == ".toml":
         return config_of(read_variant(path), **facts)
     config = ModelConfig.parse(read_json(path), where=path)
@@ -227,17 +230,17 @@ def _config_in(path: Path, facts: Mapping[str, Any]) -> ModelConfig:
 
 
 def of_module(module: Any, **facts: Any) -> Checkpoint:
-    """A live module: ours, or one of a library whose dialect we know."""
+    """Return the checkpoint of a torch module: ours, or one of a library whose dialect is known."""
     from vit_zoo.files.pickles import tensors_of
     from vit_zoo.model.vit import ViT
 
     where = type(module).__name__
     if not hasattr(module, "state_dict"):
-        raise InputError(f"a model is a name, a path or a torch module, not {where}")
+        raise InputError(f"expected a name, a path or a torch module, got {where}")
     tensors = tensors_of(module.state_dict(), where=where)
     if isinstance(module, ViT):
         if facts:
-            raise InputError(f"states its own {next(iter(facts))}", where=where)
+            raise InputError(f"cannot set {next(iter(facts))}: the module has a config", where=where)
         random = module.config.random_seed if module.is_random() else None
         return Checkpoint(module.config.replace(random_seed=random), tensors, dialect="timm")
     return _read(tensors, facts, where, module)
@@ -277,18 +280,18 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
 
 
 def _checked(config: ModelConfig, opened: SafetensorsFile, facts: Mapping[str, Any]) -> Checkpoint:
-    """Our own file: it says what it is, and its header must agree; another image or patch size than its own is made."""
+    """Check a file of ours against its config, and resize its positions and patches for other sizes that `facts` state."""
     from vit_zoo.weights.translate import check_tensors
 
     sizes = {name: value for name, value in facts.items() if name in ("image_size", "patch_size", "resize")}
     for name, value in facts.items():
         if name == "grid":
-            raise InputError("its config says what grid it has", where=opened.path)
+            raise InputError("the config states the grid", where=opened.path)
         if name not in sizes and config.spec.replace(**{name: value}) != config.spec:
-            raise InputError(f"its config says {name} = {getattr(config.spec, name)}, not {value}", where=opened.path)
-    wanted = config.spec.shapes()
-    check_tensors(opened.tensors, wanted, where=opened.path)
-    tensors = {name: opened.tensors[name] for name in wanted}
+            raise InputError(f"the config states {name} = {getattr(config.spec, name)}, not {value}", where=opened.path)
+    shapes = config.spec.shapes()
+    check_tensors(opened.tensors, shapes, where=opened.path)
+    tensors = {name: opened.tensors[name] for name in shapes}
     origin = dict.fromkeys(type(config.spec).model_fields, "its own config")
     if not sizes:
         return Checkpoint(config, tensors, opened.path, "vitzoo", origin, opened.metadata.get("vit_zoo.sha256"))

@@ -19,7 +19,7 @@ from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files import Stored
 from vit_zoo.graph.options import Form
 from vit_zoo.graph.trace import recorded, steps_of, values_of
-from vit_zoo.loading.load import filled
+from vit_zoo.loading.load import model_of
 from vit_zoo.loading.source import Checkpoint
 from vit_zoo.model import forward
 from vit_zoo.model.outputs import CLASSES, output_names
@@ -189,7 +189,7 @@ class ModelReference(Reference):
         return (value for _, _, _, result in op.steps for value in values_of(result))
 
 
-def name_of(source: Checkpoint) -> str:
+def reference_name(source: Checkpoint) -> str:
     """Return the name of a reference in reports: never a folder name, which may be private."""
     if source.config.random_seed is not None:
         return f"{source.config.name}, random weights of seed {source.config.random_seed}"
@@ -208,7 +208,7 @@ class Live:
 
     @cached_property
     def reference(self) -> ModelReference:
-        return ModelReference(filled(self.source), name_of(self.source))
+        return ModelReference(model_of(self.source), reference_name(self.source))
 
 
 class DirectOps(TorchOps):

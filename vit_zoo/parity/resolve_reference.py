@@ -1,4 +1,4 @@
-"""From what the user names to what a check compares with."""
+"""Verification of what the user names: resolves the reference, runs the check, and writes the report."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import CheckFailed, InputError, NotRepresentable, OtherWeights, RefusedContent
+from vit_zoo.errors import CheckFailed, InputError, NotRepresentable, Option, OtherWeights, RefusedContent
 from vit_zoo.files import write_text
 from vit_zoo.formats import describe, open_artifact
 from vit_zoo.formats.artifact import report_path
 from vit_zoo.loading.image_folder import read_image_folder
-from vit_zoo.loading.load import filled, find_weights
+from vit_zoo.loading.load import find_weights, model_of
 from vit_zoo.loading.locator import ExportedFile, parse_locator
 from vit_zoo.loading.source import Checkpoint, ModelLike, of_module
 from vit_zoo.model.outputs import unused_weights
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyOptions:
-    """The options of `verify`, as its docstring explains them. An unknown effort or axis raises InputError here."""
+    """The options of `verify`, which its docstring explains. Raises InputError for an unknown effort or axis."""
 
     effort: Effort = "default"
     fixed: tuple[str, ...] = ()
@@ -49,56 +49,56 @@ class VerifyOptions:
 def verify_model(
     artifact: ModelLike, against: ModelLike | None, options: VerifyOptions, facts: Mapping[str, Any]
 ) -> ParityReport:
-    """The report on an artifact, or on a model, compared with `against`; it is written beside an artifact."""
+    """Compare an artifact or a model with `against`. The report on an artifact is also written next to it."""
     from vit_zoo.parity.reference import ModelReference
     from vit_zoo.parity.verify import check_model, check_parity
 
     if against is not None and not is_artifact(artifact):
         if options.pictures is not None:
-            raise InputError("pictures are for quantised files", where=str(artifact))
+            raise InputError("pictures apply to int8 files only", where=str(artifact))
         if options.fixed:
-            raise InputError("fixed axes are those of an exported file", where=str(artifact))
+            raise InputError("fixed axes apply to exported files only", where=str(artifact))
         model = Live(find_weights(artifact, **facts)).reference
         return check_model(model, reference_of(against, facts), effort=options.effort, blocks=options.blocks)
     path = Path(artifact)  # type: ignore[arg-type]
-    about, held = describe(path), None
+    about, tensors = describe(path), None
     if against is None:
-        held = held_by(about)
-        reference: Reference = ModelReference(filled(Checkpoint(about.known_config(), held)), "the weights that it holds")
+        tensors = weights_in_artifact(about)
+        reference: Reference = ModelReference(model_of(Checkpoint(about.known_config(), tensors)), "the weights in the file")
     else:
         reference = reference_of(against, facts, about)
     data = about.export.get("data")
     companion = None if data is None else path.parent / str(data)
     stack = None if options.pictures is None else _stack(Path(options.pictures), about.config or reference.config, path)
     report = check_parity(
-        path, reference, companion=companion, effort=options.effort, fixed=options.fixed, tensors=held, blocks=options.blocks,
+        path, reference, companion=companion, effort=options.effort, fixed=options.fixed, tensors=tensors, blocks=options.blocks,
         pictures=stack,
     )  # fmt: skip
-    if stack is not None and report.comparisons:  # those of a quantised file are agreements
-        raise InputError(f"pictures are for quantised files; this one is {report.precision}", where=path)
+    if stack is not None and report.comparisons:  # an int8 file has agreements instead
+        raise InputError(f"pictures apply to int8 files only; this one is {report.precision}", where=path)
     if report.replaces(read_report(path), against_itself=against is None):
         write_text(report_path(path), report.dumps())
     return report
 
 
 def _stack(folder: Path, config: ModelConfig | None, path: Path) -> Array:
-    """Real images, prepared as the model's config states."""
+    """Return real images, prepared as the model's config states."""
     if config is None:
-        raise InputError("does not say how images are prepared", where=path)
+        raise InputError("the config has no preprocessing", where=path)
     return read_image_folder(folder, config).stack(INT8_IMAGES)
 
 
-def held_by(about: Description) -> dict[str, Stored]:
-    """The weights in a file of ours. Raises CheckFailed if those beside it are not the ones that it was written for."""
+def weights_in_artifact(about: Description) -> dict[str, Stored]:
+    """Return the weights in a file of ours. Raises CheckFailed if the weights file next to it is another than on export."""
     from vit_zoo.formats.onnx_file import check_companion
     from vit_zoo.formats.onnx_skeleton import weights_in
 
     if not about.graph:
         open_artifact(about.path)
-        raise InputError("name the model to verify it against", where=about.path)
+        raise _needs_reference(about, f"weights in a {about.format} file cannot be read")
     spec = about.known_config().spec
     if about.rounded:
-        raise InputError("holds rounded weights: name the model to verify it against", where=about.path)
+        raise _needs_reference(about, "the weights are rounded to int8")
     try:
         check_companion(about)
     except OtherWeights as error:
@@ -106,10 +106,15 @@ def held_by(about: Description) -> dict[str, Stored]:
     return weights_in(about.path, spec.shapes(), unused_weights(spec, about.export.get("outputs", ())))
 
 
-def reference_of(against: ModelLike, facts: Mapping[str, Any], about: Description | None = None) -> Reference:
-    """What to compare with: an artifact, another library's module by its own code, or a model of ours.
+def _needs_reference(about: Description, fault: str) -> InputError:
+    against = Option("against", "MODEL")
+    return InputError(fault, where=about.path, hint=f"name the model to compare with: {against}", options=[against])
 
-    `about` is the file that is checked, whose input tells the size of images where nothing else does.
+
+def reference_of(against: ModelLike, facts: Mapping[str, Any], about: Description | None = None) -> Reference:
+    """Return the reference: an artifact, another library's module, which runs its own code, or a model of ours.
+
+    `about` describes the file that is checked; its input gives the image size if nothing else states it.
     """
     from vit_zoo.model.vit import ViT
     from vit_zoo.parity.inputs import Frame
@@ -118,21 +123,21 @@ def reference_of(against: ModelLike, facts: Mapping[str, Any], about: Descriptio
     if is_artifact(against):
         artifact = open_artifact(against)  # type: ignore[arg-type]
         if facts:
-            raise InputError("an exported file states its own facts", where=_shown(against))
+            raise InputError("facts apply to checkpoints only, and this is an exported file", where=_shown(against))
         config = artifact.about.config or (None if about is None else about.config)
         return ArtifactReference(artifact, _frame(config, artifact.path, {}))
     if isinstance(against, str | os.PathLike | ViT):
         return Live(find_weights(against, **facts)).reference
     try:
-        like = filled(of_module(against, **facts))
-    except (RefusedContent, NotRepresentable):  # no dialect of ours: its own code is enough
-        frame = _frame(None, None if about is None else about.path, {**_stated(against), **facts})
+        like = model_of(of_module(against, **facts))
+    except (RefusedContent, NotRepresentable):  # no known dialect: the module runs its own code
+        frame = _frame(None, None if about is None else about.path, {**_sizes_of(against), **facts})
         return ModuleReference(against, type(against).__name__, frame)
     return ModuleReference(against, type(against).__name__, Frame.of(like.spec, like.config.preprocess), like)
 
 
-def _stated(module: Any) -> dict[str, Any]:
-    """Sizes that a module of transformers states."""
+def _sizes_of(module: Any) -> dict[str, Any]:
+    """Return the sizes in the config of a transformers module."""
     config = getattr(module, "config", None)
     config = getattr(config, "vision_config", config)
     names = {"image_size": "image_size", "patch_size": "patch_size", "channels": "num_channels"}
@@ -140,7 +145,7 @@ def _stated(module: Any) -> dict[str, Any]:
 
 
 def _frame(config: ModelConfig | None, path: Path | None, facts: Mapping[str, Any]) -> Frame:
-    """The images that a file or module takes: as its config says, as it states, as its input is declared."""
+    """Return the images that a file or module takes, from its config, else from `facts`, else from its declared input."""
     from vit_zoo.parity.inputs import Frame
 
     if config is not None:
@@ -154,12 +159,13 @@ def _frame(config: ModelConfig | None, path: Path | None, facts: Mapping[str, An
         if len(shape) == 4 and all(isinstance(length, int) for length in shape[1:]):
             channels, *size = shape[1:]
     if size is None:
-        raise InputError("nothing tells the size of its images", hint="state it: image_size=HEIGHT or HEIGHT,WIDTH")
+        raise InputError("the image size is unknown", hint="state it: image_size=HEIGHT or HEIGHT,WIDTH")
     pairs = [(value, value) if isinstance(value, int) else tuple(value) for value in (size, patch)]
     return Frame(int(channels), pairs[0], pairs[1], None)
 
 
 def is_artifact(model: ModelLike) -> bool:
+    """Return whether a model is the path of an exported file."""
     return isinstance(model, str | os.PathLike) and isinstance(parse_locator(model), ExportedFile)
 
 

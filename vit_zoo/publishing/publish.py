@@ -18,7 +18,7 @@ from vit_zoo.hub.client import hub_client
 from vit_zoo.hub.download import Address
 from vit_zoo.hub.manifest import Item, manifest_of
 from vit_zoo.hub.upload import Sent, check_tag, check_token, look, read_text, send
-from vit_zoo.loading.load import find_weights, with_some_weights
+from vit_zoo.loading.load import find_weights, shipped_or_random_weights
 from vit_zoo.loading.source import Architecture, Checkpoint, ModelLike, find_source
 from vit_zoo.parity.report import ParityReport
 from vit_zoo.publishing.benchmark import RECORD, Record, measure
@@ -96,7 +96,7 @@ def publish_model(model: ModelLike, options: PublishOptions, facts: Mapping[str,
     source = find_source(model, **facts)
     if isinstance(source, Architecture):
         random = options.random_weights
-        source = with_some_weights(source, str(model), 0) if random else find_weights(model, **facts)
+        source = shipped_or_random_weights(source, str(model), 0) if random else find_weights(model, **facts)
     source = options.licensed(source)
     return _sent(options, source, note) if options.dry_run is None else _staged_at(options, source, Path(options.dry_run), note)
 

@@ -169,12 +169,12 @@ def _take_artifact(path: Path, about: Description, name: str, staging: Staging, 
 
 def is_made_from(about: Description, tensors: Mapping[str, Stored]) -> bool:
     """Whether an artifact of ours was exported from these very weights, those that it holds or whose hash it states."""
-    from vit_zoo.parity.resolve_reference import held_by
+    from vit_zoo.parity.resolve_reference import weights_in_artifact
 
     for key in ("source_sha256", "weights_sha256"):
         if key in about.export:
             return bool(about.export[key] == digest_of(tensors))
-    held = {name: tensor for name, tensor in held_by(about).items() if not tensor.absent}
+    held = {name: tensor for name, tensor in weights_in_artifact(about).items() if not tensor.absent}
     return digest_of(held) == digest_of({name: tensor for name, tensor in tensors.items() if name in held})
 
 
