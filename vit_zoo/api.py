@@ -315,8 +315,8 @@ def pull(repo: str, out: str | os.PathLike[str] | None = None, *, offline: bool 
         CannotWrite: The folder exists or cannot be written.
     """
     from vit_zoo.hub.download import Address
-    from vit_zoo.publishing.pull import pulled
+    from vit_zoo.publishing.pull import pull_model
 
     address = Address.parse(repo)
     folder = Path(address.repo.partition("/")[2]) if out is None else Path(out)
-    return pulled(address, folder, offline=offline, force=force)
+    return pull_model(address, folder, offline=offline, force=force)

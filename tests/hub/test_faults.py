@@ -311,10 +311,10 @@ def test_existing_files_need_a_valid_report(hub, said, model):
     assert (code, "has no parity report" in err) == (3, True)
     report.write_text(text.replace('"ok": true', '"ok": false', 1))
     code, _, err = said("publish", "tiny", REPO, *keep)
-    assert (code, "says that it failed" in err) == (3, True)
+    assert (code, "failed its parity check" in err) == (3, True)
     report.write_text(text.replace(sha256(good), "0" * 64))
     code, _, err = said("publish", "tiny", REPO, *keep)
-    assert (code, "of another file" in err) == (3, True)
+    assert (code, "describes another file" in err) == (3, True)
     report.write_text(text)
     other = vit_zoo.load("tiny")
     noise(other, seed=5)
@@ -328,7 +328,7 @@ def test_files_in_the_folder(hub, said, model):
     """An excluded file is left out; a file with softmax inside must not have the name of a plain one."""
     assert said("export", "tiny", "--onnx", "--fp16", "-o", "tiny", "--verify", "quick")[0] == 0
     code, _, err = publish(said)
-    assert (code, "vit_ti16.onnx: left out, as asked" in err) == (0, True)
+    assert (code, "vit_ti16.onnx: left out on request" in err) == (0, True)
     assert not [name for name in hub.files(REPO) if name.startswith("onnx/")]
     Path("tiny/vit_ti16.onnx").unlink()
     assert said("export", "tiny", "--onnx", "--include", "softmax", "-o", "tiny/model.onnx", "--verify", "quick")[0] == 0
@@ -365,13 +365,13 @@ def test_secrets_and_pickles(hub, said, model):
     ("arguments", "code", "fragment"),
     [
         (["publish", "tiny", "model"], 2, "expected a repository ORG/NAME"),
-        (["publish", "tiny", "hf-hub:org/model"], 2, "name the repository as ORG/NAME"),
-        (["publish", "tiny", "org/model@v1"], 2, "name the repository as ORG/NAME"),
-        (["publish", "tiny", REPO, "--tag", "v1", "--create-pr"], 2, "a tag is of a commit on a branch"),
+        (["publish", "tiny", "hf-hub:org/model"], 2, "expected ORG/NAME"),
+        (["publish", "tiny", "org/model@v1"], 2, "expected ORG/NAME"),
+        (["publish", "tiny", REPO, "--tag", "v1", "--create-pr"], 2, "a tag names a commit on a branch"),
         (["publish", "tiny", REPO, "--tag", "a..b"], 2, "expected a branch, tag or commit"),
-        (["publish", "tiny", REPO, "--revision", "a" * 40], 2, "is a commit; a branch is wanted"),
+        (["publish", "tiny", REPO, "--revision", "a" * 40], 2, "expected a branch, got a commit"),
         (["publish", "tiny", REPO, "--calibrate", "nowhere"], 2, "nowhere"),
-        (["publish", "tiny", REPO, "--calibrate", "tiny", "--without", "int8"], 2, "calibration is for int8"),
+        (["publish", "tiny", REPO, "--calibrate", "tiny", "--without", "int8"], 2, "calibrate applies to int8"),
         (["publish", "tiny", REPO, "--dry-run", "tiny"], 8, "is not empty"),
         (["publish", "tiny", REPO, "--dry-run", "a/b"], 2, "no such folder"),
         (["publish", "nowhere", REPO], 2, "no variant 'nowhere'"),

@@ -1,1 +1,1 @@
-"""From a model to the folder of a repository that every client loads, and the card that says so."""
+"""Publishing: repositories that every supported client loads, with their model cards, and pulling them."""

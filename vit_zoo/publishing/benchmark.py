@@ -1,4 +1,4 @@
-"""How large and how fast each file of a repository is, on this machine: a record beside them, kept while the file is the same."""
+"""Size and speed of each file of a repository on this machine, recorded next to the files until they change."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ RECORD = "measurements.json"
 RUNS, SECONDS = 30, 10.0  # at most
 
 
-class Measured(BaseModel):
-    """One file; `milliseconds` is the median of one image at a time in onnxruntime on the CPU, None where it does not run."""
+class Measurement(BaseModel):
+    """The measurements of one file.
+
+    `milliseconds` is the median latency at batch size 1 in onnxruntime on the CPU, or None for a file that is not ONNX.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -39,40 +42,41 @@ class Record(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    files: dict[str, Measured] = {}
+    files: dict[str, Measurement] = {}
 
     @classmethod
     def read(cls, text: str | None) -> Record:
-        """An earlier record; nothing, where there is none that can be read."""
+        """Parse an earlier record. Returns an empty one if there is none, or it is not valid."""
         try:
             return cls() if text is None else cls.model_validate_json(text)
         except ValidationError:
             return cls()
 
     def dumps(self) -> str:
+        """Return the record as JSON text."""
         return json.dumps(self.model_dump(exclude_none=True), indent=2) + "\n"
 
 
 def measure(items: list[Item], config: ModelConfig, earlier: Record) -> Record:
-    """Each file anew, but those whose very bytes were measured before."""
-    found = {}
+    """Measure each file, except files whose bytes were measured before."""
+    files = {}
     for item in items:
         known = earlier.files.get(item.name)
-        found[item.name] = known if known is not None and known.sha256 == item.sha256 else _measured(item, config)
-    return Record(files=found)
+        files[item.name] = known if known is not None and known.sha256 == item.sha256 else _measure(item, config)
+    return Record(files=files)
 
 
-def _measured(item: Item, config: ModelConfig) -> Measured:
+def _measure(item: Item, config: ModelConfig) -> Measurement:
     size = item.size
     if not item.name.endswith(".onnx"):
-        return Measured(sha256=item.sha256, bytes=size)
+        return Measurement(sha256=item.sha256, bytes=size)
     import numpy as np
     import onnxruntime
 
     data = item.path.with_name(item.path.name + "_data")
     size += data.stat().st_size if data.is_file() else 0
     artifact = open_artifact(item.path)
-    if "include" in artifact.about.export:  # takes whole images: as large as the model's
+    if "include" in artifact.about.export:  # takes images of any size; the model's own is measured
         image: Any = np.zeros((1, *config.spec.image_size, config.spec.channels), np.uint8)
     else:
         image = np.random.default_rng(0).standard_normal((1, config.spec.channels, *config.spec.image_size), np.float32)
@@ -82,7 +86,7 @@ def _measured(item: Item, config: ModelConfig) -> Measured:
         start = time.perf_counter()
         artifact.run(image)
         times.append(time.perf_counter() - start)
-    return Measured(
+    return Measurement(
         sha256=item.sha256,
         bytes=size,
         milliseconds=float(f"{1000 * statistics.median(times):.3g}"),

@@ -1,4 +1,4 @@
-"""The model card: what a repository holds, for whom, under which terms, and how well its files compute the model."""
+"""Model card of a repository: supported clients, files with their parity, preprocessing, usage, licence and citation."""
 
 from __future__ import annotations
 
@@ -28,49 +28,49 @@ Rows = list[tuple[str, ...]]
 BEGIN, END = "<!-- vitzoo: made by `vitzoo publish`; text outside these lines is kept -->", "<!-- vitzoo: end -->"
 OURS = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
 SOURCE = re.compile(rf"{PREFIX}([\w.-]+/[\w.-]+)(@[0-9a-f]{{40}})?")
-# the identifiers that the Hub's `license` knows among those of weights; any other is named beside `other`
+# licences of weights that the Hub's `license` field accepts; any other goes to `license_name`, with `license: other`
 LICENCES = (
     "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0",
     "cc-by-nc-nd-4.0", "cc0-1.0", "openrail", "gpl-3.0", "agpl-3.0", "lgpl-3.0", "mpl-2.0", "unlicense", "apple-amlr",
 )  # fmt: skip
 
 
-def card_of(staging: Staging, repo: str, record: Record, theirs: str | None = None) -> str:
-    """README.md. `theirs` is the card that the repository has: its words and its front matter's other keys are kept."""
+def card_of(staging: Staging, repo: str, record: Record, existing: str | None = None) -> str:
+    """Return the text of README.md. Text and front matter of the `existing` card that are not vitzoo's are kept."""
     profile = staging.profile
     config = profile.source.config
     tag = tag_of(config)
     dtypes = [dtype for name, dtype in DTYPES.items() if name in staging.files]
-    kept, text = split_card(theirs or "")
+    other_keys, text = split_card(existing or "")
     parts = [
         f"# {repo.rpartition('/')[2]}",
-        _lead(profile),
+        _introduction(profile),
         _table(_facts(profile, tag)),
-        "## Which client loads it",
-        _table([("client", "loads it", "how"), *_clients(profile, dtypes)]),
-        "## Files and what they compute",
-        "Each was run against the model in float32 and float64 before it was published; the report beside it has every figure.",
+        "## Supported clients",
+        _table([("client", "supported", "how"), *_clients(profile, dtypes)]),
+        "## Files",
+        "Each file was compared with the model in float32 and float64 before publication. Its `.parity.json` has all figures.",
         _table(_files(staging.files, record)),
         _measured_on(record),
         *([] if config.preprocess is None else ["## Preprocessing", _preprocessing(config)]),
-        "## How to use it",
+        "## Usage",
         *(f"{title}\n\n```{kind}\n{code}\n```" for title, kind, code in snippets_of(profile, repo, dtypes)),
         "## Licence and origin",
-        _terms(config),
+        _licence_and_origin(config),
         "## Citation",
         f"```bibtex\n{citation_of(family_of(config))}\n```",
     ]
-    ours = BEGIN + "\n\n" + "\n\n".join(part for part in parts if part) + "\n\n" + END
+    section = BEGIN + "\n\n" + "\n\n".join(part for part in parts if part) + "\n\n" + END
     if OURS.search(text):
-        text = OURS.sub(lambda _: ours, text, count=1)
+        text = OURS.sub(lambda _: section, text, count=1)
     else:
-        text = f"\n{ours}\n" + (f"\n{text.strip()}\n" if text.strip() else "")
-    front = {**kept, **_front(profile, tag, kept)}
+        text = f"\n{section}\n" + (f"\n{text.strip()}\n" if text.strip() else "")
+    front = {**other_keys, **_front_matter(profile, tag, other_keys)}
     return joined_card(front, text)
 
 
 def family_of(config: ModelConfig) -> str | None:
-    """The family of the zoo that a model is of, by its name or by the repository that it came from."""
+    """Return the family of a model in the zoo, from its name or from the repository that it came from."""
     if is_name(config.name):
         return find(config.name).variant.family
     tag = tag_of(config)
@@ -78,7 +78,10 @@ def family_of(config: ModelConfig) -> str | None:
 
 
 def tag_of(config: ModelConfig) -> Tag | None:
-    """The published weights that a model came from, where the zoo knows them; unchanged, so that what is reported holds."""
+    """Return the published weights that a model came from, if the zoo has them and the classes are unchanged.
+
+    Their reported accuracy then applies to the model.
+    """
     from vit_zoo.registry.lookup import tags_of
 
     if config.source is None:
@@ -91,13 +94,13 @@ def tag_of(config: ModelConfig) -> Tag | None:
     return None
 
 
-def _lead(profile: Profile) -> str:
+def _introduction(profile: Profile) -> str:
     config = profile.source.config
     spec = config.spec
     kind = "image classification" if profile.classifies else "image features"
-    text = f"A Vision Transformer for {kind}: {spec.params:,} parameters, {spec.macs / 1e9:.3g} GMACs for an image."
+    text = f"A Vision Transformer for {kind}: {spec.params:,} parameters, {spec.macs / 1e9:.3g} GMACs per image."
     if config.random_seed is not None:
-        text += "\n\n**RANDOM WEIGHTS**: this model is not trained; its answers mean nothing."
+        text += "\n\n**RANDOM WEIGHTS**: this model is not trained; its predictions are meaningless."
     return text
 
 
@@ -108,10 +111,13 @@ def _facts(profile: Profile, tag: Tag | None) -> Rows:
     rows: Rows = [
         ("", ""),
         ("architecture", config.name),
-        ("image", f"{height} x {width}, {spec.channels} channels"),
-        ("patch", f"{spec.patch_size[0]} x {spec.patch_size[1]}: {spec.tokens} tokens"),
-        ("size", f"{spec.dim} wide, {spec.depth} blocks, {spec.heads} heads, MLP {spec.mlp_dim}"),
-        ("gives", f"{spec.num_classes:,} classes" if profile.classifies else f"features of width {spec.num_classes or spec.dim}"),
+        ("input", f"{height} x {width}, {spec.channels} channels"),
+        ("patch size", f"{spec.patch_size[0]} x {spec.patch_size[1]}, {spec.tokens} tokens"),
+        ("dimensions", f"width {spec.dim}, {spec.depth} blocks, {spec.heads} heads, MLP width {spec.mlp_dim}"),
+        (
+            "output",
+            f"{spec.num_classes:,} classes" if profile.classifies else f"features of width {spec.num_classes or spec.dim}",
+        ),
     ]
     if tag is not None and tag.top1 is not None:
         rows.append(("ImageNet-1k top-1", f"{tag.top1} %, as reported by {tag.top1_by}; not measured here"))
@@ -119,16 +125,16 @@ def _facts(profile: Profile, tag: Tag | None) -> Rows:
 
 
 def _clients(profile: Profile, dtypes: Sequence[str]) -> Rows:
-    found: Rows = []
+    rows: Rows = []
     for client in CLIENTS:
         if client in profile.reasons:
-            found.append((client, "no", profile.reasons[client]))
+            rows.append((client, "no", profile.reasons[client]))
         else:
-            found.append((client, "yes", _how(client, profile, dtypes)))
-    return found
+            rows.append((client, "yes", _usage(client, profile, dtypes)))
+    return rows
 
 
-def _how(client: str, profile: Profile, dtypes: Sequence[str]) -> str:
+def _usage(client: str, profile: Profile, dtypes: Sequence[str]) -> str:
     match client:
         case "vit_zoo":
             return f"vitzoo {__version__} or later"
@@ -137,7 +143,7 @@ def _how(client: str, profile: Profile, dtypes: Sequence[str]) -> str:
         case "transformers":
             if profile.architecture is None:
                 return "as TimmWrapperModel, with timm installed"
-            return f"{profile.architecture}, from transformers.safetensors; 4.52 or later (earlier ones load random weights)"
+            return f"{profile.architecture}, from transformers.safetensors; 4.52 or later (earlier versions load random weights)"
         case "transformers.js":
             return f"onnx/, in {', '.join(dtypes)}"
         case "optimum":
@@ -146,7 +152,7 @@ def _how(client: str, profile: Profile, dtypes: Sequence[str]) -> str:
 
 
 def _files(files: Mapping[str, ParityReport], record: Record) -> Rows:
-    rows: Rows = [("file", "size", "one image", "against the model")]
+    rows: Rows = [("file", "size", "time per image", "difference from the model")]
     for name, report in sorted(files.items()):
         measured = record.files.get(name)
         size = "" if measured is None else f"{measured.bytes / 1e6:,.1f} MB"
@@ -160,7 +166,7 @@ def _measured_on(record: Record) -> str:
     if not timed:
         return ""
     where = f"onnxruntime {timed[0].onnxruntime} on the CPU of {timed[0].machine}"
-    return f"One image at a time, the median, {where}: a measure, not a promise."
+    return f"Times are medians at batch size 1, in {where}; other machines differ."
 
 
 def _preprocessing(config: ModelConfig) -> str:
@@ -178,27 +184,27 @@ def _preprocessing(config: ModelConfig) -> str:
     return f"{first.capitalize()} ({p.interpolation}, antialiased); divide by 255; subtract {mean}; divide by {std}."
 
 
-def _terms(config: ModelConfig) -> str:
-    licence = "unknown: nobody stated one" if config.licence is None else _plain(config.licence)
+def _licence_and_origin(config: ModelConfig) -> str:
+    licence = "unknown" if config.licence is None else _plain(config.licence)
     if config.licence_link is not None:
         licence += f" ({_plain(config.licence_link)})"
     lines = [f"Licence of the weights: {licence}."]
     if config.source is not None:
         linked = SOURCE.sub(lambda m: f"[{m[1]}](https://huggingface.co/{m[1]}){m[2] or ''}", _plain(config.source))
-        lines.append(f"Origin: {linked}. vitzoo made the files of this repository from them.")
+        lines.append(f"Origin: {linked}. vitzoo converted these weights to the files of this repository.")
     return "\n\n".join(lines)
 
 
 def _plain(words: str) -> str:
-    """Somebody else's words, on one line and without markup."""
+    """Return foreign text on one line, with HTML escaped."""
     return " ".join(words.split()).replace("<", "&lt;")
 
 
-def _front(profile: Profile, tag: Tag | None, kept: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of the front matter that are ours to state."""
+def _front_matter(profile: Profile, tag: Tag | None, existing: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of the front matter that vitzoo writes."""
     config = profile.source.config
     clients = [name for name in ("timm", "transformers", "transformers.js", "onnx") if name in (*profile.clients, "onnx")]
-    tags = list(dict.fromkeys([*_list(kept.get("tags")), "vitzoo", "vision-transformer", *clients]))
+    tags = list(dict.fromkeys([*_list(existing.get("tags")), "vitzoo", "vision-transformer", *clients]))
     front: dict[str, Any] = {
         "library_name": "transformers" if profile.architecture else "timm" if "timm" in profile.clients else "vitzoo",
         "pipeline_tag": "image-classification" if profile.classifies else "image-feature-extraction",
@@ -213,12 +219,12 @@ def _front(profile: Profile, tag: Tag | None, kept: Mapping[str, Any]) -> dict[s
     if bases:
         front["base_model"] = bases[:1]
     if tag is not None and tag.top1 is not None:
-        front["model-index"] = [_results(config, tag)]
+        front["model-index"] = [_reported_accuracy(config, tag)]
     return front
 
 
-def _results(config: ModelConfig, tag: Tag) -> dict[str, Any]:
-    """What others measured, as the Hub's `model-index` has it."""
+def _reported_accuracy(config: ModelConfig, tag: Tag) -> dict[str, Any]:
+    """Return the accuracy that others measured, as an entry of the Hub's `model-index`."""
     metric = {"type": "accuracy", "value": tag.top1, "name": "top-1 accuracy, %", "verified": False}
     result = {
         "task": {"type": "image-classification"},
@@ -238,17 +244,17 @@ def _list(value: Any) -> list[str]:
 
 
 def _table(rows: Rows) -> str:
-    """A Markdown table, the head first; what others wrote cannot leave its cell."""
+    """Return a Markdown table; the first row is the head. Foreign text is escaped so that it stays in its cell."""
     lines = ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows]
     lines.insert(1, "|" + "---|" * len(rows[0]))
     return "\n".join(lines)
 
 
 def checked_licence(config: ModelConfig, stated: str | None) -> ModelConfig:
-    """The config with the licence that the user states. Raises InputError where the weights have another."""
+    """Return the config with the licence that the user states. Raises InputError if the weights have another."""
     if stated is None:
         return config
     if config.licence is not None and _slug(stated) != _slug(config.licence):
-        hint = "whoever holds the rights can change it in config.json"
-        raise InputError(f"its weights are under {config.licence}: publishing does not change that to {stated}", hint=hint)
+        hint = "the rights holder can change it in config.json"
+        raise InputError(f"the licence of the weights is {config.licence}; publishing cannot change it to {stated}", hint=hint)
     return config if config.licence is not None else config.replace(licence=stated)

@@ -1,4 +1,4 @@
-"""From a model to its repository: looked at, staged, shown, sent at once, read back."""
+"""Publication of a model: staged in a folder, then sent to its repository in one commit and read back."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Published:
-    """What was published, or staged: the files with their sizes, for whom they are, and the commit that holds them."""
+    """A published or staged repository: its files with their sizes, the clients that load it, and the commit."""
 
     repo: str
     config: ModelConfig
     files: dict[str, int]  # bytes
     clients: tuple[str, ...]
-    reasons: dict[str, str]  # of each client that cannot load it, why
-    unsent: tuple[str, ...]  # what lies in the model's folder and did not go along
-    folder: Path | None = None  # of a dry run
+    reasons: dict[str, str]  # why a client cannot load it, by client
+    unsent: tuple[str, ...]  # files in the model's folder that were not published, with reasons
+    folder: Path | None = None  # the result of a dry run
     sent: Sent | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishOptions:
-    """The options of `publish`, as its docstring explains them.
+    """The options of `publish`, which its docstring explains.
 
-    Options that are unknown or contradict each other raise InputError here, before any work starts.
+    Raises InputError for unknown or contradictory options, before any work starts.
     """
 
     repo: str
@@ -61,31 +61,31 @@ class PublishOptions:
     formats: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     calibrate: str | os.PathLike[str] | None = None
-    random_weights: bool = False  # whether weights that are not trained may go
+    random_weights: bool = False  # whether untrained weights may be published
 
     def __post_init__(self) -> None:
         address = Address.parse(self.repo)
         if self.repo.startswith("hf-hub:") or address.revision is not None:
             branch = Option("revision", "BRANCH")
-            raise InputError(f"name the repository as ORG/NAME; {branch} names a branch", where=self.repo, options=[branch])
+            raise InputError(f"expected ORG/NAME; {branch} names a branch", where=self.repo, options=[branch])
         for what, names, known in (("format", self.formats, PROGRAMS), ("precision", self.without, STANDARD)):
             for name in names:
                 if name not in known:
-                    raise InputError(f"no {what} '{name}' here; there are {', '.join(known)}")
+                    raise InputError(f"unknown {what} '{name}'; choose from {', '.join(known)}")
         if self.calibrate is not None and "int8" in self.without:
-            raise InputError("calibration is for int8, which is left out")
+            raise InputError("calibrate applies to int8, which is left out")
         if self.tag is not None and self.create_pr:
-            raise InputError("a tag is of a commit on a branch, not of a pull request")
+            raise InputError("cannot tag a pull request; a tag names a commit on a branch")
         for name, value in (("revision", self.revision), ("tag", self.tag)):
             if value is not None:
                 Address.parse(f"{self.repo}@{value}")
                 if name == "revision" and len(value) == 40 and not set(value) - set("0123456789abcdef"):
-                    raise InputError("is a commit; a branch is wanted", where=value)
+                    raise InputError("expected a branch, got a commit", where=value)
 
     def licensed(self, source: Checkpoint) -> Checkpoint:
-        """The checkpoint under the licence that is stated. Raises InputError for weights that must not be published so."""
+        """Return the checkpoint under the stated licence. Raises InputError for random weights and for another licence."""
         if source.config.random_seed is not None and not self.random_weights:
-            message = f"{source.config.name} has RANDOM WEIGHTS: nobody would be served by them"
+            message = f"{source.config.name} has RANDOM WEIGHTS, which are not published by default"
             allowed = Option("random_weights")
             raise InputError(message, hint=f"{allowed} publishes them", options=[allowed])
         return replace(source, config=checked_licence(source.config, self.licence))
@@ -98,76 +98,76 @@ def publish_model(model: ModelLike, options: PublishOptions, facts: Mapping[str,
         random = options.random_weights
         source = shipped_or_random_weights(source, str(model), 0) if random else find_weights(model, **facts)
     source = options.licensed(source)
-    return _sent(options, source, note) if options.dry_run is None else _staged_at(options, source, Path(options.dry_run), note)
+    return _send(options, source, note) if options.dry_run is None else _stage_at(options, source, Path(options.dry_run), note)
 
 
-def _staged_at(options: PublishOptions, source: Checkpoint, folder: Path, note: Note) -> Published:
-    """A dry run: the whole repository in a folder that is not there yet, or empty; nothing is asked of the Hub."""
+def _stage_at(options: PublishOptions, source: Checkpoint, folder: Path, note: Note) -> Published:
+    """Dry run: stage the repository in a new or empty folder, without any request to the Hub."""
     check_folder(folder)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.vitzoo-", dir=folder.resolve().parent) as made:
-        staging, items = _whole(options, source, Path(made) / folder.name, None, None, note)
-        found = _published(options, staging, items)
+        staging, items = _stage_with_card(options, source, Path(made) / folder.name, None, None, note)
+        published = _published(options, staging, items)
         with writing(folder):
             staging.folder.replace(folder)
-    return replace(found, folder=folder)
+    return replace(published, folder=folder)
 
 
-def _sent(options: PublishOptions, source: Checkpoint, note: Note) -> Published:
-    """Stage, then bring the repository to hold just that, by one commit or by none."""
+def _send(options: PublishOptions, source: Checkpoint, note: Note) -> Published:
+    """Stage the repository, then update it on the Hub by one commit, or none if nothing changed."""
     with hub_client(options.repo) as hub:
         check_token(hub)
         remote = look(hub, options.repo, options.revision)
         check_tag(remote, options.tag)
-        theirs = read_text(hub, remote, "README.md")
+        card = read_text(hub, remote, "README.md")
         record = read_text(hub, remote, RECORD)
         reports = {name: read_text(hub, remote, name) for name in remote.files if name.endswith(".parity.json")}
     with tempfile.TemporaryDirectory(prefix="vitzoo-publish-") as made:
-        staging, items = _whole(options, source, Path(made) / "repository", theirs, record, note, reports)
-        found = _published(options, staging, items)
+        staging, items = _stage_with_card(options, source, Path(made) / "repository", card, record, note, reports)
+        published = _published(options, staging, items)
         size = sum(item.size for item in items)
-        note(f"sending {len(items)} files, {size / 1e6:,.1f} MB, to {options.repo}")
+        note(f"uploading {len(items)} files, {size / 1e6:,.1f} MB, to {options.repo}")
         for item in items:
-            note(f"  {item.name}  {item.size:,}{'' if not remote.holds(item) else '  (there already)'}")
+            note(f"  {item.name}  {item.size:,}{'' if not remote.holds(item) else '  (unchanged)'}")
         with hub_client(options.repo) as hub:
             message = options.message or f"{source.config.name}, by vitzoo"
             sent = send(
                 hub, remote, items, message=message, revision=options.revision, private=options.private,
                 create_pr=options.create_pr, tag=options.tag,
             )  # fmt: skip
-    return replace(found, sent=sent)
+    return replace(published, sent=sent)
 
 
-def _whole(
+def _stage_with_card(
     options: PublishOptions,
     source: Checkpoint,
     folder: Path,
-    theirs: str | None,
+    card: str | None,
     record: str | None,
     note: Note,
     reports: Mapping[str, str | None] = MappingProxyType({}),
 ) -> tuple[Staging, list[Item]]:
-    """The staged folder with its card, and what is in it. A verdict and a measurement that stand, of the same bytes, stay."""
+    """Stage a folder with its card, and return it with its files. Earlier reports and measurements of equal files are kept."""
     with writing(folder):
         folder.mkdir()
     staging = stage(source, folder, without=options.without, formats=options.formats, calibrate=options.calibrate, note=note)
     for name, report in staging.files.items():
-        _keep_verdict(folder / f"{name}.parity.json", report, reports.get(f"{name}.parity.json"), staging, name)
+        _keep_report(folder / f"{name}.parity.json", report, reports.get(f"{name}.parity.json"), staging, name)
     files = [Item(name, folder / name) for name in staging.files]
     measured = measure(files, staging.profile.source.config, Record.read(record))
     write_text(folder / RECORD, measured.dumps())
-    write_text(folder / "README.md", card_of(staging, options.repo, measured, theirs))
+    write_text(folder / "README.md", card_of(staging, options.repo, measured, card))
     return staging, manifest_of(folder)
 
 
-def _keep_verdict(path: Path, report: ParityReport, text: str | None, staging: Staging, name: str) -> None:
-    """An earlier verdict on the same bytes, of as much effort: another machine's digits would be a change of nothing."""
+def _keep_report(path: Path, report: ParityReport, text: str | None, staging: Staging, name: str) -> None:
+    """Keep an earlier report on the same bytes with the same effort, so that rounding on another machine changes no file."""
     from pydantic import ValidationError
 
     if text is None:
         return
     try:
         known = ParityReport.model_validate_json(text)
-    except ValidationError:  # of another version
+    except ValidationError:  # written by another version
         return
     if known.ok and known.sha256 == report.sha256 and known.effort == report.effort:
         staging.files[name] = known

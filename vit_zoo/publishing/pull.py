@@ -1,4 +1,4 @@
-"""From a repository of the Hub to a folder of ours: ours, timm's or transformers'."""
+"""Pulling of a Hub repository, in our layout, timm's or transformers', into a folder in our layout."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from vit_zoo.model.config import ModelConfig
 
 @dataclass(frozen=True)
 class Pulled:
-    """A repository as a folder of ours, and the commit that it was."""
+    """A pulled repository: its folder, its config, and its address with the commit."""
 
     folder: Path
     config: ModelConfig
     address: str
 
 
-def pulled(address: Address, folder: Path, *, offline: bool | None, force: bool) -> Pulled:
-    """Every file of the model compared with its hash, every value with what it should be, then written as our folder."""
+def pull_model(address: Address, folder: Path, *, offline: bool | None, force: bool) -> Pulled:
+    """Download a repository, check the hash of every file and every value, and write the model into a folder."""
     check_folder(folder, force=force)
-    found = fetch(address, offline=offline, check=True)
-    source = find_weights(str(found.address), offline=True)
+    download = fetch(address, offline=offline, check=True)
+    source = find_weights(str(download.address), offline=True)
     check_content(source)
     with made_folder(folder, clear=True):
-        for path in sorted(found.folder.iterdir()):
+        for path in sorted(download.folder.iterdir()):
             if TERMS.fullmatch(path.name) and path.is_file():
                 copy_file(path, folder / path.name)
         write_model(source.config, source.tensors, folder)
-    return Pulled(folder, source.config, str(found.address))
+    return Pulled(folder, source.config, str(download.address))

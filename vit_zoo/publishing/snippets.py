@@ -1,4 +1,4 @@
-"""How each client loads a repository, as a reader may paste it: the blocks of the card, each of which a test runs."""
+"""Code blocks of the card, one per client, which load the repository and run as pasted; tests run each."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 
 from vit_zoo.publishing.clients import Profile
 
-# {repo}, {name}: the repository; {auto}: transformers' class; {value}: what the model gives
+# {repo}: the repository; {auto}: transformers' class; {value}: the output
 CLASSIFY = {
-    "vit_zoo": ("vit_zoo, from the weights:", "python", """\
+    "vit_zoo": ("vit_zoo, with the weights:", "python", """\
 import vit_zoo
 
 print(vit_zoo.predict("hf-hub:{repo}", "image.jpg"))"""),
-    "onnxruntime": ("The ONNX file alone, without torch:", "python", """\
+    "onnxruntime": ("The ONNX file only, without torch:", "python", """\
 from huggingface_hub import hf_hub_download
 
 import vit_zoo
@@ -48,22 +48,22 @@ from optimum.onnxruntime import ORTModelForImageClassification
 model = ORTModelForImageClassification.from_pretrained("{repo}", subfolder="onnx", file_name="model.onnx")"""),
 }  # fmt: skip
 FEATURES = {
-    "vit_zoo": ("vit_zoo, from the weights:", "python", """\
+    "vit_zoo": ("vit_zoo, with the weights:", "python", """\
 import torch
 
 import vit_zoo
 
 model = vit_zoo.load("hf-hub:{repo}").eval()
-image = torch.zeros(1, {channels}, {height}, {width})  # prepared as said above
+image = torch.zeros(1, {channels}, {height}, {width})  # preprocessed as described above
 with torch.inference_mode():
     print(model.features(image, "{value}")["{value}"].shape)"""),
-    "onnxruntime": ("The ONNX file, without torch:", "python", """\
+    "onnxruntime": ("The ONNX file only, without torch:", "python", """\
 import numpy as np
 import onnxruntime
 from huggingface_hub import hf_hub_download
 
 session = onnxruntime.InferenceSession(hf_hub_download("{repo}", "onnx/model.onnx"))
-image = np.zeros((1, {channels}, {height}, {width}), np.float32)  # prepared as said above
+image = np.zeros((1, {channels}, {height}, {width}), np.float32)  # preprocessed as described above
 print(session.run(["{value}"], {{"pixel_values": image}})[0].shape)"""),
     "timm": ("timm:", "python", """\
 import timm
@@ -88,7 +88,7 @@ console.log((await extract("image.jpg")).dims);"""),
 
 
 def snippets_of(profile: Profile, repo: str, dtypes: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """A title, the language, and the code for each client that loads the repository; `dtypes` are those of its ONNX files."""
+    """Yield title, language and code for each client that loads the repository. `dtypes` are the types of its ONNX files."""
     config = profile.source.config
     classify = profile.classifies and config.preprocess is not None
     height, width = config.spec.image_size
