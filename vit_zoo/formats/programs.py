@@ -44,8 +44,8 @@ class Program(nn.Module):
         self.model, self.outputs = model, outputs
 
     def forward(self, pixel_values: Tensor) -> Tensor | tuple[Tensor, ...]:
-        found = forward.vit(self.model, pixel_values, self.model.spec, EVAL, self.outputs)
-        values = tuple(found[name] for name in self.outputs)
+        outputs = forward.vit(self.model, pixel_values, self.model.spec, EVAL, self.outputs)
+        values = tuple(outputs[name] for name in self.outputs)
         return values[0] if len(values) == 1 else values
 
 
@@ -113,10 +113,10 @@ class ProgramArtifact(Artifact):
     def run(self, pixel_values: Array) -> dict[str, Array]:
         with torch.inference_mode():
             try:
-                found = self.program(torch.from_numpy(pixel_values))
+                outputs = self.program(torch.from_numpy(pixel_values))
             except Exception as error:  # a failed guard, or a runtime error of the program
                 raise InputError(f"cannot run images of shape {list(pixel_values.shape)}: {error}", where=self.path) from None
-        values = found if isinstance(found, tuple) else (found,)
+        values = outputs if isinstance(outputs, tuple) else (outputs,)
         return {name: value.numpy() for name, value in zip(self.outputs, values, strict=True)}
 
 

@@ -184,9 +184,9 @@ def _order(block: int | None) -> int:
     return 1_000_000 if block is None else block
 
 
-def _structure(path: Path, sessions: Sessions, found: Evidence) -> Structure:
+def _structure(path: Path, sessions: Sessions, evidence: Evidence) -> Structure:
     structure, faults = FORMATS[sessions.about.format].structure(path, sessions.get)
-    found.faults += faults
+    evidence.faults += faults
     return structure
 
 
