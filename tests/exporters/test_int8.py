@@ -451,7 +451,7 @@ def test_smoothing_divides_the_rows_of_the_layer_before():
     layers = adapted(Quantisation({"blocks.1.attn.qkv": before, path: Layer()}, {path: by}), spec)
     after = layers["blocks.1.attn.qkv"]
     assert (after.weight.integers == before.weight.integers).all()
-    for now, then in ((after.lost, before.lost), (after.weight.steps, before.weight.steps)):
+    for now, then in ((after.bias_correction, before.bias_correction), (after.weight.steps, before.weight.steps)):
         assert (now[: 2 * 48] == then[: 2 * 48]).all()
         assert np.allclose(now[2 * 48 :], then[2 * 48 :] / by)
     assert layers[path] == Layer()

@@ -184,7 +184,7 @@ def test_the_bias_corrects_the_mean_error_of_a_layer():
     half = 0.51 * found["layer.bias_scale"]  # an integer's
     assert (np.abs((given - wanted).mean(axis=0)) < half).all()
     assert np.abs(given - wanted).max() < 0.05 * np.abs(wanted).max()
-    assert (np.abs((given - layer.lost - wanted).mean(axis=0)) > half).any()  # there is something to correct
+    assert (np.abs((given - layer.bias_correction - wanted).mean(axis=0)) > half).any()  # there is something to correct
 
 
 def test_calibration_and_check_use_different_images(photos):
@@ -313,7 +313,7 @@ def test_layers_with_zero_inputs(folder):
         model.blocks[0].norm1.bias.zero_()
     found = calibrate_layers(model, [np.random.default_rng(0).normal(size=(2, 3, 32, 48)).astype("<f4")])
     assert found.layers["blocks.0.attn.qkv"].scale == 1
-    assert all(np.isfinite(layer.lost).all() for layer in found.layers.values())
+    assert all(np.isfinite(layer.bias_correction).all() for layer in found.layers.values())
 
 
 REFUSED = {

@@ -198,8 +198,8 @@ def test_a_missing_size_check_is_a_fault(folder):
     [
         ({"dynamic": "h"}, "'hw', height and width"),
         ({"dynamic": "hw", "to": ["onnx", "torchscript"]}, "apply to ONNX only"),
-        ({"dynamic": "hw", "precision": "int8-weights"}, "an int8 file has one size"),
-        ({"dynamic": "hw", "include": ["preprocess"]}, "images that the file prepares itself have one size"),
+        ({"dynamic": "hw", "precision": "int8-weights"}, "int8 files have a fixed image size"),
+        ({"dynamic": "hw", "include": ["preprocess"]}, "included preprocessing has a fixed output size"),
         ({"dynamic": "hw", "resize": "nearest"}, "unknown recipe 'nearest'"),
     ],
 )

@@ -17,7 +17,7 @@ from support.models import SMALL, noise
 from support.paths import ROOT
 from vit_zoo.errors import CheckFailed, InputError
 from vit_zoo.graph import preprocess
-from vit_zoo.graph.build import _proto
+from vit_zoo.graph.build import to_proto
 from vit_zoo.graph.options import Form
 from vit_zoo.graph.values import Value
 from vit_zoo.model.preprocess import Preprocess
@@ -37,9 +37,9 @@ def _model(**preprocess):
 def _session(how, form):
     """A session of the preprocessing alone."""
     op = preprocess.GraphBuilder({}, form.opset)
-    given = preprocess.prepared(op, how, form, "pixel_values")
+    given = preprocess.add_preprocessing(op, how, form, "pixel_values")
     made = Value("pixel_values", ("batch", len(how.mean), *how.size))
-    return ort.InferenceSession(_proto(op, given, {made.name: made}, form.opset).SerializeToString())
+    return ort.InferenceSession(to_proto(op, given, {made.name: made}, form.opset).SerializeToString())
 
 
 @pytest.mark.parametrize("crop", CROPS)
@@ -205,14 +205,14 @@ def test_softmax_over_the_wrong_axis_fails(folder):
     [
         ({"include": ["resize"]}, "cannot include 'resize'; choose from softmax, preprocess, preprocess-exact"),
         ({"include": ["preprocess", "preprocess-exact"]}, "cannot include both preprocess and preprocess-exact"),
-        ({"include": ["preprocess"], "opset": 17}, "no antialias before 18"),
+        ({"include": ["preprocess"], "opset": 17}, "'preprocess' needs opset 18 or later"),
         ({"include": ["preprocess"], "to": ["onnx", "pt2"]}, "apply to ONNX only"),
-        ({"include": ["preprocess"], "precision": "int8-weights"}, "an int8 file takes prepared images"),
+        ({"include": ["preprocess"], "precision": "int8-weights"}, "int8 files cannot include preprocessing"),
         (
             {"include": ["softmax"], "outputs": ["pooler_output"]},
             "include='softmax' needs the output 'logits'; the outputs are pooler_output",
         ),
-        ({"include": ["preprocess"], "model": "plain"}, "does not say how images are prepared"),
+        ({"include": ["preprocess"], "model": "plain"}, "the config has no preprocessing"),
     ],
 )
 def test_unsupported_includes_are_refused(folder, options, message):

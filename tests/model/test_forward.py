@@ -15,7 +15,7 @@ from support.models import SMALL, noise
 from support.onnx_outputs import OPSETS, TOLERANCE, onnx_outputs, relative
 from vit_zoo.errors import CheckFailed
 from vit_zoo.files.pickles import tensors_of
-from vit_zoo.graph.build import _proto, build
+from vit_zoo.graph.build import build, to_proto
 from vit_zoo.graph.fp16_ops import HalfOps
 from vit_zoo.graph.onnx_ops import OnnxOps
 from vit_zoo.graph.options import Form
@@ -303,7 +303,7 @@ def test_a_bias_on_attention_scores(ops, tolerance, opset):
     heads, added = op.heads(image, 3), Value("bias", (1, 3, 5, 5))
     values = op.attend(heads, heads, heads, 0.0, added), op.attention_weights(heads, heads, added)
     results = {value.name: value for value in map(op.unflatten, values)}
-    session = ort.InferenceSession(_proto(op, image, results, opset).SerializeToString())
+    session = ort.InferenceSession(to_proto(op, image, results, opset).SerializeToString())
     for found, expected, plain in zip(session.run(None, {"x": x.numpy()}), wanted, without, strict=True):
         assert relative(found, expected) < tolerance
         assert relative(found, plain) > 0.05

@@ -1,1 +1,1 @@
-"""ONNX's side of the forward: its operations, the placement of weights, the file."""
+"""ONNX back end of the forward: operations as graph nodes, options of a graph, and the files."""

@@ -1,4 +1,4 @@
-"""From a spec and its stored weights to an ONNX graph that refers to them: nodes now, bytes when it is written."""
+"""Construction of a model's ONNX graph from its spec. The graph refers to stored weights, which are read when it is written."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from vit_zoo.errors import CheckFailed
 from vit_zoo.files import Stored
 from vit_zoo.files.stored import ONNX_TYPES
 from vit_zoo.graph.builder import GraphBuilder
-from vit_zoo.graph.dynamic_positions import FreeGrid
+from vit_zoo.graph.dynamic_positions import DynamicGrid
 from vit_zoo.graph.fp16_ops import HalfOps, halved
 from vit_zoo.graph.int8_ops import Int8Ops, Layer, Quantisation, adapted, quantisable, quantised, smoothed
 from vit_zoo.graph.onnx_ops import OnnxOps
 from vit_zoo.graph.options import COMPUTED, Form
-from vit_zoo.graph.preprocess import IMAGE, prepared
+from vit_zoo.graph.preprocess import IMAGE, add_preprocessing
 from vit_zoo.graph.values import BATCH, Node, Scope, Value, Weight
 from vit_zoo.model import forward, positions
 from vit_zoo.model.outputs import checked_outputs, unused_weights
@@ -31,7 +31,7 @@ INPUT = "pixel_values"
 
 @dataclass(frozen=True)
 class Graph:
-    """A checked model without its weights, and the list of those."""
+    """A checked ONNX model without the bytes of its weights, and the weights that it refers to."""
 
     proto: onnx.ModelProto
     weights: dict[str, Weight]  # by initializer
@@ -46,28 +46,27 @@ def build(
     quantisation: Quantisation | None = None,
     preprocess: Preprocess | None = None,
 ) -> Graph:
-    """The graph of a model: input `pixel_values` [batch, channels, height, width] float32, outputs by name.
+    """Build the graph of a model.
 
-    Where the form includes `preprocess`, the input is `image` [batch, height, width, channels] uint8 instead.
-
-    An int8 form needs a `quantisation`, unless its ranges are not needed beforehand. Raises InputError for an output that
-    does not exist, CheckFailed if a weight stays unused.
+    The input is `pixel_values` [batch, channels, height, width] float32, or `image` [batch, height, width, channels] uint8
+    if the options include preprocessing. `quantisation` holds the calibrated ranges that int8-static needs; without it int8
+    layers are rounded to nearest. Raises InputError for an unknown output, CheckFailed for an unused weight.
     """
     names = checked_outputs(spec, form.outputs)
     image = input_of(spec, form)
     op = operations(spec, tensors, form, quantisation, image)
-    given = image if form.include is None else prepared(op, preprocess, form, INPUT)
-    found = forward.vit(Scope(), image, spec, op, names)
+    graph_input = image if form.include is None else add_preprocessing(op, preprocess, form, INPUT)
+    values = forward.vit(Scope(), image, spec, op, names)
     _check_accounting(op, spec, names)
-    results = {name: op.unflatten(value) for name, value in found.items()}
-    proto = _proto(op, given, _named(op, results), form.opset)
+    results = {name: op.unflatten(value) for name, value in values.items()}
+    proto = to_proto(op, graph_input, _name_outputs(op, results), form.opset)
     return Graph(proto, op.weights, op.tensors, names)
 
 
 def input_of(spec: ViTSpec, form: Form) -> Value:
-    """The model's own input."""
-    sides = spec.image_size if form.dynamic is None else ("height", "width")
-    return Value(INPUT, (BATCH, spec.channels, *sides))
+    """Return the input of the model itself, without preprocessing."""
+    size = spec.image_size if form.dynamic is None else ("height", "width")
+    return Value(INPUT, (BATCH, spec.channels, *size))
 
 
 def operations(
@@ -78,7 +77,7 @@ def operations(
     image: Value,
     kind: Callable[[type[OnnxOps]], type[OnnxOps]] = lambda ops: ops,
 ) -> OnnxOps:
-    """The operations of a form, over tensors in its precision; `kind` may make another class of theirs."""
+    """Return the operations for these options, with the tensors in their precision. `kind` may derive a class of its own."""
     ops: type[OnnxOps] = OnnxOps
     more: dict[str, Any] = {}
     if form.precision == "bf16":
@@ -92,27 +91,27 @@ def operations(
         tensors = quantised(smoothed(tensors, spec, chosen.smoothing), form.precision, layers)
     if form.dynamic is None:
         return kind(ops)(tensors, form.opset, positions.tables(spec), image=image, **more)
-    grid = FreeGrid(spec, None if form.dynamic == COMPUTED else recipe_named(form.dynamic))
+    grid = DynamicGrid(spec, None if form.dynamic == COMPUTED else recipe_named(form.dynamic))
     return kind(ops)(tensors, form.opset, image=image, grid=grid, **more)
 
 
 def _check_accounting(graph: GraphBuilder, spec: ViTSpec, outputs: tuple[str, ...]) -> None:
-    """Every tensor is used whole, once; only what lies behind the last output may stay out."""
+    """Check that every tensor is used completely and once, except those that come after the last output."""
     used = dict.fromkeys(graph.tensors, 0)
     for weight in graph.weights.values():
         used[weight.key] += weight.stop - weight.start
-    spare = unused_weights(spec, outputs)
+    unused = unused_weights(spec, outputs)
     for key, stored in graph.tensors.items():
-        if used[key] != stored.nbytes and not (used[key] == 0 and key.startswith(spare)):
+        if used[key] != stored.nbytes and not (used[key] == 0 and key.startswith(unused)):
             raise CheckFailed(f"the graph uses {used[key]:,} of the {stored.nbytes:,} bytes of {key!r}")
 
 
-def _named(graph: GraphBuilder, results: dict[str, Value]) -> dict[str, Value]:
-    """Let the nodes that make the results write them under the names of the outputs."""
+def _name_outputs(graph: GraphBuilder, results: dict[str, Value]) -> dict[str, Value]:
+    """Rename the results to the names of the outputs, and return them."""
     rename: dict[str, str] = {}
-    made = {output for node in graph.nodes for output in node.outputs}
+    computed = {output for node in graph.nodes for output in node.outputs}
     for name, value in results.items():
-        if value.name in rename or value.name not in made:
+        if value.name in rename or value.name not in computed:
             graph.nodes.append(Node("Identity", (value.name,), (name,), f"output/{name}", {}))
         else:
             rename[value.name] = name
@@ -129,7 +128,8 @@ def _named(graph: GraphBuilder, results: dict[str, Value]) -> dict[str, Value]:
     return {name: Value(name, value.shape) for name, value in results.items()}
 
 
-def _proto(graph: GraphBuilder, image: Value, results: dict[str, Value], opset: int) -> onnx.ModelProto:
+def to_proto(graph: GraphBuilder, image: Value, results: dict[str, Value], opset: int) -> onnx.ModelProto:
+    """Return the model without weights, after onnx's full check."""
     from onnx import TensorProto, checker, helper, numpy_helper
 
     def info(value: Value, type_: int = TensorProto.FLOAT) -> Any:
@@ -141,14 +141,14 @@ def _proto(graph: GraphBuilder, image: Value, results: dict[str, Value], opset: 
         for (type_, values, vector), name in graph.constants.items()
     ]
     constants += [numpy_helper.from_array(table, name) for name, table in graph.tables.items()]
-    given = info(image, TensorProto.UINT8 if image.name == IMAGE else TensorProto.FLOAT)
-    body = helper.make_graph(nodes, "vit", [given], [info(value) for value in results.values()], constants)
-    made = {output for node in graph.nodes for output in node.outputs}  # under other names where they are results
-    body.value_info.extend(info(Value(name, shape)) for name, shape in graph.shapes.items() if name in made)
+    graph_input = info(image, TensorProto.UINT8 if image.name == IMAGE else TensorProto.FLOAT)
+    body = helper.make_graph(nodes, "vit", [graph_input], [info(value) for value in results.values()], constants)
+    computed = {output for node in graph.nodes for output in node.outputs}  # without results, which were renamed
+    body.value_info.extend(info(Value(name, shape)) for name, shape in graph.shapes.items() if name in computed)
     opsets = [helper.make_opsetid("", opset)]
     model = helper.make_model_gen_version(body, opset_imports=opsets, producer_name="vitzoo")
     model.ir_version = helper.find_min_ir_version_for(opsets)
-    # The full check needs no bytes of weights: here they are inputs of their type and shape.
+    # For the check, weights are inputs of their type and shape: it needs no bytes of them.
     skeleton = type(model)()
     skeleton.CopyFrom(model)
     skeleton.graph.input.extend(

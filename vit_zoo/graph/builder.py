@@ -1,6 +1,7 @@
-"""Construction of an ONNX graph: nodes, constants and weights, each under its name.
+"""Builder of an ONNX graph: nodes, constants and weights, each with a name.
 
-Values are names (strings) here; `onnx_ops.py`, `dynamic_positions.py` and `preprocess.py` keep their shapes.
+The builder handles values by name. Their shapes are known where it is used: in `onnx_ops.py`, `dynamic_positions.py` and
+`preprocess.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vit_zoo.files import Stored
-from vit_zoo.graph.values import BATCH, DOUBLE, FLOAT, INT64, UINT8, Node, Shape, Side, Weight
+from vit_zoo.graph.values import BATCH, DOUBLE, FLOAT, INT64, UINT8, Dim, Node, Shape, Weight
 
 
 @dataclass
@@ -25,14 +26,14 @@ class GraphBuilder:
 
     tensors: Mapping[str, Stored]
     opset: int
-    tables: Mapping[str, Any] = field(default_factory=dict)  # arrays that the graph holds as constants, by name
+    tables: Mapping[str, Any] = field(default_factory=dict)  # arrays to store as constants, by name
     nodes: list[Node] = field(default_factory=list, init=False)
     weights: dict[str, Weight] = field(default_factory=dict, init=False)  # by initializer
     constants: dict[tuple[int, tuple[Any, ...], bool], str] = field(default_factory=dict, init=False)  # type, values, vector
-    shapes: dict[str, Shape] = field(default_factory=dict, init=False)  # of results whose shape no checker can infer
+    shapes: dict[str, Shape] = field(default_factory=dict, init=False)  # of values whose shape cannot be inferred
     _scopes: list[str] = field(default_factory=list, init=False)
     _counts: dict[str, int] = field(default_factory=dict, init=False)  # of nodes, by scope and operator
-    _computed: dict[tuple[Side, ...], str] = field(default_factory=dict, init=False)  # shapes
+    _computed: dict[tuple[Dim, ...], str] = field(default_factory=dict, init=False)  # shapes
 
     # nodes
 
@@ -74,9 +75,9 @@ class GraphBuilder:
     # weights
 
     def initializer(self, key: str, start: int = 0, stop: int | None = None, *, matrix: bool = False) -> str:
-        """The name of a weight in its stored type, all of it or some rows. Raises RuntimeError if it was taken before.
+        """Add a weight in its stored type, all of it or rows `start` to `stop`, and return its name.
 
-        `matrix`: all axes but the first are merged.
+        `matrix` merges all axes but the first. Raises RuntimeError if the weight is already in the graph.
         """
         stored = self.tensors[key]
         rows = stored.shape[0]
@@ -91,7 +92,7 @@ class GraphBuilder:
         return name
 
     def float_weight(self, key: str, start: int = 0, stop: int | None = None, *, matrix: bool = False) -> str:
-        """As `initializer`, in float32: weights stored in another type get a Cast, which onnxruntime folds."""
+        """Add a weight as `initializer` does, with a Cast to float32 if it is stored in another type; onnxruntime folds it."""
         name = self.initializer(key, start, stop, matrix=matrix)
         return name if self.tensors[key].dtype == "F32" else self.node("Cast", name, to=FLOAT)
 
@@ -123,25 +124,25 @@ class GraphBuilder:
 
     # shapes
 
-    def reshape(self, x: str, *sides: Side) -> str:
-        """`x` as (batch, *sides), where some sides may be known by name only."""
-        if all(isinstance(side, int) for side in sides):
-            return self.node("Reshape", x, self.ints(-1, *map(int, sides)))
-        name = self.node("Reshape", x, self._shape(-1, *sides))
-        self.shapes[name] = (BATCH, *sides)
+    def reshape(self, x: str, *dims: Dim) -> str:
+        """Add a Reshape of `x` to (batch, *dims), some of which may be names."""
+        if all(isinstance(dim, int) for dim in dims):
+            return self.node("Reshape", x, self.ints(-1, *map(int, dims)))
+        name = self.node("Reshape", x, self._shape(-1, *dims))
+        self.shapes[name] = (BATCH, *dims)
         return name
 
-    def _shape(self, *sides: Side) -> str:
-        """A shape that is computed when the graph runs."""
-        if sides not in self._computed:
+    def _shape(self, *dims: Dim) -> str:
+        """Return a shape that is computed when the graph runs, as an int64 vector."""
+        if dims not in self._computed:
             with self.scope("sizes"):
-                parts = [self.ints(side) if isinstance(side, int) else self._side(side) for side in sides]
-                self._computed[sides] = self.node("Concat", *parts, axis=0)
-        return self._computed[sides]
+                parts = [self.ints(dim) if isinstance(dim, int) else self._dim(dim) for dim in dims]
+                self._computed[dims] = self.node("Concat", *parts, axis=0)
+        return self._computed[dims]
 
-    def _side(self, side: str) -> str:
-        """A length as an int64 of one element."""
-        base, _, more = side.partition("+")
-        if more and (side,) not in self._computed:
-            self._computed[(side,)] = self.node("Add", base, self.ints(int(more)))
-        return self._computed[(side,)] if more else base
+    def _dim(self, dim: str) -> str:
+        """Return a named length as an int64 vector of one element."""
+        base, _, more = dim.partition("+")
+        if more and (dim,) not in self._computed:
+            self._computed[(dim,)] = self.node("Add", base, self.ints(int(more)))
+        return self._computed[(dim,)] if more else base

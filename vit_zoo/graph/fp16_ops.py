@@ -1,7 +1,7 @@
-"""Half precision: matrix products in float16, all else in float32; or weights alone that are stored in half the bytes.
+"""Half precision: matrix products in float16 and everything else in float32; or only the stored weights in bfloat16.
 
-LayerNorm, softmax, GELU and the residual sums, where float16 loses digits or overflows, stay in float32, so that the only
-float16 values are what goes into a product and what comes out.
+LayerNorm, softmax, GELU and the residual sums, where float16 loses digits or overflows, stay in float32: only inputs and
+results of products are float16.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from vit_zoo.graph.values import FLOAT, HALF, Scope
 
 
 def halved(tensors: Mapping[str, Stored], dtype: str) -> dict[str, Stored]:
-    """The matrices of linear layers in F16 or BF16, in F16 with their biases; tables, tokens and norms as they are."""
+    """Round the matrices of linear layers to F16 or BF16, for F16 their biases too; other tensors are left unchanged."""
     matrices = {
         name.removesuffix(".weight") for name, tensor in tensors.items() if len(tensor.shape) > 1 and name.endswith(".weight")
     }
@@ -26,7 +26,7 @@ def halved(tensors: Mapping[str, Stored], dtype: str) -> dict[str, Stored]:
 
 
 class HalfOps(OnnxOps):
-    """Products in float16."""
+    """The operations with products in float16."""
 
     def product(self, m: Scope, x: str, start: int, stop: int, bias: str | None) -> str:
         weight = self.initializer(f"{m.path}.weight", start, stop, matrix=True)

@@ -1,11 +1,11 @@
-"""Int8 in standard operators: the three spellings that onnxruntime turns into its integer kernels, or into plain floats.
+"""Int8 layers in standard operators, in three kinds:
 
-`int8-static`   QuantizeLinear, DequantizeLinear, Gemm: one integer product; the input's range is known beforehand
-`int8-dynamic`  DynamicQuantizeLinear, MatMulInteger: the range is that of the batch, so its images share their rounding
-`int8-weights`  Cast, Mul: multiplied out when the file is loaded, then as fast and as large in memory as float32
+`int8-static`   QuantizeLinear, DequantizeLinear, Gemm: onnxruntime runs one integer product; input ranges are calibrated
+`int8-dynamic`  DynamicQuantizeLinear, MatMulInteger: the input range is that of the batch, so its images are rounded alike
+`int8-weights`  Cast, Mul: dequantised when the file is loaded, then as fast and as large in memory as float32
 
-Weights lie as in float32, a row for each output, with a scale for each row; biases are int32 where they join an integer sum.
-In the first two kinds no CPU's kernel can saturate: see `int8_weights.py`.
+Weights have the layout of float32, a row for each output, with a scale for each row. Biases are int32 where they are added
+to integer sums. In the first two kinds no CPU's kernel can saturate: see `int8_weights.py`.
 """
 
 from __future__ import annotations
@@ -27,54 +27,51 @@ if TYPE_CHECKING:
     from vit_zoo.files.stored import Array
     from vit_zoo.model.spec import ViTSpec
 
-BIAS = 2**30  # the largest integer of a bias: as much again is left for the sum of products
+BIAS = 2**30  # largest integer of a bias: half of int32's range is left for the sum of products
 
 
 @dataclass(frozen=True)
 class Layer:
-    """How a linear layer's input is rounded, x = scale (q - zero), and what its outputs lose by it on average.
+    """Quantisation parameters of a linear layer."""
 
-    `weight` is its matrix where calibration chose the integers; else each value goes to the nearest.
-    """
-
-    scale: float = 1.0
+    scale: float = 1.0  # of the input: x = scale (q - zero)
     zero: int = 0
-    lost: Array | None = None
-    weight: Rounded | None = None
+    bias_correction: Array | None = None  # added to the bias: the mean error of the outputs that rounding causes
+    weight: Rounded | None = None  # the matrix, where calibration chose its integers; None: round to nearest
 
 
 @dataclass(frozen=True)
 class Quantisation:
-    """The layers that compute in int8, by path, and the factors by which the channels of their inputs are smaller."""
+    """Quantisation parameters of a model."""
 
-    layers: Mapping[str, Layer]
-    smoothing: Mapping[str, Array] = field(default_factory=dict)
+    layers: Mapping[str, Layer]  # the layers that compute in int8, by path
+    smoothing: Mapping[str, Array] = field(default_factory=dict)  # divisors of the channels of their inputs, by path
 
 
 def quantisable(spec: ViTSpec) -> tuple[str, ...]:
-    """The layers worth it: those of the blocks and of attention pooling; not the patches', whose input are pixels, nor heads."""
+    """List the layers to quantise: those of blocks and attention pooling, but not the patch projection and the heads."""
     names = ("attn.qkv", *(["attn.proj"] if spec.attn_out else []), "mlp.fc1", "mlp.fc2")
     pooling = ("kv", "proj", "mlp.fc1", "mlp.fc2") if spec.pool == "map" else ()
     return (*(f"blocks.{i}.{name}" for i in range(spec.depth) for name in names), *(f"attn_pool.{name}" for name in pooling))
 
 
 def smoothable(path: str, spec: ViTSpec) -> str | None:
-    """What can take the factors of a layer's input channels in front of it: a norm, or rows of a layer; None: nothing."""
+    """Return the path of the norm or layer before this one that can absorb factors of its input channels; None: there is none."""
     block, _, name = path.rpartition(".attn." if ".attn." in path else ".mlp.")
     if not block.startswith("blocks."):
         return None
     if name == "fc2":
-        return f"{block}.mlp.fc1" if spec.mlp == "swiglu" else None  # a GELU lies between
+        return f"{block}.mlp.fc1" if spec.mlp == "swiglu" else None  # a plain MLP has the activation between them
     return {"qkv": f"{block}.norm1", "fc1": f"{block}.norm2", "proj": f"{block}.attn.qkv"}[name]
 
 
 def smoothed(tensors: Mapping[str, Stored], spec: ViTSpec, factors: Mapping[str, Array]) -> dict[str, Stored]:
-    """The same function with other weights: channels of a layer's input divided by `factors`, its columns multiplied."""
-    found = dict(tensors)
+    """Divide channels of layer inputs by `factors` and multiply the layers' columns by them: the function stays the same."""
+    changed = dict(tensors)
 
     def change(name: str, function: Callable[[Array], Array]) -> None:
-        if name in found:
-            found[name] = Stored("F32", found[name].shape, partial(_changed, found[name], function))
+        if name in changed:
+            changed[name] = Stored("F32", changed[name].shape, partial(_changed, changed[name], function))
 
     for path, by in factors.items():
         before = smoothable(path, spec)
@@ -83,11 +80,11 @@ def smoothed(tensors: Mapping[str, Stored], spec: ViTSpec, factors: Mapping[str,
         for name in (f"{before}.weight", f"{before}.bias", *([f"{before.removesuffix('qkv')}v_bias"] if "qkv" in before else [])):
             change(name, partial(_divided, by=by, rows=rows))
         change(f"{path}.weight", partial(_multiplied, by=by))
-    return found
+    return changed
 
 
 def adapted(quantisation: Quantisation, spec: ViTSpec) -> dict[str, Layer]:
-    """The layers, those whose rows take the factors of a layer behind them divided as their weights are in `smoothed`."""
+    """Return the layers of a quantisation, divided as `smoothed` divides weights where they absorb factors."""
     layers = dict(quantisation.layers)
     for path, by in quantisation.smoothing.items():
         before = smoothable(path, spec)
@@ -96,41 +93,42 @@ def adapted(quantisation: Quantisation, spec: ViTSpec) -> dict[str, Layer]:
             continue
         rows = slice(-len(by), None)
         weight = layer.weight and Rounded(layer.weight.integers, _divided(layer.weight.steps, by=by, rows=rows))
-        lost = None if layer.lost is None else _divided(layer.lost, by=by, rows=rows)
-        layers[before] = replace(layer, lost=lost, weight=weight)
+        correction = None if layer.bias_correction is None else _divided(layer.bias_correction, by=by, rows=rows)
+        layers[before] = replace(layer, bias_correction=correction, weight=weight)
     return layers
 
 
 def quantised(tensors: Mapping[str, Stored], kind: str, layers: Mapping[str, Layer]) -> dict[str, Stored]:
-    """The tensors of a file: `.weight` in I8 with `.weight_scale`; if static, `.weight_zero`, and `.bias` in I32 with
-    `.bias_scale`.
+    """Return the tensors of an int8 file of this kind.
+
+    Each layer has `.weight` in I8 and `.weight_scale`; a static one also `.weight_zero`, `.bias` in I32 and `.bias_scale`.
     """
-    found = dict(tensors)
+    result = dict(tensors)
     for path, layer in layers.items():
         stored = tensors[f"{path}.weight"]
         rows = stored.shape[0]
         own = bias_of(tensors, path)
-        bias = partial(_whole_bias, own, layer, rows)
+        bias = partial(_corrected_bias, own, layer, rows)
         weight = partial(_rounded, stored, kind, layer, bias)
-        found[f"{path}.weight"] = Stored("I8", stored.shape, partial(_integers, weight, stored.shape))
+        result[f"{path}.weight"] = Stored("I8", stored.shape, partial(_integers, weight, stored.shape))
         shape = (rows, 1) if kind == "int8-weights" else (rows,)
-        found[f"{path}.weight_scale"] = Stored("F32", shape, partial(_steps, weight, shape))
+        result[f"{path}.weight_scale"] = Stored("F32", shape, partial(_steps, weight, shape))
         if kind == "int8-static":
-            found[f"{path}.weight_zero"] = Stored("I8", (rows,), partial(np.zeros, rows, np.int8))
-        if kind == "int8-weights" or (own is None and layer.lost is None):
+            result[f"{path}.weight_zero"] = Stored("I8", (rows,), partial(np.zeros, rows, np.int8))
+        if kind == "int8-weights" or (own is None and layer.bias_correction is None):
             continue
         for name in ("q_bias", "v_bias"):
-            found.pop(f"{path.removesuffix('qkv')}{name}", None)
+            result.pop(f"{path.removesuffix('qkv')}{name}", None)
         if kind == "int8-dynamic":
-            found[f"{path}.bias"] = Stored("F32", (rows,), bias)
+            result[f"{path}.bias"] = Stored("F32", (rows,), bias)
         else:
-            found[f"{path}.bias"] = Stored("I32", (rows,), partial(_bias_integers, bias, weight, layer))
-            found[f"{path}.bias_scale"] = Stored("F32", (rows,), partial(_bias_scales, weight, layer))
-    return found
+            result[f"{path}.bias"] = Stored("I32", (rows,), partial(_bias_integers, bias, weight, layer))
+            result[f"{path}.bias_scale"] = Stored("F32", (rows,), partial(_bias_scales, weight, layer))
+    return result
 
 
 def bias_of(tensors: Mapping[str, Stored], path: str) -> Callable[[], Array] | None:
-    """A layer's bias, also where queries and values have their own and keys none."""
+    """Return a function that reads a layer's bias, joined from `q_bias`, zeros and `v_bias` where those are stored."""
     parent = path.removesuffix("qkv")
     if f"{path}.bias" in tensors:
         return partial(values_of, tensors[f"{path}.bias"])
@@ -141,16 +139,16 @@ def bias_of(tensors: Mapping[str, Stored], path: str) -> Callable[[], Array] | N
 
 @dataclass
 class Int8Ops(OnnxOps):
-    """Products of `layers` in integers; the tensors are those of `quantised`, of the same kind."""
+    """The operations with the products of `layers` in integers; the tensors are those of `quantised`, of the same kind."""
 
     kind: str = "int8-static"
     layers: Mapping[str, Layer] = field(default_factory=dict)
-    _inputs: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)  # rounded, by layer and value
+    _inputs: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)  # quantised, by layer and value
 
     def qkv(
         self, m: Scope, x: Value, heads: int, rows: tuple[int, int] | None, biases: tuple[Scope, Scope] | None
     ) -> tuple[Heads, Heads, Heads]:
-        joined = m.path in self.layers and self.kind != "int8-weights"  # then the biases are one, the layer's own
+        joined = m.path in self.layers and self.kind != "int8-weights"  # `quantised` has joined the biases
         return super().qkv(m, x, heads, rows, None if joined else biases)
 
     def product(self, m: Scope, x: str, start: int, stop: int, bias: str | None) -> str:
@@ -167,16 +165,16 @@ class Int8Ops(OnnxOps):
             integers, step, zero = self._rounded(m.path, layer, x)
             weight = self.node("Transpose", weight, perm=[1, 0])  # folded when the file is loaded
             sums = self.node("Cast", self.node("MatMulInteger", integers, weight, zero), to=FLOAT)
-            found = self.node("Mul", sums, self.node("Mul", step, scale))
-            return self.node("Add", found, *added) if added else found
+            products = self.node("Mul", sums, self.node("Mul", step, scale))
+            return self.node("Add", products, *added) if added else products
         (x,) = self._rounded(m.path, layer, x)
-        # Without zero points onnxruntime makes no integer product. They are this layer's own, since its option
+        # onnxruntime makes an integer product only with zero points. Each layer has its own, because the session option
         # session.x64quantprecision, which makes weights unsigned, replaces them layer by layer.
         zeros = self.initializer(f"{m.path}.weight_zero", start, stop)
         return self.node("Gemm", x, self.node("DequantizeLinear", weight, scale, zeros, axis=0), *added, transB=1)
 
     def _rounded(self, path: str, layer: Layer, x: str) -> tuple[str, ...]:
-        """A layer's input: dequantised integers, or integers with their step and zero; once for queries, keys and values."""
+        """Quantise a layer's input: dequantised integers, or integers, step and zero. Done once for queries, keys and values."""
         if (path, x) not in self._inputs:
             if self.kind == "int8-dynamic":
                 names = self.results("DynamicQuantizeLinear", 3, x)
@@ -194,12 +192,12 @@ class Int8Ops(OnnxOps):
 
 
 def values_of(stored: Stored) -> Array:
-    """The values in float32."""
+    """Read the values in float32."""
     return as_float(stored.dtype, stored.array()).astype("<f4", copy=False)
 
 
 def least_steps(bias: Array | float, scale: float) -> Array:
-    """The smallest steps of a static layer's rows: integers of its bias, in steps of weight and input, stay below `BIAS`."""
+    """Return the smallest steps of a static layer's rows with which the integers of its bias stay below `BIAS`."""
     return np.maximum(np.abs(bias) / BIAS, np.finfo("<f4").tiny) / np.float32(scale)
 
 
@@ -225,9 +223,9 @@ def _bias_scales(weight: Callable[[], Rounded], layer: Layer) -> Array:
     return (weight().steps * np.float32(layer.scale)).astype("<f4")
 
 
-def _whole_bias(bias: Callable[[], Array] | None, layer: Layer, rows: int) -> Array:
+def _corrected_bias(bias: Callable[[], Array] | None, layer: Layer, rows: int) -> Array:
     values = np.zeros(rows, "<f4") if bias is None else bias()
-    return values if layer.lost is None else (values + layer.lost).astype("<f4")
+    return values if layer.bias_correction is None else (values + layer.bias_correction).astype("<f4")
 
 
 def _bias_integers(bias: Callable[[], Array], weight: Callable[[], Rounded], layer: Layer) -> Array:
@@ -244,9 +242,9 @@ def _changed(stored: Stored, function: Callable[[Array], Array]) -> Array:
 
 
 def _divided(values: Array, *, by: Array, rows: Any) -> Array:
-    found = values.copy()
-    found[rows] = (values[rows].T / by).T
-    return found
+    divided = values.copy()
+    divided[rows] = (values[rows].T / by).T
+    return divided
 
 
 def _multiplied(values: Array, *, by: Array) -> Array:

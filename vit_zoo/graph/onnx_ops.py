@@ -1,7 +1,7 @@
-"""ONNX's spelling of the operations in `forward.py`: standard operators, opset 17 to 25, no tracing and no torch.
+"""ONNX back end of the forward: standard operators of opset 17 to 25, added without tracing and without torch.
 
-Tokens stay flat, (b t) d, from one attention to the next, so that every linear layer is one Gemm with its bias inside:
-onnxruntime runs it faster than MatMul and Add, and Gemm(transB=1) takes torch's weights as they lie in the file.
+Tokens keep the layout (b t) d from one attention to the next, so that every linear layer is one Gemm including its bias:
+onnxruntime runs that faster than MatMul and Add, and Gemm(transB=1) takes torch's weights in the layout of the file.
 """
 
 from __future__ import annotations
@@ -9,39 +9,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from vit_zoo.graph.builder import GraphBuilder
-from vit_zoo.graph.values import BATCH, Heads, Scope, Shape, Value, plus
+from vit_zoo.graph.dynamic_positions import DynamicGrid
+from vit_zoo.graph.values import BATCH, COLUMNS, ROWS, Heads, Scope, Shape, Value, plus
 
 if TYPE_CHECKING:
     from vit_zoo.model.ops import Ops
 
-END = 2**63 - 1  # of any axis
+END = 2**63 - 1  # stands for the end of any axis
 SIGMOID = {"quick_gelu": 1.702, "silu": 1.0}  # x sigmoid(scale x)
-
-
-class Grid(Protocol):
-    """Patches and their positions where only the image tells how many there are."""
-
-    sides: tuple[str, str]  # rows and columns, each an int64 of one element
-
-    def learned(self, g: GraphBuilder, table: str) -> Value: ...
-
-    def table(self, g: GraphBuilder, path: str) -> Value: ...
-
-    def patches(self, g: GraphBuilder, image: Value, size: tuple[int, int]) -> Value: ...
 
 
 @dataclass
 class OnnxOps(GraphBuilder):
-    """Adds nodes to a graph while `forward.vit` runs over a `Scope`."""
+    """The operations of `ops.py`, which add nodes while `forward.vit` runs with a `Scope` in place of a module."""
 
-    image: Value | None = None  # the model's input, whose batch learned tokens are repeated for
-    grid: Grid | None = None  # None: images have one size
+    image: Value | None = None  # the model's input; learned tokens are repeated for its batch
+    grid: DynamicGrid | None = None  # None: images have a fixed size
     _batch: str | None = field(default=None, init=False)
 
-    # the operations of forward.py
+    # operations of the forward
 
     def run(self, function: Callable[..., Any], m: Scope, *args: Any) -> Any:
         x, spec, *rest = args
@@ -71,7 +60,7 @@ class OnnxOps(GraphBuilder):
 
     def linear(self, m: Scope, x: Value) -> Value:
         shape = self.tensors[f"{m.path}.weight"].shape
-        return self._gemm(m, x, 0, shape[0])
+        return self._linear_rows(m, x, 0, shape[0])
 
     def norm(self, m: Scope, x: Value | Heads, eps: float) -> Value | Heads:
         with self.scope(m.path):
@@ -86,7 +75,7 @@ class OnnxOps(GraphBuilder):
         if self.opset >= 20:
             return self._like(x, "Gelu", x.name, approximate="tanh" if name == "gelu_tanh" else "none")
         half = self.float_(0.5)
-        if name == "gelu":  # the form that onnxruntime fuses: x / sqrt 2, erf, + 1, x, / 2
+        if name == "gelu":  # in the order that onnxruntime fuses: x / sqrt 2, erf, + 1, * x, * 0.5
             inner = self.node("Erf", self.node("Div", x.name, self.float_(math.sqrt(2))))
         else:  # tanh(sqrt(2 / pi) (x + 0.044715 x^3))
             square = self.node("Mul", x.name, x.name)
@@ -104,8 +93,8 @@ class OnnxOps(GraphBuilder):
 
     def add(self, x: Value, y: Value) -> Value:
         if x.flat != y.flat:
-            both = self.flatten if x.shape[0] == y.shape[0] else self.unflatten  # a table of positions has batch 1
-            x, y = both(x), both(y)
+            layout = self.flatten if x.shape[0] == y.shape[0] else self.unflatten  # a table of positions has batch 1
+            x, y = layout(x), layout(y)
         return self._like(x, "Add", x.name, y.name)
 
     def mul(self, x: Value, y: Value) -> Value:
@@ -116,10 +105,10 @@ class OnnxOps(GraphBuilder):
         return x, y
 
     def concat(self, parts: Sequence[Value]) -> Value:
-        whole = [self.unflatten(part) for part in parts]
-        known = sum(part.shape[1] for part in whole if isinstance(part.shape[1], int))
-        length = next((plus(part.shape[1], known) for part in whole if isinstance(part.shape[1], str)), known)
-        return Value(self.node("Concat", *(part.name for part in whole), axis=1), (BATCH, length, whole[0].shape[2]))
+        parts = [self.unflatten(part) for part in parts]
+        known = sum(part.shape[1] for part in parts if isinstance(part.shape[1], int))
+        length = next((plus(part.shape[1], known) for part in parts if isinstance(part.shape[1], str)), known)
+        return Value(self.node("Concat", *(part.name for part in parts), axis=1), (BATCH, length, parts[0].shape[2]))
 
     def prepend(self, first: Sequence[Scope], x: Value) -> Value:
         if not first:
@@ -140,8 +129,8 @@ class OnnxOps(GraphBuilder):
 
     def map(self, x: Value, grid: tuple[int, int]) -> Value:
         x = self.unflatten(x)
-        sides: Shape = (int(x.shape[2]), *(self.grid.sides if self.grid else grid))
-        return Value(self.reshape(self.node("Transpose", x.name, perm=[0, 2, 1]), *sides), (BATCH, *sides))
+        dims: Shape = (int(x.shape[2]), *((ROWS, COLUMNS) if self.grid else grid))
+        return Value(self.reshape(self.node("Transpose", x.name, perm=[0, 2, 1]), *dims), (BATCH, *dims))
 
     def squeeze(self, x: Value) -> Value:
         b, _, d = x.shape
@@ -172,21 +161,20 @@ class OnnxOps(GraphBuilder):
     ) -> tuple[Heads, Heads, Heads]:
         inner = self.tensors[f"{m.path}.weight"].shape[0] // 3
         own = (None, None, None) if biases is None else (biases[0], None, biases[1])
-        queried = x if rows is None else self.rows(x, *rows)
-        q, k, v = self._rows_of(m, (queried, x, x), inner, own)
+        query = x if rows is None else self.rows(x, *rows)
+        q, k, v = self._fused_linear(m, (query, x, x), inner, own)
         return Heads(q, heads), Heads(k, heads), Heads(v, heads)
 
     def kv(self, m: Scope, x: Value, heads: int) -> tuple[Heads, Heads]:
-        k, v = self._rows_of(m, (x, x), self.tensors[f"{m.path}.weight"].shape[0] // 2, (None, None))
+        k, v = self._fused_linear(m, (x, x), self.tensors[f"{m.path}.weight"].shape[0] // 2, (None, None))
         return Heads(k, heads), Heads(v, heads)
 
     def rotate(self, x: Heads, rope: tuple[Value, Value]) -> Heads:
-        """Turn the pairs of a head's first and second half; the tables are t 1 e/2."""
-        whole = self._split_heads(x)
-        (first, second), (c, s) = (part.name for part in self._split(whole, 2)), (table.name for table in rope)
+        separate = self._split_heads(x)
+        (first, second), (c, s) = (part.name for part in self._split(separate, 2)), (table.name for table in rope)
         one = self.node("Sub", self.node("Mul", first, c), self.node("Mul", second, s))
         other = self.node("Add", self.node("Mul", second, c), self.node("Mul", first, s))
-        return Heads(self._like(whole, "Concat", one, other, axis=-1), x.n)
+        return Heads(self._like(separate, "Concat", one, other, axis=-1), x.n)
 
     def attend(self, q: Heads, k: Heads, v: Heads, dropout: float, bias: Value | None = None) -> Value:
         inner = v.inner
@@ -212,41 +200,41 @@ class OnnxOps(GraphBuilder):
     def prunes(self, m: Scope) -> bool:
         return True
 
-    # products, which other precisions override; names of values in and out
+    # products, which other precisions override; inputs and results are names
 
     def product(self, m: Scope, x: str, start: int, stop: int, bias: str | None) -> str:
-        """A matrix times some rows of the layer's weight: (b t) i -> (b t) o."""
+        """Multiply by rows `start` to `stop` of a layer's weight and add `bias`: (b t) i -> (b t) o."""
         weight = self.float_weight(f"{m.path}.weight", start, stop, matrix=True)
         return self.node("Gemm", x, weight, *filter(None, [bias]), transB=1)
 
     def bias(self, m: Scope, start: int, stop: int) -> str | None:
-        """Some rows of the layer's own bias, if it has one."""
+        """Return rows `start` to `stop` of a layer's bias; None if it has no bias."""
         return self.float_weight(f"{m.path}.bias", start, stop) if f"{m.path}.bias" in self.tensors else None
 
     def matmul(self, x: str, y: str) -> str:
-        """The two products of attention: b n t e, b n e t and b n t t, b n t e."""
+        """Multiply two activations, as attention does: b n r e and b n e t -> b n r t, or b n r t and b n t e -> b n r e."""
         return self.node("MatMul", x, y)
 
     def fused_attention(self, inputs: Sequence[str], heads: int) -> str:
-        """Attention by one operator, from opset 23: queries, keys and values, each b t (n e), and a bias if there is one."""
+        """Add one Attention node, from opset 23 on: queries, keys and values, each b t (n e), and the bias if there is one."""
         return self.node("Attention", *inputs, q_num_heads=heads, kv_num_heads=heads)
 
-    # layout: whether the axes of batch and tokens, or of heads and their width, are merged
+    # layout: batch and tokens, or heads and their width, as one axis or as two
 
     def flatten(self, x: Value) -> Value:
-        """b t d -> (b t) d; b d stays as it is."""
+        """Merge batch and tokens: b t d -> (b t) d; b d is left unchanged."""
         if x.flat or len(x.shape) == 2:
             return x
         return Value(self.node("Reshape", x.name, self.ints(-1, int(x.shape[2]))), x.shape, flat=True)
 
     def unflatten(self, x: Value) -> Value:
-        """(b t) d -> b t d."""
+        """Separate batch and tokens: (b t) d -> b t d."""
         if not x.flat:
             return x
         return Value(self.reshape(x.name, *x.shape[1:]), x.shape)
 
     def _split_heads(self, h: Heads) -> Value:
-        """b t (n e) -> b t n e."""
+        """Separate heads: b t (n e) -> b t n e."""
         if len(h.x.shape) == 4:
             return h.x
         b, t, inner = h.x.shape
@@ -254,40 +242,45 @@ class OnnxOps(GraphBuilder):
         return Value(self.reshape(h.x.name, t, h.n, e), (b, t, h.n, e))
 
     def _join_heads(self, h: Heads) -> Value:
-        """b t n e -> b t (n e)."""
+        """Concatenate heads: b t n e -> b t (n e)."""
         if len(h.x.shape) == 3:
             return self.unflatten(h.x)
         return Value(self.reshape(h.x.name, h.x.shape[1], h.inner), (*h.x.shape[:2], h.inner))
 
     def _expand(self, x: Value) -> Value:
-        """Batch 1 to the batch of the image."""
+        """Repeat a value of batch 1 for the batch of the image: 1 t d -> b t d."""
         if self._batch is None:
             assert self.image is not None
             self._batch = self.node("Shape", self.image.name, start=0, end=1)
-        shape = self.node("Concat", self._batch, self.ints(*(int(side) for side in x.shape[1:])), axis=0)
+        shape = self.node("Concat", self._batch, self.ints(*(int(dim) for dim in x.shape[1:])), axis=0)
         return Value(self.node("Expand", x.name, shape), (BATCH, *x.shape[1:]))
 
-    # what the operations are made of
+    # parts of operations
 
-    def _rows_of(self, m: Scope, inputs: Sequence[Value], rows: int, biases: Sequence[Scope | None]) -> list[Value]:
-        """Each input times its share of a fused weight's rows: separate products, because Split would copy a joint one."""
+    def _fused_linear(self, m: Scope, inputs: Sequence[Value], rows: int, biases: Sequence[Scope | None]) -> list[Value]:
+        """Multiply each input by its own `rows` rows of a fused weight, with its own bias (None: the layer's).
+
+        The products are separate because the Split after a joint one would copy its result.
+        """
         with self.scope(m.path):
             flat = {x: self.flatten(x) for x in dict.fromkeys(inputs)}
-        given = enumerate(zip(inputs, biases, strict=True))
-        return [self._gemm(m, flat[x], i * rows, (i + 1) * rows, bias) for i, (x, bias) in given]
+        layers = enumerate(zip(inputs, biases, strict=True))
+        return [self._linear_rows(m, flat[x], i * rows, (i + 1) * rows, bias) for i, (x, bias) in layers]
 
-    def _gemm(self, m: Scope, x: Value, start: int, stop: int, bias: Scope | None = None) -> Value:
-        """x times some rows of a weight, all of them or a slice of a fused one; `bias` replaces the layer's own."""
+    def _linear_rows(self, m: Scope, x: Value, start: int, stop: int, bias: Scope | None = None) -> Value:
+        """Apply rows `start` to `stop` of a linear layer. `bias` replaces the layer's own."""
         with self.scope(m.path):
             flat = self.flatten(x).name
             added = self.bias(m, start, stop) if bias is None else self.float_weight(bias.path)
             return Value(self.product(m, flat, start, stop, added), (*x.shape[:-1], stop - start), flat=len(x.shape) == 3)
 
     def _norm(self, m: Scope, x: Value, eps: float) -> Value:
+        """Add a LayerNormalization over the last axis, with the layer's bias if it has one."""
         names = [f"{m.path}.weight", *([f"{m.path}.bias"] if f"{m.path}.bias" in self.tensors else [])]
         return self._like(x, "LayerNormalization", x.name, *map(self.float_weight, names), axis=-1, epsilon=eps)
 
     def _softmax(self, q: Heads, k: Heads, bias: Value | None) -> str:
+        """Return the attention weights: b n r t."""
         query = self.node("Mul", self._transposed(q, 0, 2, 1, 3), self.float_((q.inner // q.n) ** -0.5))
         scores = self.matmul(query, self._transposed(k, 0, 2, 3, 1))
         return self.node("Softmax", scores if bias is None else self.node("Add", scores, bias.name), axis=-1)
@@ -296,11 +289,13 @@ class OnnxOps(GraphBuilder):
         return self.node("Transpose", self._split_heads(h).name, perm=list(perm))
 
     def _split(self, x: Value, parts: int) -> list[Value]:
+        """Split the last axis into equal parts."""
         width = int(x.shape[-1]) // parts
         names = self.results("Split", parts, x.name, self.ints(*[width] * parts), axis=-1)
         return [Value(name, (*x.shape[:-1], width), x.flat) for name in names]
 
     def _like(self, x: Value, op: str, *inputs: str, **attributes: Any) -> Value:
+        """Add a node whose result has the shape and layout of `x`."""
         return Value(self.node(op, *inputs, **attributes), x.shape, x.flat)
 
 

@@ -1,4 +1,4 @@
-"""What an ONNX file is asked to be, beside the model in it: one value, which the file's metadata hold."""
+"""Options of an ONNX graph other than the model in it. The file's metadata hold them."""
 
 from __future__ import annotations
 
@@ -10,55 +10,52 @@ from vit_zoo.errors import InputError
 from vit_zoo.model.resize_recipes import RECIPES
 
 OPSETS = range(17, 26)
-OPSET = 20  # every client reads it; from 23 on attention is one operator, which older ones lack
+OPSET = 20  # every client reads it; from 23 on attention is one operator, which older clients lack
 
 Precision = Literal["fp32", "fp16", "bf16", "int8-static", "int8-dynamic", "int8-weights"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Include = Literal["preprocess", "preprocess-exact"]
-COMPUTED = "computed"  # positions that are not learned follow any size
+COMPUTED = "computed"  # `dynamic` of positions that are not learned
 INCLUDES: tuple[Include, ...] = get_args(Include)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """The opset, and the outputs by name (none: the model's own). `precision` is `fp32` for weights as they are stored;
-    `dynamic` is the recipe by which positions follow the size of the image, `computed` for those that are not learned;
-    `include` puts the preprocessing in front; `kept` are the layers, by path, that an int8 form leaves in float.
-    """
+    """Options of an ONNX graph. Raises InputError for values that are unknown or cannot be combined."""
 
     opset: int = OPSET
-    outputs: tuple[str, ...] = ()
-    precision: Precision = "fp32"
-    include: Include | None = None
-    dynamic: str | None = None
-    kept: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()  # by name; none: the model's own output
+    precision: Precision = "fp32"  # fp32: weights as they are stored
+    include: Include | None = None  # preprocessing inside the graph
+    dynamic: str | None = None  # images of any size: the recipe that interpolates learned positions, or `computed`
+    kept: tuple[str, ...] = ()  # paths of the layers that an int8 graph leaves in float
 
     def __post_init__(self) -> None:
         if self.opset not in OPSETS:
-            raise InputError(f"opset {self.opset}; ViTs are written at opset {OPSETS[0]} to {OPSETS[-1]}")
+            raise InputError(f"opset must be {OPSETS[0]} to {OPSETS[-1]}, got {self.opset}")
         if self.precision not in PRECISIONS:
-            raise InputError(f"precision {self.precision!r}; there are {', '.join(PRECISIONS)}")
+            raise InputError(f"unknown precision {self.precision!r}; choose from {', '.join(PRECISIONS)}")
         if self.dynamic not in (None, COMPUTED, *RECIPES):
-            raise InputError(f"dynamic {self.dynamic!r}; positions follow by {', '.join(RECIPES)}, or are {COMPUTED}")
+            raise InputError(f"unknown dynamic {self.dynamic!r}; choose from {', '.join(RECIPES)}, {COMPUTED}")
         if self.include not in (None, *INCLUDES):
-            raise InputError(f"include {self.include!r}; there are {', '.join(INCLUDES)}")
+            raise InputError(f"unknown include {self.include!r}; choose from {', '.join(INCLUDES)}")
         if self.include is not None and self.precision.startswith("int8"):
-            raise InputError("an int8 file takes prepared images, as it was calibrated with: no preprocessing in it")
+            raise InputError("int8 files cannot include preprocessing: they are calibrated on prepared images")
         if self.dynamic is not None and self.precision.startswith("int8"):
-            raise InputError("an int8 file has one size: its ranges are of that")
+            raise InputError("int8 files have a fixed image size: ranges are calibrated at one resolution")
         if self.dynamic is not None and self.include is not None:
-            raise InputError("images that the file prepares itself have one size: either --dynamic or --include preprocess")
+            raise InputError("included preprocessing has a fixed output size: choose either dynamic or include 'preprocess'")
 
     def document(self) -> dict[str, Any]:
-        """The fields that are not as usual, with the opset and the outputs in any case: for JSON."""
-        usual = Form()
+        """Return the opset, the outputs and the fields that are not defaults, for a file's metadata."""
+        default = Form()
         return {
-            name: value for name, value in asdict(self).items() if name in ("opset", "outputs") or value != getattr(usual, name)
+            name: value for name, value in asdict(self).items() if name in ("opset", "outputs") or value != getattr(default, name)
         }
 
     @classmethod
     def of(cls, export: Mapping[str, Any]) -> Self | None:
-        """The form that a file's metadata state; None for what this version cannot read."""
+        """Return the options in a file's metadata; None if this version cannot read them."""
         known = {name: export[name] for name in cls.__dataclass_fields__ if name in export}
         try:
             return cls(**{**known, **{name: tuple(known.get(name, ())) for name in ("outputs", "kept")}})

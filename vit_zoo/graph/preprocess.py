@@ -1,9 +1,9 @@
-"""Preprocessing as a part of the graph: bytes of an image of any size in, the model's input out.
+"""Preprocessing inside the graph: from an image of any size, uint8, to the model's input.
 
-Two forms. `preprocess` resizes by Resize operators on bytes, an axis at a time, which onnxruntime computes in integers as
-Pillow does, but with other rounding. `preprocess-exact` has Pillow's own arithmetic: weights in units of 2^-22, bytes
-between the two axes (Resample.c, its 8-bit passes); also before opset 18, whose Resize has no antialias. Which axis
-comes first decides about a level in 2 % of the pixels; the rule is in `_vertical_first`.
+There are two kinds. `preprocess` resizes by Resize operators on bytes, one axis at a time, which onnxruntime computes in
+integers as Pillow does, but with different rounding. `preprocess-exact` has Pillow's own arithmetic: weights in units of
+2^-22, and bytes between the two axes (the 8-bit passes of Resample.c). It also works before opset 18, whose Resize is the
+first with antialias. The order of the axes changes 2 % of the pixels by one level; `_vertical_first` has the rule.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from vit_zoo.errors import InputError
 from vit_zoo.graph.builder import GraphBuilder
-from vit_zoo.graph.interpolation import cubic, linear
+from vit_zoo.graph.interpolation import antialiased, cubic, linear
 from vit_zoo.graph.values import BATCH, DOUBLE, FLOAT, INT64, Value
 from vit_zoo.model.preprocess import Preprocess
 
@@ -21,16 +21,19 @@ if TYPE_CHECKING:
 
 IMAGE = "image"  # b h w c, uint8
 UNIT = 2.0**-22
-CUBIC = -0.5  # the a of Pillow's bicubic
+CUBIC = -0.5  # coefficient a of Pillow's bicubic kernel
 
 
-def prepared(g: GraphBuilder, how: Preprocess | None, form: Form, name: str) -> Value:
-    """The input of the graph; nodes are added that make the value `name`, b c H W float32, of it."""
+def add_preprocessing(g: GraphBuilder, how: Preprocess | None, form: Form, name: str) -> Value:
+    """Add the preprocessing `how`, which computes the value `name`, b c H W float32, and return the graph's input.
+
+    Raises InputError if the model has no preprocessing, or if the opset is too low for `preprocess`.
+    """
     if how is None:
-        raise InputError("does not say how images are prepared, so that cannot be included")
+        raise InputError("the config has no preprocessing to include")
     exact = form.include == "preprocess-exact"
     if not exact and form.opset < 18:
-        raise InputError(f"preprocess at opset {form.opset}: Resize has no antialias before 18 (preprocess-exact does without)")
+        raise InputError(f"'preprocess' needs opset 18 or later, got {form.opset}; 'preprocess-exact' works at every opset")
     image = Value(IMAGE, (BATCH, "height", "width", len(how.mean)))
     with g.scope("preprocess"):
         given = g.node("Shape", IMAGE, start=1, end=3)
@@ -46,22 +49,22 @@ def prepared(g: GraphBuilder, how: Preprocess | None, form: Form, name: str) -> 
 
 
 def _scaled(g: GraphBuilder, given: str, how: Preprocess) -> str:
-    """(height, width) before the crop, int64."""
+    """Return (height, width) before the crop, int64."""
     if not isinstance(how.resize_to, int):
         return g.ints(*(how.resize_to or how.size))
     return g.node("Div", g.node("Mul", given, g.ints(how.resize_to)), g.node("ReduceMin", given, keepdims=1))
 
 
 def _offset(g: GraphBuilder, scaled: str, size: tuple[int, int]) -> str:
-    """Where the crop begins, rounded half to even."""
+    """Return the top left corner of the crop, rounded half to even, int64."""
     spare = g.node("Cast", g.node("Sub", scaled, g.ints(*size)), to=FLOAT)
     return g.node("Cast", g.node("Round", g.node("Mul", spare, g.float_(0.5))), to=INT64)
 
 
 def _vertical_first(g: GraphBuilder, given: str, scaled: str) -> str:
-    """Whether Pillow resizes the columns before the rows: where the height shrinks by more than twice what the width does.
+    """Return whether Pillow resizes columns before rows: if the height shrinks by more than twice as much as the width.
 
-    Read off its results: 4,844 random resizes by Pillow 13.0 in which the order shows.
+    The rule was derived from 4,844 random resizes by Pillow 13.0 in which the order is visible.
     """
     shrinks = g.node("Sub", given, scaled)
     height, width = (g.node("Gather", shrinks, g.int_(axis)) for axis in (0, 1))
@@ -70,12 +73,12 @@ def _vertical_first(g: GraphBuilder, given: str, scaled: str) -> str:
 
 
 def _resized(g: GraphBuilder, given: str, scaled: str, first: str, offset: str, how: Preprocess) -> str:
-    """b H W c, whole levels in float32."""
+    """Resize by Resize operators, and crop: b H W c, integers in float32."""
     more = {"cubic_coeff_a": CUBIC} if how.interpolation == "bicubic" else {}
     mode = "cubic" if how.interpolation == "bicubic" else "linear"
     batch = g.node("Shape", IMAGE, start=0, end=1)
     axes = g.node("Reshape", first, g.ints(1)), g.node("Reshape", g.node("Not", first), g.ints(1))
-    between = g.node("Where", g.node("Concat", *axes, axis=0), scaled, given)  # one axis of each
+    between = g.node("Where", g.node("Concat", *axes, axis=0), scaled, given)  # one axis is scaled, the other is not yet
     x = IMAGE
     for size in (between, scaled):
         sizes = g.node("Concat", batch, size, g.ints(len(how.mean)), axis=0)
@@ -86,9 +89,9 @@ def _resized(g: GraphBuilder, given: str, scaled: str, first: str, offset: str, 
 
 
 def _exact(g: GraphBuilder, given: str, scaled: str, first: str, offset: str, how: Preprocess) -> str:
-    """The same, by a matrix product for each axis; only what the crop keeps is computed.
+    """Resize by a matrix product for each axis, for the pixels inside the crop only: b H W c, integers in float32.
 
-    Both orders are in the graph, and the whole batch goes through one of them, none of it through the other.
+    The graph holds both orders of the axes. All images go through one of them, an empty batch through the other.
     """
     rows, columns = (_weights(g, given, scaled, offset, axis, how) for axis in (0, 1))
     batch = g.node("Shape", IMAGE, start=0, end=1)
@@ -102,31 +105,33 @@ def _exact(g: GraphBuilder, given: str, scaled: str, first: str, offset: str, ho
 
 
 def _passes(g: GraphBuilder, x: str, last: str, other: str) -> str:
-    """The last axis resized, then the one before it; the two trade places.
+    """Resize the last axis, then the one before it, and swap the two.
 
-    The weights are on the right, and no Transpose is in front of a product that it would be fused with: onnxruntime 1.30
-    refuses a batch of none in either.
+    The weights are on the right, and no Transpose precedes a product that it could be fused with: onnxruntime 1.30 rejects
+    an empty batch in both cases.
     """
     x = _levels(g, g.node("Transpose", g.node("MatMul", x, last), perm=[0, 1, 3, 2]))
     return _levels(g, g.node("MatMul", x, other))
 
 
 def _levels(g: GraphBuilder, x: str) -> str:
-    """Sums of units as bytes. The half is added before they are scaled: onnxruntime would else scale inside the product."""
-    whole = g.node("Floor", g.node("Mul", g.node("Add", x, g.double(0.5 / UNIT)), g.double(UNIT)))
-    return g.node("Clip", whole, g.double(0.0), g.double(255.0))
+    """Round sums of units to bytes. The half is added before scaling: otherwise onnxruntime scales inside the product."""
+    rounded = g.node("Floor", g.node("Mul", g.node("Add", x, g.double(0.5 / UNIT)), g.double(UNIT)))
+    return g.node("Clip", rounded, g.double(0.0), g.double(255.0))
 
 
 def _weights(g: GraphBuilder, given: str, scaled: str, offset: str, axis: int, how: Preprocess) -> str:
-    """The share of each given row (or column) in each that is kept: given x kept, double, in whole units."""
+    """Return the weight of each row (or column) of the image in each row of the crop: old x new, double, in integer units."""
     old, new, start = (g.node("Gather", x, g.int_(axis)) for x in (given, scaled, offset))
     step = g.node("Div", g.node("Cast", old, to=DOUBLE), g.node("Cast", new, to=DOUBLE))
     places = g.node("Add", start, g.ints(*range(how.size[axis])))
     centres = g.node("Mul", g.node("Add", g.node("Cast", places, to=DOUBLE), g.double(0.5)), step)
     pixels = g.node("Cast", g.node("Range", g.int_(0), old, g.int_(1)), to=DOUBLE)
     pixels = g.node("Reshape", g.node("Add", pixels, g.double(0.5)), g.ints(-1, 1))
-    apart = g.node("Abs", g.node("Sub", pixels, centres))
-    apart = g.node("Div", apart, g.node("Max", step, g.double(1.0)))
-    raw = cubic(g, apart, CUBIC) if how.interpolation == "bicubic" else linear(g, apart)
-    shares = g.node("Div", raw, g.node("ReduceSum", raw, g.ints(0), keepdims=1))
-    return g.node("Floor", g.node("Add", g.node("Mul", shares, g.double(1 / UNIT)), g.double(0.5)))
+    distances = g.node("Abs", g.node("Sub", pixels, centres))
+
+    def kernel(x: str) -> str:
+        return cubic(g, x, CUBIC) if how.interpolation == "bicubic" else linear(g, x)
+
+    weights = antialiased(g, distances, step, kernel, axis=0)
+    return g.node("Floor", g.node("Add", g.node("Mul", weights, g.double(1 / UNIT)), g.double(0.5)))

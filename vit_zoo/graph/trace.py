@@ -1,4 +1,4 @@
-"""The forward step by step, in either back end: the same operations in the same order, so that two runs can be compared."""
+"""Traces of the forward: its operations in order, with their results, in either back end, so that runs can be compared."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from vit_zoo.model import forward
 from vit_zoo.model.ops import Ops
 from vit_zoo.model.spec import ViTSpec
 
-NO_STEPS = ("run", "weight", "table", "dropout", "drop_path", "prunes")  # operations of `forward.py` that compute nothing here
+NO_STEPS = ("run", "weight", "table", "dropout", "drop_path", "prunes")  # operations that compute nothing in inference
 
 
 def recorded(ops: type[Any], *, pruned: bool) -> type[Any]:
-    """A set of operations that notes each result in `steps`, as (name, first argument, place in a graph, value).
+    """Derive a class of operations that appends (name, first argument, place in a graph, result) to `steps`.
 
-    Operations made of others are one step. `pruned`: the last block leaves out what nobody reads.
+    An operation that calls others is one step. `pruned`: whether the last block skips queries that no output needs.
     """
 
-    def noting(name: str) -> Any:
+    def recording(name: str) -> Any:
         def method(self: Any, *args: Any) -> Any:
             self.depth += 1
             try:
@@ -38,40 +38,40 @@ def recorded(ops: type[Any], *, pruned: bool) -> type[Any]:
         return pruned
 
     names = [name for name in vars(Ops) if not name.startswith("_") and name not in NO_STEPS]
-    return type(f"Recorded{ops.__name__}", (ops,), {"depth": 0, "prunes": prunes, **{n: noting(n) for n in names}})
+    return type(f"Recorded{ops.__name__}", (ops,), {"depth": 0, "prunes": prunes, **{n: recording(n) for n in names}})
 
 
 def values_of(result: Any) -> list[Any]:
-    """The tensors of a step: most operations give one."""
+    """Return the tensors of a step's result: one for most operations."""
     return [part for item in result for part in values_of(item)] if isinstance(result, tuple | list) else [result]
 
 
 def steps_of(spec: ViTSpec, form: Form, *, pruned: bool = True) -> list[tuple[str, str, bool]]:
-    """Each value of the forward: its place in the model, its name in a graph that `build` makes, whether it holds heads.
+    """List the values of the forward: place in the model, name in the graph of `build`, and whether it holds heads.
 
-    A tensor that holds heads lies as b t (n e) in the graph.
+    A value that holds heads is b t (n e) in the graph.
     """
     tensors = {name: Stored("F32", shape, _no_array) for name, shape in spec.shapes().items()}
     image = input_of(spec, form)
     op: Any = operations(spec, tensors, form, None, image, lambda ops: recorded(ops, pruned=pruned))
     op.steps = []
-    found = forward.vit(Scope(), image, spec, op, form.outputs)
+    values = forward.vit(Scope(), image, spec, op, form.outputs)
     renamed: dict[str, str] = {}
-    for name, value in found.items():
+    for name, value in values.items():
         renamed.setdefault(op.unflatten(value).name, name)
-    listed = []
-    seen: dict[str, int] = {}
+    steps = []
+    counts: dict[str, int] = {}
     for name, first, where, result in op.steps:
         place = first.path if isinstance(first, Scope) else f"{where}/{name}"
-        seen[place] = seen.get(place, 0) + 1
-        place = place if seen[place] == 1 else f"{place} {seen[place]}"
+        counts[place] = counts.get(place, 0) + 1
+        place = place if counts[place] == 1 else f"{place} {counts[place]}"
         parts = values_of(result)
         names = "qkv"[-len(parts) :] if name in ("qkv", "kv") else range(1, 1 + len(parts))
         for part, value in zip(names, parts, strict=True):
             x = value.x if isinstance(value, Heads) else value
             label = place if len(parts) == 1 else f"{place} {part}"
-            listed.append((label, renamed.get(x.name, x.name), isinstance(value, Heads)))
-    return listed
+            steps.append((label, renamed.get(x.name, x.name), isinstance(value, Heads)))
+    return steps
 
 
 def _no_array() -> Any:

@@ -1,4 +1,4 @@
-"""What a graph under construction is made of: places in the state dict, tensors and their shapes, nodes, weights."""
+"""Parts of a graph under construction: scopes of weight names, values with their shapes, nodes, weights."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 
 FLOAT, UINT8, INT64, HALF, DOUBLE = 1, 2, 7, 10, 11  # onnx.TensorProto.DataType
 BATCH = "batch"
-PATCHES = "patches"  # how many there are, where only the image tells
-Side = int | str  # a length, or the name of one that is known when the graph runs
-Shape = tuple[Side, ...]
+PATCHES, ROWS, COLUMNS = "patches", "rows", "columns"  # numbers that are known only when a dynamic graph runs
+Dim = int | str  # a length, or the name of one that is known only when the graph runs
+Shape = tuple[Dim, ...]
 
 
-def plus(side: Side, more: int) -> Side:
-    """A side with more on it; one that is not known keeps the name of what it is made of."""
-    if isinstance(side, int):
-        return side + more
-    base, _, added = side.partition("+")
+def plus(dim: Dim, more: int) -> Dim:
+    """Return dim + more; for a name, "name+more"."""
+    if isinstance(dim, int):
+        return dim + more
+    base, _, added = dim.partition("+")
     total = int(added or 0) + more
     return f"{base}+{total}" if total else base
 
 
 @dataclass(frozen=True)
 class Scope:
-    """A place in the state dict: attributes and indices lead to names, as on a module."""
+    """A prefix of names in the state dict; attributes and indices extend it, as on a module."""
 
     path: str = ""
 
@@ -38,7 +38,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor in the graph: its logical shape, and whether its first two axes lie merged."""
+    """A tensor in the graph: its name and logical shape; `flat` if its first two axes, batch and tokens, are merged."""
 
     name: str
     shape: Shape
@@ -47,18 +47,21 @@ class Value:
 
 @dataclass(frozen=True)
 class Heads:
-    """Queries, keys or values of `n` heads: b t (n e), or b t n e where something looked at single heads."""
+    """Queries, keys or values of `n` heads: b t (n e), or b t n e after an operation on single heads."""
 
     x: Value
     n: int
 
     @property
     def inner(self) -> int:
-        return math.prod(int(side) for side in self.x.shape[2:])
+        """The width of all heads, n e."""
+        return math.prod(int(dim) for dim in self.x.shape[2:])
 
 
 @dataclass(frozen=True)
 class Node:
+    """A node of the graph: operator, names of inputs and outputs, its own name, attributes."""
+
     op: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -68,7 +71,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Weight:
-    """An initializer: a stored tensor, or rows of it, under the shape that the graph gives it."""
+    """An initializer: a stored tensor or some of its rows, with the shape that it has in the graph."""
 
     key: str
     shape: tuple[int, ...]

@@ -1,6 +1,6 @@
-"""Puts a graph on disk: weights streamed into the file, into `.onnx_data` beside it, or left in `model.safetensors`.
+"""Writing a graph to disk, with its weights in the file, in an `.onnx_data` file next to it, or in `model.safetensors`.
 
-Protobuf's wire format is written by hand around the weights, so that no copy of them is ever in memory.
+Weights are streamed: protobuf's wire format is written by hand around them, so that memory never holds a copy of them all.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ PROTO_LIMIT = 2**31 - 1  # bytes of one protobuf message
 
 
 def inline_size(graph: Graph) -> int:
-    """How large the file gets with the weights inside, in bytes, to within its metadata."""
-    around: int = graph.proto.ByteSize() + 256 * len(graph.weights)
-    return sum(w.stop - w.start for w in graph.weights.values()) + around
+    """Estimate the size of the file with the weights inside, in bytes, without its metadata."""
+    structure: int = graph.proto.ByteSize() + 256 * len(graph.weights)
+    return sum(w.stop - w.start for w in graph.weights.values()) + structure
 
 
 def write_inline(graph: Graph, staged: Staged, metadata: Mapping[str, str]) -> None:
-    """The whole model in one file."""
+    """Write model and weights to one file. Raises NotRepresentable if it would exceed 2 GiB."""
     if inline_size(graph) > PROTO_LIMIT:
         raise NotRepresentable("an ONNX file holds at most 2 GiB", where=staged.target, hint="use external data")
-    heads = {name: _tensor(graph, name).SerializeToString(deterministic=True) for name in graph.weights}
+    headers = {name: _tensor(graph, name).SerializeToString(deterministic=True) for name in graph.weights}
 
     def fill(file: BinaryIO) -> None:
         digest = hashlib.sha256()
         lengths = {}
         for name, weight in graph.weights.items():
             size = weight.stop - weight.start
-            lengths[name] = len(heads[name]) + len(tag(RAW_DATA, size)) + size
+            lengths[name] = len(headers[name]) + len(tag(RAW_DATA, size)) + size
         body = graph.proto.graph.SerializeToString(deterministic=True)
         total = len(body) + sum(len(tag(INITIALIZER, length)) + length for length in lengths.values())
         file.write(_frame(graph.proto) + tag(GRAPH, total) + body)
         for name, pieces in _pieces(graph, digest):
             size = graph.weights[name].stop - graph.weights[name].start
-            file.write(tag(INITIALIZER, lengths[name]) + heads[name] + tag(RAW_DATA, size))
+            file.write(tag(INITIALIZER, lengths[name]) + headers[name] + tag(RAW_DATA, size))
             file.writelines(pieces)
         file.write(_metadata(metadata, digest.hexdigest()))
 
@@ -54,7 +54,7 @@ def write_inline(graph: Graph, staged: Staged, metadata: Mapping[str, str]) -> N
 
 
 def write_external(graph: Graph, staged: Staged, data: Staged, metadata: Mapping[str, str]) -> None:
-    """The weights in a second file. It ends with the content hash, so that a stale companion is noticed on opening."""
+    """Write the weights to a second file. It ends with the content hash, so that a stale one is detected on opening."""
     digest = hashlib.sha256()
     offsets: dict[str, int] = {}
 
@@ -71,15 +71,18 @@ def write_external(graph: Graph, staged: Staged, data: Staged, metadata: Mapping
 
 
 def write_shared(graph: Graph, staged: Staged, metadata: Mapping[str, str], weights_sha256: str | None) -> None:
-    """No weights at all: offsets into the safetensors file in the same folder. Its bytes are not read."""
+    """Write a model that refers to offsets in the safetensors file of the same folder, whose bytes are not read.
+
+    Raises NotRepresentable if a weight is not stored there.
+    """
     places = {}
-    home = staged.target.resolve().parent
+    folder = staged.target.resolve().parent
     files = {stored.span.file for stored in graph.tensors.values() if stored.span is not None}
-    beside = {file for file in files if file.resolve().parent == home}
+    shared = {file for file in files if file.resolve().parent == folder}
     for name, weight in graph.weights.items():
         span = graph.tensors[weight.key].span
-        if span is None or span.file not in beside:
-            raise NotRepresentable("shared weights are those of a safetensors file in the same folder", where=staged.target)
+        if span is None or span.file not in shared:
+            raise NotRepresentable("shared weights need a safetensors file in the same folder", where=staged.target)
         places[name] = (span.file.name, span.start + weight.start)
     _write_references(graph, staged, places, metadata, weights_sha256)
 
@@ -87,6 +90,7 @@ def write_shared(graph: Graph, staged: Staged, metadata: Mapping[str, str], weig
 def _write_references(
     graph: Graph, staged: Staged, places: Mapping[str, tuple[str, int]], metadata: Mapping[str, str], sha256: str | None
 ) -> None:
+    """Write a model whose weights are references to (file, offset)."""
     body = type(graph.proto.graph)()
     body.CopyFrom(graph.proto.graph)
     for name, weight in graph.weights.items():
@@ -97,13 +101,13 @@ def _write_references(
             entry = tensor.external_data.add()
             entry.key, entry.value = key, value
         body.initializer.append(tensor)
-    text = body.SerializeToString(deterministic=True)
-    whole = _frame(graph.proto) + tag(GRAPH, len(text)) + text + _metadata(metadata, sha256)
-    staged.write(lambda file: file.write(whole))
+    serialised = body.SerializeToString(deterministic=True)
+    model = _frame(graph.proto) + tag(GRAPH, len(serialised)) + serialised + _metadata(metadata, sha256)
+    staged.write(lambda file: file.write(model))
 
 
 def _pieces(graph: Graph, digest: Any) -> Iterator[tuple[str, Iterator[memoryview]]]:
-    """Each initializer with its bytes, in the order and under the hash of `digest_of`.
+    """Yield each initializer with its bytes, and update `digest` in the order of `digest_of`.
 
     A piece is hashed in a second thread while the caller writes it.
     """
@@ -129,6 +133,7 @@ def _pieces(graph: Graph, digest: Any) -> Iterator[tuple[str, Iterator[memoryvie
 
 
 def _tensor(graph: Graph, name: str) -> onnx.TensorProto:
+    """Return an initializer without its data."""
     from onnx import TensorProto
 
     weight = graph.weights[name]
@@ -136,7 +141,7 @@ def _tensor(graph: Graph, name: str) -> onnx.TensorProto:
 
 
 def _frame(proto: onnx.ModelProto) -> bytes:
-    """The model's fields around the graph."""
+    """Serialise the model's fields other than the graph."""
     frame = type(proto)()
     frame.CopyFrom(proto)
     frame.ClearField("graph")
@@ -144,6 +149,7 @@ def _frame(proto: onnx.ModelProto) -> bytes:
 
 
 def _metadata(metadata: Mapping[str, str], weights_sha256: str | None) -> bytes:
+    """Serialise the metadata, with the hash of the weights added to the export details."""
     from onnx import StringStringEntryProto
 
     entries = dict(metadata)

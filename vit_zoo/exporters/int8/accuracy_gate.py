@@ -117,7 +117,7 @@ def _rounded_layer(model: ViT, path: str, layer: Layer, factors: Array | None, k
             static = kind == "int8-static"
             step, zero = (layer.scale, layer.zero) if static else step_and_zero(float(x.min()), float(x.max()))
             x = fake_quantised(x, step, zero)
-        y = torch.from_numpy(x @ matrix.T + (0 if layer.lost is None else layer.lost))
+        y = torch.from_numpy(x @ matrix.T + (0 if layer.bias_correction is None else layer.bias_correction))
         return y if m.bias is None else y + m.bias
 
     handle = module.register_forward_hook(rounded_output)
