@@ -22,7 +22,7 @@ from vit_zoo.errors import CheckFailed, InputError, NotRepresentable, RefusedCon
 from vit_zoo.files import SafetensorsFile, Staged, Stored
 from vit_zoo.formats import programs
 from vit_zoo.graph import build, write
-from vit_zoo.graph.options import Form
+from vit_zoo.graph.options import GraphOptions
 
 FORMATS = {"onnx": "small.onnx", "torchscript": "small.torchscript.pt", "pt2": "small.pt2"}
 
@@ -118,7 +118,7 @@ def test_large_graphs_need_external_data(folder):
     """Above protobuf's 2 GiB an inline file is impossible; tested where the size is computed."""
     spec = vit_zoo.get_spec("vit_h14")
     tensors = {name: Stored("F32", shape, lambda: np.zeros(())) for name, shape in spec.shapes().items()}
-    graph = build.build(spec, tensors, Form())
+    graph = build.build(spec, tensors, GraphOptions())
     assert write.inline_size(graph) > write.PROTO_LIMIT
     with Staged(folder / "large.onnx") as staged, pytest.raises(NotRepresentable, match="at most 2 GiB"):
         write.write_inline(graph, staged, {})

@@ -18,7 +18,7 @@ from support.paths import ROOT
 from vit_zoo.errors import CheckFailed, InputError
 from vit_zoo.graph import preprocess
 from vit_zoo.graph.build import to_proto
-from vit_zoo.graph.options import Form
+from vit_zoo.graph.options import GraphOptions
 from vit_zoo.graph.values import Value
 from vit_zoo.model.preprocess import Preprocess
 
@@ -50,7 +50,7 @@ def _session(how, form):
 def test_pixels_match_pillow(include, opset, interpolation, crop):
     """Noise and smooth images of odd sizes, two at a time."""
     how = Preprocess(size=(50, 66), resize_to=CROPS[crop], interpolation=interpolation, **RGB)
-    session = _session(how, Form(opset=opset, include=include))
+    session = _session(how, GraphOptions(opset=opset, include=include))
     random, worst, off, count = np.random.default_rng(0), 0.0, 0, 0
     for h, w in ODD:
         small = Image.fromarray(random.integers(0, 256, (9, 7, 3), dtype=np.uint8))

@@ -18,7 +18,7 @@ from vit_zoo.files.pickles import tensors_of
 from vit_zoo.graph.build import build, to_proto
 from vit_zoo.graph.fp16_ops import HalfOps
 from vit_zoo.graph.onnx_ops import OnnxOps
-from vit_zoo.graph.options import Form
+from vit_zoo.graph.options import GraphOptions
 from vit_zoo.graph.values import Value
 from vit_zoo.model.outputs import output_names
 from vit_zoo.model.spec import ViTSpec
@@ -286,7 +286,7 @@ def test_an_unused_weight_is_an_error():
     model = vit_zoo.create("vit_b16", **SMALL)
     tensors = tensors_of({**model.state_dict(), "spare": torch.zeros(3)}, where="model")
     with pytest.raises(CheckFailed, match="spare"):
-        build(model.spec, tensors, Form())
+        build(model.spec, tensors, GraphOptions())
 
 
 @pytest.mark.parametrize("opset", OPSETS)

@@ -9,7 +9,7 @@ import onnxruntime as ort
 from vit_zoo.files import Staged
 from vit_zoo.files.pickles import tensors_of
 from vit_zoo.graph.build import build
-from vit_zoo.graph.options import Form
+from vit_zoo.graph.options import GraphOptions
 from vit_zoo.graph.write import write_inline
 
 OPSETS = (17, 20, 23)
@@ -24,7 +24,7 @@ def relative(found, wanted) -> float:
 
 def onnx_outputs(model, images, opset, folder, outputs=()):
     """The outputs of onnxruntime for the model's graph, after onnx's full check of the file."""
-    graph = build(model.spec, tensors_of(model.state_dict(), where="model"), Form(opset=opset, outputs=outputs))
+    graph = build(model.spec, tensors_of(model.state_dict(), where="model"), GraphOptions(opset=opset, outputs=outputs))
     with Staged(folder / "model.onnx") as staged:
         write_inline(graph, staged, {"vit_zoo.export": "{}"})
         staged.commit()

@@ -103,6 +103,7 @@ MODULES = {
 # names that moved to another module than the rest of theirs, or are called otherwise: (module of before, name) -> (module, name)
 NAMES: dict[tuple[str, str], tuple[str, str]] = {
     ("live", "Live"): ("parity.reference", "Live"),
+    ("graph.form", "Form"): ("graph.options", "GraphOptions"),
     ("vit_spec", "did_you_mean"): ("errors", "did_you_mean"),
     ("weights.rules", "shape_after"): ("weights.translate", "shape_after"),
     ("weights.rules", "to_ours"): ("weights.translate", "to_ours"),

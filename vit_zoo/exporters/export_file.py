@@ -17,7 +17,7 @@ from vit_zoo.files import SafetensorsFile, Staged, digest_of, staging_folder, wr
 from vit_zoo.files.atomic import check_target, writing
 from vit_zoo.formats import FORMATS
 from vit_zoo.formats.artifact import report_path
-from vit_zoo.graph.options import Form
+from vit_zoo.graph.options import GraphOptions
 from vit_zoo.loading.load import shipped_or_random_weights
 from vit_zoo.loading.source import Architecture, Checkpoint, ModelLike, find_source
 from vit_zoo.model.config import ModelConfig
@@ -52,7 +52,7 @@ def export_model(model: ModelLike, options: ExportOptions, facts: Mapping[str, A
     # with a dynamic size, the recipe applies to the graph only
     recipe = facts.get("resize") if sized or options.dynamic is None else facts.pop("resize", None)
     source = find_source(model, weights=options.weights, **facts)
-    form, rounding = options.resolve(source.config, recipe)
+    graph_options, search = options.resolve(source.config, recipe)
     if isinstance(source, Architecture):
         source = shipped_or_random_weights(source, str(model), options.seed)
     elif options.seed is not None:
@@ -66,9 +66,9 @@ def export_model(model: ModelLike, options: ExportOptions, facts: Mapping[str, A
     for name, target in targets.items():
         note(f"writing {target}{', then verifying it' if options.effort else ''}")
         if FORMATS[name].graph:
-            written.append(write_onnx_file(source, target, live, form, options.placement, options.effort, rounding))
+            written.append(write_onnx_file(source, target, live, graph_options, options.placement, options.effort, search))
         else:
-            written.append(write_program(source, target, live, name, form.outputs, options.effort))
+            written.append(write_program(source, target, live, name, graph_options.outputs, options.effort))
     return written
 
 
@@ -100,18 +100,18 @@ def write_onnx_file(
     source: Checkpoint,
     target: Path,
     live: Live,
-    form: Form,
+    graph_options: GraphOptions,
     placement: Placement | None,
     effort: Effort | None,
-    rounding: Int8Search | None = None,
+    search: Int8Search | None = None,
 ) -> Export:
-    """Write an ONNX file. `rounding` is the calibration of an int8 file and what it must reach."""
+    """Write an ONNX file. `search` is the calibration of an int8 file and what it must reach."""
     from vit_zoo.graph.build import build
     from vit_zoo.graph.write import PROTO_LIMIT, inline_size, write_external, write_inline, write_shared
 
     spec, tensors = source.config.spec, source.tensors
     preprocess = source.config.preprocess
-    graph = build(spec, tensors, form, preprocess=preprocess)  # for int8, a float graph of the same size
+    graph = build(spec, tensors, graph_options, preprocess=preprocess)  # for int8, a float graph of the same size
     placement = placement or ("inline" if inline_size(graph) <= PROTO_LIMIT else "external")
     details: dict[str, Any] = {**_details(effort), "placement": placement}
     size = sum(weight.stop - weight.start for weight in graph.weights.values())
@@ -128,11 +128,11 @@ def write_onnx_file(
             assert source.path is not None
             details["data"] = source.path.name
             details["header_sha256"] = SafetensorsFile(source.path).header_sha256
-        if form.precision != "fp32":
+        if graph_options.precision != "fp32":
             details["source_sha256"] = source.digest or digest_of(tensors)
 
-        def write(graph: Graph, form: Form) -> None:
-            metadata = _metadata(source.config, {**details, **replace(form, outputs=graph.outputs).document()})
+        def write(graph: Graph, graph_options: GraphOptions) -> None:
+            metadata = _metadata(source.config, {**details, **replace(graph_options, outputs=graph.outputs).document()})
             if data is not None:
                 write_external(graph, staged, data, metadata)
             elif placement == "inline":
@@ -141,16 +141,16 @@ def write_onnx_file(
                 write_shared(graph, staged, metadata, source.digest)
 
         def write_rounded(kept: tuple[str, ...], quantisation: Quantisation) -> Path:
-            rounded = replace(form, kept=kept)
+            rounded = replace(graph_options, kept=kept)
             write(build(spec, tensors, rounded, quantisation, preprocess), rounded)
             return staged.path
 
         judgement = None
-        if rounding is None:
-            write(graph, form)
+        if search is None:
+            write(graph, graph_options)
         else:
-            judgement = rounding.run(live, write_rounded)
-        report = _verified(staged, live, effort, data, None if rounding is None else rounding.pictures())
+            judgement = search.run(live, write_rounded)
+        report = _verified(staged, live, effort, data, None if search is None else search.pictures())
         return _finish(staged, source.config, report, data, judgement)
 
 

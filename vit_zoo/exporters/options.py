@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 from vit_zoo.errors import InputError, Option
 from vit_zoo.exporters.int8.search import Int8Search, int8_search
 from vit_zoo.formats import FORMATS
-from vit_zoo.graph.options import COMPUTED, INCLUDES, OPSET, Form, Include, Precision
+from vit_zoo.graph.options import COMPUTED, INCLUDES, OPSET, GraphOptions, Include, Precision
 from vit_zoo.model.outputs import checked_outputs
 from vit_zoo.model.resize_recipes import recipe_named
 from vit_zoo.parity.report import Effort, checked_effort
@@ -24,10 +24,10 @@ SHARED = Option("placement", "'shared'", "--shared")
 
 
 class Resolved(NamedTuple):
-    """Export options for one model: the form of its ONNX graph, and the calibration of an int8 file."""
+    """Export options for one model: the options of its ONNX graph, and the calibration of an int8 file."""
 
-    form: Form
-    rounding: Int8Search | None
+    graph: GraphOptions
+    search: Int8Search | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class ExportOptions:
             raise InputError(f"cannot include both {' and '.join(INCLUDES)}")
         self._check_graph_options()
         # validates the options of the graph
-        Form(
+        GraphOptions(
             opset=OPSET if self.opset is None else self.opset,
             precision=self.precision,
             include=self.preprocessing,
@@ -129,24 +129,24 @@ class ExportOptions:
 
         Raises InputError for outputs, images or a recipe that do not fit the model.
         """
-        form = Form(
+        graph = GraphOptions(
             opset=OPSET if self.opset is None else self.opset,
             outputs=self._outputs(config),
             precision=self.precision,
             include=self.preprocessing,
             dynamic=None if self.dynamic is None else _recipe_of(config, recipe),
         )
-        if self.gated and ("logits" not in (form.outputs or (config.spec.output,)) or not config.spec.num_classes):
+        if self.gated and ("logits" not in (graph.outputs or (config.spec.output,)) or not config.spec.num_classes):
             raise InputError("min_agreement and min_accuracy need the output 'logits'")
-        rounding = int8_search(
-            form.precision,
+        search = int8_search(
+            graph.precision,
             config,
             calibrate=self.calibrate,
             evaluate=self.evaluate,
             min_agreement=self.min_agreement,
             min_accuracy=self.min_accuracy,
         )
-        return Resolved(form, rounding)
+        return Resolved(graph, search)
 
     def _outputs(self, config: ModelConfig) -> tuple[str, ...]:
         """Return the names of the outputs, with probabilities in place of logits if softmax is included."""

@@ -14,7 +14,7 @@ from vit_zoo.graph.dynamic_positions import DynamicGrid
 from vit_zoo.graph.fp16_ops import HalfOps, halved
 from vit_zoo.graph.int8_ops import Int8Ops, Layer, Quantisation, adapted, quantisable, quantised, smoothed
 from vit_zoo.graph.onnx_ops import OnnxOps
-from vit_zoo.graph.options import COMPUTED, Form
+from vit_zoo.graph.options import COMPUTED, GraphOptions
 from vit_zoo.graph.preprocess import IMAGE, add_preprocessing
 from vit_zoo.graph.values import BATCH, Node, Scope, Value, Weight
 from vit_zoo.model import forward, positions
@@ -42,7 +42,7 @@ class Graph:
 def build(
     spec: ViTSpec,
     tensors: Mapping[str, Stored],
-    form: Form,
+    options: GraphOptions,
     quantisation: Quantisation | None = None,
     preprocess: Preprocess | None = None,
 ) -> Graph:
@@ -52,27 +52,27 @@ def build(
     if the options include preprocessing. `quantisation` holds the calibrated ranges that int8-static needs; without it int8
     layers are rounded to nearest. Raises InputError for an unknown output, CheckFailed for an unused weight.
     """
-    names = checked_outputs(spec, form.outputs)
-    image = input_of(spec, form)
-    op = operations(spec, tensors, form, quantisation, image)
-    graph_input = image if form.include is None else add_preprocessing(op, preprocess, form, INPUT)
+    names = checked_outputs(spec, options.outputs)
+    image = input_of(spec, options)
+    op = operations(spec, tensors, options, quantisation, image)
+    graph_input = image if options.include is None else add_preprocessing(op, preprocess, options, INPUT)
     values = forward.vit(Scope(), image, spec, op, names)
     _check_accounting(op, spec, names)
     results = {name: op.unflatten(value) for name, value in values.items()}
-    proto = to_proto(op, graph_input, _name_outputs(op, results), form.opset)
+    proto = to_proto(op, graph_input, _name_outputs(op, results), options.opset)
     return Graph(proto, op.weights, op.tensors, names)
 
 
-def input_of(spec: ViTSpec, form: Form) -> Value:
+def input_of(spec: ViTSpec, options: GraphOptions) -> Value:
     """Return the input of the model itself, without preprocessing."""
-    size = spec.image_size if form.dynamic is None else ("height", "width")
+    size = spec.image_size if options.dynamic is None else ("height", "width")
     return Value(INPUT, (BATCH, spec.channels, *size))
 
 
 def operations(
     spec: ViTSpec,
     tensors: Mapping[str, Stored],
-    form: Form,
+    options: GraphOptions,
     quantisation: Quantisation | None,
     image: Value,
     kind: Callable[[type[OnnxOps]], type[OnnxOps]] = lambda ops: ops,
@@ -80,19 +80,19 @@ def operations(
     """Return the operations for these options, with the tensors in their precision. `kind` may derive a class of its own."""
     ops: type[OnnxOps] = OnnxOps
     more: dict[str, Any] = {}
-    if form.precision == "bf16":
+    if options.precision == "bf16":
         tensors = halved(tensors, "BF16")
-    elif form.precision == "fp16":
+    elif options.precision == "fp16":
         ops, tensors = HalfOps, halved(tensors, "F16")
-    elif form.precision != "fp32":
-        chosen = quantisation or Quantisation({path: Layer() for path in quantisable(spec) if path not in form.kept})
+    elif options.precision != "fp32":
+        chosen = quantisation or Quantisation({path: Layer() for path in quantisable(spec) if path not in options.kept})
         layers = adapted(chosen, spec)
-        ops, more = Int8Ops, {"kind": form.precision, "layers": layers}
-        tensors = quantised(smoothed(tensors, spec, chosen.smoothing), form.precision, layers)
-    if form.dynamic is None:
-        return kind(ops)(tensors, form.opset, positions.tables(spec), image=image, **more)
-    grid = DynamicGrid(spec, None if form.dynamic == COMPUTED else recipe_named(form.dynamic))
-    return kind(ops)(tensors, form.opset, image=image, grid=grid, **more)
+        ops, more = Int8Ops, {"kind": options.precision, "layers": layers}
+        tensors = quantised(smoothed(tensors, spec, chosen.smoothing), options.precision, layers)
+    if options.dynamic is None:
+        return kind(ops)(tensors, options.opset, positions.tables(spec), image=image, **more)
+    grid = DynamicGrid(spec, None if options.dynamic == COMPUTED else recipe_named(options.dynamic))
+    return kind(ops)(tensors, options.opset, image=image, grid=grid, **more)
 
 
 def _check_accounting(graph: GraphBuilder, spec: ViTSpec, outputs: tuple[str, ...]) -> None:

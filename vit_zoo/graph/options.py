@@ -20,7 +20,7 @@ INCLUDES: tuple[Include, ...] = get_args(Include)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Form:
+class GraphOptions:
     """Options of an ONNX graph. Raises InputError for values that are unknown or cannot be combined."""
 
     opset: int = OPSET
@@ -48,7 +48,7 @@ class Form:
 
     def document(self) -> dict[str, Any]:
         """Return the opset, the outputs and the fields that are not defaults, for a file's metadata."""
-        default = Form()
+        default = GraphOptions()
         return {
             name: value for name, value in asdict(self).items() if name in ("opset", "outputs") or value != getattr(default, name)
         }

@@ -17,23 +17,23 @@ from vit_zoo.graph.values import BATCH, DOUBLE, FLOAT, INT64, Value
 from vit_zoo.model.preprocess import Preprocess
 
 if TYPE_CHECKING:
-    from vit_zoo.graph.options import Form
+    from vit_zoo.graph.options import GraphOptions
 
 IMAGE = "image"  # b h w c, uint8
 UNIT = 2.0**-22
 CUBIC = -0.5  # coefficient a of Pillow's bicubic kernel
 
 
-def add_preprocessing(g: GraphBuilder, how: Preprocess | None, form: Form, name: str) -> Value:
+def add_preprocessing(g: GraphBuilder, how: Preprocess | None, options: GraphOptions, name: str) -> Value:
     """Add the preprocessing `how`, which computes the value `name`, b c H W float32, and return the graph's input.
 
     Raises InputError if the model has no preprocessing, or if the opset is too low for `preprocess`.
     """
     if how is None:
         raise InputError("the config has no preprocessing to include")
-    exact = form.include == "preprocess-exact"
-    if not exact and form.opset < 18:
-        raise InputError(f"'preprocess' needs opset 18 or later, got {form.opset}; 'preprocess-exact' works at every opset")
+    exact = options.include == "preprocess-exact"
+    if not exact and options.opset < 18:
+        raise InputError(f"'preprocess' needs opset 18 or later, got {options.opset}; 'preprocess-exact' works at every opset")
     image = Value(IMAGE, (BATCH, "height", "width", len(how.mean)))
     with g.scope("preprocess"):
         given = g.node("Shape", IMAGE, start=1, end=3)

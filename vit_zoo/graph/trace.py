@@ -6,7 +6,7 @@ from typing import Any
 
 from vit_zoo.files import Stored
 from vit_zoo.graph.build import input_of, operations
-from vit_zoo.graph.options import Form
+from vit_zoo.graph.options import GraphOptions
 from vit_zoo.graph.values import Heads, Scope
 from vit_zoo.model import forward
 from vit_zoo.model.ops import Ops
@@ -46,16 +46,16 @@ def values_of(result: Any) -> list[Any]:
     return [part for item in result for part in values_of(item)] if isinstance(result, tuple | list) else [result]
 
 
-def steps_of(spec: ViTSpec, form: Form, *, pruned: bool = True) -> list[tuple[str, str, bool]]:
+def steps_of(spec: ViTSpec, options: GraphOptions, *, pruned: bool = True) -> list[tuple[str, str, bool]]:
     """List the values of the forward: place in the model, name in the graph of `build`, and whether it holds heads.
 
     A value that holds heads is b t (n e) in the graph.
     """
     tensors = {name: Stored("F32", shape, _no_array) for name, shape in spec.shapes().items()}
-    image = input_of(spec, form)
-    op: Any = operations(spec, tensors, form, None, image, lambda ops: recorded(ops, pruned=pruned))
+    image = input_of(spec, options)
+    op: Any = operations(spec, tensors, options, None, image, lambda ops: recorded(ops, pruned=pruned))
     op.steps = []
-    values = forward.vit(Scope(), image, spec, op, form.outputs)
+    values = forward.vit(Scope(), image, spec, op, options.outputs)
     renamed: dict[str, str] = {}
     for name, value in values.items():
         renamed.setdefault(op.unflatten(value).name, name)

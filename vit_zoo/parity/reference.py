@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files import Stored
-from vit_zoo.graph.options import Form
+from vit_zoo.graph.options import GraphOptions
 from vit_zoo.graph.trace import recorded, steps_of, values_of
 from vit_zoo.loading.load import model_of
 from vit_zoo.loading.source import Checkpoint
@@ -88,8 +88,8 @@ class Reference(ABC):
         """Whether the reference has an output of this name."""
         return output in self.shapes()
 
-    def steps(self, images: Array, outputs: Sequence[str], form: Form | None) -> list[Step]:
-        """Return the inner values in order; with `form`, the values of the graph that we would write."""
+    def steps(self, images: Array, outputs: Sequence[str], options: GraphOptions | None) -> list[Step]:
+        """Return the inner values in order; with `options`, the values of the graph that we would write."""
         return []
 
 
@@ -168,15 +168,15 @@ class ModelReference(Reference):
             for name, value in own.items():
                 setattr(self.model, name, value)
 
-    def steps(self, images: Array, outputs: Sequence[str], form: Form | None) -> list[Step]:
-        named = steps_of(self.spec, replace(form or Form(), outputs=tuple(outputs)), pruned=form is not None)
+    def steps(self, images: Array, outputs: Sequence[str], options: GraphOptions | None) -> list[Step]:
+        named = steps_of(self.spec, replace(options or GraphOptions(), outputs=tuple(outputs)), pruned=options is not None)
         steps, blocks = [], {f"blocks.{i}": i for i in range(self.spec.depth)}
-        runs = (self._values(images, outputs, ops, pruned=form is not None) for ops in (Float64Ops, DirectOps))
+        runs = (self._values(images, outputs, ops, pruned=options is not None) for ops in (Float64Ops, DirectOps))
         values = zip(named, *runs, strict=True)
         for (place, name, heads), wanted, single in values:
             double, single_ = (_laid_out(x, heads) for x in (wanted, single))
             block, role = _located(place, blocks)
-            floor, value = float(relative(single_, double).max()), None if form is None else name
+            floor, value = float(relative(single_, double).max()), None if options is None else name
             steps.append(Step(place, double.astype("<f4"), floor, block, role, value))
         return steps
 
@@ -245,7 +245,7 @@ class ModuleReference(Reference):
         wanted = self._run(self._in_double(), images, torch.float64)
         return {name: wanted[name] for name in outputs}, {name: relative(single[name], wanted[name]) for name in outputs}
 
-    def steps(self, images: Array, outputs: Sequence[str], form: Form | None) -> list[Step]:
+    def steps(self, images: Array, outputs: Sequence[str], options: GraphOptions | None) -> list[Step]:
         dtype, blocks = next(self.module.parameters()).dtype, _blocks(self.module)
         single = self._trace(self.module, images, dtype, lambda place, value: value.astype("<f4"))
 

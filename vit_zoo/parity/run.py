@@ -14,7 +14,7 @@ from vit_zoo.errors import InputError, VitzooError
 from vit_zoo.formats import describe, open_artifact
 from vit_zoo.formats.onnx_file import check_companion
 from vit_zoo.formats.onnx_skeleton import declared
-from vit_zoo.graph.options import Form
+from vit_zoo.graph.options import GraphOptions
 from vit_zoo.parity.inputs import PROBES, Frame, photo_crops, probe_images
 from vit_zoo.parity.preprocess_check import (
     SHAPES,
@@ -95,7 +95,7 @@ class Sessions:
 
     def __init__(self, path: Path) -> None:
         self.path, self.about = path, describe(path)
-        self.form = None if self.about.config is None else Form.of(self.about.export)
+        self.options = None if self.about.config is None else GraphOptions.of(self.about.export)
         self.axes: tuple[int | str, ...] | None = None
         self._open: dict[bool, Artifact] = {}
         if self.about.graph:  # read the declared shapes before the weights are in memory
@@ -107,8 +107,8 @@ class Sessions:
     @property
     def prepares(self) -> Preprocess | None:
         """The preprocessing inside the file, or None if it takes prepared images."""
-        config, form = self.about.config, self.form
-        return None if config is None or form is None or form.include is None else config.preprocess
+        config, options = self.about.config, self.options
+        return None if config is None or options is None or options.include is None else config.preprocess
 
     @property
     def batch(self) -> int | None:
@@ -179,9 +179,9 @@ class Runs:
 
     def compare_raw_images(self, checked: Sessions) -> None:
         """Check a file with preprocessing inside: its pixels against Pillow's, and its outputs for the pixels it prepared."""
-        preprocess, form = checked.prepares, checked.form
+        preprocess, options = checked.prepares, checked.options
         assert preprocess is not None
-        assert form is not None
+        assert options is not None
         outputs = tuple(dict.fromkeys(self.names.values()))
         levels, effects, batches = [], [], []
         for x in raw_batches(preprocess, len(SHAPES) if self.plan.inner else 3 if self.plan.double else 2):
@@ -198,14 +198,14 @@ class Runs:
             batches.append((x, self.reference.results(pixels, outputs, double=self.plan.double)))
         differences = np.concatenate(levels)
         self.evidence.preparation = measured = Preparation(
-            form=form.include,
+            form=options.include,
             images=sum(len(x) for x, _ in batches),
             levels=int(differences.max()),
             share=float((differences > 0).mean()),
             difference=max(effects),
         )
         if not measured.ok:
-            self.evidence.faults.append(f"{form.include}: {measured}")
+            self.evidence.faults.append(f"{options.include}: {measured}")
         for optimised in self.plan.batches:
             runnable = checked.get(optimised)
             for x, results in batches:

@@ -12,7 +12,7 @@ from vit_zoo.errors import OtherWeights, VitzooError
 from vit_zoo.files import sha256_of
 from vit_zoo.formats import FORMATS
 from vit_zoo.formats.structure import Structure
-from vit_zoo.graph.options import Form
+from vit_zoo.graph.options import GraphOptions
 from vit_zoo.parity.bisect import first_divergence_by_name, first_divergence_of_models
 from vit_zoo.parity.fp16_range import headroom
 from vit_zoo.parity.inputs import probe_images
@@ -80,7 +80,7 @@ def check_parity(
         evidence.faults.append(error.message)
     else:
         if isinstance(reference, ModelReference):
-            reference.dynamic = None if sessions.form is None else sessions.form.dynamic
+            reference.dynamic = None if sessions.options is None else sessions.options.dynamic
         structure = _structure(path, sessions, evidence)
         tolerance, precision = _tolerance(structure, reference)
         check_structure(structure, reference, evidence)
@@ -123,9 +123,9 @@ def check_model(model: ModelReference, reference: Reference, *, effort: Effort =
         runs.compare_batches(checked, {True: plan.batches[True]})
         if (evidence.faults or blocks or plan.inner) and same_shapes and isinstance(reference, ModelReference):
             x = probe_images(reference.frame, plan.images[:2])
-            form = Form()
+            options = GraphOptions()
             evidence.divergence, evidence.blocks = first_divergence_of_models(
-                model.steps(x, (output,), form), reference.steps(x, (output,), form)
+                model.steps(x, (output,), options), reference.steps(x, (output,), options)
             )
     return _report(model.name, None, reference, effort, "fp32", evidence, plan, data=None)
 
@@ -254,7 +254,7 @@ def _compare_inner_values(
     known = all(reference.has(name) for name in sessions.outputs)
     try:
         prepared = prepare_in_file(path, x) if sessions.prepares else x
-        steps = reference.steps(prepared, sessions.outputs if known else tuple(reference.shapes())[:1], sessions.form)
+        steps = reference.steps(prepared, sessions.outputs if known else tuple(reference.shapes())[:1], sessions.options)
     except VitzooError:  # a reference that does not run has caused a fault already
         return
     if not steps:

@@ -198,11 +198,11 @@ def _export_onnx(live: Live, staging: Staging, name: str, precision: str, calibr
         full = "int8-weights" if calibrate is None else "int8-static"
     images = calibrate if full == "int8-static" else None
     options = ExportOptions(outputs=staging.profile.outputs, precision=full, calibrate=images)
-    form, rounding = options.resolve(config)
+    graph_options, search = options.resolve(config)
     _add_export(
         staging.folder / name,
         staging,
-        lambda target: write_onnx_file(live.source, target, live, form, None, "default", rounding),
+        lambda target: write_onnx_file(live.source, target, live, graph_options, None, "default", search),
     )
 
 
