@@ -16,6 +16,7 @@ from vit_zoo.errors import InputError, did_you_mean
 
 MAX_PARAMS = 10_000_000_000  # only ViT-22B is larger; an extra zero typed by mistake is far more likely
 MAX_TOKENS = 262_144  # 8192 x 8192 pixels in patches of 16
+TRAINING = ("dropout", "emb_dropout", "drop_path")  # fields without effect at inference, which no file of weights holds
 
 
 def _pair(value: object) -> object:

@@ -11,6 +11,7 @@ import numpy as np
 
 from vit_zoo.files import digest_of
 from vit_zoo.formats.structure import Structure, differences
+from vit_zoo.model.spec import TRAINING
 from vit_zoo.parity.ort_profile import Operator
 from vit_zoo.parity.preprocess_check import Preparation
 from vit_zoo.parity.reference import ModelReference
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from vit_zoo.model.spec import ViTSpec
     from vit_zoo.parity.reference import Reference
     from vit_zoo.parity.tolerance import Agreement, Comparison
-
-TRAINING = ("dropout", "emb_dropout", "drop_path")  # fields without effect at inference
 
 
 @dataclass

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vit_zoo.errors import InputError, RefusedContent
+from vit_zoo.model.spec import TRAINING
 from vit_zoo.weights.dialect import Shapes
 
 RANKS = {"weight": 2, "bias": 1, "gamma": 1}  # number of axes of a block's tensors; the weights of norms have one
 NEEDED = ("patch_embed.proj.weight", "blocks.{i}.attn.qkv.weight", "blocks.{i}.mlp.fc1.weight", "blocks.{i}.mlp.fc2.weight")
-TRAINING = ("dropout", "emb_dropout", "drop_path")  # fields that no file holds and inference does not read
 Pair = tuple[int, int]
 
 

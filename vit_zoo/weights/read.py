@@ -14,10 +14,10 @@ from typing import Any
 from vit_zoo.errors import InputError, RefusedContent, did_you_mean
 from vit_zoo.files import Stored
 from vit_zoo.model.resize_recipes import recipe_named
-from vit_zoo.model.spec import ViTSpec
+from vit_zoo.model.spec import TRAINING, ViTSpec
 from vit_zoo.weights.detect import detect
 from vit_zoo.weights.dialect import Dialect
-from vit_zoo.weights.infer import TRAINING, from_shapes, heads_of, pair, pool_tokens, prefixes, stored_grid
+from vit_zoo.weights.infer import from_shapes, heads_of, pair, pool_tokens, prefixes, stored_grid
 from vit_zoo.weights.resize import resize_kernel, resize_positions
 from vit_zoo.weights.translate import Translation, check_needs, check_tensors, to_ours
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import NotRepresentable, Option, VitzooError
 from vit_zoo.files import DTYPES, Stored
+from vit_zoo.model.spec import TRAINING
 from vit_zoo.weights.dialect import Dialect
 from vit_zoo.weights.dialects.clip import OPEN_CLIP
 from vit_zoo.weights.dialects.flax import GOOGLE
@@ -22,7 +23,6 @@ from vit_zoo.weights.dialects.timm import TIMM
 from vit_zoo.weights.dialects.torchvision import TORCHVISION
 from vit_zoo.weights.dialects.vit_pytorch import SIMPLE_VIT, VIT_PYTORCH, VIT_PYTORCH_0_40, VIT_PYTORCH_1_2, VIT_PYTORCH_1_15
 from vit_zoo.weights.equivalents import Equivalent, equivalents
-from vit_zoo.weights.infer import TRAINING
 from vit_zoo.weights.read import Reading, read
 from vit_zoo.weights.translate import to_theirs
 
