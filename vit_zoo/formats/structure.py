@@ -18,8 +18,6 @@ from vit_zoo.formats.onnx_skeleton import Skeleton, lies_in_file, skeleton
 if TYPE_CHECKING:
     import onnx
 
-    from vit_zoo.parity.reference import Reference
-
 DOMAINS = ("", "ai.onnx", "com.microsoft")
 MATRIX_PRODUCTS = ("Gemm", "MatMul", "Conv", "Attention", "FusedMatMul", "MultiHeadAttention")  # they decide the precision
 QUANTISED = ("integer", "quanti", "qlinear", "qattention", "qgemm", "nbits", "bnb4")  # parts of the names of int8 operators
@@ -92,30 +90,6 @@ def read_pt2(module: Any) -> Structure:
         elif target == "aten.sigmoid.default":
             acts.append(Fact("quick_gelu", node.name))
     return Structure(tuple(norms), tuple(acts), "fp32", frozenset({"F32"}))
-
-
-def differences(structure: Structure, reference: Reference) -> list[tuple[str, str]]:
-    """Compare the structure with the reference. Return a description of each difference, and the operator that has it.
-
-    What is not known of the reference is not compared.
-    """
-    faults: list[tuple[str, str]] = []
-    if reference.norm_eps:
-        known = {np.float32(eps) for eps in reference.norm_eps}
-        expected = " or ".join(f"{eps:g}" for eps in sorted(reference.norm_eps))
-        faults += [
-            (f"LayerNorm epsilon {eps.value:g}, expected {expected}", eps.node)
-            for eps in structure.norm_eps
-            if np.float32(eps.value) not in known
-        ]
-    if reference.acts:
-        expected = " or ".join(sorted(reference.acts))
-        faults += [
-            (f"activation {act.value}, expected {expected}", act.node)
-            for act in structure.acts
-            if act.value not in reference.acts
-        ]
-    return faults
 
 
 def operator_label(node: onnx.NodeProto, index: int) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vit_zoo.files import digest_of
-from vit_zoo.formats.structure import Structure, differences
+from vit_zoo.formats.structure import Structure
 from vit_zoo.model.spec import TRAINING
 from vit_zoo.parity.ort_profile import Operator
 from vit_zoo.parity.preprocess_check import Preparation
@@ -54,12 +54,36 @@ class Evidence:
 def check_structure(structure: Structure, reference: Reference, evidence: Evidence) -> None:
     """Check epsilons and activations, whose faults outputs may not reveal."""
     operators: dict[str, list[str]] = {}
-    for difference, operator in differences(structure, reference):
+    for difference, operator in _structure_differences(structure, reference):
         operators.setdefault(difference, []).append(operator)
     for difference, (operator, *others) in operators.items():
         more = f" (and {len(others)} more operators)" if others else ""
         place = operator if operator.startswith("operator ") else operator.split(" ")[0]
         evidence.add_fault_at(place, f"{operator}: {difference}{more}", operator, difference)
+
+
+def _structure_differences(structure: Structure, reference: Reference) -> list[tuple[str, str]]:
+    """Compare the structure with the reference. Return a description of each difference, and the operator that has it.
+
+    What is not known of the reference is not compared.
+    """
+    faults: list[tuple[str, str]] = []
+    if reference.norm_eps:
+        known = {np.float32(eps) for eps in reference.norm_eps}
+        expected = " or ".join(f"{eps:g}" for eps in sorted(reference.norm_eps))
+        faults += [
+            (f"LayerNorm epsilon {eps.value:g}, expected {expected}", eps.node)
+            for eps in structure.norm_eps
+            if np.float32(eps.value) not in known
+        ]
+    if reference.acts:
+        expected = " or ".join(sorted(reference.acts))
+        faults += [
+            (f"activation {act.value}, expected {expected}", act.node)
+            for act in structure.acts
+            if act.value not in reference.acts
+        ]
+    return faults
 
 
 def check_integers(path: Path, about: Description, evidence: Evidence) -> None:
