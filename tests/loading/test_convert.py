@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -190,7 +191,7 @@ def test_the_list_of_round_trips_is_complete():
 
 
 def tensors_in(path):
-    path = vit_zoo.loading.source.Path(path)
+    path = Path(path)
     file = checkpoint_in(path) if path.is_dir() else path
     return {name: tensor for name, tensor in read_checkpoint(file).items() if tensor.dtype in ("F32", "F16", "BF16", "F64")}
 

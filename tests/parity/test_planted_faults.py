@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 import vit_zoo
 from support.models import SMALL, noise
 from support.paths import ROOT
+from vit_zoo.registry.models import get_config
 
 PREPROCESS = {"size": (32, 48), "resize_to": None, "interpolation": "bicubic", "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25)}
 SPECS: dict[str, tuple[int, dict[str, Any]]] = {  # opset, fields
@@ -426,7 +427,7 @@ def exported(request, tmp_path_factory):
     opset, fields = SPECS[request.param]
     folder = tmp_path_factory.mktemp("family")
     model = noise(vit_zoo.create("vit_b16", **{**SMALL, **fields}))
-    preprocess = type(vit_zoo.registry.models.get_config("vit_b16").preprocess)(**PREPROCESS)
+    preprocess = type(get_config("vit_b16").preprocess)(**PREPROCESS)
     model.config = model.config.replace(name="small", random_seed=None, labels=tuple("abcdefghijk"), preprocess=preprocess)
     vit_zoo.save(model, folder / "model")
     (done,) = vit_zoo.export(folder / "model", out=folder / "small.onnx", opset=opset)

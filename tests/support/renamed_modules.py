@@ -165,7 +165,9 @@ def rewritten(text: str) -> str:
     new = "".join([*parts, _paths(text[at:])])
     for pattern, replacement in ATTRIBUTES:
         new = re.sub(pattern, replacement, new)
-    return new
+    read = sorted({home for home in MODULES.values() if re.search(rf"(?<![\"'\w.])vit_zoo\.{re.escape(home)}\.", new)})
+    imports = "".join(f"import vit_zoo.{home}\n" for home in read if f"import vit_zoo.{home}\n" not in new)
+    return new.replace("import vit_zoo\n", f"import vit_zoo\n{imports}", 1)
 
 
 def _paths(text: str) -> str:
