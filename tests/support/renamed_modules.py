@@ -119,6 +119,7 @@ ATTRIBUTES = (
     (r"from vit_zoo.model import forward\b(?=(?s:.*)\bforward\.output_names\b)", "from vit_zoo.model import outputs as forward"),
     (r"from vit_zoo.weights import detect\b(?=(?s:.*)\bdetect\.read\b)", "from vit_zoo.weights import read as detect"),
     (r"\.facts_of\(", ".facts_from_module("),
+    (r"\bdialect\.sizes\(", "dialect.pattern_sizes("),
 )
 
 
