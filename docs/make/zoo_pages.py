@@ -12,7 +12,7 @@ import numpy as np
 
 from vit_zoo.files.stored import Stored
 from vit_zoo.graph.build import build
-from vit_zoo.graph.options import Form
+from vit_zoo.graph.options import GraphOptions
 from vit_zoo.graph.write import inline_size
 from vit_zoo.model.spec import ViTSpec
 from vit_zoo.registry.catalog import families, variants
@@ -34,7 +34,7 @@ def onnx_megabytes(spec: ViTSpec) -> float:
     """Return the size of the float32 file in 10^6 bytes. The graph is built; weights are counted by their shapes."""
     shapes = spec.shapes().items()
     zeros = {name: Stored("F32", shape, partial(np.broadcast_to, np.float32(0), shape)) for name, shape in shapes}
-    return inline_size(build(spec, zeros, Form())) / 1e6
+    return inline_size(build(spec, zeros, GraphOptions())) / 1e6
 
 
 def pages() -> dict[str, str]:

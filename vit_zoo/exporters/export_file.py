@@ -140,8 +140,8 @@ def write_onnx_file(
             else:
                 write_shared(graph, staged, metadata, source.digest)
 
-        def write_rounded(kept: tuple[str, ...], quantisation: Quantisation) -> Path:
-            rounded = replace(graph_options, kept=kept)
+        def write_rounded(float_layers: tuple[str, ...], quantisation: Quantisation) -> Path:
+            rounded = replace(graph_options, float_layers=float_layers)
             write(build(spec, tensors, rounded, quantisation, preprocess), rounded)
             return staged.path
 

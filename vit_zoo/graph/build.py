@@ -85,7 +85,7 @@ def operations(
     elif options.precision == "fp16":
         ops, tensors = HalfOps, halved(tensors, "F16")
     elif options.precision != "fp32":
-        chosen = quantisation or Quantisation({path: Layer() for path in quantisable(spec) if path not in options.kept})
+        chosen = quantisation or Quantisation({path: Layer() for path in quantisable(spec) if path not in options.float_layers})
         layers = adapted(chosen, spec)
         ops, more = Int8Ops, {"kind": options.precision, "layers": layers}
         tensors = quantised(smoothed(tensors, spec, chosen.smoothing), options.precision, layers)

@@ -17,6 +17,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Include = Literal["preprocess", "preprocess-exact"]
 COMPUTED = "computed"  # `dynamic` of positions that are not learned
 INCLUDES: tuple[Include, ...] = get_args(Include)
+FLOAT_LAYERS = "kept"  # key of `float_layers` in a file's metadata
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class GraphOptions:
     precision: Precision = "fp32"  # fp32: weights as they are stored
     include: Include | None = None  # preprocessing inside the graph
     dynamic: str | None = None  # images of any size: the recipe that interpolates learned positions, or `computed`
-    kept: tuple[str, ...] = ()  # paths of the layers that an int8 graph leaves in float
+    float_layers: tuple[str, ...] = ()  # paths of the layers that an int8 graph leaves in float
 
     def __post_init__(self) -> None:
         if self.opset not in OPSETS:
@@ -48,16 +49,19 @@ class GraphOptions:
 
     def document(self) -> dict[str, Any]:
         """Return the opset, the outputs and the fields that are not defaults, for a file's metadata."""
-        default = GraphOptions()
+        default = asdict(GraphOptions())
         return {
-            name: value for name, value in asdict(self).items() if name in ("opset", "outputs") or value != getattr(default, name)
+            FLOAT_LAYERS if name == "float_layers" else name: value
+            for name, value in asdict(self).items()
+            if name in ("opset", "outputs") or value != default[name]
         }
 
     @classmethod
     def of(cls, export: Mapping[str, Any]) -> Self | None:
         """Return the options in a file's metadata; None if this version cannot read them."""
-        known = {name: export[name] for name in cls.__dataclass_fields__ if name in export}
+        known = {name: export[name] for name in ("opset", "precision", "include", "dynamic") if name in export}
         try:
-            return cls(**{**known, **{name: tuple(known.get(name, ())) for name in ("outputs", "kept")}})
+            outputs, float_layers = tuple(export.get("outputs", ())), tuple(export.get(FLOAT_LAYERS, ()))
+            return cls(**known, outputs=outputs, float_layers=float_layers)
         except (TypeError, InputError):
             return None
