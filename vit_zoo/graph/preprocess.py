@@ -36,11 +36,11 @@ def add_preprocessing(g: GraphBuilder, how: Preprocess | None, options: GraphOpt
         raise InputError(f"'preprocess' needs opset 18 or later, got {options.opset}; 'preprocess-exact' works at every opset")
     image = Value(IMAGE, (BATCH, "height", "width", len(how.mean)))
     with g.scope("preprocess"):
-        given = g.node("Shape", IMAGE, start=1, end=3)
-        scaled = _scaled(g, given, how)
-        first = _vertical_first(g, given, scaled)
+        original = g.node("Shape", IMAGE, start=1, end=3)
+        scaled = _scaled(g, original, how)
+        first = _vertical_first(g, original, scaled)
         offset = _offset(g, scaled, how.size)
-        levels = (_exact if exact else _resized)(g, given, scaled, first, offset, how)
+        levels = (_exact if exact else _resized)(g, original, scaled, first, offset, how)
         scale = g.floats(*(1 / (255 * std) for std in how.std))
         shift = g.floats(*(mean / std for mean, std in zip(how.mean, how.std, strict=True)))
         normalised = g.node("Sub", g.node("Mul", levels, scale), shift)
@@ -48,11 +48,11 @@ def add_preprocessing(g: GraphBuilder, how: Preprocess | None, options: GraphOpt
     return image
 
 
-def _scaled(g: GraphBuilder, given: str, how: Preprocess) -> str:
+def _scaled(g: GraphBuilder, original: str, how: Preprocess) -> str:
     """Return (height, width) before the crop, int64."""
     if not isinstance(how.resize_to, int):
         return g.ints(*(how.resize_to or how.size))
-    return g.node("Div", g.node("Mul", given, g.ints(how.resize_to)), g.node("ReduceMin", given, keepdims=1))
+    return g.node("Div", g.node("Mul", original, g.ints(how.resize_to)), g.node("ReduceMin", original, keepdims=1))
 
 
 def _offset(g: GraphBuilder, scaled: str, size: tuple[int, int]) -> str:
@@ -61,24 +61,24 @@ def _offset(g: GraphBuilder, scaled: str, size: tuple[int, int]) -> str:
     return g.node("Cast", g.node("Round", g.node("Mul", spare, g.float_(0.5))), to=INT64)
 
 
-def _vertical_first(g: GraphBuilder, given: str, scaled: str) -> str:
+def _vertical_first(g: GraphBuilder, original: str, scaled: str) -> str:
     """Return whether Pillow resizes columns before rows: if the height shrinks by more than twice as much as the width.
 
     The rule was derived from 4,844 random resizes by Pillow 13.0 in which the order is visible.
     """
-    shrinks = g.node("Sub", given, scaled)
+    shrinks = g.node("Sub", original, scaled)
     height, width = (g.node("Gather", shrinks, g.int_(axis)) for axis in (0, 1))
     more = g.node("Greater", height, g.node("Mul", width, g.int_(2)))
     return g.node("And", g.node("Greater", height, g.int_(0)), more)
 
 
-def _resized(g: GraphBuilder, given: str, scaled: str, first: str, offset: str, how: Preprocess) -> str:
+def _resized(g: GraphBuilder, original: str, scaled: str, first: str, offset: str, how: Preprocess) -> str:
     """Resize by Resize operators, and crop: b H W c, integers in float32."""
     more = {"cubic_coeff_a": CUBIC} if how.interpolation == "bicubic" else {}
     mode = "cubic" if how.interpolation == "bicubic" else "linear"
     batch = g.node("Shape", IMAGE, start=0, end=1)
     axes = g.node("Reshape", first, g.ints(1)), g.node("Reshape", g.node("Not", first), g.ints(1))
-    between = g.node("Where", g.node("Concat", *axes, axis=0), scaled, given)  # one axis is scaled, the other is not yet
+    between = g.node("Where", g.node("Concat", *axes, axis=0), scaled, original)  # one axis is scaled, the other is not yet
     x = IMAGE
     for size in (between, scaled):
         sizes = g.node("Concat", batch, size, g.ints(len(how.mean)), axis=0)
@@ -88,12 +88,12 @@ def _resized(g: GraphBuilder, given: str, scaled: str, first: str, offset: str, 
     return g.node("Cast", x, to=FLOAT)
 
 
-def _exact(g: GraphBuilder, given: str, scaled: str, first: str, offset: str, how: Preprocess) -> str:
+def _exact(g: GraphBuilder, original: str, scaled: str, first: str, offset: str, how: Preprocess) -> str:
     """Resize by a matrix product for each axis, for the pixels inside the crop only: b H W c, integers in float32.
 
     The graph holds both orders of the axes. All images go through one of them, an empty batch through the other.
     """
-    rows, columns = (_weights(g, given, scaled, offset, axis, how) for axis in (0, 1))
+    rows, columns = (_weights(g, original, scaled, offset, axis, how) for axis in (0, 1))
     batch = g.node("Shape", IMAGE, start=0, end=1)
     cut = g.node("Mul", batch, g.node("Cast", first, to=INT64))
     tall = g.node("Cast", g.node("Slice", IMAGE, g.ints(0), cut, g.ints(0)), to=DOUBLE)
@@ -120,9 +120,9 @@ def _levels(g: GraphBuilder, x: str) -> str:
     return g.node("Clip", rounded, g.double(0.0), g.double(255.0))
 
 
-def _weights(g: GraphBuilder, given: str, scaled: str, offset: str, axis: int, how: Preprocess) -> str:
+def _weights(g: GraphBuilder, original: str, scaled: str, offset: str, axis: int, how: Preprocess) -> str:
     """Return the weight of each row (or column) of the image in each row of the crop: old x new, double, in integer units."""
-    old, new, start = (g.node("Gather", x, g.int_(axis)) for x in (given, scaled, offset))
+    old, new, start = (g.node("Gather", x, g.int_(axis)) for x in (original, scaled, offset))
     step = g.node("Div", g.node("Cast", old, to=DOUBLE), g.node("Cast", new, to=DOUBLE))
     places = g.node("Add", start, g.ints(*range(how.size[axis])))
     centres = g.node("Mul", g.node("Add", g.node("Cast", places, to=DOUBLE), g.double(0.5)), step)

@@ -156,8 +156,8 @@ class TrainingOps(TorchOps):
         """Stochastic depth (Huang et al., 2016): drop the branch of random samples and scale up the others."""
         if not m.drop_path:
             return x
-        kept = x.new_empty(x.shape[0], 1, 1).bernoulli_(1 - m.drop_path)
-        return x.mul(kept).div(1 - m.drop_path)
+        mask = x.new_empty(x.shape[0], 1, 1).bernoulli_(1 - m.drop_path)
+        return x.mul(mask).div(1 - m.drop_path)
 
     def prunes(self, m: Any) -> bool:
         return False
