@@ -333,7 +333,7 @@ def test_files_in_the_folder(hub, said, model):
     Path("tiny/vit_ti16.onnx").unlink()
     assert said("export", "tiny", "--onnx", "--include", "softmax", "-o", "tiny/model.onnx", "--verify", "quick")[0] == 0
     code, _, err = publish(said)
-    assert (code, "has the name of one: rename it" in err) == (2, True)
+    assert (code, "clients expect a file with default options under this name" in err) == (2, True)
 
 
 def test_random_weights_need_the_option(hub, said, folder):
@@ -529,7 +529,7 @@ def test_a_tag_of_the_zoo(hub, said, model, monkeypatch):
     assert (result.dataset_type, result.metric_value, result.verified) == ("imagenet-1k", 75.452, False)
     assert "as reported by timm" in card.text
     code, _, err = said("publish", "vit_ti16", "org/mine", *QUICK, "--dry-run", "other", "--license", "mit")
-    assert (code, "are under apache-2.0" in err) == (2, True)
+    assert (code, "the licence of the weights is apache-2.0" in err) == (2, True)
     code, _, err = said("create", "vit_ti16.augreg_in21k_ft_in1k")
     assert (code, "expected a name or a config, got a model with weights" in err) == (2, True)
 
