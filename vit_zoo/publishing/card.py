@@ -165,8 +165,8 @@ def _measured_on(record: Record) -> str:
     timed = [m for m in record.files.values() if m.milliseconds is not None]
     if not timed:
         return ""
-    where = f"onnxruntime {timed[0].onnxruntime} on the CPU of {timed[0].machine}"
-    return f"Times are medians at batch size 1, in {where}; other machines differ."
+    where = f"onnxruntime {timed[0].onnxruntime} on the CPU ({timed[0].machine})"
+    return f"Times are medians at batch size 1, with {where}; other machines differ."
 
 
 def _preprocessing(config: ModelConfig) -> str:
