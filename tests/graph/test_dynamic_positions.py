@@ -196,11 +196,11 @@ def test_a_missing_size_check_is_a_fault(folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dynamic": "h"}, "'hw', height and width"),
+        ({"dynamic": "h"}, "the only choice is 'hw'"),
         ({"dynamic": "hw", "to": ["onnx", "torchscript"]}, "apply to ONNX only"),
         ({"dynamic": "hw", "precision": "int8-weights"}, "int8 files have a fixed image size"),
         ({"dynamic": "hw", "include": ["preprocess"]}, "included preprocessing has a fixed output size"),
-        ({"dynamic": "hw", "resize": "nearest"}, "unknown recipe 'nearest'"),
+        ({"dynamic": "hw", "resize": "nearest"}, "unknown resize 'nearest'"),
     ],
 )
 def test_options_that_do_not_fit_together(folder, options, message):
@@ -210,7 +210,7 @@ def test_options_that_do_not_fit_together(folder, options, message):
 
 
 def test_computed_positions_have_no_recipe(folder):
-    with pytest.raises(InputError, match="nothing to resize"):
+    with pytest.raises(InputError, match="resize applies to learned positions"):
         vit_zoo.export(_model(**KINDS["rotation"]), dynamic="hw", resize="timm")
 
 

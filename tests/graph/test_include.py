@@ -230,7 +230,7 @@ def test_the_command_line(folder, cli):
     assert "pixels differ from Pillow's by up to " in out
     code, _, err = cli("export", "vit_digits", "--onnx", "--include", "nothing")
     assert code == 2
-    assert "there are softmax, preprocess, preprocess-exact" in err
+    assert "choose from softmax, preprocess, preprocess-exact" in err
     code, out, _ = cli("verify", "vit_digits.onnx", "--full")
     assert code == 0
     assert "onnxruntime runs" in out

@@ -162,7 +162,7 @@ def test_another_rotation_is_detected(monkeypatch):
 
 
 def test_a_rotation_other_than_dinov3s_is_refused():
-    with pytest.raises(NotRepresentable, match="not DINOv3's: temperature"):
+    with pytest.raises(NotRepresentable, match="temperature of its rotation is not DINOv3's"):
         vit_zoo.load(peers.timm_eva(rope_temperature=10))
 
 
