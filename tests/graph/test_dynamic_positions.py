@@ -200,7 +200,7 @@ def test_a_missing_size_check_is_a_fault(folder):
         ({"dynamic": "hw", "to": ["onnx", "torchscript"]}, "apply to ONNX only"),
         ({"dynamic": "hw", "precision": "int8-weights"}, "int8 files have a fixed image size"),
         ({"dynamic": "hw", "include": ["preprocess"]}, "included preprocessing has a fixed output size"),
-        ({"dynamic": "hw", "resize": "nearest"}, "unknown resize 'nearest'"),
+        ({"dynamic": "hw", "resize": "nearest"}, "unknown recipe 'nearest'"),
     ],
 )
 def test_options_that_do_not_fit_together(folder, options, message):
