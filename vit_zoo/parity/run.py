@@ -236,7 +236,7 @@ class Runs:
                 results = self.reference.results(x, tuple(self.names.values()), double=self.plan.double)
             except InputError as error:
                 axes = [axis for axis in ("height", "width") if axis in free]
-                hint = f"if you use one size only, name {','.join(axes)} as fixed"
+                hint = f"if you use one size only, pass --fixed {','.join(axes)}, in Python fixed={tuple(axes)}"
                 self.evidence.faults.append(f"declares {' and '.join(axes)} free, but {error.message} ({hint})")
                 return
             self._compare(checked.get(), x, results, list(names), True)
