@@ -23,6 +23,7 @@ class SidecarFormat:
     * `required_key`: the file is the library's only if this key holds a text.
     * `labels`, `preprocess`: the names of the classes, and how images are prepared; None where the file does not state it.
     * `preprocess_file`: the file that `preprocess` reads, where it is another one.
+    * `preprocess_object`: a file and a key in it, whose object `preprocess` reads in place of that file where it is there.
     * `write_preprocess`: the content of `preprocess_file` for a converted model.
     """
 
@@ -32,6 +33,7 @@ class SidecarFormat:
     labels: Callable[[Mapping[str, Any]], tuple[str, ...] | None] = lambda config: None
     preprocess: Callable[[Mapping[str, Any]], Preprocess | None] = lambda config: None
     preprocess_file: str | None = None
+    preprocess_object: tuple[str, str] | None = None
     write_preprocess: Callable[[Preprocess], dict[str, Any]] | None = None
 
 
@@ -53,9 +55,17 @@ class Sidecar:
         config = read_json(path)
         if kind.required_key is not None and not isinstance(config.get(kind.required_key), str):
             return cls()
-        preprocess = None
-        if kind.preprocess_file is None:
-            preprocess = kind.preprocess(config)
-        elif (other := path.with_name(kind.preprocess_file)).is_file():
-            preprocess = kind.preprocess(read_json(other))
-        return cls(kind.facts(config, path), kind.labels(config), preprocess)
+        return cls(kind.facts(config, path), kind.labels(config), _preprocess(kind, path, config))
+
+
+def _preprocess(kind: SidecarFormat, path: Path, config: Mapping[str, Any]) -> Preprocess | None:
+    """How images are prepared, by the file that states it; None where there is none."""
+    if kind.preprocess_object is not None:
+        file, key = kind.preprocess_object
+        inner = read_json(path.with_name(file)).get(key) if path.with_name(file).is_file() else None
+        if isinstance(inner, Mapping):
+            return kind.preprocess(inner)
+    if kind.preprocess_file is None:
+        return kind.preprocess(config)
+    other = path.with_name(kind.preprocess_file)
+    return kind.preprocess(read_json(other)) if other.is_file() else None
