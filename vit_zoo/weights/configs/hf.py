@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import InputError, NotRepresentable, RefusedContent
-from vit_zoo.weights.configs.image_processors import of_hf, to_hf
+from vit_zoo.weights.configs.image_processors import hf_model_keys, of_hf, to_hf
 from vit_zoo.weights.sidecar import SidecarFormat
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def config_of(class_of: ClassOf, config: ModelConfig) -> dict[str, Any]:
     elif spec.num_classes:
         document["id2label"] = {str(i): word for i, word in enumerate(words)}
         document["label2id"] = {word: i for i, word in enumerate(words)}
-    return document
+    return document if config.preprocess is None else {**document, **hf_model_keys(config.preprocess)}
 
 
 def _ratio(spec: ViTSpec) -> int:
