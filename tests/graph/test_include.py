@@ -25,7 +25,6 @@ from vit_zoo.model.preprocess import Preprocess
 RGB = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 ODD = ((301, 225), (97, 161), (1, 50), (640, 333), (1000, 333), (900, 301), (60, 90), (50, 66), (31, 640))
 DOWN, FLOATS = {"crop_rounding": "down"}, {"resize_dtype": "float32"}
-DOWN, FLOATS = {"crop_rounding": "down"}, {"resize_dtype": "float32"}
 CROPS = {"squashed": None, "shorter edge": 76, "squashed, then cropped": (61, 71)}
 
 
