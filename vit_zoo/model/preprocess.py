@@ -78,6 +78,8 @@ class Preprocess(BaseModel):
 
     def for_size(self, size: tuple[int, int]) -> Self:
         """Return the preprocessing for another input size, which crops the same fraction of the image."""
+        if size == self.size:
+            return self
         if self.resize_to is None or size[0] != size[1]:
             return self.model_copy(update={"size": size, "resize_to": None, "crop_rounding": "even"})
         edges = (self.resize_to,) * 2 if isinstance(self.resize_to, int) else self.resize_to

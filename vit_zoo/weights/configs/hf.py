@@ -42,6 +42,8 @@ DEFAULTS = {
     "siglip_vision_model": (1e-6, "gelu_pytorch_tanh"),
     "siglip2_vision_model": (1e-6, "gelu_pytorch_tanh"),
 }
+# the model types that interpolate positions, or compute them, for any image without being asked; the others raise an error
+ANY_SIZE = ("dinov2", "dinov2_with_registers", "dinov3_vit")
 TOWERS = {"clip": "clip_vision_model", "siglip": "siglip_vision_model", "siglip2": "siglip2_vision_model"}
 HEADS = {"clip_vision_model": 12, "siglip_vision_model": 12, "siglip2_vision_model": 12, "dinov3_vit": 6}
 
@@ -107,6 +109,7 @@ SIDECAR = SidecarFormat(
     preprocess=of_hf,
     preprocess_file="preprocessor_config.json",
     write_preprocess=to_hf,
+    interpolates=lambda config: config.get("model_type") in ANY_SIZE,
 )
 
 

@@ -60,7 +60,7 @@ def _of_timm(config: Mapping[str, Any]) -> Preprocess | None:
     size, interpolation = cfg.get("input_size"), cfg.get("interpolation")
     if not isinstance(size, list) or len(size) != 3 or not {"mean", "std"} <= set(cfg):
         return None
-    height, width = size[1:]
+    height, width = _fixed_size(config, cfg) or size[1:]
     share, mode = cfg.get("crop_pct", 0.875), cfg.get("crop_mode", "center")
     if not isinstance(share, int | float) or not 0 < share <= 1:
         return None
@@ -73,6 +73,16 @@ def _of_timm(config: Mapping[str, Any]) -> Preprocess | None:
         case _:
             return None
     return _valid(size=(height, width), resize_to=resize_to, interpolation=interpolation, mean=cfg["mean"], std=cfg["std"])
+
+
+def _fixed_size(config: Mapping[str, Any], cfg: Mapping[str, Any]) -> list[int] | None:
+    """Return the image size of the model's arguments, which timm's `_parse_model_cfg` puts in the place of `input_size`."""
+    arguments = config.get("model_args") or {}
+    free = arguments.get("dynamic_img_size") or arguments.get("strict_img_size") is False
+    side = arguments.get("img_size")
+    if side is None or free or not cfg.get("fixed_input_size"):
+        return None
+    return [side, side] if isinstance(side, int) else list(side)
 
 
 def to_timm(preprocess: Preprocess) -> dict[str, Any]:
