@@ -180,7 +180,15 @@ def labels_of(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     return tuple(labels) if isinstance(labels, list) and all(isinstance(label, str) for label in labels) else None
 
 
-SIDECAR = SidecarFormat(facts_of_config, required_key="architecture", labels=labels_of, preprocess=of_timm)
+def _interpolates(config: Mapping[str, Any]) -> bool:
+    """Whether the model interpolates positions for any image; by default timm's raise an error."""
+    arguments = config.get("model_args")
+    return isinstance(arguments, Mapping) and arguments.get("dynamic_img_size") is True
+
+
+SIDECAR = SidecarFormat(
+    facts_of_config, required_key="architecture", labels=labels_of, preprocess=of_timm, interpolates=_interpolates
+)
 EVA_SIDECAR = replace(SIDECAR, facts=partial(facts_of_config, class_="Eva"))
 
 
