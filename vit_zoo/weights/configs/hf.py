@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vit_zoo.errors import InputError, NotRepresentable, RefusedContent
 from vit_zoo.weights.configs.image_processors import hf_model_keys, of_hf, to_hf
 from vit_zoo.weights.configs.keys import INITIAL, SHAPES, TRAINING, Keys, check_keys, ignored, mapping_in, only, read
+from vit_zoo.weights.configs.timm import TOP as TIMM
 from vit_zoo.weights.sidecar import SidecarFormat
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ BACKBONE = ignored("backbones only, whose outputs are those of single blocks")
 HEAD = ignored("masked image modelling only")
 RUNNING = ignored("how the code runs, not what it computes")
 ORIGIN = ignored("information for readers and other programs")
+OTHERS = ignored("read by other classes or libraries")
 # keys of every config, those of 4.x too, which wrote all of them into the configs of towers
 BASE: Keys = {
     "model_type": read("which keys follow, and their defaults"),
@@ -92,6 +94,8 @@ BASE: Keys = {
         ),
         TEXT,
     ),
+    # a file may state the model for several libraries, and for transformers' class that runs timm's preprocessing
+    **dict.fromkeys(("image_processor_type", "vit_zoo", *TIMM), OTHERS),
     "pruned_heads": only({}, []),
     "auto_map": only({}),
     **dict.fromkeys(("quantization_config", "compression_config", "per_layer_config"), only({})),

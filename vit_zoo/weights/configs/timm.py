@@ -103,6 +103,7 @@ TOP: Keys = {
     "labels": read("labels"),
     "label_descriptions": CARD,
     "license": CARD,
+    "vit_zoo": CARD,
 }
 
 
@@ -113,7 +114,9 @@ def facts_of_config(config: Mapping[str, Any], where: object, *, class_: str = "
     """
     facts = facts_of_architecture(config["architecture"], where, class_=class_)
     flat = "pretrained_cfg" not in config
-    check_keys(config, {**PRETRAINED, **TOP} if flat else TOP, where=where)
+    shared = isinstance(config.get("model_type"), str)  # transformers reads the other keys of such a file
+    stated = {name: value for name, value in config.items() if name in TOP} if shared else config
+    check_keys(stated, {**PRETRAINED, **TOP} if flat else TOP, where=where)
     check_keys(mapping_in(config, "pretrained_cfg", where=where), PRETRAINED, where=where, section="pretrained_cfg")
     arguments = {name: each for name, each in mapping_in(config, "model_args", where=where).items() if each is not None}
     keys = EVA_ARGUMENTS if class_ == "Eva" else VIT_ARGUMENTS
