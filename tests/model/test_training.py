@@ -12,6 +12,8 @@ import vit_zoo
 from support import peers
 from support.models import SMALL, noise
 from vit_zoo.errors import InputError
+from vit_zoo.files import digest_of
+from vit_zoo.model import vit
 
 
 def twenty_steps(model):
@@ -167,10 +169,21 @@ def filled_from_its_state(model):
     return model
 
 
+def with_a_compiled_block(model):
+    """A block whose parameters have other names."""
+    kept = vit_zoo.load(vit_zoo.save(model, "once"))
+    copied = copy.deepcopy(model)
+    for one in (kept, copied):
+        one.blocks[0] = torch.compile(one.blocks[0])
+        assert one.is_random()
+    return model
+
+
 COPIES = {
     "deepcopy": copy.deepcopy,
     "deepcopy of a loaded one": lambda model: copy.deepcopy(vit_zoo.load(vit_zoo.save(model, "once"))),
     "pickle": pickled,
+    "compiled block": with_a_compiled_block,
     "load_state_dict": filled_from_its_state,
     "bfloat16": lambda model: copy.deepcopy(model).to(torch.bfloat16),
     "there and back": lambda model: model.double().half().float(),
@@ -179,6 +192,7 @@ COPIES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # of torch.compile
 @pytest.mark.parametrize("copied", COPIES)
 def test_a_copy_of_random_weights_is_random(copied, folder):
     model = COPIES[copied](vit_zoo.create("vit_b16", **SMALL, seed=3))
@@ -187,6 +201,19 @@ def test_a_copy_of_random_weights_is_random(copied, folder):
     assert vit_zoo.load("copy").config.random_seed == 3
     with pytest.raises(InputError, match="RANDOM WEIGHTS"):
         vit_zoo.publish("copy", "me/copy", dry_run="staged")
+
+
+def test_random_weights_are_not_read_when_they_are_loaded(folder, monkeypatch):
+    vit_zoo.save(vit_zoo.create("vit_b16", **SMALL, seed=2), "fresh")
+    read = []
+    monkeypatch.setattr(vit, "_checksum", lambda p: read.append(p) or 0)
+    monkeypatch.setattr(vit, "digest_of", lambda tensors: read.append(tensors) or digest_of(tensors))
+    model = vit_zoo.load("fresh")
+    assert not read
+    assert model.is_random()
+    assert len(read) == 1  # the content hash that the file states
+    model.blocks[1].norm1.weight.data[0] += 1e-6
+    assert not model.is_random()
 
 
 def test_weights_without_a_stated_seed_are_random(folder):

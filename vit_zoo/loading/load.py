@@ -61,7 +61,7 @@ def model_of(source: Checkpoint) -> ViT:
             state[name] = tensor.view(torch.bfloat16) if stored.dtype == "BF16" else tensor
         model.load_state_dict(state, assign=True)
     if source.config.random_seed is not None:
-        model.mark_random(source.config.random_part)
+        model.mark_random(source.config.random_part, source.digest)
     return model
 
 

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vit_zoo.errors import InputError
+from vit_zoo.errors import InputError, RefusedContent
+from vit_zoo.files import digest_of
 from vit_zoo.model import forward, positions
 from vit_zoo.model.config import ModelConfig
 from vit_zoo.model.outputs import check_names, output_names
@@ -201,7 +202,8 @@ class ViT(Part):
         spec = config.spec
         super().__init__(spec)
         self.config = config
-        self._random: dict[str, int] = {}
+        self._random: dict[str, int] = {}  # checksums of random values, by parameter
+        self._random_digest: str | None = None  # or the content hash of all of them, if they were read from a file that states it
         if spec.class_token:
             self.cls_token = nn.Parameter(torch.empty(1, 1, spec.dim))
         if spec.dist_token:
@@ -232,10 +234,11 @@ class ViT(Part):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """Move or cast parameters, as torch does; tables follow to the device and stay float32, random weights stay marked."""
-        marked = tuple(self._random) if self.is_random() else ()
+        random = self.is_random()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         fill_tables(self)
-        self._random = {name: _checksum(p) for name, p in self.named_parameters() if name in marked}
+        if random:
+            self.mark_random(self.config.random_part)
         return self
 
     def features(self, image: Tensor, *outputs: str) -> dict[str, Tensor]:
@@ -279,10 +282,21 @@ class ViT(Part):
         self._set_spec(config)
         self.mark_random(None if all_random else "head")
 
-    def mark_random(self, part: Literal["head"] | None = None) -> None:
-        """Record that the parameters have random values: all of them, or those of the classifier."""
-        prefixes = ("",) if part is None else tuple(f"{name}." for name in HEADS)
-        self._random = {name: _checksum(p) for name, p in self.named_parameters() if name.startswith(prefixes)}
+    def mark_random(self, part: Literal["head"] | None = None, digest: str | None = None) -> None:
+        """Record that the parameters have random values: all of them, or those of the classifier.
+
+        With `digest`, the content hash of all of them, none is read.
+        """
+        self._random, self._random_digest = {}, None
+        if part is None and digest is not None:
+            self._random_digest = digest
+        else:
+            prefixes = ("",) if part is None else tuple(f"{name}." for name in HEADS)
+            self._random = {name: _checksum(p) for name, p in self._named().items() if name.startswith(prefixes)}
+
+    def _named(self) -> dict[str, Tensor]:
+        """The parameters by our names, which `torch.compile` changes."""
+        return {name.replace("_orig_mod.", ""): p for name, p in self.named_parameters()}
 
     def is_random(self) -> bool:
         """Return whether the parameters marked as random have the same values still.
@@ -290,7 +304,14 @@ class ViT(Part):
         Values are compared, however they change: by an optimizer, through `.data`, or by loading. A copy on another device or
         in another type is the same.
         """
-        parameters = dict(self.named_parameters())
+        parameters = self._named()
+        if self._random_digest is not None:
+            from vit_zoo.files.pickles import tensors_of
+
+            try:
+                return digest_of(tensors_of(parameters, where=type(self).__name__)) == self._random_digest
+            except RefusedContent:  # a type that files do not have
+                return False
         return bool(self._random) and all(
             name in parameters and _checksum(parameters[name]) == checksum for name, checksum in self._random.items()
         )
