@@ -254,6 +254,10 @@ def test_a_tag_states_whose_weights_a_file_has(folder, caplog):
         vit_zoo.export("vit_b16.torchvision_swag_lc", weights="vit_b_16-c867db91.pth", **SIZES)
     (done,) = vit_zoo.export("vit_b16.augreg_in1k", weights="vit_b_16-c867db91.pth", out="a.onnx", verify=False, **SIZES)
     assert done.config.preprocess is None  # not timm's weights
+    vit_zoo.convert("vit_b_16-c867db91.pth", "ours", heads=3)
+    (done,) = vit_zoo.export("vit_b16.torchvision_v1", weights="ours", out="b.onnx", verify=False, **SIZES)
+    assert done.config.preprocess.interpolation == "bilinear"
+    assert "ours: preprocessing is that of vit_b16.torchvision_v1, whose file is vit_b_16-c867db91.pth" in caplog.text
 
 
 def test_a_config_file_states_preprocessing(folder):

@@ -54,8 +54,8 @@ class Tag:
         return "://" not in self.repo
 
     def has_dialect(self, detected: str | None) -> bool:
-        """Return whether the dialect that was detected in a file is that of these weights."""
-        return detected is not None and detected.startswith(DETECTED_AS.get(self.dialect, self.dialect))
+        """Return whether the dialect that was detected in a file is that of these weights, or ours: a conversion of them."""
+        return detected is not None and detected.startswith(("vitzoo", DETECTED_AS.get(self.dialect, self.dialect)))
 
     @property
     def reported(self) -> str:
