@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vit_zoo.errors import InputError
-from vit_zoo.loading.load import check_content, find_weights, model_of, random_model, save_model
+from vit_zoo.loading.load import RANDOM, check_content, find_weights, model_of, random_model, save_model
 from vit_zoo.loading.source import ModelLike, find_architecture
 
 if TYPE_CHECKING:
@@ -57,8 +57,9 @@ def load(
     Only headers are read: tensors are memory-mapped and read when they are first used.
 
     Args:
-        source: A registry name, alone for its default tag or with a tag, a folder, a checkpoint file,
-            `hf-hub:ORG/NAME[@REVISION]`, or a module of another library.
+        source: A registry name or another library's name, alone for the weights that it means (those that ship with it, or its
+            default tag) or with a tag, a folder, a checkpoint file, `hf-hub:ORG/NAME[@REVISION]`, or a module of another
+            library. A folder or file that holds a model comes before a name.
         num_classes: Replace the head by a new one with this number of classes.
         check: `"full"` reads all tensors, refuses values that are not finite, and compares the content hash.
         device: Device to move the model to.
@@ -105,6 +106,8 @@ def convert(
     accept: Sequence[str] = (),
     allow_drop: Sequence[str] = (),
     force: bool = False,
+    random: bool = False,
+    seed: int | None = None,
     **facts: Any,
 ) -> Converted:
     """Write a model with its weights for another library.
@@ -119,7 +122,10 @@ def convert(
             measured.
         allow_drop: Glob patterns of tensors to leave out, such as `head.*`.
         force: Replace an existing file or model.
-        **facts: Fields of the spec, as in `load`. `image_size` and `patch_size` resize the model.
+        random: Write random weights of a registry name or a config file.
+        seed: Seed for the random weights, 0 by default.
+        **facts: Fields of the spec, as in `load`. `image_size` and `patch_size` resize the model. With another `num_classes`
+            than the weights have, the classifier is replaced by a new one, with random weights.
 
     Raises:
         NotRepresentable: The target cannot express the model; the message names the field or tensor.
@@ -129,7 +135,7 @@ def convert(
     from vit_zoo.loading.convert import check_choice, write_converted
 
     check_choice(to, accept)
-    checkpoint = find_weights(source, **facts)
+    checkpoint = find_weights(source, random=random, seed=seed, ways=(RANDOM,), **facts)
     return write_converted(checkpoint, Path(out), to, accept=accept, allow_drop=allow_drop, force=force)
 
 
@@ -145,6 +151,7 @@ def export(
     dynamic: Literal["hw"] | None = None,
     verify: bool | Effort = True,
     weights: str | os.PathLike[str] | None = None,
+    random: bool = False,
     seed: int | None = None,
     precision: Precision = "fp32",
     calibrate: str | os.PathLike[str] | None = None,
@@ -157,8 +164,7 @@ def export(
     """Write a model as ONNX, TorchScript or `.pt2` files, each verified on disk before it gets its name.
 
     Args:
-        model: A model, as in `load`. A registry name without a tag is exported with the weights that ship with it, or with
-            random ones.
+        model: A model, as in `load`, or a config file, which gets random weights.
         to: One format or several: `onnx`, `torchscript`, `pt2`.
         out: A file (for one format) or a folder; the current folder by default.
         opset: ONNX only: the opset version, 17 to 25; 20 by default.
@@ -171,8 +177,10 @@ def export(
         dynamic: ONNX only: `hw` accepts images of any height and width that the patch size divides. Learned positions are
             interpolated in the graph with the method of their source, or with the fact `resize`.
         verify: Whether to verify each file, or the effort, as in `verify`.
-        weights: Weights for a registry name: a folder or a checkpoint file.
-        seed: Seed for the random weights of a registry name; 0 by default.
+        weights: Weights for a registry name: a folder or a checkpoint file. Preprocessing and labels are those of its folder,
+            or those that a tag states for this file; those of the name's published weights are not used.
+        random: Export random weights of a registry name. The file is stamped, and the logger `vit_zoo` says it.
+        seed: Seed for the random weights, 0 by default.
         precision: ONNX only. `fp32`: weights as they are stored. `fp16`, `bf16`. `int8-static`: the ranges of the activations
             are calibrated on images. `int8-dynamic`: the ranges are those of each batch, so the images of a batch share their
             rounding. `int8-weights`: only the weights are quantised.
@@ -183,10 +191,12 @@ def export(
             necessary stay in float.
         min_accuracy: int8 only: minimum top-1 accuracy (0 to 1). The subfolders of the images name the classes.
         note: Function that receives lines of progress.
-        **facts: Fields of the spec, as in `load`.
+        **facts: Fields of the spec, as in `load`. With another `num_classes` than the weights have, the classifier is replaced
+            by a new one, with random weights.
 
     Raises:
         InputError: Options are unknown or contradict each other.
+        HubError: The weights that a name means cannot be downloaded, or there are none.
         CheckFailed: A file does not compute the model, or misses a minimum; it is set aside as `*.rejected`.
         CannotWrite: A file cannot be written.
     """
@@ -195,8 +205,8 @@ def export(
 
     options = ExportOptions(
         formats=formats_of(to), out=out, opset=opset, placement=placement, outputs=tuple(outputs), include=tuple(include),
-        dynamic=dynamic, verify=verify, weights=weights, seed=seed, precision=precision, calibrate=calibrate, evaluate=evaluate,
-        min_agreement=min_agreement, min_accuracy=min_accuracy,
+        dynamic=dynamic, verify=verify, weights=weights, random=random, seed=seed, precision=precision, calibrate=calibrate,
+        evaluate=evaluate, min_agreement=min_agreement, min_accuracy=min_accuracy,
     )  # fmt: skip
     return export_model(model, options, facts, note)
 
@@ -209,6 +219,8 @@ def verify(
     fixed: Sequence[str] = (),
     blocks: bool = False,
     pictures: str | os.PathLike[str] | None = None,
+    random: bool = False,
+    seed: int | None = None,
     **facts: Any,
 ) -> ParityReport:
     """Check that an exported file of any tool computes a model, or that two models or two files compute the same.
@@ -227,6 +239,8 @@ def verify(
         blocks: Measure the error after every block.
         pictures: int8 only: a folder of real images to measure the file on. They should be like the images that it was
             calibrated with.
+        random: Compare with random weights of the name or config file `against`.
+        seed: Seed for the random weights, 0 by default.
         **facts: Fields of the spec of `against`, as in `load`.
 
     Raises:
@@ -235,7 +249,7 @@ def verify(
     """
     from vit_zoo.parity.resolve_reference import VerifyOptions, verify_model
 
-    options = VerifyOptions(effort=effort, fixed=tuple(fixed), blocks=blocks, pictures=pictures)
+    options = VerifyOptions(effort=effort, fixed=tuple(fixed), blocks=blocks, pictures=pictures, random=random, seed=seed)
     return verify_model(artifact, against, options, facts)
 
 

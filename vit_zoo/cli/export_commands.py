@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from vit_zoo.cli.options import MODEL, SEED, FormatsCommand, facts, note_name, zoo
+from vit_zoo.cli.options import MODEL, FormatsCommand, facts, note_name, random_weights, zoo
 from vit_zoo.cli.output import Output, with_output
 from vit_zoo.cli.text import export_text, table
 from vit_zoo.errors import CheckFailed, InputError
-
-if TYPE_CHECKING:
-    from vit_zoo.model.config import ModelConfig
 
 VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are efforts
 
@@ -68,7 +65,7 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
     help="int8 only: minimum top-1 accuracy (0 to 1); subfolders of the images name the classes.",
 )
 @click.option("--weights", metavar="SRC", help="Weights for a registry name: a folder or a checkpoint file.")
-@click.option("--seed", type=SEED, metavar="INTEGER", help="Seed for the random weights of a registry name (default: 0).")
+@random_weights
 @facts
 @zoo
 @with_output
@@ -76,13 +73,13 @@ def export(
     model: str | None, formats: list[str], out: str | None, opset: int | None, placement: Any,
     outputs: str | None, include: tuple[str, ...], dynamic: Any, verify: str,
     fp16: bool, bf16: bool, int8: str | None, calibrate: Path | None, evaluate: Path | None,
-    min_agreement: float | None, min_accuracy: float | None, weights: str | None, seed: int | None, facts: dict[str, Any],
-    output: Output,
+    min_agreement: float | None, min_accuracy: float | None, weights: str | None, random: bool, seed: int | None,
+    facts: dict[str, Any], output: Output,
 ) -> None:  # fmt: skip
     """Export a model to files and verify each of them.
 
-    MODEL defaults to the current folder. A file gets its name only after it was verified; one that does not compute the model
-    is set aside as NAME.rejected.
+    MODEL defaults to the current folder. A registry name means its published weights; --random makes random ones. A file gets
+    its name only after it was verified; one that does not compute the model is set aside as NAME.rejected.
 
     --int8 static quantises weights and activations. The ranges of the activations are calibrated on the images in --calibrate,
     so the result for an image does not depend on the other images of its batch. --int8 dynamic takes the ranges from each
@@ -108,29 +105,18 @@ def export(
     precisions: list[Any] = [name for name, wanted in (("fp16", fp16), ("bf16", bf16), (f"int8-{int8}", int8)) if wanted]
     if len(precisions) > 1:
         raise InputError("choose one of --fp16, --bf16 and --int8")
-    note_name(model, output)
+    note_name(model, output, as_architecture=random or weights is not None)
     from vit_zoo.api import export as export_model
     from vit_zoo.cli.export_document import ExportDocument
 
     exports = export_model(
         "." if model is None else model, formats, out=out, opset=opset, placement=placement,
         outputs=[] if outputs is None else outputs.split(","), include=include, dynamic=dynamic,
-        verify=VERIFY.get(verify, verify), weights=weights, seed=seed,
+        verify=VERIFY.get(verify, verify), weights=weights, random=random, seed=seed,
         precision=precisions[0] if precisions else "fp32", calibrate=calibrate, evaluate=evaluate,
         min_agreement=min_agreement, min_accuracy=min_accuracy, note=output.progress, **facts,
     )  # fmt: skip
-    if exports[0].config.random_seed is not None:
-        _warn_random(exports[0].config, output)
     output.result([ExportDocument.of(item) for item in exports], lambda: "\n".join(export_text(item) for item in exports))
-
-
-def _warn_random(config: ModelConfig, output: Output) -> None:
-    """Warn that the weights are random, and name published weights, if there are any."""
-    from vit_zoo.registry.lookup import is_name, tags_of
-
-    published = list(tags_of(config.name).values()) if is_name(config.name) else []
-    example = f", such as {published[0].address} (see `vitzoo show {config.name}`)" if published else ""
-    output.warn(f"RANDOM WEIGHTS (seed {config.random_seed}): use `vitzoo export --weights SRC` for trained weights{example}")
 
 
 @click.command(epilog=MODEL)
@@ -156,12 +142,13 @@ def _warn_random(config: ModelConfig, output: Output) -> None:
 @click.option(
     "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Plot the error after each block to FILE (.png or .svg)."
 )
+@random_weights
 @facts
 @zoo
 @with_output
 def verify(
     artifact: str, against: str | None, effort: Any, fixed: str | None, pictures: Path | None, plot: Path | None,
-    facts: dict[str, Any], output: Output,
+    random: bool, seed: int | None, facts: dict[str, Any], output: Output,
 ) -> None:  # fmt: skip
     """Check that an exported file computes its model.
 
@@ -169,7 +156,7 @@ def verify(
     differ, the exit code is 3, and the first block and operation that differ are named. The report is written to
     FILE.parity.json.
 
-    --set states facts about the --against model.
+    --set states facts about the --against model, and --random compares with random weights of it.
 
     \b
     vitzoo verify vit_b16.onnx --against ./vit_b16
@@ -180,7 +167,7 @@ def verify(
 
     if facts and against is None:
         raise InputError("--set states facts about the --against model; give --against MODEL too")
-    note_name(against, output)
+    note_name(against, output, as_architecture=random)
     if plot is not None:
         from vit_zoo.parity.plot import check_plot
 
@@ -188,8 +175,9 @@ def verify(
     output.progress(f"checking {artifact}")
     axes = [] if fixed is None else fixed.split(",")
     report = verify_artifact(
-        artifact, against, effort=effort or "default", fixed=axes, blocks=plot is not None, pictures=pictures, **facts
-    )
+        artifact, against, effort=effort or "default", fixed=axes, blocks=plot is not None, pictures=pictures, random=random,
+        seed=seed, **facts,
+    )  # fmt: skip
     if plot is not None:
         from vit_zoo.parity.plot import draw
 
@@ -229,10 +217,10 @@ def predict(model: str, images: tuple[Path, ...], top: int, threads: int | None,
     from vit_zoo.cli.documents import PredictDocument
     from vit_zoo.inference.predict import classify
 
-    note_name(model, output)
+    note_name(model, output, as_architecture=False)
     config, predictions = classify(model, images, top=top, threads=threads)
-    if config.random_seed is not None:
-        _warn_random(config, output)
+    if config.random_text:
+        output.warn(f"{config.name} has {config.random_text}: its predictions mean nothing")
 
     def text() -> str:
         rows = [

@@ -8,18 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from vit_zoo import __version__
-from vit_zoo.errors import CheckFailed, InputError, RefusedContent
+from vit_zoo.errors import CheckFailed, InputError, RefusedContent, notice
 from vit_zoo.exporters.options import SHARED, ExportOptions, Placement
 from vit_zoo.files import SafetensorsFile, Staged, digest_of, staging_folder, write_text
 from vit_zoo.files.atomic import check_target, writing
 from vit_zoo.formats import FORMATS
 from vit_zoo.formats.artifact import report_path
 from vit_zoo.graph.options import GraphOptions
-from vit_zoo.loading.load import shipped_or_random_weights
-from vit_zoo.loading.source import Architecture, Checkpoint, ModelLike, find_source
+from vit_zoo.loading.load import RANDOM, WEIGHTS, find_weights, is_random_by_itself
+from vit_zoo.loading.source import Checkpoint, FileSize, ModelLike, find_architecture
 from vit_zoo.model.config import ModelConfig
 from vit_zoo.parity.reference import Live
 
@@ -51,18 +51,21 @@ def export_model(model: ModelLike, options: ExportOptions, facts: Mapping[str, A
     sized = bool({"image_size", "patch_size"} & set(facts))
     # with a dynamic size, the recipe applies to the graph only
     recipe = facts.get("resize") if sized or options.dynamic is None else facts.pop("resize", None)
-    any_size: Literal["any"] | None = None if options.dynamic is None else "any"
-    source = find_source(model, weights=options.weights, file_size=any_size, **facts)
+    random = options.random or (options.weights is None and is_random_by_itself(model))
+    if random and options.weights is None and isinstance(model, str | os.PathLike):
+        options.resolve(find_architecture(model, **facts), recipe)  # before weights are made
+    size: FileSize = None if options.dynamic is None else "any"
+    source = find_weights(
+        model, weights=options.weights, random=random, seed=options.seed, file_size=size, ways=(WEIGHTS, RANDOM), **facts
+    )
     graph_options, search = options.resolve(source.config, recipe)
-    if isinstance(source, Architecture):
-        source = shipped_or_random_weights(source, str(model), options.seed)
-    elif options.seed is not None:
-        raise InputError(f"seed applies only to random weights; {source.config.name} has trained weights")
     if options.placement == "shared":
         _check_shared(source, str(model))
     targets = {name: target_path(source, name, options) for name in options.formats}
     for target in targets.values():
         check_target(target)
+    if source.config.random_text:
+        notice(f"{source.config.name} has {source.config.random_text}: it is not trained")
     live, written = Live(source), []
     for name, target in targets.items():
         note(f"writing {target}{', then verifying it' if options.effort else ''}")

@@ -46,6 +46,7 @@ class ExportOptions:
     dynamic: Literal["hw"] | None = None
     verify: bool | Effort = True
     weights: PathLike | None = None
+    random: bool = False
     seed: int | None = None
     precision: Precision = "fp32"
     calibrate: PathLike | None = None
@@ -150,9 +151,9 @@ class ExportOptions:
 
     def _outputs(self, config: ModelConfig) -> tuple[str, ...]:
         """Return the names of the outputs, with probabilities in place of logits if softmax is included."""
+        names = checked_outputs(config.spec, self.outputs)
         if "softmax" not in self.include:
             return tuple(self.outputs)
-        names = checked_outputs(config.spec, self.outputs)
         if "logits" not in names:
             softmax = Option("include", "'softmax'", "--include softmax")
             raise InputError(f"{softmax} needs the output 'logits'; the outputs are {', '.join(names)}", options=[softmax])

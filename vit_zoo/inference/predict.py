@@ -69,7 +69,7 @@ def classify(
         raise InputError("the model has no classes: it computes features", where=config.name)
     if config.preprocess is None:
         weights = Option("weights", "FILE")
-        hint = f"registry names have one: export a name with {weights} and use that file"
+        hint = f"export with {weights} a TOML file that has a table [preprocess], or the tag of the published weights"
         raise InputError("the config has no preprocessing", where=config.name, hint=hint, options=[weights])
     labels = config.labels or tuple(f"class {i}" for i in range(config.spec.num_classes))
     predictions = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -19,7 +19,8 @@ SCHEMA = 1
 class ModelConfig(BaseModel):
     """A spec with the model's name, preprocessing, labels, and the origin of its weights.
 
-    `source` and `licence` are those of the weights. `random_seed` is set if the weights are random. `resize` is the recipe
+    `source` and `licence` are those of the weights. `random_seed` is set if the weights are random, and `random_part` if only
+    a part of them is: a new classifier on trained weights. `resize` is the recipe
     with which the source of the weights resizes positions to another image size (see `resize_recipes.py`); None means timm's.
     """
 
@@ -33,7 +34,16 @@ class ModelConfig(BaseModel):
     licence: str | None = None
     licence_link: str | None = None  # URL of the text, for a licence that is not well known
     random_seed: int | None = None
+    random_part: Literal["head"] | None = None
     resize: str | None = None
+
+    @property
+    def random_text(self) -> str:
+        """What is random about the weights, in capitals, with the seed; empty if nothing is."""
+        if self.random_seed is None:
+            return ""
+        what = "RANDOM WEIGHTS" if self.random_part is None else "RANDOM WEIGHTS in the new classifier"
+        return f"{what} (seed {self.random_seed})"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -103,7 +103,7 @@ class ModelReference(Reference):
         self.frame = Frame.of(self.spec, model.config.preprocess)
         self.norm_eps, self.acts = frozenset({self.spec.norm_eps}), frozenset({self.spec.act})
         self.dynamic: str | None = None  # how positions follow the image size, as in graph options
-        if model.config.random_seed is not None:
+        if model.config.random_seed is not None and model.config.random_part is None:
             self.notes = ("random initial weights: biases of 0 and norms of 1 hide some faults",)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -191,7 +191,7 @@ class ModelReference(Reference):
 
 def reference_name(source: Checkpoint) -> str:
     """Return the name of a reference in reports: never a folder name, which may be private."""
-    if source.config.random_seed is not None:
+    if source.config.random_seed is not None and source.config.random_part is None:
         return f"{source.config.name}, random weights of seed {source.config.random_seed}"
     return source.path.name if source.path is not None else source.config.name
 

@@ -6,16 +6,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import CheckFailed, InputError, NotRepresentable, Option, OtherWeights, RefusedContent
 from vit_zoo.files import write_text
 from vit_zoo.formats import describe, open_artifact
 from vit_zoo.formats.artifact import report_path
 from vit_zoo.loading.image_folder import read_image_folder
-from vit_zoo.loading.load import find_weights, model_of
+from vit_zoo.loading.load import RANDOM, find_weights, model_of
 from vit_zoo.loading.locator import ExportedFile, parse_locator
-from vit_zoo.loading.source import Checkpoint, ModelLike, of_module
+from vit_zoo.loading.source import Checkpoint, FileSize, ModelLike, of_module
 from vit_zoo.model.outputs import unused_weights
 from vit_zoo.parity.reference import Live
 from vit_zoo.parity.report import Effort, ParityReport, checked_effort, read_report
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from vit_zoo.parity.inputs import Frame
     from vit_zoo.parity.reference import Reference
 
+AGAINST = Option("against", "MODEL")
+
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyOptions:
@@ -38,6 +40,8 @@ class VerifyOptions:
     fixed: tuple[str, ...] = ()
     blocks: bool = False
     pictures: str | os.PathLike[str] | None = None
+    random: bool = False
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         checked_effort(self.effort)
@@ -53,20 +57,23 @@ def verify_model(
     from vit_zoo.parity.reference import ModelReference
     from vit_zoo.parity.verify import check_model, check_parity
 
+    random = {"random": options.random, "seed": options.seed}
+    if against is None and (options.random or options.seed is not None):
+        raise InputError("random weights are for the model to compare with", hint=str(AGAINST), options=[AGAINST])
     if against is not None and not is_artifact(artifact):
         if options.pictures is not None:
             raise InputError("pictures apply to int8 files only", where=str(artifact))
         if options.fixed:
             raise InputError("fixed axes apply to exported files only", where=str(artifact))
         model = Live(find_weights(artifact, **facts)).reference
-        return check_model(model, reference_of(against, facts), effort=options.effort, blocks=options.blocks)
+        return check_model(model, reference_of(against, facts, random), effort=options.effort, blocks=options.blocks)
     path = Path(artifact)  # type: ignore[arg-type]
     about, tensors = describe(path), None
     if against is None:
         tensors = weights_in_artifact(about)
         reference: Reference = ModelReference(model_of(Checkpoint(about.known_config(), tensors)), "the weights in the file")
     else:
-        reference = reference_of(against, facts, about)
+        reference = reference_of(against, facts, random, about)
     data = about.export.get("data")
     companion = None if data is None else path.parent / str(data)
     stack = None if options.pictures is None else _stack(Path(options.pictures), about.config or reference.config, path)
@@ -107,19 +114,24 @@ def weights_in_artifact(about: Description) -> dict[str, Stored]:
 
 
 def _needs_reference(about: Description, fault: str) -> InputError:
-    against = Option("against", "MODEL")
-    return InputError(fault, where=about.path, hint=f"name the model to compare with: {against}", options=[against])
+    return InputError(fault, where=about.path, hint=f"name the model to compare with: {AGAINST}", options=[AGAINST])
 
 
-def reference_of(against: ModelLike, facts: Mapping[str, Any], about: Description | None = None) -> Reference:
+def reference_of(
+    against: ModelLike, facts: Mapping[str, Any], random: Mapping[str, Any], about: Description | None = None
+) -> Reference:
     """Return the reference: an artifact, another library's module, which runs its own code, or a model of ours.
 
-    `about` describes the file that is checked; its input gives the image size if nothing else states it.
+    `random` holds the arguments of `find_weights` for random weights. `about` describes the file that is checked; its input
+    gives the image size if nothing else states it.
     """
     from vit_zoo.model.vit import ViT
     from vit_zoo.parity.inputs import Frame
     from vit_zoo.parity.reference import ArtifactReference, ModuleReference
 
+    named = isinstance(against, str | os.PathLike) and not is_artifact(against)
+    if (random["random"] or random["seed"] is not None) and not named:
+        raise InputError("random weights are for a name or a config", where=_shown(against))
     if is_artifact(against):
         artifact = open_artifact(against)  # type: ignore[arg-type]
         if facts:
@@ -127,7 +139,8 @@ def reference_of(against: ModelLike, facts: Mapping[str, Any], about: Descriptio
         config = artifact.about.config or (None if about is None else about.config)
         return ArtifactReference(artifact, _frame(config, artifact.path, {}))
     if isinstance(against, str | os.PathLike | ViT):
-        return Live(find_weights(against, file_size=None if about is None else _size_of(about), **facts)).reference
+        file_size = None if about is None else _size_of(about)
+        return Live(find_weights(against, **random, file_size=file_size, ways=(RANDOM,), **facts)).reference
     try:
         like = model_of(of_module(against, **facts))
     except (RefusedContent, NotRepresentable):  # no known dialect: the module runs its own code
@@ -136,7 +149,7 @@ def reference_of(against: ModelLike, facts: Mapping[str, Any], about: Descriptio
     return ModuleReference(against, type(against).__name__, Frame.of(like.spec, like.config.preprocess), like)
 
 
-def _size_of(about: Description) -> tuple[int, int] | Literal["any"] | None:
+def _size_of(about: Description) -> FileSize:
     """Return the image size of an exported file, "any" if it is free, or None if it is not known."""
     if about.config is not None:
         return "any" if "dynamic" in about.export else about.config.spec.image_size

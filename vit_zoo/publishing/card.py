@@ -99,7 +99,9 @@ def _introduction(profile: Profile) -> str:
     spec = config.spec
     kind = "image classification" if profile.classifies else "image features"
     text = f"A Vision Transformer for {kind}: {spec.params:,} parameters, {spec.macs / 1e9:.3g} GMACs per image."
-    if config.random_seed is not None:
+    if config.random_part is not None:
+        text += "\n\n**RANDOM WEIGHTS in the classifier**: it is new and not trained; its predictions are meaningless."
+    elif config.random_seed is not None:
         text += "\n\n**RANDOM WEIGHTS**: this model is not trained; its predictions are meaningless."
     return text
 
