@@ -105,7 +105,10 @@ def weights_in_artifact(about: Description) -> dict[str, Stored]:
         check_companion(about)
     except OtherWeights as error:
         raise CheckFailed(error.message, where=about.path) from None
-    return weights_in(about.path, spec.shapes(), unused_weights(spec, about.export.get("outputs", ())))
+    outputs = about.export.get("outputs")
+    if not outputs:
+        raise RefusedContent("metadata do not name the outputs", where=about.path)
+    return weights_in(about.path, spec.shapes(), unused_weights(spec, outputs))
 
 
 def _needs_reference(about: Description, fault: str) -> InputError:
