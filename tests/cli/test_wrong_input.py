@@ -47,6 +47,14 @@ def damaged(change) -> bytes:
     return model.SerializeToString()
 
 
+def moved_weight(model: onnx.ModelProto) -> None:
+    """Say that a weight lies in a file that does not exist."""
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="gone.safetensors")
+
+
 def say(key: str, value: str):
     def change(model: onnx.ModelProto) -> None:
         next(entry for entry in model.metadata_props if entry.key == key).value = value
@@ -103,7 +111,8 @@ def _fill() -> None:
     Path("nonsense.onnx").write_bytes(damaged(say("vit_zoo", "{")))
     Path("deep.onnx").write_bytes(damaged(say("vit_zoo.export", '{"a":' + "[" * 100_000)))
     Path("outside.onnx").write_bytes(damaged(say("vit_zoo.export", '{"data": "../model.safetensors"}')))
-    Path("lonely.onnx").write_bytes(damaged(say("vit_zoo.export", '{"data": "gone.safetensors"}')))
+    Path("silent.onnx").write_bytes(damaged(say("vit_zoo.export", '{"data": "gone.safetensors"}')))
+    Path("lonely.onnx").write_bytes(damaged(moved_weight))
     Path("wider.onnx").write_bytes(damaged(say("vit_zoo", changed(config, "spec", dim=32))))
     Path("unprepared.onnx").write_bytes(damaged(say("vit_zoo", changed(config, "", preprocess=None))))
     Path("features.onnx").write_bytes(damaged(say("vit_zoo", changed(config, "spec", num_classes=0))))
@@ -301,6 +310,7 @@ WRONG = [
     (["verify", "domain.onnx"], 7, "No opset import for domain 'evil'"),
     (["verify", "foreign.onnx"], 7, "has no vit_zoo metadata"),
     (["verify", "outside.onnx"], 7, "outside its folder"),
+    (["verify", "silent.onnx"], 7, "metadata do not name the outputs"),
     (["verify", "lonely.onnx"], 7, "needs gone.safetensors, which is not in the same folder"),
     (["verify", "wider.onnx"], 7, "the size of 'cls_token' contradicts the metadata"),
     (["verify", "tiny.onnx", "--set", "heads=2"], 2, "--set states facts about the --against model"),

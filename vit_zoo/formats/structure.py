@@ -1,4 +1,4 @@
-"""Structure of an exported file, read without running it: LayerNorm epsilons, activations, operator domains, precision.
+"""Structure of an exported file, read without running it: LayerNorm epsilons, activations, precision.
 
 Outputs do not reveal these faults: an epsilon of 1e-12 instead of 1e-6 changes a healthy model's output by 1e-6, which is no
 more than rounding.
@@ -18,7 +18,6 @@ from vit_zoo.formats.onnx_skeleton import Skeleton, lies_in_file, skeleton
 if TYPE_CHECKING:
     import onnx
 
-DOMAINS = ("", "ai.onnx", "com.microsoft")
 MATRIX_PRODUCTS = ("Gemm", "MatMul", "Conv", "Attention", "FusedMatMul", "MultiHeadAttention")  # they decide the precision
 QUANTISED = ("integer", "quanti", "qlinear", "qattention", "qgemm", "nbits", "bnb4")  # parts of the names of int8 operators
 PRECISIONS = ("fp32", "fp16", "bf16")  # finest first
@@ -49,11 +48,6 @@ def read_onnx(path: Path) -> tuple[Structure, list[str]]:
     """Return the structure of any tool's ONNX file, and the faults that do not depend on the model."""
     read = skeleton(path)
     faults = [
-        f"uses operators of the unknown domain '{opset.domain}'"
-        for opset in read.proto.opset_import
-        if opset.domain not in DOMAINS and opset.domain not in {function.domain for function in read.proto.functions}
-    ]
-    faults += [
         f"does not contain the data of tensor {name!r}" for name, stored in read.weights.items() if not lies_in_file(stored)
     ][:1]
     values = _constants(read)
@@ -151,8 +145,9 @@ def _activations(read: Skeleton, values: dict[str, float]) -> Iterator[Fact]:
                 yield Fact("gelu", here)
             case "FastGelu":
                 yield Fact("gelu_tanh", here)
-            case "QuickGelu":
-                yield Fact("quick_gelu", here)
+            case "QuickGelu":  # x sigmoid(alpha x), which onnxruntime's optimiser also makes of x sigmoid(x)
+                alpha = next((a.f for a in node.attribute if a.name == "alpha"), 1.702)
+                yield Fact("silu" if alpha == 1 else "quick_gelu", here)
             case "Tanh" | "Sigmoid" if node.input[0] in producers and producers[node.input[0]].op_type == "Mul":
                 factors = [values[name] for name in producers[node.input[0]].input if name in values]
                 if any(abs(factor - (0.7978846 if node.op_type == "Tanh" else 1.702)) < 1e-3 for factor in factors):

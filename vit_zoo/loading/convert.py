@@ -36,7 +36,7 @@ class Converted:
     unwanted: tuple[str, ...]  # known tensors of the source that are not part of the model
     dropped: tuple[str, ...]  # tensors of the model that the user allowed to drop
     added: tuple[str, ...]  # zeros for parameters that the target's class has but does not use
-    note: str | None  # change of the class token's position
+    note: str | None  # what was moved, such as the class token's position, and what a user of the target must know
     accepted: tuple[str, ...]  # conventions that the target cannot express
     difference: float | None  # largest change of the outputs by `accepted`, relative to the largest output
 
@@ -94,9 +94,7 @@ def write_converted(
     accepted = tuple(name for name in fitted.differs if name in accept)
     difference = _difference(config, fitted) if accepted else None
     accepted += ("preprocess",) if fitted.own_preprocess else ()
-    return Converted(
-        out, fitted.dialect.name, config, source.unwanted, dropped, fitted.added, fitted.equivalent.note, accepted, difference
-    )  # fmt: skip
+    return Converted(out, fitted.dialect.name, config, source.unwanted, dropped, fitted.added, fitted.notes, accepted, difference)
 
 
 def _without(source: Checkpoint, patterns: Sequence[str]) -> tuple[ModelConfig, Mapping[str, Stored], tuple[str, ...]]:
@@ -113,6 +111,9 @@ def _without(source: Checkpoint, patterns: Sequence[str]) -> tuple[ModelConfig, 
     for name, (field, value) in DROPPABLE.items():
         if name in source.tensors and name not in tensors:
             spec = spec.replace(**{field: value}, **({"head_bias": True} if field == "num_classes" else {}))
+    if spec.num_classes and spec.representation != config.spec.representation:
+        cause = "cannot drop 'pre_logits.weight': the head reads its output"
+        raise InputError(cause, where=source.path, hint="drop 'head.*' with it")
     shapes = spec.shapes()
     wrong = [name for name in (*shapes, *tensors) if (name in shapes) != (name in tensors)]
     wrong += [name for name in shapes if name in tensors and shapes[name] != tensors[name].shape]

@@ -54,6 +54,7 @@ def verify_model(
     artifact: ModelLike, against: ModelLike | None, options: VerifyOptions, facts: Mapping[str, Any]
 ) -> ParityReport:
     """Compare an artifact or a model with `against`. The report on an artifact is also written next to it."""
+    from vit_zoo.formats.onnx_skeleton import external_files
     from vit_zoo.parity.reference import ModelReference
     from vit_zoo.parity.verify import check_model, check_parity
 
@@ -75,7 +76,7 @@ def verify_model(
     else:
         reference = reference_of(against, facts, random, about)
     data = about.export.get("data")
-    companion = None if data is None else path.parent / str(data)
+    companion = path.parent / str(data) if data is not None and data in external_files(path) else None
     stack = None if options.pictures is None else _stack(Path(options.pictures), about.config or reference.config, path)
     report = check_parity(
         path, reference, companion=companion, effort=options.effort, fixed=options.fixed, tensors=tensors, blocks=options.blocks,
@@ -99,18 +100,22 @@ def weights_in_artifact(about: Description) -> dict[str, Stored]:
     """Return the weights in a file of ours. Raises CheckFailed if the weights file next to it is another than on export."""
     from vit_zoo.formats.onnx_file import check_companion
     from vit_zoo.formats.onnx_skeleton import weights_in
+    from vit_zoo.formats.structure import read_onnx
 
     if not about.graph:
         open_artifact(about.path)
         raise _needs_reference(about, f"weights in a {about.format} file cannot be read")
     spec = about.known_config().spec
-    if about.rounded:
+    if about.rounded or read_onnx(about.path)[0].precision == "int8":  # the latter by another tool
         raise _needs_reference(about, "the weights are rounded to int8")
     try:
         check_companion(about)
     except OtherWeights as error:
         raise CheckFailed(error.message, where=about.path) from None
-    return weights_in(about.path, spec.shapes(), unused_weights(spec, about.export.get("outputs", ())))
+    outputs = about.export.get("outputs")
+    if not outputs:
+        raise RefusedContent("metadata do not name the outputs", where=about.path)
+    return weights_in(about.path, spec.shapes(), unused_weights(spec, outputs))
 
 
 def _needs_reference(about: Description, fault: str) -> InputError:

@@ -13,7 +13,7 @@ from vit_zoo.files import sha256_of
 from vit_zoo.formats import FORMATS
 from vit_zoo.formats.structure import Structure
 from vit_zoo.graph.options import GraphOptions
-from vit_zoo.parity.bisect import first_divergence_by_name, first_divergence_of_models
+from vit_zoo.parity.bisect import computes, first_divergence_by_name, first_divergence_of_models
 from vit_zoo.parity.fp16_range import headroom
 from vit_zoo.parity.inputs import probe_images
 from vit_zoo.parity.ort_profile import profile_operators
@@ -85,7 +85,7 @@ def check_parity(
         tolerance, precision = _tolerance(structure, reference)
         check_structure(structure, reference, evidence)
         check_config(sessions.about, reference, evidence)
-        check_weights(path, sessions.about, reference, tensors, evidence)
+        check_weights(path, sessions.about, reference, tensors, evidence, rounded=precision == "int8")
         if precision == "int8" and sessions.axes is not None:
             check_integers(path, sessions.about, evidence)
         _run(sessions, reference, plan, tolerance, precision, fixed, evidence, pictures)
@@ -98,7 +98,7 @@ def check_parity(
         if sessions.about.rounded:  # smoothing changes the inner values on purpose
             evidence.skipped.append("inner values: int8 rounds them and scales their channels")
         elif sessions.axes is not None and (evidence.faults or blocks or plan.inner):
-            _compare_inner_values(path, sessions, reference, plan, tolerance, evidence)
+            _compare_inner_values(path, sessions, reference, plan, tolerance, precision, evidence)
     return _report(path.name, sha256_of(path), reference, effort, precision, evidence, plan, data=companion)
 
 
@@ -246,7 +246,13 @@ def _sample_batch(sessions: Sessions, reference: Reference, plan: CheckPlan, cou
 
 
 def _compare_inner_values(
-    path: Path, sessions: Sessions, reference: Reference, plan: CheckPlan, tolerance: Tolerance, evidence: Evidence
+    path: Path,
+    sessions: Sessions,
+    reference: Reference,
+    plan: CheckPlan,
+    tolerance: Tolerance,
+    precision: str,
+    evidence: Evidence,
 ) -> None:
     """Find the first block and operation whose values differ, if there is one, and the error after each block."""
     count = sessions.batch or 2
@@ -260,7 +266,8 @@ def _compare_inner_values(
     if not steps:
         evidence.skipped.append(f"inner values: {reference.name} has none to compare with")
         return
-    if steps[0].value is None:  # another tool's graph may compute differently inside, so this alone is no fault
+    as_written = precision != "int8" and all(step.value is not None for step in steps) and computes(path, steps)
+    if not as_written:  # another tool's graph may compute differently inside, so this alone is no fault
         evidence.divergence, evidence.blocks = first_divergence_by_value(path, steps, x, tolerance)
         return
     divergence, evidence.blocks = first_divergence_by_name(path, steps, x, tolerance, lenient=not evidence.faults)

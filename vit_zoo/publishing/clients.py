@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 HF_WEIGHTS = "transformers.safetensors"
 # model types of transformers.js whose class reads the outputs of our graph; CLIP's expects other names
-JS_MODEL_TYPES = ("vit", "deit", "ijepa", "dinov2", "dinov2_with_registers", "dinov3_vit", "siglip_vision_model")
+JS_MODEL_TYPES = ("vit", "vit_msn", "deit", "ijepa", "dinov2", "dinov2_with_registers", "dinov3_vit", "siglip_vision_model")
 DTYPES = {"onnx/model.onnx": "fp32", "onnx/model_fp16.onnx": "fp16", "onnx/model_quantized.onnx": "q8"}  # transformers.js's
 CLIENTS = ("vit_zoo", "timm", "transformers", "transformers.js", "optimum", "onnxruntime")
 

@@ -309,6 +309,8 @@ def config_of(class_of: ClassOf, config: ModelConfig) -> dict[str, Any]:
         document["num_register_tokens"] = spec.registers
     if kind in ("vit", "deit", "ijepa"):
         document |= {"qkv_bias": bool(spec.qkv_bias), "pooler_output_size": spec.representation or spec.dim, "pooler_act": "tanh"}
+    if kind == "vit_msn":
+        document["qkv_bias"] = bool(spec.qkv_bias)
     if kind == "dinov3_vit":
         document |= {
             "use_gated_mlp": spec.mlp == "swiglu", "query_bias": spec.qkv_bias == "qv", "value_bias": spec.qkv_bias == "qv",

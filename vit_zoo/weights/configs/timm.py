@@ -203,17 +203,20 @@ def config_of(config: ModelConfig) -> dict[str, Any]:
     square = spec.image_size[0] == spec.image_size[1], spec.patch_size[0] == spec.patch_size[1]
     pool = next(theirs for theirs, ours in POOLS.items() if ours == spec.pool)
     base = "deit_base_distilled_patch16_224" if spec.dist_token else "vit_base_patch16_224"
+    width = spec.mlp_dim
+    if spec.mlp == "swiglu":  # its layer is a class, which model_args cannot name, so the architecture brings it
+        base, width = "vit_giant_patch14_dinov2", 2 * spec.mlp_dim
     arguments: dict[str, Any] = {
         "img_size": spec.image_size[0] if square[0] else list(spec.image_size),
         "patch_size": spec.patch_size[0] if square[1] else list(spec.patch_size),
-        "embed_dim": spec.dim, "depth": spec.depth, "num_heads": spec.heads, "mlp_ratio": spec.mlp_dim / spec.dim,
+        "embed_dim": spec.dim, "depth": spec.depth, "num_heads": spec.heads, "mlp_ratio": _ratio(width, spec.dim),
         "in_chans": spec.channels, "qkv_bias": bool(spec.qkv_bias), "qk_norm": spec.qk_norm, "act_layer": spec.act,
         "init_values": 1e-5 if spec.layer_scale else None, "class_token": spec.class_token, "reg_tokens": spec.registers,
         "no_embed_class": spec.pos_covers == "patches", "pre_norm": spec.pre_norm, "proj_bias": spec.proj_bias,
         "pos_embed": "none" if spec.pos == "none" else "learn", "fc_norm": spec.final_norm == "after_pool",
     }  # fmt: skip
-    if spec.mlp == "swiglu":
-        arguments |= {"mlp_layer": "swiglu_packed"}
+    if spec.final_norm == "none":
+        arguments["final_norm"] = False
     return {
         "architecture": base,
         "num_classes": spec.num_classes,
@@ -230,3 +233,9 @@ def config_of(config: ModelConfig) -> dict[str, Any]:
         },
         **({} if config.labels is None else {"label_names": list(config.labels)}),
     }
+
+
+def _ratio(width: int, dim: int) -> float:
+    """`mlp_ratio`, whose product with `dim` timm cuts to an integer."""
+    ratio = width / dim
+    return ratio if int(dim * ratio) == width else (width + 0.5) / dim
