@@ -34,7 +34,7 @@ def create(
         seed: Seed for the random weights.
         device: Device of the parameters, as in torch.
         dtype: Type of the parameters, float32 by default.
-        **overrides: Fields of the spec to replace, such as `num_classes=10`.
+        **overrides: Fields of the spec to replace, such as `num_classes=10`, and `problem_type` (see `load`).
 
     Raises:
         InputError: The name or a field does not exist, or sizes do not fit together.
@@ -65,7 +65,9 @@ def load(
         dtype: Type to convert the parameters to; by default they keep the type of the file.
         offline: Use only files in the Hub's cache; by default, what HF_HUB_OFFLINE states. Files from the Hub are compared
             with the hashes that the Hub states.
-        **facts: Fields of the spec that the checkpoint does not contain, such as `heads=3`.
+        **facts: Fields of the spec that the checkpoint does not contain, such as `heads=3`, and `problem_type`: what the
+            outputs stand for, in transformers' words (`single_label_classification`, `multi_label_classification`,
+            `regression`). With `num_classes` it is that of the new head.
 
     Raises:
         InputError: The source does not exist, or a fact is missing.
@@ -74,6 +76,7 @@ def load(
     """
     if check not in ("header", "full"):
         raise InputError(f"unknown check {check!r}; choose from header, full")
+    problem_type = facts.pop("problem_type", None) if num_classes is not None else None
     checkpoint = find_weights(source, offline=offline, **facts)
     if check == "full":
         check_content(checkpoint)
@@ -82,7 +85,9 @@ def load(
         for p in model.parameters():
             p.data = p.data.clone()
     if num_classes is not None and num_classes != model.spec.num_classes:
-        model.set_head(num_classes)
+        model.set_head(num_classes, problem_type=problem_type)
+    else:
+        model.config = model.config.with_problem_type(problem_type)
     return model.to(device=device, dtype=dtype) if device is not None or dtype is not None else model
 
 
@@ -165,9 +170,9 @@ def export(
         placement: ONNX only: where the weights are stored. `inline`: in the file, the default below 2 GiB. `external`: in
             `NAME.onnx_data` next to it. `shared`: the file refers to the folder's `model.safetensors`.
         outputs: Names of the outputs, such as `logits` or `block.5`; by default the model's own output.
-        include: `softmax` replaces `logits` by `probabilities`. `preprocess`, ONNX only, adds preprocessing to the graph: the
-            input is `image`, uint8 [batch, height, width, channels], of any size. `preprocess-exact` gives exactly Pillow's
-            pixels, but is slower.
+        include: `softmax` replaces `logits` by `probabilities`, and so does `sigmoid` where the config's `problem_type` is
+            `multi_label_classification`. `preprocess`, ONNX only, adds preprocessing to the graph: the input is `image`, uint8
+            [batch, height, width, channels], of any size. `preprocess-exact` gives exactly Pillow's pixels, but is slower.
         dynamic: ONNX only: `hw` accepts images of any height and width that the patch size divides. Learned positions are
             interpolated in the graph with the method of their source, or with the fact `resize`.
         verify: Whether to verify each file, or the effort, as in `verify`.

@@ -13,6 +13,7 @@ from vit_zoo.cli.text import export_text, table
 from vit_zoo.errors import CheckFailed, InputError
 
 if TYPE_CHECKING:
+    from vit_zoo.inference.predict import Prediction
     from vit_zoo.model.config import ModelConfig
 
 VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are efforts
@@ -37,7 +38,10 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
 )
 @click.option("--dynamic", type=click.Choice(["hw"]), help="ONNX only: accept any height and width that the patch size divides.")
 @click.option(
-    "--include", multiple=True, metavar="PART", help="Include softmax or, ONNX only, preprocess or preprocess-exact. Repeatable."
+    "--include",
+    multiple=True,
+    metavar="PART",
+    help="Include softmax, sigmoid or, ONNX only, preprocess or preprocess-exact. Repeatable.",
 )
 @click.option(
     "--verify",
@@ -94,7 +98,7 @@ def export(
 
     --include preprocess adds preprocessing to the graph: it takes images of any size as uint8 [batch, height, width, channels].
     Pixels differ from Pillow's by at most 2 of 255 levels; preprocess-exact gives the same pixels, but is slower.
-    --include softmax replaces logits by probabilities.
+    --include softmax replaces logits by probabilities; for classes of which several can apply, --include sigmoid does.
 
     \b
     vitzoo export --onnx
@@ -212,16 +216,22 @@ def verify(
 @click.argument("model")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "--top", type=click.IntRange(1), default=1, show_default=True, metavar="INTEGER", help="Number of classes to print."
+    "--top", type=click.IntRange(1), metavar="INTEGER", help="Number of classes to print (default: 1); not for a regression."
 )
 @click.option("--threads", type=click.IntRange(1, 1024), metavar="INTEGER", help="ONNX only: number of onnxruntime threads.")
+@facts
 @zoo
 @with_output
-def predict(model: str, images: tuple[Path, ...], top: int, threads: int | None, output: Output) -> None:
+def predict(
+    model: str, images: tuple[Path, ...], top: int | None, threads: int | None, facts: dict[str, Any], output: Output
+) -> None:
     """Classify images with an exported file or a model.
 
     Prints the most probable classes of each image with their probabilities. An exported ONNX file is enough: it contains the
     labels and the preprocessing, and torch is not needed.
+
+    Where several classes can apply to an image (problem_type multi_label_classification), each has a probability of its own. A
+    regression has values instead. --set problem_type=... states it for a model that does not.
 
     \b
     vitzoo predict vit_digits.onnx digit.png --top 3
@@ -230,15 +240,18 @@ def predict(model: str, images: tuple[Path, ...], top: int, threads: int | None,
     from vit_zoo.inference.predict import classify
 
     note_name(model, output)
-    config, predictions = classify(model, images, top=top, threads=threads)
+    config, predictions = classify(model, images, top=top, threads=threads, facts=facts, default_top=1)
     if config.random_seed is not None:
         _warn_random(config, output)
 
     def text() -> str:
         rows = [
-            (p.file, "  ".join(f"{name} {100 * x:.1f} %" for name, x in zip(p.labels, p.probabilities, strict=True)))
-            for p in predictions
+            (p.file, "  ".join(f"{name} {_score(p, x)}" for name, x in zip(p.labels, p.scores, strict=True))) for p in predictions
         ]
         return table(rows)
 
     output.result([PredictDocument.of(prediction) for prediction in predictions], text)
+
+
+def _score(prediction: Prediction, score: float) -> str:
+    return f"{score:.6g}" if prediction.activation is None else f"{100 * score:.1f} %"

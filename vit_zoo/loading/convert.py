@@ -43,6 +43,7 @@ class Converted:
 
 def targets() -> tuple[str, ...]:
     """Return the names of the targets of `convert`."""
+    """Return the names of the targets of `convert`."""
     from vit_zoo.weights.write import TARGETS
 
     return ("vitzoo", *TARGETS)
@@ -123,7 +124,8 @@ def _without(source: Checkpoint, patterns: Sequence[str]) -> tuple[ModelConfig, 
     if not dropped:
         return config, source.tensors, ()
     labels = config.labels if spec.num_classes else None
-    return config.replace(spec=spec, labels=labels), tensors, dropped
+    problem_type = config.problem_type if spec.num_classes else None
+    return config.replace(spec=spec, labels=labels, problem_type=problem_type), tensors, dropped
 
 
 def _check_out(out: Path, folder: Path | None, force: bool) -> None:

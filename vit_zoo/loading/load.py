@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 
 def random_model(config: ModelConfig, seed: int, *, device: Any = None, dtype: torch.dtype | None = None) -> ViT:
+    """Return a torch model with random weights."""
     """Return a torch model with random weights."""
     from vit_zoo.model.vit import ViT, initialise
 
@@ -66,7 +68,9 @@ def check_content(source: Checkpoint) -> None:
 def shipped_or_random_weights(architecture: Architecture, name: str, seed: int | None) -> Checkpoint:
     """Return the weights that ship with a name, or random ones, marked as such, if there are none or `seed` is given."""
     own = shipped(name, architecture.config.spec) if seed is None else None
-    return own or of_module(random_model(architecture.config, seed or 0))
+    if own is None:
+        return of_module(random_model(architecture.config, seed or 0))
+    return replace(own, config=own.config.with_problem_type(architecture.config.problem_type))
 
 
 def find_weights(model: ModelLike, *, offline: bool | None = None, **facts: Any) -> Checkpoint:
@@ -80,15 +84,17 @@ def find_weights(model: ModelLike, *, offline: bool | None = None, **facts: Any)
     name = str(model)
     hint = f"name a folder or a checkpoint file; `vitzoo create {name}` writes a folder with random weights"
     try:
-        checkpoint = shipped(name, source.config.spec) or default_weights(name, offline=offline, **facts)
+        spec_facts = {fact: value for fact, value in facts.items() if fact != "problem_type"}
+        checkpoint = shipped(name, source.config.spec) or default_weights(name, offline=offline, **spec_facts)
     except HubError as error:
         raise type(error)(error.message, where=error.where, hint=error.hint or hint) from None
     if checkpoint is None:
         raise HubError("no published weights", where=name, hint=hint)
-    return checkpoint
+    return replace(checkpoint, config=checkpoint.config.with_problem_type(facts.get("problem_type")))
 
 
 def write_model(config: ModelConfig, tensors: Mapping[str, Stored], folder: Path) -> None:
+    """Write model.safetensors and config.json into a folder."""
     """Write model.safetensors and config.json into a folder."""
     document = json.dumps(config.document(), sort_keys=True)
     metadata = {"format": "pt", "vit_zoo": document, "vit_zoo.sha256": digest_of(tensors)}

@@ -222,3 +222,8 @@ def softmax(x: Array) -> Array:
     """Return the softmax of the last axis, in float64."""
     powers = np.exp(x.astype("<f8") - x.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)  # type: ignore[no-any-return]
+
+
+def sigmoid(x: Array) -> Array:
+    """Return the sigmoid of each value, in float64."""
+    return (1 + np.tanh(x.astype("<f8") / 2)) / 2  # which cannot overflow

@@ -81,6 +81,8 @@ def check_parity(
     else:
         if isinstance(reference, ModelReference):
             reference.dynamic = None if sessions.options is None else sessions.options.dynamic
+            if reference.model.config.problem_type is None and sessions.about.config is not None:  # as with labels
+                reference.activation = sessions.about.config.activation or "softmax"
         structure = _structure(path, sessions, evidence)
         tolerance, precision = _tolerance(structure, reference)
         check_structure(structure, reference, evidence)

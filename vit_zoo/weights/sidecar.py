@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vit_zoo.errors import RefusedContent
 from vit_zoo.files import read_json
+from vit_zoo.model.config import PROBLEM_TYPES
 
 if TYPE_CHECKING:
+    from vit_zoo.model.config import ProblemType
     from vit_zoo.model.preprocess import Preprocess
     from vit_zoo.weights.dialect import Dialect
 
@@ -37,11 +40,12 @@ class SidecarFormat:
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What a sidecar states: fields of the spec, the names of the classes, and how images are prepared."""
+    """What a sidecar states: fields of the spec, the names of the classes, what they are, and how images are prepared."""
 
     facts: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] | None = None
     preprocess: Preprocess | None = None
+    problem_type: ProblemType | None = None
 
     @classmethod
     def of(cls, checkpoint: Path, dialect: Dialect) -> Sidecar:
@@ -58,4 +62,17 @@ class Sidecar:
             preprocess = kind.preprocess(config)
         elif (other := path.with_name(kind.preprocess_file)).is_file():
             preprocess = kind.preprocess(read_json(other))
-        return cls(kind.facts(config, path), kind.labels(config), preprocess)
+        return cls(kind.facts(config, path), kind.labels(config), preprocess, problem_type_of(config, path))
+
+
+def problem_type_of(config: Mapping[str, Any], where: object) -> ProblemType | None:
+    """What the outputs stand for, as transformers' configs state it, those that it writes for timm's models included.
+
+    `function_to_apply` is not read: transformers' pipeline asks for it only after every rule that gives an answer.
+    """
+    stated = config.get("problem_type")
+    if stated is None:
+        return None
+    if stated not in PROBLEM_TYPES:
+        raise RefusedContent(f"unknown problem_type {stated!r}; expected {', '.join(PROBLEM_TYPES)}", where=where)
+    return stated  # type: ignore[no-any-return]
