@@ -156,6 +156,7 @@ def export(
     evaluate: str | os.PathLike[str] | None = None,
     min_agreement: float | None = None,
     min_accuracy: float | None = None,
+    min_cosine: float | None = None,
     note: Note = lambda line: None,
     **facts: Any,
 ) -> list[Export]:
@@ -182,11 +183,13 @@ def export(
             are calibrated on images. `int8-dynamic`: the ranges are those of each batch, so the images of a batch share their
             rounding. `int8-weights`: only the weights are quantised.
         calibrate: int8 only: a folder of images for calibration.
-        evaluate: int8 only: a folder of images for `min_agreement` and `min_accuracy`; by default a quarter of `calibrate`,
-            held out.
-        min_agreement: int8 only: minimum share of images (0 to 1) with the float model's top-1 class. As few layers as
-            necessary stay in float.
+        evaluate: int8 only: a folder of images on which the file must be close enough to the model; by default, if there is
+            one of the minima below, a quarter of `calibrate`, held out. As few layers as necessary stay in float.
+        min_agreement: int8 only: minimum share of images (0 to 1) with the float model's top-1 class; with the same classes
+            that apply, for `multi_label_classification`; for features, with the same nearest neighbour among the images.
         min_accuracy: int8 only: minimum top-1 accuracy (0 to 1). The subfolders of the images name the classes.
+        min_cosine: int8 only: minimum cosine of every image's outputs with the model's (0 to 1), in place of the usual limits
+            of int8 files (25 dB and a cosine of 0.998).
         note: Function that receives lines of progress.
         **facts: Fields of the spec, as in `load`.
 
@@ -201,7 +204,7 @@ def export(
     options = ExportOptions(
         formats=formats_of(to), out=out, opset=opset, placement=placement, outputs=tuple(outputs), include=tuple(include),
         dynamic=dynamic, verify=verify, weights=weights, seed=seed, precision=precision, calibrate=calibrate, evaluate=evaluate,
-        min_agreement=min_agreement, min_accuracy=min_accuracy,
+        min_agreement=min_agreement, min_accuracy=min_accuracy, min_cosine=min_cosine,
     )  # fmt: skip
     return export_model(model, options, facts, note)
 
@@ -214,6 +217,7 @@ def verify(
     fixed: Sequence[str] = (),
     blocks: bool = False,
     pictures: str | os.PathLike[str] | None = None,
+    min_cosine: float | None = None,
     **facts: Any,
 ) -> ParityReport:
     """Check that an exported file of any tool computes a model, or that two models or two files compute the same.
@@ -232,6 +236,7 @@ def verify(
         blocks: Measure the error after every block.
         pictures: int8 only: a folder of real images to measure the file on. They should be like the images that it was
             calibrated with.
+        min_cosine: int8 only: another limit than the usual ones, as in `export`.
         **facts: Fields of the spec of `against`, as in `load`.
 
     Raises:
@@ -240,7 +245,7 @@ def verify(
     """
     from vit_zoo.parity.resolve_reference import VerifyOptions, verify_model
 
-    options = VerifyOptions(effort=effort, fixed=tuple(fixed), blocks=blocks, pictures=pictures)
+    options = VerifyOptions(effort=effort, fixed=tuple(fixed), blocks=blocks, pictures=pictures, min_cosine=min_cosine)
     return verify_model(artifact, against, options, facts)
 
 

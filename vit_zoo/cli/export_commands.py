@@ -60,16 +60,26 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
     "--evaluate",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="int8 only: images for --min-agreement and --min-accuracy (default: a quarter of --calibrate, held out).",
+    help="int8 only: images on which the file must be close to the model; with a minimum, the default is a quarter of "
+    "--calibrate, held out.",
 )
 @click.option(
-    "--min-agreement", type=float, metavar="SHARE", help="int8 only: minimum top-1 agreement with the float model (0 to 1)."
+    "--min-agreement",
+    type=float,
+    metavar="SHARE",
+    help="int8 only: minimum share of images (0 to 1) with the float model's first class, or for features nearest neighbour.",
 )
 @click.option(
     "--min-accuracy",
     type=float,
     metavar="SHARE",
     help="int8 only: minimum top-1 accuracy (0 to 1); subfolders of the images name the classes.",
+)
+@click.option(
+    "--min-cosine",
+    type=float,
+    metavar="COSINE",
+    help="int8 only: minimum cosine of each image's outputs with the float model's, in place of the usual limits.",
 )
 @click.option("--weights", metavar="SRC", help="Weights for a registry name: a folder or a checkpoint file.")
 @click.option("--seed", type=SEED, metavar="INTEGER", help="Seed for the random weights of a registry name (default: 0).")
@@ -80,8 +90,8 @@ def export(
     model: str | None, formats: list[str], out: str | None, opset: int | None, placement: Any,
     outputs: str | None, include: tuple[str, ...], dynamic: Any, verify: str,
     fp16: bool, bf16: bool, int8: str | None, calibrate: Path | None, evaluate: Path | None,
-    min_agreement: float | None, min_accuracy: float | None, weights: str | None, seed: int | None, facts: dict[str, Any],
-    output: Output,
+    min_agreement: float | None, min_accuracy: float | None, min_cosine: float | None, weights: str | None, seed: int | None,
+    facts: dict[str, Any], output: Output,
 ) -> None:  # fmt: skip
     """Export a model to files and verify each of them.
 
@@ -90,8 +100,8 @@ def export(
 
     --int8 static quantises weights and activations. The ranges of the activations are calibrated on the images in --calibrate,
     so the result for an image does not depend on the other images of its batch. --int8 dynamic takes the ranges from each
-    batch; --int8 weights quantises the weights only. With --min-agreement or --min-accuracy, as few layers as necessary stay
-    in float; if that is not enough, the export fails.
+    batch; --int8 weights quantises the weights only. With --evaluate or a minimum, as few layers as necessary stay in float; if
+    that is not enough, the export fails.
 
     --dynamic hw interpolates learned position embeddings in the graph, with the method of the source library, or with the one
     that --set resize=RECIPE names.
@@ -121,7 +131,7 @@ def export(
         outputs=[] if outputs is None else outputs.split(","), include=include, dynamic=dynamic,
         verify=VERIFY.get(verify, verify), weights=weights, seed=seed,
         precision=precisions[0] if precisions else "fp32", calibrate=calibrate, evaluate=evaluate,
-        min_agreement=min_agreement, min_accuracy=min_accuracy, note=output.progress, **facts,
+        min_agreement=min_agreement, min_accuracy=min_accuracy, min_cosine=min_cosine, note=output.progress, **facts,
     )  # fmt: skip
     if exports[0].config.random_seed is not None:
         _warn_random(exports[0].config, output)
@@ -158,14 +168,17 @@ def _warn_random(config: ModelConfig, output: Output) -> None:
 )
 @click.option("--pictures", type=click.Path(path_type=Path), metavar="DIR", help="int8 only: real images to measure the file on.")
 @click.option(
+    "--min-cosine", type=float, metavar="COSINE", help="int8 only: another limit than the usual ones, as in `vitzoo export`."
+)
+@click.option(
     "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Plot the error after each block to FILE (.png or .svg)."
 )
 @facts
 @zoo
 @with_output
 def verify(
-    artifact: str, against: str | None, effort: Any, fixed: str | None, pictures: Path | None, plot: Path | None,
-    facts: dict[str, Any], output: Output,
+    artifact: str, against: str | None, effort: Any, fixed: str | None, pictures: Path | None, min_cosine: float | None,
+    plot: Path | None, facts: dict[str, Any], output: Output,
 ) -> None:  # fmt: skip
     """Check that an exported file computes its model.
 
@@ -192,8 +205,9 @@ def verify(
     output.progress(f"checking {artifact}")
     axes = [] if fixed is None else fixed.split(",")
     report = verify_artifact(
-        artifact, against, effort=effort or "default", fixed=axes, blocks=plot is not None, pictures=pictures, **facts
-    )
+        artifact, against, effort=effort or "default", fixed=axes, blocks=plot is not None, pictures=pictures,
+        min_cosine=min_cosine, **facts,
+    )  # fmt: skip
     if plot is not None:
         from vit_zoo.parity.plot import draw
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from vit_zoo.errors import InputError, Option
+from vit_zoo.exporters.int8.accuracy_gate import Minima
 from vit_zoo.exporters.int8.search import Int8Search, int8_search
 from vit_zoo.formats import FORMATS
 from vit_zoo.graph.options import COMPUTED, INCLUDES, OPSET, GraphOptions, Include, Precision
@@ -16,6 +17,7 @@ from vit_zoo.model.ops import Activation
 from vit_zoo.model.outputs import checked_outputs
 from vit_zoo.model.resize_recipes import recipe_named
 from vit_zoo.parity.report import Effort, checked_effort
+from vit_zoo.parity.tolerance import check_cosine
 
 if TYPE_CHECKING:
     from vit_zoo.model.config import ModelConfig
@@ -55,6 +57,7 @@ class ExportOptions:
     evaluate: PathLike | None = None
     min_agreement: float | None = None
     min_accuracy: float | None = None
+    min_cosine: float | None = None
 
     def __post_init__(self) -> None:
         for name in self.formats:
@@ -96,7 +99,7 @@ class ExportOptions:
     def _check_int8(self) -> None:
         if not self.precision.startswith("int8"):
             if self.gated or self.calibrate is not None or self.evaluate is not None:
-                raise InputError("calibrate, evaluate, min_agreement and min_accuracy apply to int8 only")
+                raise InputError("calibrate, evaluate, min_agreement, min_accuracy and min_cosine apply to int8 only")
             return
         if self.precision == "int8-static" and self.calibrate is None:
             images, dynamic = Option("calibrate", "FOLDER"), Option("precision", "'int8-dynamic'", "--int8 dynamic")
@@ -104,21 +107,24 @@ class ExportOptions:
             raise InputError("static int8 needs images for calibration", hint=hint, options=[images, dynamic])
         if self.precision == "int8-weights" and self.calibrate is not None and not self.gated:
             raise InputError("int8 weights need no calibration")
-        if self.evaluate is not None and not self.gated:
-            gates = Option("min_agreement", "SHARE"), Option("min_accuracy", "SHARE")
-            raise InputError("evaluate needs min_agreement or min_accuracy", hint=f"{gates[0]} or {gates[1]}", options=gates)
         if self.gated and self.calibrate is None and self.evaluate is None:
             images = Option("evaluate", "FOLDER")
-            raise InputError("min_agreement and min_accuracy need real images", hint=str(images), options=[images])
+            fault = "min_agreement, min_accuracy and min_cosine need real images"
+            raise InputError(fault, hint=str(images), options=[images])
         for name in ("min_agreement", "min_accuracy"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
                 raise InputError(f"{name} must be above 0 and at most 1, got {value}")
+        check_cosine(self.min_cosine)
 
     @property
     def gated(self) -> bool:
-        """Whether an int8 file must reach an agreement or accuracy on real images."""
-        return self.min_agreement is not None or self.min_accuracy is not None
+        """Whether an int8 file must reach an agreement, an accuracy or a cosine on real images."""
+        return self.minima.stated
+
+    @property
+    def minima(self) -> Minima:
+        return Minima(self.min_agreement, self.min_accuracy, self.min_cosine)
 
     @property
     def preprocessing(self) -> Include | None:
@@ -143,15 +149,13 @@ class ExportOptions:
             dynamic=None if self.dynamic is None else _recipe_of(config, recipe),
             activation=config.class_activation() if "probabilities" in outputs and config.spec.num_classes else "softmax",
         )
-        if self.gated and ("logits" not in (graph.outputs or (config.spec.output,)) or not config.spec.num_classes):
-            raise InputError("min_agreement and min_accuracy need the output 'logits'")
         search = int8_search(
             graph.precision,
             config,
+            checked_outputs(config.spec, outputs),
             calibrate=self.calibrate,
             evaluate=self.evaluate,
-            min_agreement=self.min_agreement,
-            min_accuracy=self.min_accuracy,
+            minima=self.minima,
         )
         return Resolved(graph, search)
 

@@ -203,7 +203,8 @@ def _export_onnx(live: Live, staging: Staging, name: str, precision: str, calibr
     if precision == "int8":
         full = "int8-weights" if calibrate is None else "int8-static"
     images = calibrate if full == "int8-static" else None
-    options = ExportOptions(outputs=staging.profile.outputs, precision=full, calibrate=images)
+    judged = None if staging.profile.classifies else images  # rounding costs features more: some layers may stay in float
+    options = ExportOptions(outputs=staging.profile.outputs, precision=full, calibrate=images, evaluate=judged)
     graph_options, search = options.resolve(config)
     _add_export(
         staging.folder / name,
