@@ -34,7 +34,7 @@ def create(
         seed: Seed for the random weights.
         device: Device of the parameters, as in torch.
         dtype: Type of the parameters, float32 by default.
-        **overrides: Fields of the spec to replace, such as `num_classes=10`.
+        **overrides: Fields of the spec to replace, such as `num_classes=10`, and `problem_type` (see `load`).
 
     Raises:
         InputError: The name or a field does not exist, or sizes do not fit together.
@@ -66,7 +66,9 @@ def load(
         dtype: Type to convert the parameters to; by default they keep the type of the file.
         offline: Use only files in the Hub's cache; by default, what HF_HUB_OFFLINE states. Files from the Hub are compared
             with the hashes that the Hub states.
-        **facts: Fields of the spec that the checkpoint does not contain, such as `heads=3`.
+        **facts: Fields of the spec that the checkpoint does not contain, such as `heads=3`, and `problem_type`: what the
+            outputs stand for, in transformers' words (`single_label_classification`, `multi_label_classification`,
+            `regression`). With `num_classes` it is that of the new head.
 
     Raises:
         InputError: The source does not exist, or a fact is missing.
@@ -75,6 +77,7 @@ def load(
     """
     if check not in ("header", "full"):
         raise InputError(f"unknown check {check!r}; choose from header, full")
+    problem_type = facts.pop("problem_type", None) if num_classes is not None else None
     checkpoint = find_weights(source, offline=offline, **facts)
     if check == "full":
         check_content(checkpoint)
@@ -83,7 +86,9 @@ def load(
         for p in model.parameters():
             p.data = p.data.clone()
     if num_classes is not None and num_classes != model.spec.num_classes:
-        model.set_head(num_classes)
+        model.set_head(num_classes, problem_type=problem_type)
+    else:
+        model.config = model.config.with_problem_type(problem_type)
     return model.to(device=device, dtype=dtype) if device is not None or dtype is not None else model
 
 
@@ -158,6 +163,7 @@ def export(
     evaluate: str | os.PathLike[str] | None = None,
     min_agreement: float | None = None,
     min_accuracy: float | None = None,
+    min_cosine: float | None = None,
     note: Note = lambda line: None,
     **facts: Any,
 ) -> list[Export]:
@@ -171,9 +177,9 @@ def export(
         placement: ONNX only: where the weights are stored. `inline`: in the file, the default below 2 GiB. `external`: in
             `NAME.onnx_data` next to it. `shared`: the file refers to the folder's `model.safetensors`.
         outputs: Names of the outputs, such as `logits` or `block.5`; by default the model's own output.
-        include: `softmax` replaces `logits` by `probabilities`. `preprocess`, ONNX only, adds preprocessing to the graph: the
-            input is `image`, uint8 [batch, height, width, channels], of any size. `preprocess-exact` gives exactly Pillow's
-            pixels, but is slower.
+        include: `softmax` replaces `logits` by `probabilities`, and so does `sigmoid` where the config's `problem_type` is
+            `multi_label_classification`. `preprocess`, ONNX only, adds preprocessing to the graph: the input is `image`, uint8
+            [batch, height, width, channels], of any size. `preprocess-exact` gives exactly Pillow's pixels, but is slower.
         dynamic: ONNX only: `hw` accepts images of any height and width that the patch size divides. Learned positions are
             interpolated in the graph with the method of their source, or with the fact `resize`.
         verify: Whether to verify each file, or the effort, as in `verify`.
@@ -185,11 +191,13 @@ def export(
             are calibrated on images. `int8-dynamic`: the ranges are those of each batch, so the images of a batch share their
             rounding. `int8-weights`: only the weights are quantised.
         calibrate: int8 only: a folder of images for calibration.
-        evaluate: int8 only: a folder of images for `min_agreement` and `min_accuracy`; by default a quarter of `calibrate`,
-            held out.
-        min_agreement: int8 only: minimum share of images (0 to 1) with the float model's top-1 class. As few layers as
-            necessary stay in float.
+        evaluate: int8 only: a folder of images on which the file must be close enough to the model; by default, if there is
+            one of the minima below, a quarter of `calibrate`, held out. As few layers as necessary stay in float.
+        min_agreement: int8 only: minimum share of images (0 to 1) with the float model's top-1 class; with the same classes
+            that apply, for `multi_label_classification`; for features, with the same nearest neighbour among the images.
         min_accuracy: int8 only: minimum top-1 accuracy (0 to 1). The subfolders of the images name the classes.
+        min_cosine: int8 only: minimum cosine of every image's outputs with the model's (0 to 1), in place of the usual limits
+            of int8 files (25 dB and a cosine of 0.998).
         note: Function that receives lines of progress.
         **facts: Fields of the spec, as in `load`. With another `num_classes` than the weights have, the classifier is replaced
             by a new one, with random weights.
@@ -206,7 +214,7 @@ def export(
     options = ExportOptions(
         formats=formats_of(to), out=out, opset=opset, placement=placement, outputs=tuple(outputs), include=tuple(include),
         dynamic=dynamic, verify=verify, weights=weights, random=random, seed=seed, precision=precision, calibrate=calibrate,
-        evaluate=evaluate, min_agreement=min_agreement, min_accuracy=min_accuracy,
+        evaluate=evaluate, min_agreement=min_agreement, min_accuracy=min_accuracy, min_cosine=min_cosine,
     )  # fmt: skip
     return export_model(model, options, facts, note)
 
@@ -219,6 +227,7 @@ def verify(
     fixed: Sequence[str] = (),
     blocks: bool = False,
     pictures: str | os.PathLike[str] | None = None,
+    min_cosine: float | None = None,
     random: bool = False,
     seed: int | None = None,
     **facts: Any,
@@ -239,6 +248,7 @@ def verify(
         blocks: Measure the error after every block.
         pictures: int8 only: a folder of real images to measure the file on. They should be like the images that it was
             calibrated with.
+        min_cosine: int8 only: another limit than the usual ones, as in `export`.
         random: Compare with random weights of the name or config file `against`.
         seed: Seed for the random weights, 0 by default.
         **facts: Fields of the spec of `against`, as in `load`.
@@ -249,7 +259,9 @@ def verify(
     """
     from vit_zoo.parity.resolve_reference import VerifyOptions, verify_model
 
-    options = VerifyOptions(effort=effort, fixed=tuple(fixed), blocks=blocks, pictures=pictures, random=random, seed=seed)
+    options = VerifyOptions(
+        effort=effort, fixed=tuple(fixed), blocks=blocks, pictures=pictures, min_cosine=min_cosine, random=random, seed=seed
+    )
     return verify_model(artifact, against, options, facts)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,9 @@ from vit_zoo.cli.options import MODEL, FormatsCommand, facts, note_name, random_
 from vit_zoo.cli.output import Output, with_output
 from vit_zoo.cli.text import export_text, table
 from vit_zoo.errors import CheckFailed, InputError
+
+if TYPE_CHECKING:
+    from vit_zoo.inference.predict import Prediction
 
 VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are efforts
 
@@ -34,7 +37,10 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
 )
 @click.option("--dynamic", type=click.Choice(["hw"]), help="ONNX only: accept any height and width that the patch size divides.")
 @click.option(
-    "--include", multiple=True, metavar="PART", help="Include softmax or, ONNX only, preprocess or preprocess-exact. Repeatable."
+    "--include",
+    multiple=True,
+    metavar="PART",
+    help="Include softmax, sigmoid or, ONNX only, preprocess or preprocess-exact. Repeatable.",
 )
 @click.option(
     "--verify",
@@ -53,16 +59,26 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
     "--evaluate",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="int8 only: images for --min-agreement and --min-accuracy (default: a quarter of --calibrate, held out).",
+    help="int8 only: images on which the file must be close to the model; with a minimum, the default is a quarter of "
+    "--calibrate, held out.",
 )
 @click.option(
-    "--min-agreement", type=float, metavar="SHARE", help="int8 only: minimum top-1 agreement with the float model (0 to 1)."
+    "--min-agreement",
+    type=float,
+    metavar="SHARE",
+    help="int8 only: minimum share of images (0 to 1) with the float model's first class, or for features nearest neighbour.",
 )
 @click.option(
     "--min-accuracy",
     type=float,
     metavar="SHARE",
     help="int8 only: minimum top-1 accuracy (0 to 1); subfolders of the images name the classes.",
+)
+@click.option(
+    "--min-cosine",
+    type=float,
+    metavar="COSINE",
+    help="int8 only: minimum cosine of each image's outputs with the float model's, in place of the usual limits.",
 )
 @click.option("--weights", metavar="SRC", help="Weights for a registry name: a folder or a checkpoint file.")
 @random_weights
@@ -73,7 +89,8 @@ def export(
     model: str | None, formats: list[str], out: str | None, opset: int | None, placement: Any,
     outputs: str | None, include: tuple[str, ...], dynamic: Any, verify: str,
     fp16: bool, bf16: bool, int8: str | None, calibrate: Path | None, evaluate: Path | None,
-    min_agreement: float | None, min_accuracy: float | None, weights: str | None, random: bool, seed: int | None,
+    min_agreement: float | None, min_accuracy: float | None, min_cosine: float | None, weights: str | None,
+    random: bool, seed: int | None,
     facts: dict[str, Any], output: Output,
 ) -> None:  # fmt: skip
     """Export a model to files and verify each of them.
@@ -83,15 +100,15 @@ def export(
 
     --int8 static quantises weights and activations. The ranges of the activations are calibrated on the images in --calibrate,
     so the result for an image does not depend on the other images of its batch. --int8 dynamic takes the ranges from each
-    batch; --int8 weights quantises the weights only. With --min-agreement or --min-accuracy, as few layers as necessary stay
-    in float; if that is not enough, the export fails.
+    batch; --int8 weights quantises the weights only. With --evaluate or a minimum, as few layers as necessary stay in float; if
+    that is not enough, the export fails.
 
     --dynamic hw interpolates learned position embeddings in the graph, with the method of the source library, or with the one
     that --set resize=RECIPE names.
 
     --include preprocess adds preprocessing to the graph: it takes images of any size as uint8 [batch, height, width, channels].
     Pixels differ from Pillow's by at most 2 of 255 levels; preprocess-exact gives the same pixels, but is slower.
-    --include softmax replaces logits by probabilities.
+    --include softmax replaces logits by probabilities; for classes of which several can apply, --include sigmoid does.
 
     \b
     vitzoo export --onnx
@@ -114,7 +131,7 @@ def export(
         outputs=[] if outputs is None else outputs.split(","), include=include, dynamic=dynamic,
         verify=VERIFY.get(verify, verify), weights=weights, random=random, seed=seed,
         precision=precisions[0] if precisions else "fp32", calibrate=calibrate, evaluate=evaluate,
-        min_agreement=min_agreement, min_accuracy=min_accuracy, note=output.progress, **facts,
+        min_agreement=min_agreement, min_accuracy=min_accuracy, min_cosine=min_cosine, note=output.progress, **facts,
     )  # fmt: skip
     output.result([ExportDocument.of(item) for item in exports], lambda: "\n".join(export_text(item) for item in exports))
 
@@ -140,6 +157,9 @@ def export(
 )
 @click.option("--pictures", type=click.Path(path_type=Path), metavar="DIR", help="int8 only: real images to measure the file on.")
 @click.option(
+    "--min-cosine", type=float, metavar="COSINE", help="int8 only: another limit than the usual ones, as in `vitzoo export`."
+)
+@click.option(
     "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Plot the error after each block to FILE (.png or .svg)."
 )
 @random_weights
@@ -147,8 +167,8 @@ def export(
 @zoo
 @with_output
 def verify(
-    artifact: str, against: str | None, effort: Any, fixed: str | None, pictures: Path | None, plot: Path | None,
-    random: bool, seed: int | None, facts: dict[str, Any], output: Output,
+    artifact: str, against: str | None, effort: Any, fixed: str | None, pictures: Path | None, min_cosine: float | None,
+    plot: Path | None, random: bool, seed: int | None, facts: dict[str, Any], output: Output,
 ) -> None:  # fmt: skip
     """Check that an exported file computes its model.
 
@@ -175,8 +195,8 @@ def verify(
     output.progress(f"checking {artifact}")
     axes = [] if fixed is None else fixed.split(",")
     report = verify_artifact(
-        artifact, against, effort=effort or "default", fixed=axes, blocks=plot is not None, pictures=pictures, random=random,
-        seed=seed, **facts,
+        artifact, against, effort=effort or "default", fixed=axes, blocks=plot is not None, pictures=pictures,
+        min_cosine=min_cosine, random=random, seed=seed, **facts,
     )  # fmt: skip
     if plot is not None:
         from vit_zoo.parity.plot import draw
@@ -200,16 +220,22 @@ def verify(
 @click.argument("model")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "--top", type=click.IntRange(1), default=1, show_default=True, metavar="INTEGER", help="Number of classes to print."
+    "--top", type=click.IntRange(1), metavar="INTEGER", help="Number of classes to print (default: 1); not for a regression."
 )
 @click.option("--threads", type=click.IntRange(1, 1024), metavar="INTEGER", help="ONNX only: number of onnxruntime threads.")
+@facts
 @zoo
 @with_output
-def predict(model: str, images: tuple[Path, ...], top: int, threads: int | None, output: Output) -> None:
+def predict(
+    model: str, images: tuple[Path, ...], top: int | None, threads: int | None, facts: dict[str, Any], output: Output
+) -> None:
     """Classify images with an exported file or a model.
 
     Prints the most probable classes of each image with their probabilities. An exported ONNX file is enough: it contains the
     labels and the preprocessing, and torch is not needed.
+
+    Where several classes can apply to an image (problem_type multi_label_classification), each has a probability of its own. A
+    regression has values instead. --set problem_type=... states it for a model that does not.
 
     \b
     vitzoo predict vit_digits.onnx digit.png --top 3
@@ -218,15 +244,18 @@ def predict(model: str, images: tuple[Path, ...], top: int, threads: int | None,
     from vit_zoo.inference.predict import classify
 
     note_name(model, output, as_architecture=False)
-    config, predictions = classify(model, images, top=top, threads=threads)
+    config, predictions = classify(model, images, top=top, threads=threads, facts=facts, default_top=1)
     if config.random_text:
         output.warn(f"{config.name} has {config.random_text}: its predictions mean nothing")
 
     def text() -> str:
         rows = [
-            (p.file, "  ".join(f"{name} {100 * x:.1f} %" for name, x in zip(p.labels, p.probabilities, strict=True)))
-            for p in predictions
+            (p.file, "  ".join(f"{name} {_score(p, x)}" for name, x in zip(p.labels, p.scores, strict=True))) for p in predictions
         ]
         return table(rows)
 
     output.result([PredictDocument.of(prediction) for prediction in predictions], text)
+
+
+def _score(prediction: Prediction, score: float) -> str:
+    return f"{score:.6g}" if prediction.activation is None else f"{100 * score:.1f} %"

@@ -216,6 +216,13 @@ def _lines(config: ModelConfig) -> dict[str, str]:
     if config.labels is not None:
         more = ", ..." if len(config.labels) > 10 else ""
         lines["labels"] = f"{len(config.labels)}: {', '.join(config.labels[:10])}{more}"
+    if config.problem_type is not None:
+        scores = (
+            "the outputs are the values" if config.activation is None else f"scores are the {config.activation} of the outputs"
+        )
+        lines["problem"] = f"{config.problem_type}: {scores}"
+    elif spec.num_classes == 1:
+        lines["problem"] = "not stated: a value, or yes and no"
     return lines
 
 

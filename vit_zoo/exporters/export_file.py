@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo import __version__
-from vit_zoo.errors import CheckFailed, InputError, RefusedContent, notice
+from vit_zoo.errors import CheckFailed, InputError, Option, RefusedContent, notice
 from vit_zoo.exporters.options import SHARED, ExportOptions, Placement
 from vit_zoo.files import SafetensorsFile, Staged, digest_of, staging_folder, write_text
 from vit_zoo.files.atomic import check_target, writing
@@ -25,12 +25,12 @@ from vit_zoo.parity.reference import Live
 
 if TYPE_CHECKING:
     from vit_zoo.exporters.int8.search import Int8Search
-    from vit_zoo.formats.artifact import Array
     from vit_zoo.graph.build import Graph
     from vit_zoo.graph.int8_ops import Quantisation
     from vit_zoo.parity.report import Effort, ParityReport
     from vit_zoo.parity.tolerance import Judgement
 
+EVALUATE, MIN_COSINE = Option("evaluate", "FOLDER"), Option("min_cosine", "COSINE")
 Note = Callable[[str], None]  # receives a line of progress
 
 
@@ -154,7 +154,7 @@ def write_onnx_file(
             write(graph, graph_options)
         else:
             judgement = search.run(live, write_rounded)
-        report = _verified(staged, live, effort, data, None if search is None else search.pictures())
+        report = _verified(staged, live, effort, data, search)
         return _finish(staged, source.config, report, data, judgement)
 
 
@@ -174,15 +174,16 @@ def write_program(
 
 
 def _verified(
-    staged: Staged, live: Live, effort: Effort | None, data: Staged | None = None, pictures: Array | None = None
+    staged: Staged, live: Live, effort: Effort | None, data: Staged | None = None, search: Int8Search | None = None
 ) -> ParityReport | None:
     if effort is None:
         return None
     from vit_zoo.parity.verify import check_parity
 
+    given: dict[str, Any] = {} if search is None else {"pictures": search.pictures(), "limits": search.limits}
     try:
         companion = None if data is None else data.path
-        return check_parity(staged.path, live.reference, companion=companion, effort=effort, pictures=pictures)
+        return check_parity(staged.path, live.reference, companion=companion, effort=effort, **given)
     except RefusedContent as error:  # the file that we wrote cannot be opened
         aside = staged.reject()
         hint = f"set aside as {aside.name}"
@@ -201,6 +202,7 @@ def _finish(
     if report is not None and judgement is not None:
         report = report.model_copy(update={"judgement": judgement})
     cause = None
+    options: list[Option] = []
     if judgement is not None and not judgement.ok:
         cause = f"misses the required accuracy: {judgement}"
     elif report is not None and not report.ok:
@@ -213,7 +215,13 @@ def _finish(
         if report is not None:
             write_text(report_path(aside), report.model_copy(update={"file": aside.name}).dumps())
             details = {"report": report.model_dump(mode="json")}
-        raise CheckFailed(cause, where=target, hint=f"set aside as {aside.name}", details=details)
+        hint = f"set aside as {aside.name}"
+        far = [] if report is None or judgement is not None else [measured for measured in report.agreements if not measured.ok]
+        if any(measured.decibels is not None for measured in far):  # it misses the usual limits, and nothing was searched
+            hint += f"; {EVALUATE} leaves the layers in float that cause it"
+            hint += f", {MIN_COSINE} states another limit" if any(measured.angle is not None for measured in far) else ""
+            options = [EVALUATE, MIN_COSINE]
+        raise CheckFailed(cause, where=target, hint=hint, details=details, options=options)
     with writing(target):
         report_path(target).unlink(missing_ok=True)
     if data is not None:

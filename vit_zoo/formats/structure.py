@@ -6,7 +6,7 @@ more than rounding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ PRECISIONS = ("fp32", "fp16", "bf16")  # finest first
 HALVES = {10: "fp16", 16: "bf16"}  # TensorProto.DataType
 INTEGERS = (2, 3)  # uint8 and int8, TensorProto.DataType
 NORMS = ("LayerNormalization", "SkipLayerNormalization")
+QUICK = 1.702  # the factor in the quick GELU, x sigmoid(1.702 x)
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,10 @@ def read_torchscript(program: Any) -> Structure:
     norms = [(node, list(node.inputs())[4]) for node in graph.findAllNodes("aten::layer_norm")]
     gelus = [(node, list(node.inputs())[1]) for node in graph.findAllNodes("aten::gelu")]
     acts = [Fact("gelu_tanh" if form.toIValue() == "tanh" else "gelu", node.scopeName()) for node, form in gelus]
-    acts += [Fact("quick_gelu", node.scopeName()) for node in graph.findAllNodes("aten::sigmoid")]
+    for node in graph.findAllNodes("aten::sigmoid"):
+        source = next(node.inputs()).node()
+        if source.kind() == "aten::mul" and _is_quick(value.toIValue() for value in source.inputs()):
+            acts.append(Fact("quick_gelu", node.scopeName()))
     return Structure(
         tuple(Fact(eps.toIValue(), node.scopeName()) for node, eps in norms), tuple(acts), "fp32", frozenset({"F32"})
     )
@@ -81,9 +85,14 @@ def read_pt2(module: Any) -> Structure:
             norms.append(Fact(node.args[4] if len(node.args) > 4 else 1e-5, node.name))
         elif target == "aten.gelu.default":
             acts.append(Fact("gelu_tanh" if node.kwargs.get("approximate") == "tanh" else "gelu", node.name))
-        elif target == "aten.sigmoid.default":
+        elif target == "aten.sigmoid.default" and str(node.args[0].target) == "aten.mul.Tensor" and _is_quick(node.args[0].args):
             acts.append(Fact("quick_gelu", node.name))
     return Structure(tuple(norms), tuple(acts), "fp32", frozenset({"F32"}))
+
+
+def _is_quick(factors: Iterable[Any]) -> bool:
+    """Return whether one of the factors is that of the quick GELU; a sigmoid of anything else makes probabilities."""
+    return any(isinstance(factor, float) and abs(factor - QUICK) < 1e-3 for factor in factors)
 
 
 def operator_label(node: onnx.NodeProto, index: int) -> str:
@@ -150,7 +159,7 @@ def _activations(read: Skeleton, values: dict[str, float]) -> Iterator[Fact]:
                 yield Fact("silu" if alpha == 1 else "quick_gelu", here)
             case "Tanh" | "Sigmoid" if node.input[0] in producers and producers[node.input[0]].op_type == "Mul":
                 factors = [values[name] for name in producers[node.input[0]].input if name in values]
-                if any(abs(factor - (0.7978846 if node.op_type == "Tanh" else 1.702)) < 1e-3 for factor in factors):
+                if any(abs(factor - (0.7978846 if node.op_type == "Tanh" else QUICK)) < 1e-3 for factor in factors):
                     yield Fact("gelu_tanh" if node.op_type == "Tanh" else "quick_gelu", here)
 
 

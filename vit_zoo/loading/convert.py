@@ -125,7 +125,8 @@ def _without(source: Checkpoint, patterns: Sequence[str]) -> tuple[ModelConfig, 
     if not dropped:
         return config, source.tensors, ()
     labels = config.labels if spec.num_classes else None
-    return config.replace(spec=spec, labels=labels), tensors, dropped
+    problem_type = config.problem_type if spec.num_classes else None
+    return config.replace(spec=spec, labels=labels, problem_type=problem_type), tensors, dropped
 
 
 def _check_out(out: Path, folder: Path | None, force: bool) -> None:

@@ -101,27 +101,35 @@ def find_weights(
 
     Raises HubError if there are no weights or they cannot be fetched, and otherwise as `find_source`.
     """
+    problem_type = facts.pop("problem_type", None)
     if random:
-        return _random_weights(model, 0 if seed is None else seed, weights, facts)
-    if seed is not None:
+        source = _random_weights(model, 0 if seed is None else seed, weights, facts)
+    elif seed is not None:
         hint, options = f"add {RANDOM}", [RANDOM]
         raise InputError("seed applies only to random weights", hint=hint, options=options)
-    if weights is not None:
+    elif weights is not None:
         source = with_weights(model, weights, offline=offline, **facts)
-        return _with_classes(settle_size(source, file_size), facts.get("num_classes"))
-    classes = facts.pop("num_classes", None)
-    if not isinstance(model, str | os.PathLike):
-        return _with_classes(find_source(model, offline=offline, **facts), classes)
-    locator = parse_locator(model)
-    shadowed = shadowed_name(str(model), locator)
+        source = _with_classes(settle_size(source, file_size), facts.get("num_classes"))
+    else:
+        classes = facts.pop("num_classes", None)
+        source = _with_classes(_own_weights(model, offline, file_size, ways, facts), classes)
+    return replace(source, config=source.config.with_problem_type(problem_type))
+
+
+def _own_weights(
+    model: ModelLike, offline: bool | None, file_size: FileSize, ways: Sequence[Option], facts: Mapping[str, Any]
+) -> Checkpoint:
+    """Return the weights of a model, or those that a name means."""
+    locator = parse_locator(model) if isinstance(model, str | os.PathLike) else None
+    shadowed = None if locator is None else shadowed_name(str(model), locator)
     if shadowed is not None:
         notice(shadowed)
     if isinstance(locator, RegistryName):
-        return _with_classes(settle_size(_of_name(locator, facts, offline, ways), file_size), classes)
+        return settle_size(_of_name(locator, facts, offline, ways), file_size)
     found = find_source(model, offline=offline, file_size=file_size, **facts)
     if isinstance(found, Architecture):
-        raise HubError("no published weights", where=model, hint=_ways_on(str(model), (), ways), options=ways)
-    return _with_classes(found, classes)
+        raise HubError("no published weights", where=str(model), hint=_ways_on(str(model), (), ways), options=ways)
+    return found
 
 
 def _of_name(locator: RegistryName, facts: Mapping[str, Any], offline: bool | None, ways: Sequence[Option]) -> Checkpoint:

@@ -26,7 +26,7 @@ from vit_zoo.loading.locator import (
     parse_locator,
     shadowed_name,
 )
-from vit_zoo.model.config import ModelConfig
+from vit_zoo.model.config import ModelConfig, stored_problem_type
 from vit_zoo.model.spec import ViTSpec
 from vit_zoo.registry.catalog import zoo_folder
 from vit_zoo.registry.configs import config_of, preprocess_file
@@ -88,15 +88,19 @@ def find_source(
     * `offline`: take the weights of tagged names and of `hf-hub:` repositories from the Hub's cache only.
     * `file_size`: the image size of the exported file that the model is for. If it is the size of the stored positions, or any,
       they are not resized for the images that the model's processor prepares.
-    * `facts`: fields of the spec that a checkpoint does not state, such as heads.
+    * `facts`: fields of the spec that a checkpoint does not state, such as heads, and `problem_type`.
 
     Tells the user the checkpoint's note. Raises InputError for a name or path that does not exist, RefusedContent for tensors
     that do not fit, HubError for weights that cannot be fetched.
     """
+    problem_type = facts.pop("problem_type", None)
     if not isinstance(model, str | os.PathLike):
-        return of_module(model, **facts)
-    source = _resolve(parse_locator(model), facts, offline)
-    return source if isinstance(source, Architecture) else settle_size(source, file_size)
+        source: Architecture | Checkpoint = of_module(model, **facts)
+    else:
+        source = _resolve(parse_locator(model), facts, offline)
+    if isinstance(source, Checkpoint):
+        source = settle_size(source, file_size)
+    return replace(source, config=source.config.with_problem_type(problem_type))
 
 
 def settle_size(source: Checkpoint, file_size: FileSize) -> Checkpoint:
@@ -110,11 +114,12 @@ def settle_size(source: Checkpoint, file_size: FileSize) -> Checkpoint:
 
 def find_architecture(name: str | os.PathLike[str], **facts: Any) -> ModelConfig:
     """Return the config of a name or a config file. Raises InputError for a model that has weights."""
+    problem_type = facts.pop("problem_type", None)
     match parse_locator(name, names_first=True):
         case RegistryName() | ConfigFile() as locator:
             source = _resolve(locator, facts, None)
             if isinstance(source, Architecture) and source.config.source is None:
-                return source.config
+                return source.config.with_problem_type(problem_type)
         case Folder() | CheckpointFile() | ExportedFile() as locator:
             _resolve(locator, facts, None)  # raises if it is not a model at all
     raise InputError("expected a name or a config, got a model with weights", where=name)
@@ -329,10 +334,21 @@ def _of_folder(folder: Path, facts: Mapping[str, Any]) -> Checkpoint:
             parsed, file = ModelConfig.parse(document, where=config), folder / "model.safetensors"
             if not file.is_file():
                 raise InputError("has a config.json but no model.safetensors", where=folder)
+            _check_problem_type(parsed, document, config)
             return _checked(parsed, SafetensorsFile(file), facts)
     source = _resolve(file_locator(checkpoint_in(folder)), facts, None)
     assert isinstance(source, Checkpoint)
     return source
+
+
+def _check_problem_type(config: ModelConfig, document: Mapping[str, Any], where: Path) -> None:
+    """Raise RefusedContent if what transformers reads of a published config.json is not what our part of it states."""
+    from vit_zoo.weights.sidecar import problem_type_of
+
+    stated = problem_type_of(document, where)
+    if stated is not None and stored_problem_type(stated, config.spec.num_classes) != config.problem_type:
+        cause = f"states two problem types: {stated}, and {config.problem_type or 'none'} under 'vit_zoo'"
+        raise RefusedContent(cause, where=where, hint="make them the same")
 
 
 def _of_file(path: Path, kind: str, facts: Mapping[str, Any]) -> Checkpoint:
@@ -376,7 +392,7 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
     from vit_zoo.weights.detect import detect
     from vit_zoo.weights.keys import open_keys
     from vit_zoo.weights.read import read
-    from vit_zoo.weights.sidecar import Sidecar
+    from vit_zoo.weights.sidecar import Sidecar, problem_type_of
 
     dialect = detect(tensors, where=where)
     path = where if isinstance(where, Path) else None
@@ -384,7 +400,11 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
         if open_keys(dialect, tensors).prefix not in dialect.prefixes:
             cause = f"is a wrapper of a model of dialect {dialect.name}, and may compute something else"
             raise RefusedContent(cause, where=where, hint="pass the inner model")
-        sidecar = Sidecar(dialect.facts_from_module(module) if dialect.facts_from_module is not None else {})
+        stated = {"problem_type": getattr(getattr(module, "config", None), "problem_type", None)}
+        sidecar = Sidecar(
+            dialect.facts_from_module(module) if dialect.facts_from_module is not None else {},
+            problem_type=problem_type_of(stated, where),
+        )
     else:
         sidecar = Sidecar.of(path, dialect) if path is not None else Sidecar()
     reading = read(tensors, facts, dialect=dialect, config=sidecar.facts, where=where)
@@ -411,6 +431,7 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
         source=f"{origin} ({reading.dialect.name})",
         labels=labels,
         resize=None if reading.recipe == "timm" else reading.recipe,
+        problem_type=stored_problem_type(sidecar.problem_type, reading.spec.num_classes),
     )
     return Checkpoint(
         config,

@@ -245,12 +245,15 @@ class ViT(Part):
         """Return named tensors for an image: any of `outputs.output_names`, `class_token` b d and `patch_tokens` b t d.
 
         Class and patch tokens are rows of `last_hidden_state`. Without names, all outputs without a block number are
-        returned. Raises InputError for an unknown name.
+        returned. Raises InputError for an unknown name, and for `probabilities` where `config.activation` has no function.
         """
         spec, p = self.spec, self.spec.prefix_tokens
         token_rows = {"class_token": slice(0, 1)} if spec.class_token else {}
         token_rows["patch_tokens"] = slice(p, None)
-        known = [*output_names(spec), *token_rows]
+        none = {"probabilities"} if spec.num_classes and self.config.activation is None else set()
+        if none & set(outputs):
+            self.config.class_activation()  # raises
+        known = [*(name for name in output_names(spec) if name not in none), *token_rows]
         names = outputs or tuple(name for name in known if "." not in name)
         check_names(names, known)
         needed = dict.fromkeys("last_hidden_state" if name in token_rows else name for name in names)
@@ -261,13 +264,17 @@ class ViT(Part):
                 tensors[name] = x[:, 0] if name == "class_token" else x
         return {name: tensors[name] for name in names}
 
-    def set_head(self, num_classes: int, labels: Sequence[str] | None = None, *, seed: int = 0) -> None:
+    def set_head(
+        self, num_classes: int, labels: Sequence[str] | None = None, *, problem_type: str | None = None, seed: int = 0
+    ) -> None:
         """Replace the classifier by one for `num_classes` (0: none) with random weights from `seed`.
 
-        The model counts as random until the new classifier is trained.
+        `problem_type` states what its outputs stand for, as in a config. The model counts as random until the new classifier
+        is trained.
         """
         spec = self.spec.replace(num_classes=num_classes)
-        config = self.config.replace(spec=spec, labels=None if labels is None else tuple(labels))
+        config = self.config.replace(spec=spec, labels=None if labels is None else tuple(labels), problem_type=None)
+        config = config.with_problem_type(problem_type)
         like, all_random = self.patch_embed.proj.weight, self.is_random() and self.config.random_part is None
         if not all_random:  # the rest is trained
             random = {"random_seed": seed, "random_part": "head"} if num_classes else {"random_seed": None, "random_part": None}
@@ -332,7 +339,7 @@ class ViT(Part):
         expected = (self.spec.channels, *self.spec.image_size)
         if image.ndim != 4 or tuple(image.shape[1:]) != expected:
             raise InputError(f"expected images of shape (batch, {', '.join(map(str, expected))}), got {tuple(image.shape)}")
-        return forward.vit(self, image, self.spec, self.op, outputs)
+        return forward.vit(self, image, self.spec, self.op, outputs, self.config.activation or "softmax")
 
 
 def initialise(model: ViT, seed: int | None = None) -> None:

@@ -20,7 +20,7 @@ from vit_zoo.model.outputs import unused_weights
 from vit_zoo.parity.reference import Live
 from vit_zoo.parity.report import Effort, ParityReport, checked_effort, read_report
 from vit_zoo.parity.run import FIXABLE
-from vit_zoo.parity.tolerance import INT8_IMAGES
+from vit_zoo.parity.tolerance import INT8_IMAGES, Int8Limits, check_cosine
 
 if TYPE_CHECKING:
     from vit_zoo.files import Stored
@@ -40,14 +40,21 @@ class VerifyOptions:
     fixed: tuple[str, ...] = ()
     blocks: bool = False
     pictures: str | os.PathLike[str] | None = None
+    min_cosine: float | None = None
     random: bool = False
     seed: int | None = None
 
     def __post_init__(self) -> None:
         checked_effort(self.effort)
+        check_cosine(self.min_cosine)
         for axis in self.fixed:
             if axis not in FIXABLE:
                 raise InputError(f"unknown axis '{axis}'; choose from {', '.join(FIXABLE)}")
+
+    @property
+    def rounded_only(self) -> str:
+        """The option given that only int8 files have, as the beginning of a sentence."""
+        return "pictures apply" if self.pictures is not None else "" if self.min_cosine is None else "min_cosine applies"
 
 
 def verify_model(
@@ -62,8 +69,8 @@ def verify_model(
     if against is None and (options.random or options.seed is not None):
         raise InputError("random weights are for the model to compare with", hint=str(AGAINST), options=[AGAINST])
     if against is not None and not is_artifact(artifact):
-        if options.pictures is not None:
-            raise InputError("pictures apply to int8 files only", where=str(artifact))
+        if options.rounded_only:
+            raise InputError(f"{options.rounded_only} to int8 files only", where=str(artifact))
         if options.fixed:
             raise InputError("fixed axes apply to exported files only", where=str(artifact))
         model = Live(find_weights(artifact, **facts)).reference
@@ -80,10 +87,14 @@ def verify_model(
     stack = None if options.pictures is None else _stack(Path(options.pictures), about.config or reference.config, path)
     report = check_parity(
         path, reference, companion=companion, effort=options.effort, fixed=options.fixed, tensors=tensors, blocks=options.blocks,
-        pictures=stack,
+        pictures=stack, limits=Int8Limits.of(options.min_cosine),
     )  # fmt: skip
-    if stack is not None and report.comparisons:  # an int8 file has agreements instead
-        raise InputError(f"pictures apply to int8 files only; this one is {report.precision}", where=path)
+    if report.comparisons and options.rounded_only:  # an int8 file has agreements instead
+        raise InputError(f"{options.rounded_only} to int8 files only; this one is {report.precision}", where=path)
+    if options.min_cosine is not None and any(
+        measured.decibels is not None and measured.angle is None for measured in report.agreements
+    ):
+        raise InputError("min_cosine does not apply: a single output has no direction", where=path)
     if report.replaces(read_report(path), against_itself=against is None):
         write_text(report_path(path), report.dumps())
     return report

@@ -97,11 +97,12 @@ def check_integers(path: Path, about: Description, evidence: Evidence) -> None:
 
 
 def check_config(about: Description, reference: Reference, evidence: Evidence) -> None:
-    """Check that the metadata agree with the model: spec, preprocessing and labels."""
+    """Check that the metadata agree with the model: spec, preprocessing, labels and problem type."""
     if about.config is None or reference.config is None:
         return
     check_spec(about.config.spec, reference.config.spec, evidence)
-    for name, differ in (("preprocess", "preprocessing differs"), ("labels", "labels differ")):
+    words = {"preprocess": "preprocessing differs", "labels": "labels differ", "problem_type": "problem type differs"}
+    for name, differ in words.items():
         stated, expected = getattr(about.config, name), getattr(reference.config, name)
         if stated is not None and expected is not None and stated != expected:
             evidence.faults.append(f"metadata: {differ} from the model's")

@@ -41,7 +41,7 @@ from vit_zoo.parity.static_checks import (
     check_structure,
     check_weights,
 )
-from vit_zoo.parity.tolerance import TOLERANCE_RECORD, TOLERANCES
+from vit_zoo.parity.tolerance import INT8_LIMITS, TOLERANCE_RECORD, TOLERANCES, Int8Limits
 from vit_zoo.parity.value_search import first_divergence_by_value
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def check_parity(
     tensors: dict[str, Stored] | None = None,
     blocks: bool = False,
     pictures: Array | None = None,
+    limits: Int8Limits = INT8_LIMITS,
 ) -> ParityReport:
     """Run the file and the reference on the same images and compare every output of every image.
 
@@ -70,6 +71,7 @@ def check_parity(
     * `tensors`: the file's own weights, if the reference is made of them.
     * `blocks`: measure the error after every block, even if nothing fails.
     * `pictures`: real images, prepared (b c H W), on which a quantised file is measured.
+    * `limits`: what a quantised file must meet on them.
 
     A fault of the file becomes a fault in the report, not an exception.
     """
@@ -81,6 +83,8 @@ def check_parity(
     else:
         if isinstance(reference, ModelReference):
             reference.dynamic = None if sessions.options is None else sessions.options.dynamic
+            if reference.model.config.problem_type is None and sessions.about.config is not None:  # as with labels
+                reference.activation = sessions.about.config.activation or "softmax"
         structure = _structure(path, sessions, evidence)
         tolerance, precision = _tolerance(structure, reference)
         check_structure(structure, reference, evidence)
@@ -88,7 +92,7 @@ def check_parity(
         check_weights(path, sessions.about, reference, tensors, evidence, rounded=precision == "int8")
         if precision == "int8" and sessions.axes is not None:
             check_integers(path, sessions.about, evidence)
-        _run(sessions, reference, plan, tolerance, precision, fixed, evidence, pictures)
+        _run(sessions, reference, plan, tolerance, precision, fixed, evidence, pictures, limits)
         if structure.precision == "fp16" and sessions.axes is not None:
             x = _sample_batch(sessions, reference, plan, len(plan.images))
             evidence.headroom = headroom(path, x, sessions.batch or 2)
@@ -213,6 +217,7 @@ def _run(
     fixed: Sequence[str],
     evidence: Evidence,
     pictures: Array | None,
+    limits: Int8Limits,
 ) -> None:
     """Run the file and compare its outputs."""
     if not accepts_images(sessions, reference.frame, evidence):
@@ -232,7 +237,7 @@ def _run(
     if sessions.prepares and names:
         runs.compare_raw_images(sessions)
     elif precision == "int8" and names:
-        runs.measure_agreement(sessions, pictures)
+        runs.measure_agreement(sessions, pictures, limits)
     elif names:
         runs.compare_batches(sessions, batches)
         runs.compare_sizes(sessions, fixed)

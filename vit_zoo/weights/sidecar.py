@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import notice
+from vit_zoo.errors import RefusedContent, notice
 from vit_zoo.files import read_json
+from vit_zoo.model.config import PROBLEM_TYPES
 
 if TYPE_CHECKING:
+    from vit_zoo.model.config import ProblemType
     from vit_zoo.model.preprocess import Preprocess
     from vit_zoo.weights.dialect import Dialect
 
@@ -42,7 +44,7 @@ class SidecarFormat:
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What a sidecar states: fields of the spec, the names of the classes, and how images are prepared.
+    """What a sidecar states: fields of the spec, the names of the classes, what they are, and how images are prepared.
 
     `interpolates`: the library runs the model at the size of the prepared images, whatever its own is.
     """
@@ -50,6 +52,7 @@ class Sidecar:
     facts: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] | None = None
     preprocess: Preprocess | None = None
+    problem_type: ProblemType | None = None
     interpolates: bool = False
 
     @classmethod
@@ -63,7 +66,9 @@ class Sidecar:
         if kind.required_key is not None and not isinstance(config.get(kind.required_key), str):
             return cls()
         preprocess = _preprocess(kind, path, config)
-        return cls(kind.facts(config, path), kind.labels(config), preprocess, kind.interpolates(config))
+        return cls(
+            kind.facts(config, path), kind.labels(config), preprocess, problem_type_of(config, path), kind.interpolates(config)
+        )
 
 
 def _preprocess(kind: SidecarFormat, path: Path, config: Mapping[str, Any]) -> Preprocess | None:
@@ -83,3 +88,16 @@ def _preprocess(kind: SidecarFormat, path: Path, config: Mapping[str, Any]) -> P
     if preprocess is None:
         notice(f"{name}: this preparation of images is not supported, so the model has no preprocessing")
     return preprocess
+
+
+def problem_type_of(config: Mapping[str, Any], where: object) -> ProblemType | None:
+    """What the outputs stand for, as transformers' configs state it, those that it writes for timm's models included.
+
+    `function_to_apply` is not read: transformers' pipeline asks for it only after every rule that gives an answer.
+    """
+    stated = config.get("problem_type")
+    if stated is None:
+        return None
+    if stated not in PROBLEM_TYPES:
+        raise RefusedContent(f"unknown problem_type {stated!r}; expected {', '.join(PROBLEM_TYPES)}", where=where)
+    return stated  # type: ignore[no-any-return]
