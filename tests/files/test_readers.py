@@ -172,7 +172,7 @@ class Named(torch.nn.Module):
 def test_openai_clip_archive(folder):
     """OpenAI's form: half precision, and three numbers that identify it, so that no facts need to be stated."""
     vit_zoo.save(vit_zoo.create("clip_b16", image_size=32, patch_size=8, dim=128, heads=2, mlp_dim=512, depth=2), "clip")
-    vit_zoo.convert("clip", "clip.pth", "open_clip")
+    vit_zoo.convert("./clip", "clip.pth", "open_clip")
     with torch.inference_mode(False):
         state = torch.load("clip.pth", weights_only=True)
         numbers = {"input_resolution": 32, "context_length": 77, "vocab_size": 49408}
@@ -183,7 +183,7 @@ def test_openai_clip_archive(folder):
     assert loaded.patch_embed.proj.weight.dtype is torch.float32
     images = torch.randn(2, 3, 32, 32)
     with torch.inference_mode():
-        torch.testing.assert_close(loaded(images), vit_zoo.load("clip")(images), rtol=0, atol=2e-2)
+        torch.testing.assert_close(loaded(images), vit_zoo.load("./clip")(images), rtol=0, atol=2e-2)
 
 
 class Payload:
