@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from vit_zoo.errors import InputError
 from vit_zoo.model.preprocess import Preprocess
-from vit_zoo.model.resize_recipes import RECIPES
+from vit_zoo.model.resize_recipes import RECIPES, UNSTATED
 from vit_zoo.model.spec import ViTSpec, faults_of
 
 SCHEMA = 1
@@ -20,7 +20,8 @@ class ModelConfig(BaseModel):
     """A spec with the model's name, preprocessing, labels, and the origin of its weights.
 
     `source` and `licence` are those of the weights. `random_seed` is set if the weights are random. `resize` is the recipe
-    with which the source of the weights resizes positions to another image size (see `resize_recipes.py`); None means timm's.
+    with which the source of the weights resizes positions to another image size (see `resize_recipes.py`); None means timm's,
+    `unstated` that the file did not show it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,7 +40,7 @@ class ModelConfig(BaseModel):
     def _consistent(self) -> Self:
         if self.labels is not None and len(self.labels) != self.spec.num_classes:
             raise ValueError(f"{len(self.labels)} labels for {self.spec.num_classes} classes")
-        if self.resize not in (None, *RECIPES):
+        if self.resize not in (None, UNSTATED, *RECIPES):
             raise ValueError(f"unknown resize '{self.resize}'; choose from {', '.join(RECIPES)}")
         if self.preprocess is not None:
             if self.preprocess.size != self.spec.image_size:

@@ -119,7 +119,9 @@ class Dialect:
     * `position_covers`: the values of `pos_covers` that position tables may have in models with more than patch tokens.
     * `computes_in_float32`: the library computes in float32 whatever type the weights are stored in.
     * `resize`, `resize_with_registers`: the library's recipe (`resize_recipes.py`) for other image sizes, and that of its models
-      with registers where it differs.
+      with registers where it differs. A sidecar may name another one.
+    * `resize_unstated`: whether a model may be of a library with another recipe, whose files look the same.
+    * `grid`: the grid of a position table that is stored with rows and columns.
 
     Write (only for dialects in `write.TARGETS`):
 
@@ -154,6 +156,8 @@ class Dialect:
     computes_in_float32: bool = False
     resize: str = "timm"
     resize_with_registers: str | None = None
+    resize_unstated: Callable[[ViTSpec], bool] = lambda spec: False
+    grid: Callable[[Shapes], tuple[int, int] | None] = lambda shapes: None
 
     write_prefix: Callable[[ViTSpec], str] | None = None
     write_facts: Callable[[ViTSpec], dict[str, Any]] = lambda spec: {}

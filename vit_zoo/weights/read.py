@@ -13,7 +13,7 @@ from typing import Any
 
 from vit_zoo.errors import InputError, RefusedContent, did_you_mean
 from vit_zoo.files import Stored
-from vit_zoo.model.resize_recipes import recipe_named
+from vit_zoo.model.resize_recipes import UNSTATED, recipe_named
 from vit_zoo.model.spec import TRAINING, ViTSpec
 from vit_zoo.weights.detect import detect
 from vit_zoo.weights.dialect import Dialect
@@ -59,6 +59,7 @@ def read(
     """
     check_facts(facts, where=where)
     config = dict(config or {})
+    stated_recipe = config.pop("resize", None)
     dialect = dialect or detect(tensors, where=where)
     translation = to_ours(dialect, tensors, {**config, **facts}, where=where)
     key_of = translation.opened.key_for_ours
@@ -70,7 +71,11 @@ def read(
     shown = from_shapes(shapes, where=where, key_of=key_of)
     fields, origin = _fields(dialect, translation, shown, config, facts, where=where)
     if "pos_embed" in shapes:
-        _set_positions(ours, fields, origin, config, facts, dialect.position_covers, key_of, where=where)
+        grid = translation.grid
+        if grid is not None and pair(facts.get("grid", grid)) != grid:
+            raise InputError(f"positions have a grid of {grid[0]}x{grid[1]}", where=where)
+        known = facts if grid is None else {**facts, "grid": grid}
+        _set_positions(ours, fields, origin, config, known, dialect.position_covers, key_of, where=where)
     elif "grid" in facts:
         raise InputError("grid does not apply: the file has no position table", where=where)
     unknown = [fact for fact in NOT_IN_SHAPES if fact not in fields]
@@ -79,10 +84,17 @@ def read(
     fields["patch_size"] = ours["patch_embed.proj.weight"].shape[2:]  # of the file; the one that is stated comes by resizing
     spec = _spec(fields, origin, where=where)
     check_tensors(ours, spec.shapes(), where=where, key_of=key_of)
-    recipe = dialect.resize_with_registers if dialect.resize_with_registers and spec.registers else dialect.resize
+    recipe = stated_recipe or _recipe(dialect, spec)
     ours, resized_spec = resized({name: ours[name] for name in spec.shapes()}, spec, facts, recipe, where=where)
     recipe = facts.get("resize", recipe)
     return Reading(dialect, ours, resized_spec, {f: origin[f] for f in ViTSpec.model_fields}, translation.unwanted, recipe)
+
+
+def _recipe(dialect: Dialect, spec: ViTSpec) -> str:
+    """The recipe by which a dialect resizes a model, or `UNSTATED`."""
+    if dialect.resize_unstated(spec):
+        return UNSTATED
+    return dialect.resize_with_registers if dialect.resize_with_registers and spec.registers else dialect.resize
 
 
 def _missing_facts(
@@ -114,6 +126,7 @@ def resized(
             raise InputError(f"nothing is resized: the model takes images of {image[0]}x{image[1]} already", where=where)
         return tensors, spec
     recipe = facts.get("resize", recipe)
+    recipe_named(recipe, where=where)
     new = spec.replace(image_size=image, patch_size=patch)
     resized_tensors = dict(tensors)
     if patch != spec.patch_size:

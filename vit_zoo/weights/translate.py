@@ -24,12 +24,14 @@ class Translation:
 
     * `facts`: the facts that their shapes show.
     * `unwanted`: the keys of known tensors that are not part of the model.
+    * `grid`: the grid of the positions, where the file states it.
     """
 
     tensors: dict[str, Stored]
     opened: Opened
     facts: Mapping[str, Any]
     unwanted: tuple[str, ...]
+    grid: tuple[int, int] | None = None
 
 
 def to_ours(dialect: Dialect, tensors: Mapping[str, Stored], facts: Mapping[str, Any], *, where: object) -> Translation:
@@ -67,7 +69,7 @@ def to_ours(dialect: Dialect, tensors: Mapping[str, Stored], facts: Mapping[str,
     if without_weight:
         weight, bias = (opened.key_for_ours(f"{without_weight[0]}.{kind}") for kind in ("weight", "bias"))
         raise RefusedContent(f"has no tensor {weight!r} for its bias {bias!r}", where=where, details=details)
-    return Translation(ours, opened, dialect.facts_from_shapes(shapes), unwanted)
+    return Translation(ours, opened, dialect.facts_from_shapes(shapes), unwanted, dialect.grid(shapes))
 
 
 def _applied_to(rule: Rule, theirs: list[Stored], keys: list[str], sizes: Sizes, where: object) -> Stored:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import InputError, NotRepresentable
+from vit_zoo.errors import InputError, NotRepresentable, RefusedContent
 from vit_zoo.weights.configs.image_processors import of_timm, to_timm
 from vit_zoo.weights.sidecar import SidecarFormat
 
@@ -20,19 +20,36 @@ POOLS = {"token": "cls", "avg": "mean", "map": "map", "": "none"}
 ACTS = {"gelu": "gelu", "gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu", "quickgelu": "quick_gelu", "silu": "silu"}
 
 
+NAFLEX_PLAIN = {"rope_type": "", "patchify_channels_last": True}  # arguments of NaFlexVit that its tensors do not show
+
+
+def _facts_of_name(architecture: str) -> dict[str, Any]:
+    """Facts of timm's families that are not in the zoo, and `resize`, their recipe for other image sizes (`resize_recipes.py`)."""
+    if not architecture.startswith("naflexvit"):
+        return {"resize": "flexivit" if architecture.startswith("flexivit") else "timm"}
+    if "siglip" in architecture:
+        return {"act": "gelu_tanh", "resize": "naflex"}
+    if "_par" in architecture or "radio" in architecture:  # positions for a square around the image
+        return {"act": "gelu"}
+    return {"act": "gelu", "resize": "timm"}
+
+
 def facts_of_config(config: Mapping[str, Any], where: object) -> dict[str, Any]:
     """Facts of the architecture that a config names, then those of its `model_args`, which take precedence."""
     from vit_zoo.registry.configs import config_of as config_of_variant
     from vit_zoo.registry.lookup import find
 
-    facts: dict[str, Any] = {}
+    facts = _facts_of_name(str(config["architecture"]))
     arguments = config.get("model_args") or {}
     try:
         spec = config_of_variant(find(config["architecture"]).variant).spec
     except InputError:  # not an architecture of the zoo: only the arguments are left
         spec = None
+    different = [name for name, plain in NAFLEX_PLAIN.items() if arguments.get(name, plain) != plain]
+    if different:
+        raise RefusedContent(f"unsupported timm model: {different[0]} = {arguments[different[0]]}", where=where)
     if spec is not None:
-        facts = {"norm_eps": spec.norm_eps, "act": spec.act}
+        facts |= {"norm_eps": spec.norm_eps, "act": spec.act}
         if not {"embed_dim", "num_heads"} & set(arguments):
             facts["heads"] = spec.heads
     if isinstance(arguments.get("num_heads"), int):

@@ -169,4 +169,6 @@ NAFLEX = replace(
     ),
     pattern_sizes=lambda shapes, facts: flat_patch(shapes["embedding/kernel"][0], facts),
     matches_shapes=lambda shapes: len(shapes.get("embedding/kernel", ())) == 2,
+    grid=lambda shapes: shapes["pos_embedding"][:2] if len(shapes.get("pos_embedding", ())) == 3 else None,
+    resize="naflex",
 )

@@ -39,6 +39,7 @@ DEIT3 = replace(
     needs=(*TIMM.needs, *CLOSING, Need("cls_token", "class_token")),
     position_covers=("patches",),
     resize="hf",
+    resize_unstated=lambda spec: False,
 )
 
 MAE = replace(
@@ -49,6 +50,7 @@ MAE = replace(
     unwanted=(r"mask_token", r"decoder_.*"),
     sidecar=None,
     resize="hf",
+    resize_unstated=lambda spec: False,
 )
 
 DINOV2 = replace(
@@ -65,6 +67,7 @@ DINOV2 = replace(
     added={"mask_token": lambda spec: (1, spec.dim)},
     write_config=None,
     resize="dinov2",
+    resize_unstated=lambda spec: False,
     resize_with_registers="timm",
 )
 

@@ -5,12 +5,15 @@ Source: timm 1.0.31, models/vision_transformer.py. Conventions: eps 1e-6, exact 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import NotRepresentable
 from vit_zoo.weights.configs.timm import POOLS, SIDECAR, config_of
 from vit_zoo.weights.dialect import HEAD_BIAS, POOL_LATENT, Dialect, Need, Rule, layer
 from vit_zoo.weights.dialects.clip import CLIP_TEXT
+
+if TYPE_CHECKING:
+    from vit_zoo.model.spec import ViTSpec
 
 SINGLE = (
     "cls_token", "dist_token", "reg_token", "pos_embed", "attn_pool.latent", "blocks.{i}.attn.q_bias", "blocks.{i}.attn.v_bias",
@@ -68,6 +71,16 @@ def pool_of(module: Any, *, include_prefix: bool) -> tuple[str, str]:
     return pool, "patches" if pool in ("mean", "map") and not include_prefix else "all"
 
 
+def looks_like_others(spec: ViTSpec) -> bool:
+    """Whether a file may be a FlexiViT of timm, a backbone of DINO or an encoder of MAE, whose recipes are not that of `vit_*`.
+
+    FlexiViT has a class token without a position; the backbones have no head.
+    """
+    if not spec.class_token or spec.dist_token or spec.registers or spec.layer_scale or spec.pre_norm or spec.pool != "cls":
+        return False
+    return spec.pos == "learned" and (spec.pos_covers == "patches" or spec.num_classes == 0)
+
+
 ALWAYS = (
     Need("dist_token", "dist_token", where_present="head_dist.weight"),
     POOL_LATENT,
@@ -97,5 +110,6 @@ TIMM = Dialect(
     unwanted_outside=(r"visual\.head\..*", *CLIP_TEXT),
     facts_from_module=facts_from_module,
     sidecar=SIDECAR,
+    resize_unstated=looks_like_others,
     write_config=config_of,
 )

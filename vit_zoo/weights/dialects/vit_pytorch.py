@@ -92,6 +92,7 @@ VIT_PYTORCH = Dialect(
         HEAD_BIAS,
     ),
     facts_from_module=facts_from_module,
+    resize="vit-pytorch",
     write_facts=patch_facts,
     added={"cls_token": lambda spec: (0, spec.dim)},  # an absent class token is stored as an empty tensor
 )
