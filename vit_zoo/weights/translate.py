@@ -45,6 +45,9 @@ def to_ours(dialect: Dialect, tensors: Mapping[str, Stored], facts: Mapping[str,
     keys = _inverse(opened.names, where)
     _inverse(opened.outside, where)
     theirs = {name: tensors[key] for name, key in keys.items()}
+    zeros = _zero_biases(dialect, theirs)
+    theirs |= zeros
+    keys |= {name: opened.key_for(name) for name in zeros}
     shapes = {name: tensor.shape for name, tensor in theirs.items()}
     sizes = dialect.pattern_sizes(shapes, facts)
     applied = list(_applied(dialect.rules, theirs))
@@ -70,6 +73,41 @@ def to_ours(dialect: Dialect, tensors: Mapping[str, Stored], facts: Mapping[str,
         weight, bias = (opened.key_for_ours(f"{without_weight[0]}.{kind}") for kind in ("weight", "bias"))
         raise RefusedContent(f"has no tensor {weight!r} for its bias {bias!r}", where=where, details=details)
     return Translation(ours, opened, dialect.facts_from_shapes(shapes), unwanted, dialect.grid(shapes))
+
+
+def _zero_biases(dialect: Dialect, theirs: Mapping[str, Stored]) -> dict[str, Stored]:
+    """Zeros for biases of queries, keys or values that no block has, where others of the three are there.
+
+    A layer without a bias computes what one of zeros does. A bias that only some blocks lack is left out: it is damage.
+    """
+    zeros: dict[str, Stored] = {}
+    for group in _groups_of_biases(dialect):
+        present = {name: _blocks(name, theirs) for name in group}
+        absent = [name for name, blocks in present.items() if not blocks]
+        existing = [blocks for blocks in present.values() if blocks]
+        if absent and existing and all(blocks == existing[0] for blocks in existing):
+            like = next(name for name in group if name not in absent)
+            for i in existing[0]:
+                bias = theirs[like.replace("{i}", i)]
+                zeros |= {name.replace("{i}", i): _zeros(bias) for name in absent}
+    return zeros
+
+
+def _groups_of_biases(dialect: Dialect) -> list[list[str]]:
+    """The names of the biases of queries, keys and values that are tensors of their own and make one bias, or a pair, of ours."""
+    rules = {rule.ours: rule for rule in dialect.rules}
+    joined = [rules[name] for name in ("blocks.{i}.attn.qkv.bias",) if name in rules]
+    pair = [rules[name] for name in ("blocks.{i}.attn.q_bias", "blocks.{i}.attn.v_bias") if name in rules]
+    groups = [list(rule.theirs) for rule in joined] + [[name for rule in pair if rule.rows is None for name in rule.theirs]]
+    return [group for group in groups if len(group) > 1]
+
+
+def _zeros(like: Stored) -> Stored:
+    import numpy as np
+
+    if like.dtype not in DTYPES:
+        return like  # of a type that no rule accepts
+    return Stored(like.dtype, like.shape, partial(np.zeros, like.shape, DTYPES[like.dtype][1]))
 
 
 def _applied_to(rule: Rule, theirs: list[Stored], keys: list[str], sizes: Sizes, where: object) -> Stored:

@@ -239,6 +239,20 @@ HF_DINOV3 = Dialect(
     added={"embeddings.mask_token": lambda spec: (1, 1, spec.dim)},
 )
 
+QKV_BIAS = rule("blocks.{i}.attn.qkv.bias", *(f"{LAYER}.attention.{part}_proj.bias" for part in "qkv"))
+
+
+def with_key_bias(dialect: Dialect) -> Dialect:
+    """The dialect of models whose keys have a bias (`key_bias`), which rotation does not cancel."""
+    return replace(
+        dialect,
+        name=f"{dialect.name}-key-bias",
+        signature=(*dialect.signature, "layer.0.attention.k_proj.bias"),
+        rules=(*(r for r in dialect.rules if not r.ours.endswith(("q_bias", "v_bias"))), QKV_BIAS),
+        needs=tuple(need for need in dialect.needs if not need.tensor.endswith(("q_bias", "v_bias"))),
+    )
+
+
 HF_DINOV3_GATED = replace(
     HF_DINOV3,
     name="hf-dinov3-gated",
@@ -246,3 +260,5 @@ HF_DINOV3_GATED = replace(
     conventions={**HF_DINOV3.conventions, "mlp": "swiglu"},
     rules=replaced(HF_DINOV3.rules, *layer("blocks.{i}.mlp.fc1", f"{LAYER}.mlp.gate_proj", f"{LAYER}.mlp.up_proj")),
 )
+
+HF_DINOV3_KEY_BIAS, HF_DINOV3_GATED_KEY_BIAS = with_key_bias(HF_DINOV3), with_key_bias(HF_DINOV3_GATED)

@@ -107,6 +107,7 @@ def head_width(shapes: Shapes) -> dict[str, Any]:
     return {"dim_head": 4 * shapes["rope_embed.periods"][0]} if "rope_embed.periods" in shapes else {}
 
 
+QKV_BIAS = rule(f"{BLOCK}.attn.qkv.bias", f"{BLOCK}.attn.qkv.bias")
 DINOV3 = replace(
     DINOV2,
     name="dinov3",
@@ -124,6 +125,15 @@ DINOV3 = replace(
     facts_from_shapes=head_width,
 )
 
+# Without masks, keys have their bias.
+DINOV3_KEY_BIAS = replace(
+    DINOV3,
+    name="dinov3-key-bias",
+    signature=(*DINOV3.signature, "blocks.0.attn.qkv.bias"),
+    rules=(*(r for r in DINOV3.rules if not r.ours.endswith(("q_bias", "v_bias"))), QKV_BIAS),
+    matches_shapes=lambda shapes: "blocks.0.attn.qkv.bias_mask" not in shapes,
+)
+
 DINOV3_SWIGLU = replace(
     DINOV3,
     name="dinov3-swiglu",
@@ -134,4 +144,12 @@ DINOV3_SWIGLU = replace(
         *layer(f"{BLOCK}.mlp.fc1", f"{BLOCK}.mlp.w1", f"{BLOCK}.mlp.w2"),
         *layer(f"{BLOCK}.mlp.fc2", f"{BLOCK}.mlp.w3"),
     ),
+)
+
+DINOV3_SWIGLU_KEY_BIAS = replace(
+    DINOV3_SWIGLU,
+    name="dinov3-swiglu-key-bias",
+    signature=(*DINOV3_SWIGLU.signature, "blocks.0.attn.qkv.bias"),
+    rules=(*(r for r in DINOV3_SWIGLU.rules if not r.ours.endswith(("q_bias", "v_bias"))), QKV_BIAS),
+    matches_shapes=DINOV3_KEY_BIAS.matches_shapes,
 )
