@@ -37,11 +37,12 @@ PEERS = {
 }
 
 
-# of transformers in test_hf.py; the rest as renamed files in test_dialects.py
+# of transformers in test_hf.py, of timm's and open_clip's CLIP towers in test_config_sweeps.py; the rest as renamed files in
+# test_dialects.py
 ELSEWHERE = {
     "hf-deit-teacher", "hf-dinov2-swiglu", "hf-dinov2-swiglu-5", "hf-dinov3-gated", "hf-clip-classifier", "hf-siglip-classifier",
     "hf-siglip2-naflex", "big_vision-naflex", "dinov2-swiglu", "dinov3-swiglu", "mae", "openai-clip",
-    "vit-pytorch-1.2",
+    "vit-pytorch-1.2", "timm-clip", "open_clip-timm-clip",
 }  # fmt: skip
 
 

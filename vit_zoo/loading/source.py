@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Literal, Union
 
-from vit_zoo.errors import HubError, InputError, Option, RefusedContent
+from vit_zoo.errors import HubError, InputError, Option, RefusedContent, notice
 from vit_zoo.files import SafetensorsFile, Stored, read_json
 from vit_zoo.files.checkpoints import CHECKPOINTS, checkpoint_in, read_checkpoint
 from vit_zoo.formats import FORMATS
@@ -36,6 +36,9 @@ from vit_zoo.registry.pretrained_tags import Tag
 if TYPE_CHECKING:
     from torch import nn
 
+    from vit_zoo.weights.read import Reading
+    from vit_zoo.weights.sidecar import Sidecar
+
 ModelLike = Union[str, "os.PathLike[str]", "nn.Module"]
 
 
@@ -58,19 +61,37 @@ class Checkpoint:
     digest: str | None = None  # the content hash stated in the file
     unwanted: tuple[str, ...] = ()  # known tensors of the file that are not part of the model
     cached: bool = False  # whether the file is in the Hub's cache, which is not written to
+    note: str | None = None  # what a user should know about the image size
+    as_stored: Reading | None = None  # the model with positions as stored, where they are resized for its processor's images
+
+    def at_stored_size(self) -> Checkpoint:
+        """Return the model with the positions as stored, and the preprocessing for that size."""
+        if self.as_stored is None:
+            return self
+        spec, how = self.as_stored.spec, self.config.preprocess
+        config = self.config.replace(spec=spec, preprocess=None if how is None else how.for_size(spec.image_size))
+        tensors, origin = self.as_stored.tensors, self.as_stored.origin
+        return replace(self, config=config, tensors=tensors, origin=origin, note=None, as_stored=None)
 
 
 def find_source(
-    model: ModelLike, *, weights: str | os.PathLike[str] | None = None, offline: bool | None = None, **facts: Any
+    model: ModelLike,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    offline: bool | None = None,
+    file_size: tuple[int, int] | Literal["any"] | None = None,
+    **facts: Any,
 ) -> Architecture | Checkpoint:
     """Resolve a name, a path or a torch module.
 
     * `weights`: a checkpoint of the same architecture, which replaces the model's own.
     * `offline`: take the weights of tagged names and of `hf-hub:` repositories from the Hub's cache only.
+    * `file_size`: the image size of the exported file that the model is for. If it is the size of the stored positions, or any,
+      they are not resized for the images that the model's processor prepares.
     * `facts`: fields of the spec that a checkpoint does not state, such as heads.
 
-    Raises InputError for a name or path that does not exist, RefusedContent for tensors that do not fit, HubError for
-    weights that cannot be fetched.
+    Tells the user the checkpoint's note. Raises InputError for a name or path that does not exist, RefusedContent for tensors
+    that do not fit, HubError for weights that cannot be fetched.
     """
     if not isinstance(model, str | os.PathLike):
         source: Architecture | Checkpoint = of_module(model, **facts)
@@ -80,7 +101,13 @@ def find_source(
             source = _architecture(locator, facts)
         else:
             source = _resolve(locator, facts, offline)
-    return source if weights is None else _with_weights(source.config, weights, facts, offline)
+    source = source if weights is None else _with_weights(source.config, weights, facts, offline)
+    if isinstance(source, Checkpoint):
+        if source.as_stored is not None and file_size in ("any", source.as_stored.spec.image_size):
+            source = source.at_stored_size()
+        if source.note is not None:
+            notice(source.note)
+    return source
 
 
 def find_architecture(name: str | os.PathLike[str], **facts: Any) -> ModelConfig:
@@ -262,6 +289,16 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
     else:
         sidecar = Sidecar.of(path, dialect) if path is not None else Sidecar()
     reading = read(tensors, facts, dialect=dialect, config=sidecar.facts, where=where)
+    as_stored, note = None, None
+    size = _other_size(sidecar, reading.spec, facts, where)
+    if size is not None and sidecar.interpolates:
+        as_stored, reading = (
+            reading,
+            read(tensors, {**facts, "image_size": size}, dialect=dialect, config=sidecar.facts, where=where),
+        )
+        reading.origin["image_size"] = "its processor"
+    if size is not None:
+        note = _size_note(size, (as_stored or reading).spec.image_size, where, interpolates=sidecar.interpolates)
     stem = "".join(c if c.isalnum() or c in "_.-" else "_" for c in (path.stem if path else "model")).lstrip("_.-")
     origin = path.name if path else where
     labels = sidecar.labels if sidecar.labels and len(sidecar.labels) == reading.spec.num_classes else None
@@ -276,7 +313,50 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
         labels=labels,
         resize=None if reading.recipe == "timm" else reading.recipe,
     )
-    return Checkpoint(config, reading.tensors, path, reading.dialect.name, reading.origin, unwanted=reading.unwanted)
+    return Checkpoint(
+        config,
+        reading.tensors,
+        path,
+        reading.dialect.name,
+        reading.origin,
+        unwanted=reading.unwanted,
+        note=note,
+        as_stored=as_stored,
+    )
+
+
+def _other_size(sidecar: Sidecar, spec: ViTSpec, facts: Mapping[str, Any], where: object) -> tuple[int, int] | None:
+    """Return the size of the images that the sidecar's preprocessing makes, if it is not the model's and no size is stated.
+
+    Raises InputError if the library would interpolate positions for images that patches do not divide.
+    """
+    preprocess = sidecar.preprocess
+    if preprocess is None or len(preprocess.mean) != spec.channels or preprocess.size == spec.image_size or "image_size" in facts:
+        return None
+    (height, width), (p, q) = preprocess.size, spec.patch_size
+    if sidecar.interpolates and (height % p or width % q):
+        cause = f"its preprocessing makes images of {_by(preprocess.size)}, which patches of {_by(spec.patch_size)} do not divide"
+        hint = f"state the size: image_size={_stated(spec.image_size)} is that of the stored positions"
+        raise InputError(cause, where=where, hint=hint)
+    return preprocess.size
+
+
+def _size_note(prepared: tuple[int, int], stored: tuple[int, int], where: object, *, interpolates: bool) -> str:
+    name = where.name if isinstance(where, Path) else where
+    if interpolates:
+        cause = f"the model takes images of {_by(prepared)}, as its processor prepares them, and not of {_by(stored)}"
+        return f"{name}: {cause}; image_size={_stated(stored)} keeps the stored size"
+    cause = f"its processor prepares images of {_by(prepared)}, but the model takes {_by(stored)}, which is used"
+    return f"{name}: {cause}; image_size={_stated(prepared)} resizes the model"
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _stated(size: tuple[int, int]) -> str:
+    """Return a size as a user states it."""
+    return str(size[0]) if size[0] == size[1] else f"{size[0]},{size[1]}"
 
 
 def _checked(config: ModelConfig, opened: SafetensorsFile, facts: Mapping[str, Any]) -> Checkpoint:

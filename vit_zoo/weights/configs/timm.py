@@ -7,73 +7,232 @@ class.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import InputError, NotRepresentable, RefusedContent
+from vit_zoo.errors import NotRepresentable, RefusedContent
+from vit_zoo.model.resize_recipes import UNSTATED
 from vit_zoo.weights.configs.image_processors import of_timm, to_timm
+from vit_zoo.weights.configs.keys import INITIAL, SHAPES, TRAINING, Keys, check_keys, ignored, mapping_in, only, read
+from vit_zoo.weights.configs.timm_architectures import find
 from vit_zoo.weights.sidecar import SidecarFormat
 
 if TYPE_CHECKING:
     from vit_zoo.model.config import ModelConfig
 
 POOLS = {"token": "cls", "avg": "mean", "map": "map", "": "none"}
-ACTS = {"gelu": "gelu", "gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu", "quickgelu": "quick_gelu", "silu": "silu"}
+ACTS = {
+    "gelu": "gelu", "gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu", "quickgelu": "quick_gelu", "silu": "silu",
+    "swish": "silu", "": "gelu",
+}  # fmt: skip
+NORMS = {"": 1e-6, "layernorm": 1e-6, "layernormfp32": 1e-6}  # names of LayerNorm, with the eps of timm's classes
+MLPS = {"mlp": "plain", "swiglu_packed": "swiglu"}  # timm itself takes classes here, which JSON cannot hold
+
+SIZE = ignored("training on other sizes only")
+LOADING = ignored("loading of weights only")
+CARD = ignored("information for readers")
+RUNNING = ignored("how the code runs, not what it computes")
+NO_ROTATION = ignored("rotary positions only")
+CREATION: Keys = {
+    **dict.fromkeys(("pretrained", "pretrained_strict", "checkpoint_path", "cache_dir"), LOADING),
+    **dict.fromkeys(("scriptable", "exportable", "no_jit", "device", "dtype"), RUNNING),
+    "out_indices": ignored("feature extraction only"),
+    **dict.fromkeys(("features_only", "pruned", "use_naflex"), only(False)),
+}
+RATES = ("drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate")
+SHARED: Keys = {
+    **CREATION,
+    **dict.fromkeys(RATES, TRAINING),
+    **dict.fromkeys(("patch_size", "in_chans", "num_classes", "embed_dim", "depth", "mlp_ratio"), SHAPES),
+    **dict.fromkeys(("qkv_bias", "qk_norm", "init_values", "class_token", "no_embed_class"), SHAPES),
+    **dict.fromkeys(("dynamic_img_size", "dynamic_img_pad"), SIZE),
+    "img_size": read("image_size"),
+    "num_heads": read("heads"),
+    "global_pool": read("pool"),
+    "norm_layer": read("norm_eps"),
+}
+# arguments of the class VisionTransformer
+VIT_ARGUMENTS: Keys = {
+    **SHARED,
+    **dict.fromkeys(("proj_bias", "reg_tokens", "pre_norm", "final_norm", "fc_norm"), SHAPES),
+    **dict.fromkeys(("weight_init", "fix_init"), INITIAL),
+    **dict.fromkeys(("scale_attn_norm", "scale_mlp_norm"), only(False)),
+    **dict.fromkeys(("embed_layer", "embed_norm_layer", "block_fn"), only()),
+    "attn_layer": only("", "attn"),
+    "pos_embed": read("pos"),
+    "pool_include_prefix": read("pool_tokens"),
+    "act_layer": read("act"),
+    "mlp_layer": read("mlp"),
+}
+# arguments of the class Eva
+EVA_ARGUMENTS: Keys = {
+    **SHARED,
+    **dict.fromkeys(("swiglu_mlp", "swiglu_align_to", "num_reg_tokens", "use_post_transformer_norm"), SHAPES),
+    **dict.fromkeys(("rope_shift_coords", "rope_jitter_coords", "rope_rescale_coords"), TRAINING),
+    "head_init_scale": INITIAL,
+    **dict.fromkeys(("scale_mlp", "scale_attn_inner", "attn_only_layer_scale", "use_abs_pos_emb"), only(False)),
+    **dict.fromkeys(("use_post_norm", "use_pre_transformer_norm", "use_fc_norm"), only(False)),
+    **dict.fromkeys(("num_kv_heads", "attn_pool_num_heads", "attn_pool_mlp_ratio", "ref_feat_shape"), only()),
+    **dict.fromkeys(("qkv_fused", "use_rot_pos_emb", "rope_rotate_half"), only(True)),
+    "attn_type": only("eva"),
+    "rope_type": only("dinov3"),
+    "rope_grid_offset": only(0),
+    "rope_grid_indexing": only("ij"),
+    "rope_temperature": only(100),
+    "rope_mrope_section": only(),
+}
+# fields of NaFlexVitCfg, and arguments of the class NaFlexVit
+NAFLEX_ARGUMENTS: Keys = {
+    **{name: key for name, key in VIT_ARGUMENTS.items() if name not in ("no_embed_class", "dynamic_img_size", "embed_layer")},
+    "cfg": only(),
+    **dict.fromkeys(("pos_embed_grid_size", "init_values", "swiglu_mlp", "swiglu_align_to"), SHAPES),
+    **dict.fromkeys(("pos_embed_interp_mode", "pos_embed_ar_preserving"), read("resize")),
+    **dict.fromkeys(("pos_embed_antialias", "pos_embed_align_corners", "pos_embed_use_grid_sample"), read("resize")),
+    **dict.fromkeys(("rope_shift_coords", "rope_jitter_coords", "rope_rescale_coords"), TRAINING),
+    **dict.fromkeys(("rope_temperature", "rope_ref_feat_shape", "rope_grid_offset", "rope_grid_indexing"), NO_ROTATION),
+    **dict.fromkeys(("rope_rotate_half", "rope_mrope_section"), NO_ROTATION),
+    **dict.fromkeys(("scale_attn_inner_norm", "attn_gated", "attn_only_layer_scale"), only(False)),
+    **dict.fromkeys(("use_key_only_attn_mask", "enable_patch_interpolator"), ignored("images of other sizes in a batch only")),
+    **dict.fromkeys(("num_kv_heads", "attn_pool_num_heads", "attn_pool_mlp_ratio", "input_norm_layer"), only()),
+    "pos_embed": only("learned", "learn"),
+    "rope_type": only("", "none"),
+    "patchify_channels_last": only(True),
+    "embed_proj_type": only("linear", "conv"),
+    "attn_type": only("standard"),
+    "qkv_fused": only(True),
+}
+# PretrainedCfg; a config of timm before 0.9 has these keys at its top level
+PRETRAINED: Keys = {
+    **dict.fromkeys(("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std"), read("preprocess")),
+    **dict.fromkeys(("test_input_size", "test_crop_pct", "test_pool_size"), ignored("a recommendation for other sizes")),
+    **dict.fromkeys(("min_input_size", "fixed_input_size", "pool_size"), SIZE),
+    **dict.fromkeys(("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "custom_load"), LOADING),
+    **dict.fromkeys(("first_conv", "classifier", "label_offset"), ignored("the file has the tensors as they are used")),
+    **dict.fromkeys(("architecture", "tag", "license", "description", "origin_url", "paper_name", "paper_ids", "notes"), CARD),
+    "num_classes": SHAPES,
+    "label_names": read("labels"),
+    "label_descriptions": CARD,
+}
+ARGUMENTS = {"VisionTransformer": VIT_ARGUMENTS, "Eva": EVA_ARGUMENTS, "NaFlexVit": NAFLEX_ARGUMENTS}
+TOP: Keys = {
+    "architecture": read("norm_eps, act, heads, pool"),
+    "global_pool": read("pool"),
+    "model_args": read("see the arguments"),
+    "pretrained_cfg": read("preprocess"),
+    "num_classes": SHAPES,
+    "num_features": SHAPES,
+    "label_names": read("labels"),
+    "labels": read("labels"),
+    "label_descriptions": CARD,
+    "license": CARD,
+    "vit_zoo": CARD,
+}
 
 
-NAFLEX_PLAIN = {"rope_type": "", "patchify_channels_last": True}  # arguments of NaFlexVit that its tensors do not show
+def facts_of_config(config: Mapping[str, Any], where: object, *, class_: str = "VisionTransformer") -> dict[str, Any]:
+    """Facts of the architecture that a config names, then those of its `model_args`, which take precedence.
 
-
-def _facts_of_name(architecture: str) -> dict[str, Any]:
-    """Facts of timm's families that are not in the zoo, and `resize`, their recipe for other image sizes (`resize_recipes.py`)."""
-    if not architecture.startswith("naflexvit"):
-        return {"resize": "flexivit" if architecture.startswith("flexivit") else "timm"}
-    if "siglip" in architecture:
-        return {"act": "gelu_tanh", "resize": "naflex"}
-    if "_par" in architecture or "radio" in architecture:  # positions for a square around the image
-        return {"act": "gelu"}
-    return {"act": "gelu", "resize": "timm"}
-
-
-def facts_of_config(config: Mapping[str, Any], where: object) -> dict[str, Any]:
-    """Facts of the architecture that a config names, then those of its `model_args`, which take precedence."""
-    from vit_zoo.registry.configs import config_of as config_of_variant
-    from vit_zoo.registry.lookup import find
-
-    facts = _facts_of_name(str(config["architecture"]))
-    arguments = config.get("model_args") or {}
-    try:
-        spec = config_of_variant(find(config["architecture"]).variant).spec
-    except InputError:  # not an architecture of the zoo: only the arguments are left
-        spec = None
-    different = [name for name, plain in NAFLEX_PLAIN.items() if arguments.get(name, plain) != plain]
-    if different:
-        raise RefusedContent(f"unsupported timm model: {different[0]} = {arguments[different[0]]}", where=where)
-    if spec is not None:
-        facts |= {"norm_eps": spec.norm_eps, "act": spec.act}
-        if not {"embed_dim", "num_heads"} & set(arguments):
-            facts["heads"] = spec.heads
-    if isinstance(arguments.get("num_heads"), int):
-        facts["heads"] = arguments["num_heads"]
+    `class_` is the class of timm whose tensors the file has. Raises RefusedContent for an architecture that is not a plain ViT.
+    """
+    facts = facts_of_architecture(config["architecture"], where, class_=class_)
+    flat = "pretrained_cfg" not in config
+    shared = isinstance(config.get("model_type"), str)  # transformers reads the other keys of such a file
+    stated = {name: value for name, value in config.items() if name in TOP} if shared else config
+    check_keys(stated, {**PRETRAINED, **TOP} if flat else TOP, where=where)
+    check_keys(mapping_in(config, "pretrained_cfg", where=where), PRETRAINED, where=where, section="pretrained_cfg")
+    arguments = {name: each for name, each in mapping_in(config, "model_args", where=where).items() if each is not None}
+    check_keys(arguments, ARGUMENTS[class_], where=where, section="model_args")
+    if class_ == "NaFlexVit":
+        facts["resize"] = _naflex_recipe(config["architecture"], arguments)
+    if type(heads := arguments.get("num_heads")) is int:
+        facts["heads"] = heads
+    if "norm_layer" in arguments:
+        facts["norm_eps"] = _one_of(NORMS, "norm_layer", str(arguments["norm_layer"]).replace("_", "").lower(), where)
     if "act_layer" in arguments:
-        if arguments["act_layer"] not in ACTS:
-            raise InputError(f"unsupported act_layer '{arguments['act_layer']}'; expected one of {', '.join(ACTS)}", where=where)
-        facts["act"] = ACTS[arguments["act_layer"]]
+        facts.pop("act_of_plain_mlp", None)
+        facts["act"] = _one_of(ACTS, "act_layer", str(arguments["act_layer"]).lower(), where)
+    if "mlp_layer" in arguments:
+        facts["mlp"] = _one_of(MLPS, "mlp_layer", arguments["mlp_layer"], where)
+    if arguments.get("pos_embed") in ("", "none"):
+        facts["pos"] = "none"
     pool = arguments.get("global_pool", config.get("global_pool"))
-    if pool in POOLS:
-        facts["pool"] = POOLS[pool]
+    if pool is not None:
+        facts["pool"] = _one_of(POOLS, "global_pool", pool, where)
+    if "pool_include_prefix" in arguments:
+        facts.pop("pool_tokens", None)
+        if arguments["pool_include_prefix"] and facts.get("pool") in ("mean", "map"):
+            facts["pool_tokens"] = "all"
     if "img_size" in arguments:
         size = arguments["img_size"]
         facts["image_size"] = tuple(size) if isinstance(size, list) else size
     return facts
 
 
+def facts_of_architecture(name: str, where: object, *, class_: str = "VisionTransformer") -> dict[str, Any]:
+    """What the code behind one of timm's names states. Raises RefusedContent for a name that is not a plain ViT's."""
+    match = find(name)
+    if match is None or match[0].class_ != class_:
+        cause = f"architecture '{name}' is not a plain ViT" if match is None else f"architecture '{name}' has other tensors"
+        hint = "for a plain ViT, name one of timm's that has the same settings, such as vit_base_patch16_224"
+        raise RefusedContent(cause, where=where, hint=hint)
+    group, heads = match
+    facts: dict[str, Any] = {"norm_eps": group.norm_eps, "heads": heads, "resize": recipe_of(name)}
+    if class_ == "Eva":
+        facts["act_of_plain_mlp"] = "gelu"  # its gated MLP has SiLU
+    elif group.mlp == "plain":  # where the file has a gated MLP, the code was told so by arguments that the config lacks
+        facts["act_of_plain_mlp"] = group.act
+    else:
+        facts |= {"act": group.act, "mlp": group.mlp}
+    if group.pool != "token":  # otherwise the tensors show that there is a class token, and that the norm is before pooling
+        facts["pool"] = POOLS[group.pool]
+    if group.include_prefix:
+        facts["pool_tokens"] = "all"
+    return facts
+
+
+def recipe_of(name: str) -> str:
+    """The recipe (`resize_recipes.py`) by which timm loads the weights of one of its names at another image size."""
+    return "flexivit" if name.startswith("flexivit") else "timm"
+
+
+def _naflex_recipe(name: str, arguments: Mapping[str, Any]) -> str:
+    """The recipe of a NaFlexVit, or `UNSTATED` where it is none of the known ones."""
+    mode = arguments.get("pos_embed_interp_mode", "bilinear" if "_siglip" in name else "bicubic")
+    plain = arguments.get("pos_embed_antialias", True) and not any(
+        arguments.get(f"pos_embed_{option}", default)
+        for option, default in (("ar_preserving", "_par_" in name), ("align_corners", False), ("use_grid_sample", False))
+    )
+    return {"bicubic": "timm", "bilinear": "naflex"}.get(mode, UNSTATED) if plain else UNSTATED
+
+
+def _one_of(known: Mapping[str, Any], key: str, value: Any, where: object) -> Any:
+    """Our word for a value. Raises RefusedContent for one that is not supported."""
+    if not isinstance(value, str) or value not in known:
+        expected = ", ".join(repr(name) for name in known)
+        raise RefusedContent(f"unsupported {key} {value!r}; expected one of {expected}", where=where)
+    return known[value]
+
+
 def labels_of(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     """The names of the classes, where they are listed in order."""
-    labels = config.get("label_names")
+    stated = config.get("pretrained_cfg")
+    inner = stated.get("label_names") if isinstance(stated, Mapping) else None
+    labels = next((each for each in (config.get("label_names"), config.get("labels"), inner) if each is not None), None)
     return tuple(labels) if isinstance(labels, list) and all(isinstance(label, str) for label in labels) else None
 
 
-SIDECAR = SidecarFormat(facts_of_config, required_key="architecture", labels=labels_of, preprocess=of_timm)
+def _interpolates(config: Mapping[str, Any]) -> bool:
+    """Whether the model interpolates positions for any image; by default timm's raise an error."""
+    arguments = config.get("model_args")
+    return isinstance(arguments, Mapping) and arguments.get("dynamic_img_size") is True
+
+
+SIDECAR = SidecarFormat(
+    facts_of_config, required_key="architecture", labels=labels_of, preprocess=of_timm, interpolates=_interpolates
+)
+EVA_SIDECAR = replace(SIDECAR, facts=partial(facts_of_config, class_="Eva"))
+NAFLEX_SIDECAR = replace(SIDECAR, facts=partial(facts_of_config, class_="NaFlexVit"), interpolates=lambda config: True)
 
 
 def config_of(config: ModelConfig) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from vit_zoo.weights.dialects.meta import (
     DINOV3_SWIGLU_KEY_BIAS,
     MAE,
 )
-from vit_zoo.weights.dialects.timm import TIMM, VITZOO
+from vit_zoo.weights.dialects.timm import OPEN_CLIP_TIMM, OPEN_CLIP_TIMM_CLIP, TIMM, TIMM_CLIP, VITZOO
 from vit_zoo.weights.dialects.timm_eva import TIMM_EVA, TIMM_EVA_SWIGLU
 from vit_zoo.weights.dialects.timm_naflex import TIMM_NAFLEX, TIMM_NAFLEX_CONV, TIMM_NAFLEX_SIGLIP
 from vit_zoo.weights.dialects.torchvision import TORCHVISION
@@ -46,7 +46,7 @@ from vit_zoo.weights.dialects.vit_pytorch import (
 
 DIALECTS = (
     VITZOO, TIMM_EVA_SWIGLU, TIMM_EVA, DINOV3_SWIGLU_KEY_BIAS, DINOV3_SWIGLU, DINOV3_KEY_BIAS, DINOV3,
-    DINOV2_SWIGLU, DINOV2, DEIT3, MAE, TIMM,
+    DINOV2_SWIGLU, DINOV2, DEIT3, MAE, TIMM_CLIP, TIMM, OPEN_CLIP_TIMM_CLIP, OPEN_CLIP_TIMM,
     TIMM_NAFLEX, TIMM_NAFLEX_SIGLIP, TIMM_NAFLEX_CONV, TORCHVISION,
     SIMPLE_VIT, VIT_PYTORCH_1_15, VIT_PYTORCH, VIT_PYTORCH_1_2, VIT_PYTORCH_0_40, VIT_PYTORCH_0_6,
     HF_DEIT_TEACHER, HF_DEIT, HF_VIT, HF_DINOV2_SWIGLU, HF_DINOV2_SWIGLU_5, HF_DINOV2, HF_DINOV3_GATED_KEY_BIAS,

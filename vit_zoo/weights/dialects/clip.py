@@ -4,17 +4,15 @@ The timm towers of open_clip have timm's names.
 
 Sources: openai/CLIP, clip/model.py; mlfoundations/open_clip, src/open_clip/transformer.py. eps 1e-5. OpenAI's archives mix
 half and float, and hold three numbers by which they are recognised: QuickGELU, heads of width 64. In open_clip's files,
-neither follows from the tensors.
+neither follows from the tensors, nor do the pooling and on which side of it the final norm is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
+from vit_zoo.weights.configs.open_clip import SIDECAR
 from vit_zoo.weights.dialect import Dialect, Need, layer, rule
-from vit_zoo.weights.sidecar import SidecarFormat
 
 NUMBERS = ("input_resolution", "context_length", "vocab_size")
 BLOCK = "transformer.resblocks.{i}"
@@ -26,21 +24,9 @@ CLIP_TEXT = (
 )  # fmt: skip
 
 
-def facts_of_config(config: Mapping[str, Any], where: object) -> dict[str, Any]:
-    """Activation and number of heads from open_clip_config.json; heads have width 64 unless it states another."""
-    model = config.get("model_cfg", config)
-    tower = model.get("vision_cfg") if isinstance(model, Mapping) else None
-    if not isinstance(tower, Mapping) or not isinstance(tower.get("width"), int):
-        return {}
-    return {
-        "act": "quick_gelu" if model.get("quick_gelu") else "gelu",
-        "heads": tower["width"] // tower.get("head_width", 64),
-    }
-
-
 OPEN_CLIP = Dialect(
     name="open_clip",
-    signature=("class_embedding", "conv1.weight", "ln_pre.weight"),
+    signature=("class_embedding", "conv1.weight", "transformer.resblocks.0.ln_1.weight"),
     rules=(
         rule("cls_token", "class_embedding", pattern="d -> 1 1 d"),
         rule("pos_embed", "positional_embedding", pattern="t d -> 1 t d"),
@@ -61,13 +47,15 @@ OPEN_CLIP = Dialect(
     conventions={"norm_eps": 1e-5, "pool": "cls"},
     needs=(
         Need("pos_embed", "pos"),
+        Need("norm_pre.weight", "pre_norm"),
         Need("blocks.0.attn.qkv.bias", "qkv_bias"),
         Need("blocks.0.attn.proj.bias", "proj_bias"),
         Need("blocks.0.mlp.fc1.bias", "mlp_bias"),
     ),
     prefixes=("visual.", ""),
     unwanted_outside=CLIP_TEXT,
-    sidecar=SidecarFormat(facts_of_config, file="open_clip_config.json"),
+    norm_place_is_stated=True,
+    sidecar=SIDECAR,
     # open_clip takes the activation from its config, as the flag `quick_gelu`
     write_facts=lambda spec: {"act": spec.act} if spec.act in ("gelu", "quick_gelu") else {},
     resize="open_clip",

@@ -23,7 +23,7 @@ ATTENTION = tuple(f"{BLOCK}.attention.attention.{part}" for part in ("query", "k
 
 def facts_from_module(module: Any) -> dict[str, Any]:
     """Facts from the config of a live module."""
-    return facts_of_config({**module.config.to_dict(), "architectures": [type(module).__name__]}, where=type(module).__name__)
+    return facts_of_config(module.config.to_dict(), where=type(module).__name__, live=True)
 
 
 def _head(spec: ViTSpec) -> str:

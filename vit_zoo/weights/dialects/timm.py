@@ -5,9 +5,11 @@ Source: timm 1.0.31, models/vision_transformer.py. Conventions: eps 1e-6, exact 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import NotRepresentable
+from vit_zoo.weights.configs.open_clip import TIMM_SIDECAR as OPEN_CLIP_SIDECAR
 from vit_zoo.weights.configs.timm import POOLS, SIDECAR, config_of
 from vit_zoo.weights.dialect import HEAD_BIAS, POOL_LATENT, Dialect, Need, Rule, layer
 from vit_zoo.weights.dialects.clip import CLIP_TEXT
@@ -105,11 +107,50 @@ TIMM = Dialect(
     rules=RULES,
     conventions={"norm_eps": 1e-6, "act": "gelu"},
     needs=(Need("pos_embed", "pos"), Need("patch_embed.proj.bias", "patch_bias", unless="norm_pre.weight"), HEAD_BIAS, *ALWAYS),
-    prefixes=("", "visual.trunk.", "trunk."),  # the latter two in open_clip's models
     position_covers=("patches", "all"),
-    unwanted_outside=(r"visual\.head\..*", *CLIP_TEXT),
     facts_from_module=facts_from_module,
     sidecar=SIDECAR,
     resize_unstated=looks_like_others,
     write_config=config_of,
+)
+
+# CLIP towers, which have a norm before the blocks. timm builds all of them with eps 1e-5, and some with QuickGELU.
+TIMM_CLIP = replace(
+    TIMM,
+    name="timm-clip",
+    signature=(*TIMM.signature, "norm_pre.weight"),
+    conventions={"norm_eps": 1e-5},
+    write_facts=lambda spec: {"act": spec.act},
+)
+
+
+def facts_from_tower(module: Any) -> dict[str, Any]:
+    """Facts from a live model of open_clip, or from its image tower alone."""
+    tower = getattr(module, "visual", module)
+    kind = type(tower.trunk).__name__
+    if kind != "VisionTransformer":
+        raise NotRepresentable(f"unsupported open_clip model: its image tower is timm's {kind}")
+    facts = facts_from_module(tower.trunk)
+    projection = getattr(tower.head, "proj", None)
+    return facts if projection is None else {**facts, "head_bias": projection.bias is not None}
+
+
+# Towers of timm in open_clip's models, with the projection of their output.
+OPEN_CLIP_TIMM = replace(
+    TIMM,
+    name="open_clip-timm",
+    rules=(*RULES, *layer("head", "head.proj")),
+    prefixes=("visual.trunk.", "trunk."),
+    unprefixed=("visual.head.", "head."),
+    renames=((r"^visual\.head\.", "head."),),
+    unwanted_outside=CLIP_TEXT,
+    facts_from_module=facts_from_tower,
+    sidecar=OPEN_CLIP_SIDECAR,
+    write_config=None,
+)
+OPEN_CLIP_TIMM_CLIP = replace(
+    OPEN_CLIP_TIMM,
+    name="open_clip-timm-clip",
+    signature=TIMM_CLIP.signature,
+    conventions=TIMM_CLIP.conventions,
 )

@@ -13,7 +13,7 @@ from typing import Any
 
 from vit_zoo.errors import NotRepresentable
 from vit_zoo.model.resize_recipes import UNSTATED
-from vit_zoo.weights.configs.timm import SIDECAR
+from vit_zoo.weights.configs.timm import NAFLEX_SIDECAR
 from vit_zoo.weights.dialect import Dialect, Need, Shapes, replaced, rule
 from vit_zoo.weights.dialects.flat_patch import flat_patch
 from vit_zoo.weights.dialects.timm import ALWAYS, CLOSING, RULES, act_of, pool_of
@@ -72,7 +72,7 @@ TIMM_NAFLEX = Dialect(
     needs=(Need("patch_embed.proj.bias", "patch_bias", unless="norm_pre.weight"), CLOSING[1], *ALWAYS),
     position_covers=("patches",),
     facts_from_module=facts_from_module,
-    sidecar=SIDECAR,
+    sidecar=NAFLEX_SIDECAR,
     resize=UNSTATED,
     grid=lambda shapes: shapes["embeds.pos_embed"][1:3] if len(shapes.get("embeds.pos_embed", ())) == 4 else None,
 )
