@@ -264,7 +264,7 @@ TORCH = {
     "integers": (lambda f: torch.save({"a": torch.ones(2, dtype=torch.int64)}, f), "int64"),
     "complex numbers": (lambda f: torch.save({"a": torch.ones(2, dtype=torch.complex64)}, f), "complex64"),
     "a list": (lambda f: torch.save([MARKED], f), "expected a state dict, got list"),
-    "a number": (lambda f: torch.save({"a": MARKED, "epoch": 3}, f), "'epoch': expected a tensor, got int"),
+    "numbers alone": (lambda f: torch.save({"epoch": 3}, f), "expected a state dict, got dict without tensors"),
     "numbers as names": (lambda f: torch.save({1: MARKED}, f), "expected a state dict"),
     "a bare pickle": (lambda f: f.write_bytes(pickle.dumps(Payload(f.parent / "PWNED"))), "zip archive"),
     "torch's format before 1.6": (lambda f: torch.save({"a": MARKED}, f, _use_new_zipfile_serialization=False), "zip archive"),
@@ -293,8 +293,9 @@ def test_a_checkpoint_is_read_from_a_wrapper(tmp_path):
     file = tmp_path / "model.pth"
     torch.save({"state_dict": {"a": MARKED, "b": torch.ones(2, 3).to(torch.bfloat16).T}, "epoch": 3}, file)
     found = read_torch(file)
-    assert {name: (tensor.dtype, tensor.shape) for name, tensor in found.items()} == {"a": ("F32", (3,)), "b": ("BF16", (3, 2))}
-    assert found["a"].array().tolist() == MARKED.tolist()
+    shapes = {name: (tensor.dtype, tensor.shape) for name, tensor in found.items()}
+    assert shapes == {"state_dict.a": ("F32", (3,)), "state_dict.b": ("BF16", (3, 2))}
+    assert found["state_dict.a"].array().tolist() == MARKED.tolist()
 
 
 def test_a_torchscript_archive_is_recognised_and_not_run(folder):
