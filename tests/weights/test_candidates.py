@@ -125,7 +125,9 @@ def test_self_supervised_training_files_hold_a_backbone(source, features, folder
 
 TWO = {
     "averages of an undocumented name": lambda a, b: ({"ema": a, "model": b}, "ema"),
-    "an average in Lightning": lambda a, b: ({"state_dict": under("net", b) | under("net_ema.module", a)}, "net_ema.module"),
+    "an average in Lightning": lambda a, b: ({"state_dict": under("net", b) | under("net_ema.module", a)}, "net_ema"),
+    "one inside the other": lambda a, b: ({"net": {**a, "best": b}}, "net"),
+    "an average beside the tensors": lambda a, b: ({**a, **under("ema", b)}, ""),
     "a teacher and its student": lambda a, b: ({"teacher": b, "student": a, "epoch": 1}, "student"),
     "distillation": lambda a, b: ({"state_dict": under("teacher", b) | under("student", a)}, "state_dict.student"),
 }  # fmt: skip
@@ -139,6 +141,7 @@ def test_two_models_are_asked_about(case, model, folder, cli):
         vit_zoo.load("file.pth", heads=3)
     assert error.value.code == 2
     assert_reads(content, model, prefix=prefix)
+    assert_reads(content, model, prefix=f"{prefix}.")
     code, out, _ = cli("show", "file.pth", "--set", "heads=3", "--set", f"prefix={prefix}")
     assert code == 0
     assert prefix in out
@@ -161,6 +164,17 @@ def test_a_prefix_that_is_not_there(model, folder):
     vit_zoo.save(vit_zoo.create("vit_ti16", depth=1, image_size=32), "ours")
     with pytest.raises(InputError, match="prefix does not apply"):
         vit_zoo.load("ours", prefix="net")
+
+
+@pytest.mark.parametrize("facts", [{"prefix": "ema.vit"}, {"prefix": "ema"}, {}])
+def test_a_head_beside_one_of_two_models_is_found_by_the_prefix_of_both(facts, features, folder):
+    """The prefix of the ViT alone reads the ViT alone; the one that is suggested reads its head too."""
+    states = features.state_dict(), timm_vit(2, num_classes=0).state_dict()
+    average, plain = (under("vit", state) | under("fc", LINEAR) for state in states)
+    if facts:
+        assert_reads({"ema": average, "net": plain}, with_linear(features) if facts["prefix"] == "ema" else features, **facts)
+    else:
+        assert_reads({"state_dict_ema": average, "state_dict": plain}, with_linear(features))
 
 
 def test_a_prefix_is_that_of_the_weights(folder):

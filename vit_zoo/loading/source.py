@@ -302,7 +302,7 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
         if error.details is not None and chosen.notes:
             error.details = {**error.details, "notes": list(chosen.notes)}
         raise
-    notes = chosen.notes if module is not None else (*chosen.notes, *_assumptions(reading))
+    notes = chosen.notes if module is not None else (*chosen.notes, *_assumptions(reading, with_config=bool(sidecar.facts)))
     if notes:
         NOTES.warning("%s", VitzooError("; ".join(notes), where=where if path is None else path.name))
     stem = "".join(c if c.isalnum() or c in "_.-" else "_" for c in (path.stem if path else "model")).lstrip("_.-")
@@ -323,10 +323,15 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
     return Checkpoint(config, reading.tensors, path, reading.dialect.name, reading.origin, unwanted=unwanted, notes=notes)
 
 
-def _assumptions(reading: Reading) -> list[str]:
-    """The line about the fields that neither the file nor its config nor the user states, if there are any."""
+def _assumptions(reading: Reading, *, with_config: bool) -> list[str]:
+    """The line about the fields that neither the file nor its config nor the user states, if there are any.
+
+    A config of a class that pools in one way does not mention it.
+    """
     convention = f"convention of {reading.dialect.name}"
     fields = [name for name in ASSUMED if reading.origin[name] == convention]
+    if with_config and fields == ["pool"]:
+        return []
     values = ", ".join(f"{name} = {getattr(reading.spec, name)}" for name in fields)
     return [f"assumed by {convention}: {values}"] if fields else []
 

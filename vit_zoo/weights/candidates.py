@@ -88,29 +88,35 @@ def choose(tensors: Tensors, *, prefix: object = None, allow_drop: Sequence[str]
     names = {name: tensors[key] for name, key in keys.items()}
     start = "" if prefix is None else _dotted(prefix)
     scope = {name: tensor for name, tensor in names.items() if name.startswith(start)}
-    found = [each for each in _candidates(scope) if prefix is None or start or not each.prefix]
+    inside = _candidates(scope)
+    exact = [each for each in inside if each.prefix == start]
+    found = exact if prefix is not None and (exact or not start) else inside
     if prefix is not None and not found:
         every = _candidates(names)
-        found = [each for each in every if start and f".{each.prefix}".endswith(f".{start}")]  # without the outer names
+        found = [each for each in every if start and f".{start}" in f".{each.prefix}"]  # without the outer names
         if len(found) != 1:
             raise _which(f"no ViT under prefix {start.rstrip('.')!r}", every, where)
-        scope = {name: tensor for name, tensor in names.items() if name.startswith(found[0].prefix)}
+        start = found[0].prefix[: f".{found[0].prefix}".index(f".{start}") + len(start)]
+        scope = {name: tensor for name, tensor in names.items() if name.startswith(start)}
     if not found:  # damaged, or not a ViT: what the usual outer dictionary holds shows best what is wrong
         outer = (f"{key}." for key in (*AVERAGED, *PLAIN))
         start = next((each for each in outer if any(name.startswith(each) for name in names)), _outer(names))
         inner = {name.removeprefix(start): tensor for name, tensor in names.items() if name.startswith(start)}
         return _without_unknown(inner, start, keys, allow_drop, where)
     chosen = _one_of(found, scope, where)
-    copies = tuple(each.stem for each in found if each is not chosen and not chosen.stem.startswith(each.stem))
+    others = [each for each in inside if each is not chosen]
+    copies = tuple(each.stem for each in others if not chosen.stem.startswith(each.stem))
     model = {
         name.removeprefix(chosen.prefix): tensor
         for name, tensor in scope.items()
         if name.startswith(chosen.prefix) and not name.startswith(copies)
     }
-    model, head = _with_head(chosen, model, {} if copies else scope, allow_drop, where)
+    place = _place(chosen, others)
+    beside = {name: tensor for name, tensor in scope.items() if name.startswith(place)} if others else scope
+    model, head = _with_head(chosen, model, beside, allow_drop, where)
     notes = [f"the model is under {_shown(chosen.prefix)}"] if chosen.prefix else []
     if copies:
-        notes.append(f"its copy under {' and '.join(map(_shown, copies))} is not taken")
+        notes.append(f"the one under {' and '.join(map(_shown, copies))} is not taken")
     if head is not None:
         pooler = chosen.dialect.their_name("pre_logits.weight")
         after_pooler = ", after its pooler" if any(name.endswith(pooler) for name in model) else ""
@@ -379,8 +385,16 @@ def _shown(prefix: str) -> str:
     return repr(prefix.rstrip(".")) if prefix else "no prefix"
 
 
+def _place(one: Candidate, others: Sequence[Candidate]) -> str:
+    """The shortest prefix of a model that none of the others has, under which its head can be too."""
+    parts, other_parts = one.prefix.split(".")[:-1], [other.prefix.split(".")[:-1] for other in others]
+    lengths = (k for k in range(1, len(parts) + 1) if all(other[:k] != parts[:k] for other in other_parts))
+    return "".join(f"{part}." for part in parts[: next(lengths, len(parts))])
+
+
 def _which(cause: str, found: Iterable[Candidate], where: object) -> InputError:
     """The error that asks which of these models is meant."""
-    options = [fact("prefix", each.prefix.rstrip(".")) for each in found]
+    found = list(found)
+    options = [fact("prefix", _place(each, [other for other in found if other is not each]).rstrip(".")) for each in found]
     hint = f"state which: {' or '.join(map(str, options))}" if options else None
     return InputError(cause, where=where, hint=hint, options=options)

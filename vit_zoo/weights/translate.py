@@ -198,7 +198,7 @@ def mismatch(
 
 def droppable(names: Sequence[str]) -> Option:
     """The option that leaves out tensors with these names, by patterns."""
-    layers = [re.sub(r"(\.\d+)?\.[^.]+$", ".*", name) for name in names]
+    layers = [re.sub(r"(?<=\.)\d+(?=\.)", "*", re.sub(r"(\.\d+)?\.[^.]+$", ".*", name)) for name in names]
     patterns = sorted(set(layers)) if len(names) > 1 else names
     flags = " ".join(f"--allow-drop '{pattern}'" for pattern in patterns[:3])
     return Option("allow_drop", repr(list(patterns[:3])), flags)
