@@ -187,7 +187,7 @@ def test_a_prefix_is_that_of_the_weights(folder):
     assert source.tensors[key].array().tolist() == new.state_dict()[key].tolist()
 
 
-HEADS = ("fc", "classifier.1", "head.fc", "out_layer", "heads.0.2")
+HEADS = ("fc", "val_head", "classifier.1", "head.fc", "out_layer", "heads.0.2")
 
 
 @pytest.mark.parametrize("name", HEADS)

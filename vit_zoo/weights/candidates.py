@@ -35,10 +35,9 @@ TRAINING_ONLY = re.compile(
     r"(?:.*\.)?(?:projector|projection_head|proj_head|predictor|prediction_head|prototypes?|queue|dino_head|ibot_head|last_layer"
     r"|momentum_\w+|online_\w+|target_\w+|decoder|decoder_\w+|mask_token|masked_embed)(?:\..*)?"
 )
-# names of losses and metrics, whose tensors are not layers
-LOSS = re.compile(
-    r"(?:.*\.)?(?:\w*loss|losses|loss_\w+|criterion|criteria|\w*metrics?|(?:train|val|valid|validation|test)_\w+)(?:\..*)?"
-)
+# names of losses and metrics, whose tensors are not layers, and names of metrics if no matrix is beside the tensor
+LOSS = re.compile(r"(?:.*\.)?(?:\w*loss|losses|loss_\w+|criterion|criteria|\w*metrics?)(?:\..*)?")
+METRIC = re.compile(r"(?:.*\.)?(?:train|val|valid|validation|test)_\w+(?:\..*)?")
 MASK = re.compile(r"mask_token|masked_embed")  # the input of a masked patch in training
 NO_LAYERS = ("Dropout", "Identity", "Flatten")  # modules that change nothing in inference, beside a linear layer
 PLAIN_HEADS = ("head", "heads", "classifier", "fc", "mlp_head", "linear_head", "head.fc")  # a head without bias needs such a name
@@ -279,10 +278,14 @@ def _with_head(
     around = {name: tensor for name, tensor in scope.items() if not name.startswith(prefix)} if prefix else {}
     if any(TRAINING_ONLY.fullmatch(name) for name in (*around, *inside)):  # layers after the model belong to its training
         around = {}
+    layers_around = {name.rpartition(".")[0] for name, tensor in around.items() if len(tensor.shape) > 1}
     around = {
         name: tensor
         for name, tensor in around.items()
-        if tensor.dtype in DTYPES and not LOSS.fullmatch(name) and not any(matches(name, pattern) for pattern in allow_drop)
+        if tensor.dtype in DTYPES
+        and not LOSS.fullmatch(name)
+        and not (METRIC.fullmatch(name) and name.rpartition(".")[0] not in layers_around)
+        and not any(matches(name, pattern) for pattern in allow_drop)
     }
     norm = shapes.get(dialect.their_name("blocks.0.norm1.weight"))
     weight = dialect.their_name("head.weight")
