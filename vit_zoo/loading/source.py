@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from vit_zoo.weights.sidecar import Sidecar
 
 ModelLike = Union[str, "os.PathLike[str]", "nn.Module"]
+ASSUMED = ("heads", "norm_eps", "act", "pool")  # the fields that conventions of dialects decide
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Checkpoint:
     digest: str | None = None  # the content hash stated in the file
     unwanted: tuple[str, ...] = ()  # known tensors of the file that are not part of the model
     cached: bool = False  # whether the file is in the Hub's cache, which is not written to
-    note: str | None = None  # what a user should know about the image size
+    notes: tuple[str, ...] = ()  # what was decided: where the model is in the file, what is assumed, its image size (the last)
     as_stored: Reading | None = None  # the model with positions as stored, where they are resized for its processor's images
 
     def at_stored_size(self) -> Checkpoint:
@@ -71,7 +72,7 @@ class Checkpoint:
         spec, how = self.as_stored.spec, self.config.preprocess
         config = self.config.replace(spec=spec, preprocess=None if how is None else how.for_size(spec.image_size))
         tensors, origin = self.as_stored.tensors, self.as_stored.origin
-        return replace(self, config=config, tensors=tensors, origin=origin, note=None, as_stored=None)
+        return replace(self, config=config, tensors=tensors, origin=origin, notes=self.notes[:-1], as_stored=None)
 
 
 def find_source(
@@ -80,6 +81,7 @@ def find_source(
     weights: str | os.PathLike[str] | None = None,
     offline: bool | None = None,
     file_size: tuple[int, int] | Literal["any"] | None = None,
+    allow_drop: Sequence[str] = (),
     **facts: Any,
 ) -> Architecture | Checkpoint:
     """Resolve a name, a path or a torch module.
@@ -88,26 +90,35 @@ def find_source(
     * `offline`: take the weights of tagged names and of `hf-hub:` repositories from the Hub's cache only.
     * `file_size`: the image size of the exported file that the model is for. If it is the size of the stored positions, or any,
       they are not resized for the images that the model's processor prepares.
+    * `allow_drop`: patterns of tensors in a checkpoint that are not part of a ViT and may be left out.
     * `facts`: fields of the spec that a checkpoint does not state, such as heads.
 
-    Tells the user the checkpoint's note. Raises InputError for a name or path that does not exist, RefusedContent for tensors
+    Tells the user the checkpoint's notes. Raises InputError for a name or path that does not exist, RefusedContent for tensors
     that do not fit, HubError for weights that cannot be fetched.
     """
+    if allow_drop:
+        facts["allow_drop"] = tuple(allow_drop)
+    of_model = {name: value for name, value in facts.items() if weights is None or name != "prefix"}
     if not isinstance(model, str | os.PathLike):
-        source: Architecture | Checkpoint = of_module(model, **facts)
+        source: Architecture | Checkpoint = of_module(model, **of_model)
     else:
         locator = parse_locator(model)
         if isinstance(locator, TaggedName) and weights is not None:  # do not fetch its published weights
-            source = _architecture(locator, facts)
+            source = _architecture(locator, of_model)
         else:
-            source = _resolve(locator, facts, offline)
+            source = _resolve(locator, of_model, offline)
     source = source if weights is None else _with_weights(source.config, weights, facts, offline)
     if isinstance(source, Checkpoint):
         if source.as_stored is not None and file_size in ("any", source.as_stored.spec.image_size):
             source = source.at_stored_size()
-        if source.note is not None:
-            notice(source.note)
+        _tell(source)
     return source
+
+
+def _tell(source: Checkpoint) -> None:
+    """Tell the user what was decided about a checkpoint, in one line."""
+    if source.notes:
+        notice(f"{source.config.name if source.path is None else source.path.name}: {'; '.join(source.notes)}")
 
 
 def find_architecture(name: str | os.PathLike[str], **facts: Any) -> ModelConfig:
@@ -122,13 +133,19 @@ def find_architecture(name: str | os.PathLike[str], **facts: Any) -> ModelConfig
     raise InputError("expected a name or a config, got a model with weights", where=name)
 
 
-def default_weights(model: str, *, offline: bool | None = None, **facts: Any) -> Checkpoint | None:
+def default_weights(
+    model: str, *, offline: bool | None = None, allow_drop: Sequence[str] = (), **facts: Any
+) -> Checkpoint | None:
     """Return the published weights of a name's default tag, or None if the Hub has none."""
     locator = parse_locator(model)
     if not isinstance(locator, RegistryName):
         return None
     tag = next((tag for tag in tags_of(locator.named.variant.name).values() if tag.is_on_hub), None)
-    return None if tag is None else _of_tag(tag, facts, offline)
+    if tag is None:
+        return None
+    source = _of_tag(tag, {**facts, **({"allow_drop": tuple(allow_drop)} if allow_drop else {})}, offline)
+    _tell(source)
+    return source
 
 
 def shipped(name: str, spec: ViTSpec) -> Checkpoint | None:
@@ -162,7 +179,12 @@ def _resolve(locator: Locator, facts: Mapping[str, Any], offline: bool | None) -
 
 
 def _architecture(locator: RegistryName | TaggedName, facts: Mapping[str, Any]) -> Architecture:
-    return Architecture(config_of(locator.named.variant, locator.named.tag, **facts))
+    return Architecture(config_of(locator.named.variant, locator.named.tag, **_of_spec(facts)))
+
+
+def _of_spec(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts without `allow_drop`, which concerns only the names in a file."""
+    return {name: value for name, value in facts.items() if name != "allow_drop"}
 
 
 def _with_weights(
@@ -182,7 +204,7 @@ def _with_weights(
         raise RefusedContent(f"weights of another architecture: {differing[0]} differs", where=weights)
     metadata = {name: getattr(source.config, name) for name in ("source", "random_seed", "resize")}
     config = config.replace(**metadata, licence=source.config.licence or config.licence)
-    return replace(source, config=config, unwanted=())
+    return replace(source, config=config)
 
 
 def _of_hub(address: Address, facts: Mapping[str, Any], offline: bool | None) -> Checkpoint:
@@ -209,7 +231,7 @@ def _origin(address: str, source: Checkpoint) -> str:
 
 def _of_tag(tag: Tag, facts: Mapping[str, Any], offline: bool | None) -> Checkpoint:
     """Fetch the published weights of a name: the file that the tag names."""
-    config = config_of(find(tag.full_name).variant, tag, **facts)
+    config = config_of(find(tag.full_name).variant, tag, **_of_spec(facts))
     if not tag.is_on_hub:
         weights = Option("weights", "FILE")
         hint = f"download the file and pass {weights} with '{tag.full_name}'"
@@ -250,9 +272,9 @@ def _of_file(path: Path, kind: str, facts: Mapping[str, Any]) -> Checkpoint:
 def _config_in(path: Path, facts: Mapping[str, Any]) -> ModelConfig:
     """Read the config in a TOML file with one variant, or in a config.json."""
     if path.suffix == ".toml":
-        return config_of(read_variant(path), **facts)
+        return config_of(read_variant(path), **_of_spec(facts))
     config = ModelConfig.parse(read_json(path), where=path)
-    spec = config.spec.replace(**facts) if facts else config.spec
+    spec = config.spec.replace(**_of_spec(facts)) if facts else config.spec
     return config.replace(spec=spec, random_seed=None, source=None, licence=None)
 
 
@@ -266,20 +288,33 @@ def of_module(module: Any, **facts: Any) -> Checkpoint:
         raise InputError(f"expected a name, a path or a torch module, got {where}")
     tensors = tensors_of(module.state_dict(), where=where)
     if isinstance(module, ViT):
-        if facts:
-            raise InputError(f"cannot set {next(iter(facts))}: the module has a config", where=where)
+        if _of_spec(facts):
+            raise InputError(f"cannot set {next(iter(_of_spec(facts)))}: the module has a config", where=where)
         random = module.config.random_seed if module.is_random() else None
         return Checkpoint(module.config.replace(random_seed=random), tensors, dialect="timm")
     return _read(tensors, facts, where, module)
 
 
 def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path | str, module: Any = None) -> Checkpoint:
+    from vit_zoo.weights.candidates import Choice, check_head_of, choose, with_head
     from vit_zoo.weights.detect import detect
     from vit_zoo.weights.keys import open_keys
     from vit_zoo.weights.read import read
     from vit_zoo.weights.sidecar import Sidecar
 
-    dialect = detect(tensors, where=where)
+    facts = dict(facts)
+    allow_drop, prefix = facts.pop("allow_drop", ()), facts.pop("prefix", None)
+    if module is None:
+        chosen = choose(tensors, prefix=prefix, allow_drop=allow_drop, where=where)
+        dialect = detect(chosen.tensors, where=where)
+    else:
+        if prefix is not None:
+            raise InputError("prefix does not apply to a module", where=where, hint="pass the inner model")
+        dialect = detect(tensors, where=where)
+        whole, head = with_head(dialect, tensors, where=where)
+        if head is not None:
+            check_head_of(module, head, where=where)
+        chosen = Choice(whole)
     path = where if isinstance(where, Path) else None
     if module is not None:
         if open_keys(dialect, tensors).prefix not in dialect.prefixes:
@@ -288,17 +323,22 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
         sidecar = Sidecar(dialect.facts_from_module(module) if dialect.facts_from_module is not None else {})
     else:
         sidecar = Sidecar.of(path, dialect) if path is not None else Sidecar()
-    reading = read(tensors, facts, dialect=dialect, config=sidecar.facts, where=where)
-    as_stored, note = None, None
-    size = _other_size(sidecar, reading.spec, facts, where)
-    if size is not None and sidecar.interpolates:
-        as_stored, reading = (
-            reading,
-            read(tensors, {**facts, "image_size": size}, dialect=dialect, config=sidecar.facts, where=where),
-        )
-        reading.origin["image_size"] = "its processor"
-    if size is not None:
-        note = _size_note(size, (as_stored or reading).spec.image_size, where, interpolates=sidecar.interpolates)
+    try:
+        reading = read(chosen.tensors, facts, dialect=dialect, config=sidecar.facts, where=where)
+    except InputError as error:
+        if error.details is not None and chosen.notes:
+            error.details = {**error.details, "notes": list(chosen.notes)}
+        raise
+    notes, as_stored = chosen.notes, None
+    if module is None:  # what a live module does not state is compared with what it computes
+        notes += _assumptions(reading, with_config=bool(sidecar.facts))
+        size = _other_size(sidecar, reading.spec, facts, where)
+        if size is not None:
+            notes += (_size_note(size, reading.spec.image_size, interpolates=sidecar.interpolates),)
+        if size is not None and sidecar.interpolates:
+            as_stored = reading
+            reading = read(chosen.tensors, {**facts, "image_size": size}, dialect=dialect, config=sidecar.facts, where=where)
+            reading.origin["image_size"] = "its processor"
     stem = "".join(c if c.isalnum() or c in "_.-" else "_" for c in (path.stem if path else "model")).lstrip("_.-")
     origin = path.name if path else where
     labels = sidecar.labels if sidecar.labels and len(sidecar.labels) == reading.spec.num_classes else None
@@ -319,10 +359,23 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
         path,
         reading.dialect.name,
         reading.origin,
-        unwanted=reading.unwanted,
-        note=note,
+        unwanted=(*chosen.left_out, *reading.unwanted),
+        notes=notes,
         as_stored=as_stored,
     )
+
+
+def _assumptions(reading: Reading, *, with_config: bool) -> tuple[str, ...]:
+    """The line about the fields that neither the file nor its config nor the user states, if there are any.
+
+    A config of a class that pools in one way does not mention it.
+    """
+    convention = f"convention of {reading.dialect.name}"
+    fields = [name for name in ASSUMED if reading.origin[name] == convention]
+    if with_config and fields == ["pool"]:
+        return ()
+    values = ", ".join(f"{name} = {getattr(reading.spec, name)}" for name in fields)
+    return (f"assumed by {convention}: {values}",) if fields else ()
 
 
 def _other_size(sidecar: Sidecar, spec: ViTSpec, facts: Mapping[str, Any], where: object) -> tuple[int, int] | None:
@@ -341,13 +394,12 @@ def _other_size(sidecar: Sidecar, spec: ViTSpec, facts: Mapping[str, Any], where
     return preprocess.size
 
 
-def _size_note(prepared: tuple[int, int], stored: tuple[int, int], where: object, *, interpolates: bool) -> str:
-    name = where.name if isinstance(where, Path) else where
+def _size_note(prepared: tuple[int, int], stored: tuple[int, int], *, interpolates: bool) -> str:
     if interpolates:
         cause = f"the model takes images of {_by(prepared)}, as its processor prepares them, and not of {_by(stored)}"
-        return f"{name}: {cause}; image_size={_stated(stored)} keeps the stored size"
+        return f"{cause}; image_size={_stated(stored)} keeps the stored size"
     cause = f"its processor prepares images of {_by(prepared)}, but the model takes {_by(stored)}, which is used"
-    return f"{name}: {cause}; image_size={_stated(prepared)} resizes the model"
+    return f"{cause}; image_size={_stated(prepared)} resizes the model"
 
 
 def _by(size: tuple[int, int]) -> str:
@@ -364,9 +416,11 @@ def _checked(config: ModelConfig, opened: SafetensorsFile, facts: Mapping[str, A
     from vit_zoo.weights.translate import check_tensors
 
     sizes = {name: value for name, value in facts.items() if name in ("image_size", "patch_size", "resize")}
-    for name, value in facts.items():
+    for name, value in _of_spec(facts).items():
         if name == "grid":
             raise InputError("the config states the grid", where=opened.path)
+        if name == "prefix":
+            raise InputError("prefix does not apply: the file contains one model of ours", where=opened.path)
         if name not in sizes and config.spec.replace(**{name: value}) != config.spec:
             raise InputError(f"the config states {name} = {getattr(config.spec, name)}, not {value}", where=opened.path)
     shapes = config.spec.shapes()

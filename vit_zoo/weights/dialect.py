@@ -29,16 +29,26 @@ class Rule:
     * `pattern`: einops pattern from each of theirs to rows of ours; read backwards it is the inverse.
     * `rows` (first, last, parts): theirs is cut into `parts` equal parts along its rows, of which ours is `first` up to, not
       including, `last`. Other rules use the rest.
+    * `where_present`, `where_absent`: the rule applies to blocks of a file that have, or lack, this tensor of theirs.
     """
 
     ours: str
     theirs: tuple[str, ...]
     pattern: str | None = None
     rows: tuple[int, int, int] | None = None
+    where_present: str | None = None
+    where_absent: str | None = None
 
 
-def rule(ours: str, *theirs: str, pattern: str | None = None, rows: tuple[int, int, int] | None = None) -> Rule:
-    return Rule(ours, theirs, pattern, rows)
+def rule(
+    ours: str,
+    *theirs: str,
+    pattern: str | None = None,
+    rows: tuple[int, int, int] | None = None,
+    where_present: str | None = None,
+    where_absent: str | None = None,
+) -> Rule:
+    return Rule(ours, theirs, pattern, rows, where_present, where_absent)
 
 
 def layer(
@@ -63,6 +73,16 @@ def replaced(rules: tuple[Rule, ...], *others: Rule) -> tuple[Rule, ...]:
     """The rules, with `others` in place of the rules for the same tensors."""
     taken = {rule_.ours for rule_ in others}
     return (*(rule_ for rule_ in rules if rule_.ours not in taken), *others)
+
+
+def grid_of(name: str) -> Callable[[Shapes], tuple[int, int] | None]:
+    """Return the field `grid` of a dialect whose position table has this name and the axes (1, rows, columns, d) or without the 1."""
+
+    def grid(shapes: Shapes) -> tuple[int, int] | None:
+        shape = shapes.get(name, ())
+        return (shape[-3], shape[-2]) if len(shape) > 2 else None
+
+    return grid
 
 
 @dataclass(frozen=True)
@@ -109,6 +129,8 @@ class Dialect:
     Read (fields of the spec are "facts"):
 
     * `conventions`: facts that hold for every file of the library.
+    * `conventions_by_shapes`: by the shapes of our tensors, conventions that differ for some files; None for a fact that files of
+      that kind do not have in common, so that it must be stated.
     * `facts_from_shapes`: facts that the library's shapes show and ours do not, such as the width of a head.
     * `facts_from_module`: facts of a live module of the library.
     * `head_width`: the width of a head, where all models of the library have the same.
@@ -146,6 +168,7 @@ class Dialect:
     prepare: Callable[[dict[str, Stored]], dict[str, Stored]] = lambda tensors: tensors
     pattern_sizes: Callable[[Shapes, Mapping[str, Any]], Sizes] = lambda shapes, facts: {}
 
+    conventions_by_shapes: Callable[[Shapes], Mapping[str, Any]] = lambda shapes: {}
     facts_from_shapes: Callable[[Shapes], dict[str, Any]] = lambda shapes: {}
     facts_from_module: Callable[[Any], dict[str, Any]] | None = None
     head_width: int | None = None
@@ -179,6 +202,11 @@ class Dialect:
         """Whether a name is known and not part of the model; `outside`: it is not under the model's prefix."""
         patterns = (*self.unwanted, *self.unwanted_outside) if outside else self.unwanted
         return any(re.fullmatch(pattern, name) for pattern in patterns)
+
+    def conventions_of(self, shapes: Shapes) -> dict[str, Any]:
+        """The conventions that hold for a file with these shapes of our tensors."""
+        conventions = {**self.conventions, **self.conventions_by_shapes(shapes)}
+        return {name: value for name, value in conventions.items() if value is not None}
 
     def their_name(self, ours: str) -> str:
         """The name in the rules of one of our tensors."""

@@ -40,7 +40,8 @@ def resize_kernel(kernel: Stored, new: Grid, recipe: str) -> Stored:
     if kernel.shape[2:] == new:
         return kernel
     if chosen.kernel is None:
-        raise InputError(f"recipe '{recipe}' keeps the patch size", hint="another recipe resizes the projection: resize=timm, say")
+        hint = "another recipe resizes the projection: resize=timm, say"
+        raise InputError(f"recipe '{recipe}' keeps the patch size", hint=hint)
     return Stored(kernel.dtype, (*kernel.shape[:2], *new), partial(_kernel, kernel, new, chosen))
 
 

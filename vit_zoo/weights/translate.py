@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import NotRepresentable, RefusedContent
+from vit_zoo.errors import NotRepresentable, Option, RefusedContent
 from vit_zoo.files import DTYPES, Stored
 from vit_zoo.weights.dialect import Dialect, Rule, Sizes
 from vit_zoo.weights.keys import Opened, open_keys
@@ -45,9 +45,6 @@ def to_ours(dialect: Dialect, tensors: Mapping[str, Stored], facts: Mapping[str,
     keys = _inverse(opened.names, where)
     _inverse(opened.outside, where)
     theirs = {name: tensors[key] for name, key in keys.items()}
-    zeros = _zero_biases(dialect, theirs)
-    theirs |= zeros
-    keys |= {name: opened.key_for(name) for name in zeros}
     shapes = {name: tensor.shape for name, tensor in theirs.items()}
     sizes = dialect.pattern_sizes(shapes, facts)
     applied = list(_applied(dialect.rules, theirs))
@@ -68,46 +65,14 @@ def to_ours(dialect: Dialect, tensors: Mapping[str, Stored], facts: Mapping[str,
             raise RefusedContent(f"has no tensor {opened.key_for(absent[0])!r}", where=where, details=details)
         ours[name] = _applied_to(rule, [theirs[their] for their in names], [keys[their] for their in names], sizes, where)
     if unknown:
-        raise RefusedContent(f"{_some(unknown)} not part of a plain {dialect.name} ViT", where=where, details=details)
+        cause = f"{_some(unknown)} not part of a plain {dialect.name} ViT"
+        drop = droppable(unknown)
+        hint = f"{drop} leaves out what the model does not compute with"
+        raise RefusedContent(cause, where=where, hint=hint, options=[drop], details=details)
     if without_weight:
         weight, bias = (opened.key_for_ours(f"{without_weight[0]}.{kind}") for kind in ("weight", "bias"))
         raise RefusedContent(f"has no tensor {weight!r} for its bias {bias!r}", where=where, details=details)
     return Translation(ours, opened, dialect.facts_from_shapes(shapes), unwanted, dialect.grid(shapes))
-
-
-def _zero_biases(dialect: Dialect, theirs: Mapping[str, Stored]) -> dict[str, Stored]:
-    """Zeros for biases of queries, keys or values that no block has, where others of the three are there.
-
-    A layer without a bias computes what one of zeros does. A bias that only some blocks lack is left out: it is damage.
-    """
-    zeros: dict[str, Stored] = {}
-    for group in _groups_of_biases(dialect):
-        present = {name: _blocks(name, theirs) for name in group}
-        absent = [name for name, blocks in present.items() if not blocks]
-        existing = [blocks for blocks in present.values() if blocks]
-        if absent and existing and all(blocks == existing[0] for blocks in existing):
-            like = next(name for name in group if name not in absent)
-            for i in existing[0]:
-                bias = theirs[like.replace("{i}", i)]
-                zeros |= {name.replace("{i}", i): _zeros(bias) for name in absent}
-    return zeros
-
-
-def _groups_of_biases(dialect: Dialect) -> list[list[str]]:
-    """The names of the biases of queries, keys and values that are tensors of their own and make one bias, or a pair, of ours."""
-    rules = {rule.ours: rule for rule in dialect.rules}
-    joined = [rules[name] for name in ("blocks.{i}.attn.qkv.bias",) if name in rules]
-    pair = [rules[name] for name in ("blocks.{i}.attn.q_bias", "blocks.{i}.attn.v_bias") if name in rules]
-    groups = [list(rule.theirs) for rule in joined] + [[name for rule in pair if rule.rows is None for name in rule.theirs]]
-    return [group for group in groups if len(group) > 1]
-
-
-def _zeros(like: Stored) -> Stored:
-    import numpy as np
-
-    if like.dtype not in DTYPES:
-        return like  # of a type that no rule accepts
-    return Stored(like.dtype, like.shape, partial(np.zeros, like.shape, DTYPES[like.dtype][1]))
 
 
 def _applied_to(rule: Rule, theirs: list[Stored], keys: list[str], sizes: Sizes, where: object) -> Stored:
@@ -137,6 +102,10 @@ def _applied(rules: Iterable[Rule], theirs: Mapping[str, Stored]) -> Iterator[tu
     """Each rule for each block that has any of its tensors: the name of ours, and the names of all of theirs."""
     for rule in rules:
         for i in sorted({i for name in rule.theirs for i in _blocks(name, theirs)}):
+            if rule.where_present is not None and rule.where_present.replace("{i}", i) not in theirs:
+                continue
+            if rule.where_absent is not None and rule.where_absent.replace("{i}", i) in theirs:
+                continue
             yield rule, rule.ours.replace("{i}", i), [name.replace("{i}", i) for name in rule.theirs]
 
 
@@ -231,6 +200,14 @@ def mismatch(
 ) -> dict[str, list[Any]]:
     """The `details` of an error about tensors that do not match."""
     return {"missing": list(missing), "unexpected": list(unexpected), "misshapen": list(misshapen)}
+
+
+def droppable(names: Sequence[str]) -> Option:
+    """The option that leaves out tensors with these names, by patterns."""
+    layers = [re.sub(r"(?<=\.)\d+(?=\.)", "*", re.sub(r"(\.\d+)?\.[^.]+$", ".*", name)) for name in names]
+    patterns = sorted(set(layers)) if len(names) > 1 else names
+    flags = " ".join(f"--allow-drop '{pattern}'" for pattern in patterns[:3])
+    return Option("allow_drop", repr(list(patterns[:3])), flags)
 
 
 def mismatch_lines(details: Mapping[str, Any]) -> list[str]:

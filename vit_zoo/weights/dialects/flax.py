@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.files import Stored
-from vit_zoo.weights.dialect import HEAD_BIAS, POOL_LATENT, Dialect, Need, Rule, Shapes, layer, rule
+from vit_zoo.weights.dialect import HEAD_BIAS, POOL_LATENT, Dialect, Need, Rule, Shapes, grid_of, layer, rule
 from vit_zoo.weights.dialects.flat_patch import flat_patch
 
 if TYPE_CHECKING:
@@ -169,6 +169,6 @@ NAFLEX = replace(
     ),
     pattern_sizes=lambda shapes, facts: flat_patch(shapes["embedding/kernel"][0], facts),
     matches_shapes=lambda shapes: len(shapes.get("embedding/kernel", ())) == 2,
-    grid=lambda shapes: shapes["pos_embedding"][:2] if len(shapes.get("pos_embedding", ())) == 3 else None,
+    grid=grid_of("pos_embedding"),
     resize="naflex",
 )

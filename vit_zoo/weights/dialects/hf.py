@@ -198,6 +198,7 @@ HF_DINOV2_SWIGLU_5 = replace(
 )
 
 LAYER = "layer.{i}"
+KEY_BIAS = f"{LAYER}.attention.k_proj.bias"
 HF_DINOV3 = Dialect(
     name="hf-dinov3",
     signature=("embeddings.patch_embeddings.weight", "layer.0.attention.q_proj.weight", "layer.0.layer_scale1.lambda1"),
@@ -206,9 +207,10 @@ HF_DINOV3 = Dialect(
         rule("reg_token", "embeddings.register_tokens"),
         *layer("patch_embed.proj", "embeddings.patch_embeddings"),
         *layer("blocks.{i}.norm1", f"{LAYER}.norm1"),
-        rule("blocks.{i}.attn.q_bias", f"{LAYER}.attention.q_proj.bias"),
+        rule("blocks.{i}.attn.q_bias", f"{LAYER}.attention.q_proj.bias", where_absent=KEY_BIAS),
         rule("blocks.{i}.attn.qkv.weight", *(f"{LAYER}.attention.{part}_proj.weight" for part in "qkv")),
-        rule("blocks.{i}.attn.v_bias", f"{LAYER}.attention.v_proj.bias"),
+        rule("blocks.{i}.attn.v_bias", f"{LAYER}.attention.v_proj.bias", where_absent=KEY_BIAS),
+        rule("blocks.{i}.attn.qkv.bias", *(f"{LAYER}.attention.{part}_proj.bias" for part in "qkv"), where_present=KEY_BIAS),
         *layer("blocks.{i}.attn.proj", f"{LAYER}.attention.o_proj"),
         rule("blocks.{i}.ls1.gamma", f"{LAYER}.layer_scale1.lambda1"),
         *layer("blocks.{i}.norm2", f"{LAYER}.norm2"),
@@ -239,20 +241,6 @@ HF_DINOV3 = Dialect(
     added={"embeddings.mask_token": lambda spec: (1, 1, spec.dim)},
 )
 
-QKV_BIAS = rule("blocks.{i}.attn.qkv.bias", *(f"{LAYER}.attention.{part}_proj.bias" for part in "qkv"))
-
-
-def with_key_bias(dialect: Dialect) -> Dialect:
-    """The dialect of models whose keys have a bias (`key_bias`), which rotation does not cancel."""
-    return replace(
-        dialect,
-        name=f"{dialect.name}-key-bias",
-        signature=(*dialect.signature, "layer.0.attention.k_proj.bias"),
-        rules=(*(r for r in dialect.rules if not r.ours.endswith(("q_bias", "v_bias"))), QKV_BIAS),
-        needs=tuple(need for need in dialect.needs if not need.tensor.endswith(("q_bias", "v_bias"))),
-    )
-
-
 HF_DINOV3_GATED = replace(
     HF_DINOV3,
     name="hf-dinov3-gated",
@@ -260,5 +248,3 @@ HF_DINOV3_GATED = replace(
     conventions={**HF_DINOV3.conventions, "mlp": "swiglu"},
     rules=replaced(HF_DINOV3.rules, *layer("blocks.{i}.mlp.fc1", f"{LAYER}.mlp.gate_proj", f"{LAYER}.mlp.up_proj")),
 )
-
-HF_DINOV3_KEY_BIAS, HF_DINOV3_GATED_KEY_BIAS = with_key_bias(HF_DINOV3), with_key_bias(HF_DINOV3_GATED)

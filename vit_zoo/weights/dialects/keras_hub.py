@@ -1,7 +1,7 @@
 """Weight dialects of keras-hub's ViT and DeiT: the file that `save_weights` writes, with the paths of its layers.
 
-Source: keras-hub 0.32, src/models/vit and src/models/deit: eps 1e-6, Keras's GELU, which is exact. The first of several layers of
-a kind has no number. Optimizers' variables are left out.
+Source: keras-hub 0.32, src/models/vit and src/models/deit: eps 1e-6, Keras's GELU, which is exact. The first of several layers
+of a kind has no number. Optimizers' variables are left out.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ KERAS_HUB = Dialect(
     facts_from_shapes=partial(head_width, r"mha/query_dense/vars/0$"),
 )
 
-# The class token alone is classified, so that the distillation token is a register, as in transformers' DeiTForImageClassification.
+# The class token alone is classified: the distillation token is a register, as in transformers' DeiTForImageClassification.
 DEIT_EMBEDDING = "dei_t_embeddings"
 DEIT_BLOCK = "dei_t_encoder/encoder_layers/dei_t_encoder_block_{i}"
 KERAS_HUB_DEIT = replace(

@@ -107,7 +107,7 @@ def head_width(shapes: Shapes) -> dict[str, Any]:
     return {"dim_head": 4 * shapes["rope_embed.periods"][0]} if "rope_embed.periods" in shapes else {}
 
 
-QKV_BIAS = rule(f"{BLOCK}.attn.qkv.bias", f"{BLOCK}.attn.qkv.bias")
+MASK = f"{BLOCK}.attn.qkv.bias_mask"  # without one, keys have their bias too
 DINOV3 = replace(
     DINOV2,
     name="dinov3",
@@ -115,23 +115,15 @@ DINOV3 = replace(
     rules=replaced(
         tuple(rule_ for rule_ in RULES if rule_.ours != f"{BLOCK}.attn.qkv.bias"),
         rule("reg_token", "storage_tokens"),
-        rule(f"{BLOCK}.attn.q_bias", f"{BLOCK}.attn.qkv.bias", rows=(0, 1, 3)),
-        rule(f"{BLOCK}.attn.v_bias", f"{BLOCK}.attn.qkv.bias", rows=(2, 3, 3)),
+        rule(f"{BLOCK}.attn.q_bias", f"{BLOCK}.attn.qkv.bias", rows=(0, 1, 3), where_present=MASK),
+        rule(f"{BLOCK}.attn.v_bias", f"{BLOCK}.attn.qkv.bias", rows=(2, 3, 3), where_present=MASK),
+        rule(f"{BLOCK}.attn.qkv.bias", f"{BLOCK}.attn.qkv.bias", where_absent=MASK),
     ),
     conventions={"norm_eps": 1e-5, "act": "gelu", "pool": "cls", "pos": "rope", "mlp": "plain"},
     needs=(*CLOSING, Need("cls_token", "class_token")),
     unwanted=(*HEADS, r"rope_embed\.periods", r"blocks\.\d+\.attn\.qkv\.bias_mask"),
     prepare=masked,
     facts_from_shapes=head_width,
-)
-
-# Without masks, keys have their bias.
-DINOV3_KEY_BIAS = replace(
-    DINOV3,
-    name="dinov3-key-bias",
-    signature=(*DINOV3.signature, "blocks.0.attn.qkv.bias"),
-    rules=(*(r for r in DINOV3.rules if not r.ours.endswith(("q_bias", "v_bias"))), QKV_BIAS),
-    matches_shapes=lambda shapes: "blocks.0.attn.qkv.bias_mask" not in shapes,
 )
 
 DINOV3_SWIGLU = replace(
@@ -144,12 +136,4 @@ DINOV3_SWIGLU = replace(
         *layer(f"{BLOCK}.mlp.fc1", f"{BLOCK}.mlp.w1", f"{BLOCK}.mlp.w2"),
         *layer(f"{BLOCK}.mlp.fc2", f"{BLOCK}.mlp.w3"),
     ),
-)
-
-DINOV3_SWIGLU_KEY_BIAS = replace(
-    DINOV3_SWIGLU,
-    name="dinov3-swiglu-key-bias",
-    signature=(*DINOV3_SWIGLU.signature, "blocks.0.attn.qkv.bias"),
-    rules=(*(r for r in DINOV3_SWIGLU.rules if not r.ours.endswith(("q_bias", "v_bias"))), QKV_BIAS),
-    matches_shapes=DINOV3_KEY_BIAS.matches_shapes,
 )

@@ -1,9 +1,9 @@
 """Weight dialects of timm's NaFlexVit, which takes images of any size, here at a fixed one.
 
 Source: timm 1.0.31, models/naflexvit.py: eps 1e-6, a linear patch projection whose values are in the order (row, column,
-channel), positions for the patches only, stored with rows and columns. The recipe for another grid depends on the variant, which
-the file does not show: bicubic with antialias (`timm`), bilinear with antialias in SigLIP 2's (`naflex`). Variants with factorised
-positions, and with rotary ones, are refused.
+channel), positions for the patches only, stored with rows and columns. The recipe for another grid depends on the variant,
+which the file does not show: bicubic with antialias (`timm`), bilinear with antialias in SigLIP 2's (`naflex`). Variants with
+factorised positions, and with rotary ones, are refused.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from vit_zoo.errors import NotRepresentable
 from vit_zoo.model.resize_recipes import UNSTATED
 from vit_zoo.weights.configs.timm import NAFLEX_SIDECAR
-from vit_zoo.weights.dialect import Dialect, Need, Shapes, replaced, rule
+from vit_zoo.weights.dialect import Dialect, Need, Shapes, grid_of, replaced, rule
 from vit_zoo.weights.dialects.flat_patch import flat_patch
 from vit_zoo.weights.dialects.timm import ALWAYS, CLOSING, RULES, act_of, pool_of
 
@@ -74,7 +74,7 @@ TIMM_NAFLEX = Dialect(
     facts_from_module=facts_from_module,
     sidecar=NAFLEX_SIDECAR,
     resize=UNSTATED,
-    grid=lambda shapes: shapes["embeds.pos_embed"][1:3] if len(shapes.get("embeds.pos_embed", ())) == 4 else None,
+    grid=grid_of(f"{EMBEDS}.pos_embed"),
 )
 
 TIMM_NAFLEX_SIGLIP = replace(
