@@ -51,6 +51,7 @@ def small(name, arguments):
     """A small model of one of timm's names; the number of heads divides the width."""
     patch = arguments.get("patch_size", 16)
     options = {"embed_dim": 48, "depth": 2, "num_heads": 3, "img_size": 2 * patch, "num_classes": 7}
+    options |= {"pos_embed_grid_size": (2, 2)} if "pos_embed_grid_size" in arguments else {}
     try:
         return peers.timm.create_model(name, **options)
     except AssertionError:  # a list with an entry for each block
@@ -68,7 +69,8 @@ def test_every_kind_of_timms_names_is_read_or_refused(monkeypatch, tmp_path):
             continue
         image, expected = outputs(noise(model), 2 * arguments.get("patch_size", 16))
         save_for_hf(model, tmp_path / name)
-        result = off(tmp_path / name, image, expected)
+        any_size = {"image_size": image.shape[2:]} if "pos_embed_grid_size" in arguments else {}  # not that of its preprocessing
+        result = off(tmp_path / name, image, expected, **any_size)
         if isinstance(result, VitzooError):
             assert result.code == 7, name
             done["refused"].append(name)
@@ -77,7 +79,14 @@ def test_every_kind_of_timms_names_is_read_or_refused(monkeypatch, tmp_path):
             done["read"].append(name)
     assert len(done["read"]) >= 40
     assert {"vit_giant_patch14_dinov2", "test_vit3", "vit_base_patch16_radio_v3", "vit_base_patch16_lingbot"} <= {*done["read"]}
-    assert {"beit3_base_patch16_224", "eva_giant_patch14_224", "vit_pe_lang_large_patch14_448"} <= {*done["refused"]}
+    assert {"naflexvit_base_patch16_gap", "naflexvit_base_patch16_siglip"} <= {*done["read"]}
+    refused = {
+        "beit3_base_patch16_224",
+        "eva_giant_patch14_224",
+        "vit_pe_lang_large_patch14_448",
+        "naflexvit_base_patch16_parfac_gap",
+    }
+    assert refused <= {*done["refused"]}
 
 
 # the value of each argument of VisionTransformer that differs from its default, and whether it is read
