@@ -80,13 +80,8 @@ def test_every_kind_of_timms_names_is_read_or_refused(monkeypatch, tmp_path):
     assert len(done["read"]) >= 40
     assert {"vit_giant_patch14_dinov2", "test_vit3", "vit_base_patch16_radio_v3", "vit_base_patch16_lingbot"} <= {*done["read"]}
     assert {"naflexvit_base_patch16_gap", "naflexvit_base_patch16_siglip"} <= {*done["read"]}
-    refused = {
-        "beit3_base_patch16_224",
-        "eva_giant_patch14_224",
-        "vit_pe_lang_large_patch14_448",
-        "naflexvit_base_patch16_parfac_gap",
-    }
-    assert refused <= {*done["refused"]}
+    assert {"beit3_base_patch16_224", "eva_giant_patch14_224", "vit_pe_lang_large_patch14_448"} <= {*done["refused"]}
+    assert "naflexvit_base_patch16_parfac_gap" in done["refused"]
 
 
 # the value of each argument of VisionTransformer that differs from its default, and whether it is read

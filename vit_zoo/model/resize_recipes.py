@@ -47,7 +47,10 @@ UNSTATED = "unstated"
 
 
 def recipe_named(name: Any, *, where: object = None) -> Recipe:
-    """Return a recipe by name; `where` is the file. Raises InputError with the known names if there is none, and for `UNSTATED`."""
+    """Return a recipe by name; `where` is the file.
+
+    Raises InputError with the known names if there is none, and for `UNSTATED`.
+    """
     if name == UNSTATED:
         cause = "its library is unknown, and libraries resize positions differently"
         raise InputError(cause, where=where, hint=f"state it: resize=timm, say; the recipes are {', '.join(RECIPES)}")

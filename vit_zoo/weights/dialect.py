@@ -76,7 +76,7 @@ def replaced(rules: tuple[Rule, ...], *others: Rule) -> tuple[Rule, ...]:
 
 
 def grid_of(name: str) -> Callable[[Shapes], tuple[int, int] | None]:
-    """Return the field `grid` of a dialect whose position table has this name and the axes (1, rows, columns, d) or without the 1."""
+    """The field `grid` of a dialect whose position table has this name and the axes rows, columns, d, perhaps after one of 1."""
 
     def grid(shapes: Shapes) -> tuple[int, int] | None:
         shape = shapes.get(name, ())
