@@ -232,7 +232,7 @@ def test_heads_of_names_that_many_sources_share_are_asked_for(folder):
         find_source("odd.safetensors", image_size=(32, 48))
     with pytest.raises(InputError, match="do not form a square grid"):
         find_source("odd.safetensors", heads=3, class_token=True)
-    with pytest.raises(InputError, match="unknown fact 'head'; nearest: heads"):
+    with pytest.raises(InputError, match="head is the file of a linear head, not 3; nearest: heads"):
         find_source("odd.safetensors", head=3)
 
 

@@ -26,6 +26,7 @@ from vit_zoo.loading.locator import (
     parse_locator,
 )
 from vit_zoo.model.config import ModelConfig
+from vit_zoo.model.resize_recipes import UNSTATED
 from vit_zoo.model.spec import ViTSpec
 from vit_zoo.registry.catalog import variants
 from vit_zoo.registry.configs import config_of
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from vit_zoo.weights.sidecar import Sidecar
 
 ModelLike = Union[str, "os.PathLike[str]", "nn.Module"]
+HEAD_FIELDS = ("num_classes", "head_bias", "pool", "pool_tokens")  # the fields that a head in another file decides
 ASSUMED = ("heads", "norm_eps", "act", "pool")  # the fields that conventions of dialects decide
 
 
@@ -91,14 +93,14 @@ def find_source(
     * `file_size`: the image size of the exported file that the model is for. If it is the size of the stored positions, or any,
       they are not resized for the images that the model's processor prepares.
     * `allow_drop`: patterns of tensors in a checkpoint that are not part of a ViT and may be left out.
-    * `facts`: fields of the spec that a checkpoint does not state, such as heads.
+    * `facts`: fields of the spec that a checkpoint does not state, such as heads; `head`: the file of its linear head.
 
     Tells the user the checkpoint's notes. Raises InputError for a name or path that does not exist, RefusedContent for tensors
     that do not fit, HubError for weights that cannot be fetched.
     """
     if allow_drop:
         facts["allow_drop"] = tuple(allow_drop)
-    of_model = {name: value for name, value in facts.items() if weights is None or name != "prefix"}
+    of_model = {name: value for name, value in facts.items() if weights is None or name not in ("prefix", "head")}
     if not isinstance(model, str | os.PathLike):
         source: Architecture | Checkpoint = of_module(model, **of_model)
     else:
@@ -179,24 +181,36 @@ def _resolve(locator: Locator, facts: Mapping[str, Any], offline: bool | None) -
 
 
 def _architecture(locator: RegistryName | TaggedName, facts: Mapping[str, Any]) -> Architecture:
+    _check_without_head(facts, locator.named.variant.name)
     return Architecture(config_of(locator.named.variant, locator.named.tag, **_of_spec(facts)))
 
 
 def _of_spec(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the facts without `allow_drop`, which concerns only the names in a file."""
-    return {name: value for name, value in facts.items() if name != "allow_drop"}
+    """Return the facts without `allow_drop` and `head`, which concern only the tensors of files."""
+    return {name: value for name, value in facts.items() if name not in ("allow_drop", "head")}
+
+
+def _check_without_head(facts: Mapping[str, Any], where: object) -> None:
+    """Raise InputError if a file of a head is stated for what is not a checkpoint of another library."""
+    if "head" in facts:
+        raise InputError("head applies to a checkpoint of another library without a head", where=where)
 
 
 def _with_weights(
     config: ModelConfig, weights: str | os.PathLike[str], facts: Mapping[str, Any], offline: bool | None
 ) -> Checkpoint:
     """Read a checkpoint of the architecture in `config`. Raises RefusedContent if it has another architecture."""
-    source = _resolve(parse_locator(weights), {**config.spec.model_dump(), **facts}, offline)
+    own_head = () if "head" not in facts else tuple(name for name in HEAD_FIELDS if name not in facts)
+    stated = {name: value for name, value in config.spec.model_dump().items() if name not in own_head}
+    source = _resolve(parse_locator(weights), {**stated, **facts}, offline)
     if isinstance(source, Architecture):
         own = shipped(str(weights), source.config.spec)
         if own is None:
             raise InputError("has no weights", where=weights)
         source = own
+    if own_head:
+        spec = config.spec.replace(**{name: getattr(source.config.spec, name) for name in own_head})
+        config = config.replace(spec=spec, labels=source.config.labels)
     if source.config.spec != config.spec:
         differing = [
             field for field in type(config.spec).model_fields if getattr(source.config.spec, field) != getattr(config.spec, field)
@@ -272,7 +286,9 @@ def _of_file(path: Path, kind: str, facts: Mapping[str, Any]) -> Checkpoint:
 def _config_in(path: Path, facts: Mapping[str, Any]) -> ModelConfig:
     """Read the config in a TOML file with one variant, or in a config.json."""
     if path.suffix == ".toml":
+        _check_without_head(facts, path)
         return config_of(read_variant(path), **_of_spec(facts))
+    _check_without_head(facts, path)
     config = ModelConfig.parse(read_json(path), where=path)
     spec = config.spec.replace(**_of_spec(facts)) if facts else config.spec
     return config.replace(spec=spec, random_seed=None, source=None, licence=None)
@@ -286,6 +302,7 @@ def of_module(module: Any, **facts: Any) -> Checkpoint:
     where = type(module).__name__
     if not hasattr(module, "state_dict"):
         raise InputError(f"expected a name, a path or a torch module, got {where}")
+    _check_without_head(facts, where)
     tensors = tensors_of(module.state_dict(), where=where)
     if isinstance(module, ViT):
         if _of_spec(facts):
@@ -298,12 +315,14 @@ def of_module(module: Any, **facts: Any) -> Checkpoint:
 def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path | str, module: Any = None) -> Checkpoint:
     from vit_zoo.weights.candidates import Choice, check_head_of, choose, with_head
     from vit_zoo.weights.detect import detect
+    from vit_zoo.weights.dialects.timm import TIMM
+    from vit_zoo.weights.head_file import with_head_file
     from vit_zoo.weights.keys import open_keys
     from vit_zoo.weights.read import read
     from vit_zoo.weights.sidecar import Sidecar
 
     facts = dict(facts)
-    allow_drop, prefix = facts.pop("allow_drop", ()), facts.pop("prefix", None)
+    allow_drop, prefix, head_file = facts.pop("allow_drop", ()), facts.pop("prefix", None), facts.pop("head", None)
     if module is None:
         chosen = choose(tensors, prefix=prefix, allow_drop=allow_drop, where=where)
         dialect = detect(chosen.tensors, where=where)
@@ -323,13 +342,22 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
         sidecar = Sidecar(dialect.facts_from_module(module) if dialect.facts_from_module is not None else {})
     else:
         sidecar = Sidecar.of(path, dialect) if path is not None else Sidecar()
+    model, stated, of_head = chosen.tensors, sidecar.facts, {}
+    if head_file is not None:
+        model, of_head = with_head_file(model, dialect, _head_in(head_file), where=where, head_where=head_file)
+        # a backbone that is classified by a separate file is not of timm, although it has the names of timm's
+        stated = {**({"resize": UNSTATED} if dialect is TIMM else {}), **stated, **of_head}
     try:
-        reading = read(chosen.tensors, facts, dialect=dialect, config=sidecar.facts, where=where)
+        reading = read(model, facts, dialect=dialect, config=stated, where=where)
     except InputError as error:
         if error.details is not None and chosen.notes:
             error.details = {**error.details, "notes": list(chosen.notes)}
         raise
     notes, as_stored = chosen.notes, None
+    if head_file is not None:
+        both = " of the class token and the mean of the patch tokens" if "pool" in of_head else ""
+        notes += (f"its head{both} is in {Path(head_file).name}",)
+        reading.origin.update(dict.fromkeys(("num_classes", *of_head), Path(head_file).name))
     if module is None:  # what a live module does not state is compared with what it computes
         notes += _assumptions(reading, with_config=bool(sidecar.facts))
         size = _other_size(sidecar, reading.spec, facts, where)
@@ -337,7 +365,7 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
             notes += (_size_note(size, reading.spec.image_size, interpolates=sidecar.interpolates),)
         if size is not None and sidecar.interpolates:
             as_stored = reading
-            reading = read(chosen.tensors, {**facts, "image_size": size}, dialect=dialect, config=sidecar.facts, where=where)
+            reading = read(model, {**facts, "image_size": size}, dialect=dialect, config=stated, where=where)
             reading.origin["image_size"] = "its processor"
     stem = "".join(c if c.isalnum() or c in "_.-" else "_" for c in (path.stem if path else "model")).lstrip("_.-")
     origin = path.name if path else where
@@ -363,6 +391,16 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
         notes=notes,
         as_stored=as_stored,
     )
+
+
+def _head_in(file: str | os.PathLike[str]) -> Mapping[str, Stored]:
+    """Return the tensors of the file of a head. Raises InputError if there is none."""
+    if not isinstance(file, str | os.PathLike):
+        raise InputError(f"head is the file of a linear head, not {file!r}; nearest: heads")
+    path = Path(file)
+    if not path.is_file():
+        raise InputError("no such file", where=path, hint="head is the file of a linear head")
+    return read_checkpoint(path)
 
 
 def _assumptions(reading: Reading, *, with_config: bool) -> tuple[str, ...]:
@@ -416,6 +454,7 @@ def _checked(config: ModelConfig, opened: SafetensorsFile, facts: Mapping[str, A
     from vit_zoo.weights.translate import check_tensors
 
     sizes = {name: value for name, value in facts.items() if name in ("image_size", "patch_size", "resize")}
+    _check_without_head(facts, opened.path)
     for name, value in _of_spec(facts).items():
         if name == "grid":
             raise InputError("the config states the grid", where=opened.path)

@@ -35,7 +35,7 @@ RECIPES = {
     "flexivit": Recipe("bilinear", kernel=("bilinear", False)),
     "hf": Recipe("bicubic"),
     "torchvision": Recipe("bicubic", align_corners=True),
-    "google": Recipe("bilinear", align_corners=True, kernel=("bilinear", False)),
+    "google": Recipe("bilinear", align_corners=True, kernel=None),
     "dino": Recipe("bicubic", offset=0.1),
     "dinov2": Recipe("bicubic", offset=0.1),
     "naflex": Recipe("bilinear", antialias=True, kernel=("bilinear", True)),

@@ -143,6 +143,7 @@ class Dialect:
     * `computes_in_float32`: the library computes in float32 whatever type the weights are stored in.
     * `resize`, `resize_with_registers`: the library's recipe (`resize_recipes.py`) for other image sizes, and that of its models
       with registers where it differs. A sidecar may name another one.
+    * `resize_with_patches`: the recipe for other patches, where the library has models for which both sizes are chosen.
     * `resize_unstated`: whether a model may be of a library with another recipe, whose files look the same.
     * `grid`: the grid of a position table that is stored with rows and columns.
 
@@ -181,6 +182,7 @@ class Dialect:
     computes_in_float32: bool = False
     resize: str = "timm"
     resize_with_registers: str | None = None
+    resize_with_patches: str | None = None
     resize_unstated: Callable[[ViTSpec], bool] = lambda spec: False
     grid: Callable[[Shapes], tuple[int, int] | None] = lambda shapes: None
 

@@ -95,14 +95,18 @@ def read(
     fields["patch_size"] = ours["patch_embed.proj.weight"].shape[2:]  # of the file; the one that is stated comes by resizing
     spec = _spec(fields, origin, where=where)
     check_tensors(ours, spec.shapes(), where=where, key_of=key_of)
-    recipe = stated_recipe or _recipe(dialect, spec)
+    recipe = stated_recipe or _recipe(
+        dialect, spec, other_patches=pair(facts.get("patch_size", spec.patch_size)) != spec.patch_size
+    )
     ours, resized_spec = resized({name: ours[name] for name in spec.shapes()}, spec, facts, recipe, where=where)
     recipe = facts.get("resize", recipe)
     return Reading(dialect, ours, resized_spec, {f: origin[f] for f in ViTSpec.model_fields}, translation.unwanted, recipe)
 
 
-def _recipe(dialect: Dialect, spec: ViTSpec) -> str:
-    """The recipe by which a dialect resizes a model, or `UNSTATED`."""
+def _recipe(dialect: Dialect, spec: ViTSpec, *, other_patches: bool) -> str:
+    """The recipe by which a dialect resizes a model, or `UNSTATED`; `other_patches`: its patches are resized too."""
+    if other_patches and dialect.resize_with_patches is not None:
+        return dialect.resize_with_patches
     if dialect.resize_unstated(spec):
         return UNSTATED
     return dialect.resize_with_registers if dialect.resize_with_registers and spec.registers else dialect.resize

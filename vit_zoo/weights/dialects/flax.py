@@ -155,6 +155,8 @@ BIG_VISION = replace(
     position_covers=("patches", "all"),
     unwanted_outside=(r"((params|opt/target)/)?(txt/.*|t|b)",),
     prepare=unscanned,
+    resize_unstated=lambda spec: spec.class_token,  # it may be a FlexiViT, whose files look the same
+    resize_with_patches="big_vision-flexivit",
 )
 
 
@@ -171,4 +173,6 @@ NAFLEX = replace(
     matches_shapes=lambda shapes: len(shapes.get("embedding/kernel", ())) == 2,
     grid=grid_of("pos_embedding"),
     resize="naflex",
+    resize_unstated=lambda spec: False,
+    resize_with_patches=None,
 )

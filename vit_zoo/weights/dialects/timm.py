@@ -75,13 +75,13 @@ def pool_of(module: Any, *, include_prefix: bool) -> tuple[str, str]:
 
 
 def looks_like_others(spec: ViTSpec) -> bool:
-    """Whether a file may be a FlexiViT of timm, a backbone of DINO or an encoder of MAE, whose recipes are not that of `vit_*`.
+    """Whether a file may be a FlexiViT of timm, a model of DINO or one of MAE, whose recipes are not that of `vit_*`.
 
-    FlexiViT has a class token without a position; the backbones have no head.
+    FlexiViT has a class token without a position; the backbones have no head; MAE's classifiers pool the patches.
     """
-    if not spec.class_token or spec.dist_token or spec.registers or spec.layer_scale or spec.pre_norm or spec.pool != "cls":
+    if not spec.class_token or spec.dist_token or spec.registers or spec.layer_scale or spec.pre_norm or spec.pos != "learned":
         return False
-    return spec.pos == "learned" and (spec.pos_covers == "patches" or spec.num_classes == 0)
+    return spec.pool in ("mean", "cls+mean") or (spec.pool == "cls" and (spec.pos_covers == "patches" or spec.num_classes == 0))
 
 
 def conventions_by_shapes(shapes: Shapes) -> dict[str, Any]:
