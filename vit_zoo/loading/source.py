@@ -342,7 +342,8 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
         sidecar = Sidecar(dialect.facts_from_module(module) if dialect.facts_from_module is not None else {})
     else:
         sidecar = Sidecar.of(path, dialect) if path is not None else Sidecar()
-    model, stated, of_head = chosen.tensors, sidecar.facts, {}
+    model, stated = chosen.tensors, sidecar.facts
+    of_head: dict[str, Any] = {}
     if head_file is not None:
         model, of_head = with_head_file(model, dialect, _head_in(head_file), where=where, head_where=head_file)
         # a backbone that is classified by a separate file is not of timm, although it has the names of timm's

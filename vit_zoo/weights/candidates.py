@@ -275,7 +275,7 @@ def _with_head(
         if MASK.fullmatch(name)
         or ("." not in name and model[name].dtype not in DTYPES)  # a counter, such as n_averaged
         or (moco and name.startswith("head."))
-        or any(matches(prefix + name, pattern) for pattern in allow_drop)
+        or (any(matches(prefix + name, pattern) for pattern in allow_drop) and not dialect.refusal(opened.names.get(name, "")))
     }
     model = {name: tensor for name, tensor in model.items() if name not in gone}
     unknown = [name for name in unknown if name not in gone]

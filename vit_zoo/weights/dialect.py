@@ -139,6 +139,8 @@ class Dialect:
     * `norm_place_is_stated`: the final norm has the same name before and after pooling, and a fact states where it is.
     * `unwanted`: regular expressions of names that are known and not part of the model.
     * `unwanted_outside`: the same for names outside the model's prefix, such as those of a text tower.
+    * `refused`: regular expressions of names, within the model's prefix, of tensors that variants of the library compute with and
+      that a plain ViT does not have, each with what it is. They cannot be left out.
     * `position_covers`: the values of `pos_covers` that position tables may have in models with more than patch tokens.
     * `computes_in_float32`: the library computes in float32 whatever type the weights are stored in.
     * `resize`, `resize_with_registers`: the library's recipe (`resize_recipes.py`) for other image sizes, and that of its models
@@ -178,6 +180,7 @@ class Dialect:
     norm_place_is_stated: bool = False
     unwanted: tuple[str, ...] = ()
     unwanted_outside: tuple[str, ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
     position_covers: tuple[str, ...] = ("all", "class")
     computes_in_float32: bool = False
     resize: str = "timm"
@@ -204,6 +207,10 @@ class Dialect:
         """Whether a name is known and not part of the model; `outside`: it is not under the model's prefix."""
         patterns = (*self.unwanted, *self.unwanted_outside) if outside else self.unwanted
         return any(re.fullmatch(pattern, name) for pattern in patterns)
+
+    def refusal(self, name: str) -> str | None:
+        """What a tensor is that makes a model another than a plain ViT; None for any other name."""
+        return next((what for pattern, what in self.refused if re.fullmatch(pattern, name)), None)
 
     def conventions_of(self, shapes: Shapes) -> dict[str, Any]:
         """The conventions that hold for a file with these shapes of our tensors."""

@@ -64,6 +64,9 @@ def to_ours(dialect: Dialect, tensors: Mapping[str, Stored], facts: Mapping[str,
         if absent:
             raise RefusedContent(f"has no tensor {opened.key_for(absent[0])!r}", where=where, details=details)
         ours[name] = _applied_to(rule, [theirs[their] for their in names], [keys[their] for their in names], sizes, where)
+    if refused := [key for key in unknown if dialect.refusal(opened.names.get(key, ""))]:
+        cause = f"unsupported variant of {dialect.name}: {refused[0]!r} is {dialect.refusal(opened.names[refused[0]])}"
+        raise RefusedContent(cause, where=where, details=details)
     if unknown:
         cause = f"{_some(unknown)} not part of a plain {dialect.name} ViT"
         drop = droppable(unknown)

@@ -34,6 +34,8 @@ def facts_of_config(config: Mapping[str, Any], where: object) -> dict[str, Any]:
     if isinstance(inner.get("image_shape"), list) and len(inner["image_shape"]) == 3:
         *first, last = inner["image_shape"]
         facts["image_size"] = tuple(first) if last <= first[0] else (first[1], last)  # the channels are last or first
+    if config.get("pooling") not in (None, "token", "gap"):
+        raise RefusedContent(f"unsupported pooling {config['pooling']!r}; expected 'token' or 'gap'", where=where)
     if config.get("pooling") == "gap":
         facts |= {"pool": "mean", "pool_tokens": "all"}
     if config.get("activation") not in (None, "linear"):

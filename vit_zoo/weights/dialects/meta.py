@@ -122,6 +122,7 @@ DINOV3 = replace(
     conventions={"norm_eps": 1e-5, "act": "gelu", "pool": "cls", "pos": "rope", "mlp": "plain"},
     needs=(*CLOSING, Need("cls_token", "class_token")),
     unwanted=(*HEADS, r"rope_embed\.periods", r"blocks\.\d+\.attn\.qkv\.bias_mask"),
+    refused=((r"cls_norm\..*", "a norm of the class token alone"),),
     prepare=masked,
     facts_from_shapes=head_width,
 )

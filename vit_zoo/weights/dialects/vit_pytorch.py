@@ -179,6 +179,7 @@ SIMPLE_VIT = Dialect(
     conventions={"norm_eps": 1e-5, "act": "gelu", "pos": "sincos_moco"},
     pattern_sizes=pattern_sizes,
     needs=(Need("patch_embed.proj.bias", "patch_bias"), HEAD_BIAS),
+    refused=((r"transformer\.layers\.\d+\.0\.[qk]_norm\.gamma", "an RMSNorm of queries or keys"),),
     facts_from_module=facts_from_module,
     write_facts=patch_facts,
 )
