@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vit_zoo.errors import InputError
-from vit_zoo.loading.load import RANDOM, check_content, find_weights, model_of, random_model, save_model
+from vit_zoo.loading.load import RANDOM, check_content, find_weights, model_of, random_model, reduced, save_model
 from vit_zoo.loading.source import ModelLike, find_architecture
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def load(
     device: Any = None,
     dtype: torch.dtype | None = None,
     offline: bool | None = None,
+    allow_drop: Sequence[str] = (),
     **facts: Any,
 ) -> ViT:
     """Load a model with its weights.
@@ -66,9 +67,11 @@ def load(
         dtype: Type to convert the parameters to; by default they keep the type of the file.
         offline: Use only files in the Hub's cache; by default, what HF_HUB_OFFLINE states. Files from the Hub are compared
             with the hashes that the Hub states.
-        **facts: Fields of the spec that the checkpoint does not contain, such as `heads=3`, and `problem_type`: what the
-            outputs stand for, in transformers' words (`single_label_classification`, `multi_label_classification`,
-            `regression`). With `num_classes` it is that of the new head.
+        allow_drop: Glob patterns of tensors to leave out, such as `criterion.*` or `head.*`.
+        **facts: Fields of the spec that the checkpoint does not contain, such as `heads=3`; `prefix`, where a file contains
+            several models; and `problem_type`: what the outputs stand for, in transformers' words
+            (`single_label_classification`, `multi_label_classification`, `regression`). With `num_classes` it is that of the
+            new head.
 
     Raises:
         InputError: The source does not exist, or a fact is missing.
@@ -78,7 +81,7 @@ def load(
     if check not in ("header", "full"):
         raise InputError(f"unknown check {check!r}; choose from header, full")
     problem_type = facts.pop("problem_type", None) if num_classes is not None else None
-    checkpoint = find_weights(source, offline=offline, **facts)
+    checkpoint = reduced(find_weights(source, offline=offline, allow_drop=allow_drop, **facts), allow_drop)
     if check == "full":
         check_content(checkpoint)
     model = model_of(checkpoint)
@@ -125,7 +128,7 @@ def convert(
         to: `vitzoo`, `timm`, `hf`, `torchvision`, `vit-pytorch`, `dinov2`, `deit`, `mae`, `open_clip` or `google`.
         accept: Conventions in which the target may differ from the model: `norm_eps`, `act`. The effect on the outputs is
             measured.
-        allow_drop: Glob patterns of tensors to leave out, such as `head.*`.
+        allow_drop: Glob patterns of tensors to leave out, such as `head.*`, or of tensors that no ViT has.
         force: Replace an existing file or model.
         random: Write random weights of a registry name or a config file.
         seed: Seed for the random weights, 0 by default.
@@ -140,7 +143,7 @@ def convert(
     from vit_zoo.loading.convert import check_choice, write_converted
 
     check_choice(to, accept)
-    checkpoint = find_weights(source, random=random, seed=seed, ways=(RANDOM,), **facts)
+    checkpoint = find_weights(source, random=random, seed=seed, allow_drop=allow_drop, ways=(RANDOM,), **facts)
     return write_converted(checkpoint, Path(out), to, accept=accept, allow_drop=allow_drop, force=force)
 
 
@@ -156,6 +159,7 @@ def export(
     dynamic: Literal["hw"] | None = None,
     verify: bool | Effort = True,
     weights: str | os.PathLike[str] | None = None,
+    allow_drop: Sequence[str] = (),
     random: bool = False,
     seed: int | None = None,
     precision: Precision = "fp32",
@@ -185,6 +189,7 @@ def export(
         verify: Whether to verify each file, or the effort, as in `verify`.
         weights: Weights for a registry name: a folder or a checkpoint file. Preprocessing and labels are those of its folder,
             or those that a tag states for this file; those of the name's published weights are not used.
+        allow_drop: Glob patterns of tensors to leave out, as in `load`.
         random: Export random weights of a registry name. The file is stamped, and the logger `vit_zoo` says it.
         seed: Seed for the random weights, 0 by default.
         precision: ONNX only. `fp32`: weights as they are stored. `fp16`, `bf16`. `int8-static`: the ranges of the activations
@@ -213,8 +218,9 @@ def export(
 
     options = ExportOptions(
         formats=formats_of(to), out=out, opset=opset, placement=placement, outputs=tuple(outputs), include=tuple(include),
-        dynamic=dynamic, verify=verify, weights=weights, random=random, seed=seed, precision=precision, calibrate=calibrate,
-        evaluate=evaluate, min_agreement=min_agreement, min_accuracy=min_accuracy, min_cosine=min_cosine,
+        dynamic=dynamic, verify=verify, weights=weights, allow_drop=tuple(allow_drop), random=random, seed=seed,
+        precision=precision, calibrate=calibrate, evaluate=evaluate, min_agreement=min_agreement, min_accuracy=min_accuracy,
+        min_cosine=min_cosine,
     )  # fmt: skip
     return export_model(model, options, facts, note)
 

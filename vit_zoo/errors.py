@@ -40,6 +40,11 @@ class Option:
 FORCE = Option("force")
 
 
+def fact(name: str, value: str) -> Option:
+    """Return a fact to be stated about a model: a keyword in Python, and a value of `--set` on the command line."""
+    return Option(name, value, f"--set {name}={value}")
+
+
 def notice(line: str) -> None:
     """Tell the user what was decided: a warning of the logger `vit_zoo`, which the command line prints on stderr."""
     import logging
@@ -96,10 +101,12 @@ class VitzooError(Exception):
 
     def for_command_line(self) -> Self:
         """Return a copy of the error with its options written as flags."""
-        error = copy.copy(self)
-        for option in self.options:
-            error.message = error.message.replace(str(option), option.on_command_line)
-            error.hint = error.hint and error.hint.replace(str(option), option.on_command_line)
+        error, flags = copy.copy(self), {str(option): option.on_command_line for option in self.options}
+        if flags:
+            longest_first = sorted(flags, key=len, reverse=True)  # one may begin with another
+            pattern = re.compile("|".join(map(re.escape, longest_first)))
+            error.message = pattern.sub(lambda match: flags[match[0]], error.message)
+            error.hint = error.hint and pattern.sub(lambda match: flags[match[0]], error.hint)
         return error
 
     def __str__(self) -> str:

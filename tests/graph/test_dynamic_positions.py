@@ -28,6 +28,7 @@ KINDS = {
     "rotation": {"pos": "rope", "pos_covers": "patches", "registers": 2},
     "no positions": {"pos": "none", "pos_covers": "patches"},
 }
+INTERPOLATING = [name for name, recipe in RECIPES.items() if recipe.mode != "rows"]
 SIZES = ((40, 80), (56, 64), (16, 32), (32, 48), (8, 160), (120, 16))
 
 
@@ -64,7 +65,7 @@ def test_every_kind_of_positions(folder, kind, opset):
     assert full.skipped == ()
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", INTERPOLATING)
 def test_every_recipe(folder, recipe):
     model = _model()
     (done,) = vit_zoo.export(model, "onnx", out="a.onnx", dynamic="hw", resize=recipe)
@@ -73,7 +74,7 @@ def test_every_recipe(folder, recipe):
     _agree("a.onnx", model, recipe)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", INTERPOLATING)
 def test_the_models_own_size_keeps_its_positions(folder, recipe):
     """Bit for bit: a resize to the same grid multiplies by ones and zeros."""
     model = _model()
@@ -82,6 +83,17 @@ def test_the_models_own_size_keeps_its_positions(folder, recipe):
     x = np.random.default_rng(0).normal(size=(2, 3, *SMALL["image_size"])).astype("<f4")
     plain, free = (vit_zoo.open(name, threads=1).run(x)["block.0"] for name in ("plain.onnx", "free.onnx"))
     np.testing.assert_array_equal(plain, free)
+
+
+@pytest.mark.parametrize(("recipe", "cause"), [("vit-pytorch", "interpolates no positions"), ("unstated", "library is unknown")])
+def test_a_source_without_interpolation_is_asked_for_a_recipe(folder, recipe, cause):
+    model = _model()
+    model.config = model.config.replace(resize=recipe)
+    with pytest.raises(InputError, match=rf"{cause}.*resize=timm"):
+        vit_zoo.export(model, "onnx", out="a.onnx", dynamic="hw")
+    assert not Path("a.onnx").exists()
+    vit_zoo.export(model, "onnx", out="a.onnx", dynamic="hw", resize="hf", verify=False)
+    assert vit_zoo.open("a.onnx").about.export["dynamic"] == "hf"
 
 
 def test_the_recipe_of_the_source_is_kept(folder):

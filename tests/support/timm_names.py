@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import sys
 
 from support import peers
 
-SIZES = {"img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "ref_feat_shape"}
-MODULES = ("vision_transformer", "deit", "eva")
+SIZES = {"img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "ref_feat_shape", "pos_embed_grid_size"}
+MODULES = ("vision_transformer", "deit", "eva", "naflexvit")
 
 
 class Built(Exception):
@@ -16,10 +17,10 @@ class Built(Exception):
 
 
 def settings(monkeypatch):
-    """The class and the arguments behind each name of timm's modules of plain ViTs and Eva."""
+    """The class and the arguments behind each name of timm's modules of plain ViTs, Eva and NaFlexVit."""
 
-    def recorded(cls, variant, pretrained, **arguments):
-        raise Built(cls.__name__, arguments)
+    def recorded(cls, variant, pretrained, cfg=None, **arguments):
+        raise Built(cls.__name__, arguments if cfg is None else {**dataclasses.asdict(cfg), **arguments})
 
     found = {}
     with monkeypatch.context() as patch:

@@ -24,13 +24,15 @@ save_for_hf = timm.models._hub.save_for_hf
 PARAMETERS = {
     "VisionTransformer": (timm.models.vision_transformer.VisionTransformer, of_timm.VIT_ARGUMENTS),
     "Eva": (timm.models.eva.Eva, of_timm.EVA_ARGUMENTS),
+    "NaFlexVit": (timm.models.naflexvit.NaFlexVit, of_timm.NAFLEX_ARGUMENTS),
+    "NaFlexVitCfg": (timm.models.naflexvit.NaFlexVitCfg, of_timm.NAFLEX_ARGUMENTS),
 }
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_every_argument_of_timms_classes_is_in_the_table(name):
     class_, table = PARAMETERS[name]
-    assert set(inspect.signature(class_.__init__).parameters) - {"self"} <= set(table)
+    assert set(inspect.signature(class_.__init__).parameters) - {"self", "kwargs"} <= set(table)
 
 
 def test_every_key_that_timm_writes_is_in_the_table(folder):

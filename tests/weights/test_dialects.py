@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -210,3 +212,128 @@ def test_fixed_positions_of_big_vision_must_be_stated(folder):
     with pytest.raises(InputError, match="cannot infer image_size"):
         vit_zoo.load("sincos.npz", pos="sincos_moco")
     assert vit_zoo.load("sincos.npz", pos="sincos_moco", image_size=32).spec.pos == "sincos_moco"
+
+
+def metas_of_transformers(peer):
+    """A DINOv3 of transformers under Meta's names."""
+    state = renamed(peers.transformers_state(peer), ("reg_token", "storage_tokens"))
+    return {**{name: tensor.detach() for name, tensor in state.items()}, "rope_embed.periods": torch.ones(4)}
+
+
+def dinov3(**options):
+    sizes = {
+        "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 72, "image_size": 32,
+        "patch_size": 8, "num_register_tokens": 2,
+    }  # fmt: skip
+    T = peers.transformers
+    return noise(T.DINOv3ViTModel(T.DINOv3ViTConfig(**{**sizes, **options})), scale=0.15).eval()
+
+
+def test_dinov3_with_a_bias_of_the_keys(folder):
+    """Rotation does not cancel it: without a mask in Meta's file, it counts; in transformers' file, it is there or not."""
+    peer = dinov3(key_bias=True)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        wanted = peer(images).pooler_output
+    peer.save_pretrained("saved")
+    meta = metas_of_transformers(peer)
+    torch.save(meta, "meta.pth")
+    masks = {f"blocks.{i}.attn.qkv.bias_mask": torch.cat([torch.ones(48), torch.zeros(48), torch.ones(48)]) for i in range(2)}
+    torch.save({**meta, **masks}, "masked.pth")
+    for name, facts, biases in (
+        ("saved", {}, True), ("saved/model.safetensors", {}, True), ("meta.pth", {"image_size": 32}, True),
+        ("masked.pth", {"image_size": 32}, "qv"),
+    ):  # fmt: skip
+        model = vit_zoo.load(name, **facts).eval()
+        assert model.spec.qkv_bias == biases
+        with torch.inference_mode():
+            off = (model(images) - wanted).abs().max()
+        assert (off < 1e-5) == (biases is True), name
+    del meta["blocks.1.attn.qkv.bias"]
+    torch.save(meta, "damaged.pth")
+    with pytest.raises(RefusedContent, match=r"blocks\.1\.attn\.qkv\.bias"):
+        vit_zoo.load("damaged.pth", image_size=32)
+
+
+@pytest.mark.parametrize("allow_drop", [[], ["cls_norm.*"]])
+@pytest.mark.parametrize("gated", [False, True])
+def test_dinov3_with_a_norm_of_the_class_token(gated, allow_drop, folder):
+    """What is stored for training alone is not a variant; what computes the output cannot be left out."""
+    meta = metas_of_transformers(dinov3(use_gated_mlp=gated, key_bias=True))
+    if gated:
+        meta = renamed(meta, ("mlp.fc2", "mlp.w3"))
+        for i in range(2):
+            for kind in ("weight", "bias"):
+                gate, value = meta.pop(f"blocks.{i}.mlp.fc1.{kind}").chunk(2)
+                meta |= {f"blocks.{i}.mlp.w1.{kind}": gate, f"blocks.{i}.mlp.w2.{kind}": value}
+    norm = {"weight": torch.ones(48), "bias": torch.ones(48)}
+    torch.save({**meta, **{f"local_cls_norm.{kind}": tensor for kind, tensor in norm.items()}}, "training.pth")
+    vit_zoo.load("training.pth", image_size=32)
+    torch.save({**meta, **{f"cls_norm.{kind}": tensor for kind, tensor in norm.items()}}, "untied.pth")
+    with pytest.raises(RefusedContent, match=r"'cls_norm\.(weight|bias)' is a norm of the class token alone"):
+        vit_zoo.load("untied.pth", image_size=32, allow_drop=allow_drop)
+
+
+@pytest.mark.parametrize("allow_drop", [[], ["*_norm.gamma"]])
+def test_simple_vit_with_norms_of_queries_and_keys(allow_drop, folder):
+    from vit_pytorch.simple_vit_with_qk_norm import SimpleViT
+
+    sizes = {"image_size": 32, "patch_size": 8, "num_classes": 7, "dim": 48, "depth": 2, "heads": 3, "mlp_dim": 72}
+    torch.save(SimpleViT(**sizes).state_dict(), "weights.pt")
+    with pytest.raises(RefusedContent, match=r"q_norm\.gamma' is an RMSNorm of queries or keys"):
+        vit_zoo.load("weights.pt", heads=3, image_size=32, allow_drop=allow_drop)
+
+
+def keras_deit(tensors):
+    """The DeiT of keras-hub 0.32 as `save_weights` writes it, from tensors under our names."""
+    backbone = "layers/dei_t_backbone/layers"
+    embeddings, encoder = f"{backbone}/dei_t_embeddings", f"{backbone}/dei_t_encoder"
+    found = {
+        f"{embeddings}/vars/0": tensors["cls_token"], f"{embeddings}/vars/1": tensors["reg_token"],
+        f"{embeddings}/vars/2": tensors["pos_embed"],
+        f"{embeddings}/patch_embedding/vars/0": rearrange(tensors["patch_embed.proj.weight"], "d c p q -> p q c d"),
+        f"{embeddings}/patch_embedding/vars/1": tensors["patch_embed.proj.bias"],
+        f"{encoder}/layer_norm/vars/0": tensors["norm.weight"], f"{encoder}/layer_norm/vars/1": tensors["norm.bias"],
+        "layers/dense/vars/0": tensors["head.weight"].T, "layers/dense/vars/1": tensors["head.bias"],
+        "optimizer/vars/0": np.float32(0),
+    }  # fmt: skip
+    for i in range(sum(name.endswith("norm1.weight") for name in tensors)):
+        block, ours = f"{encoder}/encoder_layers/dei_t_encoder_block{f'_{i}' if i else ''}", f"blocks.{i}"
+        for theirs, name in (("layer_norm_1", "norm1"), ("layer_norm_2", "norm2")):
+            found[f"{block}/{theirs}/vars/0"] = tensors[f"{ours}.{name}.weight"]
+            found[f"{block}/{theirs}/vars/1"] = tensors[f"{ours}.{name}.bias"]
+        weights, biases = np.split(tensors[f"{ours}.attn.qkv.weight"], 3), np.split(tensors[f"{ours}.attn.qkv.bias"], 3)
+        for part, weight, bias in zip(("query", "key", "value"), weights, biases, strict=True):
+            found[f"{block}/mha/{part}_dense/vars/0"] = rearrange(weight, "(h e) d -> d h e", e=16)
+            found[f"{block}/mha/{part}_dense/vars/1"] = rearrange(bias, "(h e) -> h e", e=16)
+        found[f"{block}/mha/output_dense/vars/0"] = rearrange(tensors[f"{ours}.attn.proj.weight"], "d (h e) -> h e d", e=16)
+        found[f"{block}/mha/output_dense/vars/1"] = tensors[f"{ours}.attn.proj.bias"]
+        for theirs, name in (("mlp/dense", "fc1"), ("output_layer/dense", "fc2")):
+            found[f"{block}/{theirs}/vars/0"] = tensors[f"{ours}.mlp.{name}.weight"].T
+            found[f"{block}/{theirs}/vars/1"] = tensors[f"{ours}.mlp.{name}.bias"]
+    return found
+
+
+def test_keras_hubs_deit(folder):
+    """The weights of transformers' DeiT, which classifies the class token alone too, under the names of keras-hub."""
+    import h5py
+
+    file, images, wanted, tolerance = case("hf_deit_cls_only")
+    tensors = {name: tensor.array() for name, tensor in find_source(file).tensors.items()}
+    with h5py.File("model.weights.h5", "w") as stored:
+        for name, array in keras_deit(tensors).items():
+            stored[name] = array
+    backbone = {"num_heads": 3, "layer_norm_epsilon": 1e-12, "image_shape": [32, 32, 3]}
+    config = {"backbone": {"config": backbone}, "pooling": "token", "activation": None}
+    (folder / "config.json").write_text(json.dumps(config))
+    model = vit_zoo.load(folder).eval()
+    assert find_source(folder).dialect == "keras-hub-deit"
+    with torch.inference_mode():
+        assert (model(torch.from_numpy(images)) - torch.from_numpy(wanted)).abs().max() < tolerance
+    for word, cause in (
+        ({"activation": "softmax"}, "activation = 'softmax' after the head"),
+        ({"pooling": "max"}, "pooling 'max'"),
+    ):
+        (folder / "config.json").write_text(json.dumps({**config, **word}))
+        with pytest.raises(RefusedContent, match=cause):
+            vit_zoo.load(folder)

@@ -62,7 +62,37 @@ def dino(positions, prefix, old, new):
     return torch.cat([positions[:, :prefix], grid.permute(0, 2, 3, 1).reshape(1, new[0] * new[1], -1)], 1)
 
 
+def siglip2(positions, prefix, old, new):
+    """Siglip2VisionEmbeddings' own method, for a batch of one."""
+    from transformers.models.siglip2.modeling_siglip2 import Siglip2VisionEmbeddings
+
+    resized = Siglip2VisionEmbeddings.resize_positional_embeddings(
+        positions.reshape(*old, -1), torch.tensor([new]), max_length=new[0] * new[1]
+    )
+    return resized.reshape(1, new[0] * new[1], -1)
+
+
+def jax_linear(old, new):
+    """The matrix, new x old, of jax.image.resize(..., "linear"): a triangle as wide as the larger of both steps."""
+    places = (np.arange(new) + 0.5) * old / new - 0.5
+    weights = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(old)) / max(old / new, 1))
+    return weights / weights.sum(1, keepdims=True)
+
+
+def flexi_at_run_time(positions, prefix, old, new):
+    """_Model of models/proj/flexi/vit.py, written in numpy."""
+    grid = positions.reshape(*old, -1).numpy()
+    grid = np.einsum("yh,xw,hwd->yxd", jax_linear(old[0], new[0]), jax_linear(old[1], new[1]), grid)
+    return torch.from_numpy(grid.reshape(1, new[0] * new[1], -1)).float()
+
+
+def article(positions, prefix, old, new):
+    """ViT.forward of vit-pytorch: `x + pos_embedding[:seq]`."""
+    return positions[:, : prefix + new[0] * new[1]]
+
+
 GRIDS = [((4, 4), (6, 6)), ((7, 7), (4, 4))]
+SMALLER = [((7, 7), (4, 4)), ((6, 6), (3, 8)), ((4, 7), (2, 9))]
 UNEVEN = [((4, 4), (6, 9)), ((6, 6), (3, 8)), ((4, 7), (9, 5))]
 PEERS = {
     "timm": (timm, [0, 1, 5], GRIDS + UNEVEN),
@@ -73,6 +103,9 @@ PEERS = {
     "google": (google, [0, 1], GRIDS + UNEVEN),
     "dino": (dino, [1], GRIDS + UNEVEN),
     "dinov2": (dino, [1], GRIDS),
+    "naflex": (siglip2, [0], GRIDS + UNEVEN),
+    "big_vision-flexivit": (flexi_at_run_time, [0], GRIDS + UNEVEN),
+    "vit-pytorch": (article, [0, 1], SMALLER),
 }
 CASES = [(recipe, prefix, *grids) for recipe, (_, prefixes, many) in PEERS.items() for prefix in prefixes for grids in many]
 
@@ -91,9 +124,9 @@ def test_positions(recipe, prefix, old, new):
 
 def test_recipes_differ():
     """No recipe can replace another by mistake: on noise they differ by more than the tolerance above."""
-    found = {name: ours(table(1, (4, 4)), 1, (4, 4), (6, 9), name) for name in RECIPES}
+    found = {name: ours(table(1, (6, 8)), 1, (6, 8), (5, 7), name) for name in RECIPES}
     same = {(a, b) for a in found for b in found if a < b and (found[a] - found[b]).abs().max() < 1e-2}
-    assert same == {("open_clip", "timm"), ("dino", "dinov2")}
+    assert same == {("open_clip", "timm"), ("dino", "dinov2"), ("big_vision-flexivit", "naflex")}
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -107,7 +140,13 @@ def test_data_types_are_kept(dtype):
 
 
 @pytest.mark.parametrize("new", [(16, 16), (5, 5), (12, 8)])
-@pytest.mark.parametrize(("recipe", "options"), [("timm", ("bicubic", True)), ("google", ("bilinear", False))])
+@pytest.mark.parametrize(
+    ("recipe", "options"),
+    [
+        ("timm", ("bicubic", True)), ("flexivit", ("bilinear", False)),
+        ("big_vision-flexivit", ("bilinear", False)), ("naflex", ("bilinear", True)),
+    ],
+)  # fmt: skip
 def test_patch_projections(new, recipe, options):
     kernel = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(4))
     found = resize_kernel(stored("proj", kernel, where="x"), new, recipe)
@@ -124,3 +163,10 @@ def test_the_same_size_keeps_the_tensor_and_wrong_arguments_are_refused():
         resize_positions(tensor, 0, (4, 4), (6, 6), "hf")
     with pytest.raises(InputError, match="unknown recipe 'lanczos'; choose from timm, open_clip"):
         resize_positions(tensor, 1, (4, 4), (6, 6), "lanczos")
+    with pytest.raises(InputError, match=r"its library is unknown.*state it: resize=timm, say; the recipes are timm, open_clip"):
+        resize_positions(tensor, 1, (4, 4), (6, 6), "unstated")
+    with pytest.raises(InputError, match=r"takes the first positions of a table: 4x4 are too few for 3x6.*resize=timm"):
+        resize_positions(tensor, 1, (4, 4), (3, 6), "vit-pytorch")
+    for recipe in ("vit-pytorch", "google"):
+        with pytest.raises(InputError, match=rf"recipe '{recipe}' keeps the patch size"):
+            resize_kernel(kernel, (4, 4), recipe)

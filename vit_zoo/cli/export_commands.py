@@ -81,6 +81,7 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
     help="int8 only: minimum cosine of each image's outputs with the float model's, in place of the usual limits.",
 )
 @click.option("--weights", metavar="SRC", help="Weights for a registry name: a folder or a checkpoint file.")
+@click.option("--allow-drop", multiple=True, metavar="GLOB", help="Leave out matching tensors, such as 'head.*'. Repeatable.")
 @random_weights
 @facts
 @zoo
@@ -90,7 +91,7 @@ def export(
     outputs: str | None, include: tuple[str, ...], dynamic: Any, verify: str,
     fp16: bool, bf16: bool, int8: str | None, calibrate: Path | None, evaluate: Path | None,
     min_agreement: float | None, min_accuracy: float | None, min_cosine: float | None, weights: str | None,
-    random: bool, seed: int | None,
+    allow_drop: tuple[str, ...], random: bool, seed: int | None,
     facts: dict[str, Any], output: Output,
 ) -> None:  # fmt: skip
     """Export a model to files and verify each of them.
@@ -129,7 +130,7 @@ def export(
     exports = export_model(
         "." if model is None else model, formats, out=out, opset=opset, placement=placement,
         outputs=[] if outputs is None else outputs.split(","), include=include, dynamic=dynamic,
-        verify=VERIFY.get(verify, verify), weights=weights, random=random, seed=seed,
+        verify=VERIFY.get(verify, verify), weights=weights, allow_drop=allow_drop, random=random, seed=seed,
         precision=precisions[0] if precisions else "fp32", calibrate=calibrate, evaluate=evaluate,
         min_agreement=min_agreement, min_accuracy=min_accuracy, min_cosine=min_cosine, note=output.progress, **facts,
     )  # fmt: skip

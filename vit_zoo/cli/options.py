@@ -22,15 +22,24 @@ MODEL is one of:
 
 SEED = click.IntRange(0, 2**63 - 1)  # seeds that torch takes
 
-CHECKPOINT_FACTS = ("grid", "resize", "problem_type")  # facts about a checkpoint that are not fields of the spec
+HEAD = f"{__name__}.head"  # the key under which --head is kept until --set is read
+CHECKPOINT_FACTS = ("grid", "resize", "prefix", "problem_type")  # facts about a checkpoint that are not fields of the spec
 
 
 def facts(command: Any) -> Any:
-    """Add --set FIELD=VALUE, repeatable, and pass the values to the command as the mapping `facts`."""
+    """Add --set FIELD=VALUE, repeatable, and --head FILE, and pass the values to the command as the mapping `facts`."""
+    with_head = click.option(
+        "--head", metavar="FILE", expose_value=False, is_eager=True, callback=_head,
+        help="Take the linear head of a checkpoint without a head from FILE.",
+    )(command)  # fmt: skip
     return click.option(
         "--set", "facts", multiple=True, metavar="FIELD=VALUE", callback=_facts,
         help="Set a field of the spec: an override, or a fact that the checkpoint does not contain. Repeatable.",
-    )(command)  # fmt: skip
+    )(with_head)  # fmt: skip
+
+
+def _head(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    context.meta[HEAD] = value
 
 
 def _facts(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
@@ -49,7 +58,8 @@ def _facts(context: click.Context, parameter: click.Parameter, values: tuple[str
         for name in facts:
             if name not in fields:
                 raise click.BadParameter(f"unknown field '{name[:96]}'{did_you_mean(name, fields)}")
-    return facts
+    head = context.meta.get(HEAD)
+    return facts if head is None else {**facts, "head": head}
 
 
 class FormatsCommand(click.Command):

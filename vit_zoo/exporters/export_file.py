@@ -18,8 +18,8 @@ from vit_zoo.files.atomic import check_target, writing
 from vit_zoo.formats import FORMATS
 from vit_zoo.formats.artifact import report_path
 from vit_zoo.graph.options import GraphOptions
-from vit_zoo.loading.load import RANDOM, WEIGHTS, find_weights, is_random_by_itself
-from vit_zoo.loading.source import Checkpoint, FileSize, ModelLike, find_architecture
+from vit_zoo.loading.load import RANDOM, WEIGHTS, find_weights, is_random_by_itself, reduced
+from vit_zoo.loading.source import Checkpoint, ModelLike, find_architecture
 from vit_zoo.model.config import ModelConfig
 from vit_zoo.parity.reference import Live
 
@@ -54,10 +54,17 @@ def export_model(model: ModelLike, options: ExportOptions, facts: Mapping[str, A
     random = options.random or (options.weights is None and is_random_by_itself(model))
     if random and options.weights is None and isinstance(model, str | os.PathLike):
         options.resolve(find_architecture(model, **facts), recipe)  # before weights are made
-    size: FileSize = None if options.dynamic is None else "any"
-    source = find_weights(
-        model, weights=options.weights, random=random, seed=options.seed, file_size=size, ways=(WEIGHTS, RANDOM), **facts
+    found = find_weights(
+        model,
+        weights=options.weights,
+        random=random,
+        seed=options.seed,
+        file_size=None if options.dynamic is None else "any",
+        allow_drop=options.allow_drop,
+        ways=(WEIGHTS, RANDOM),
+        **facts,
     )
+    source = reduced(found, options.allow_drop)
     graph_options, search = options.resolve(source.config, recipe)
     if options.placement == "shared":
         _check_shared(source, str(model))

@@ -52,6 +52,7 @@ class ExportOptions:
     verify: bool | Effort = True
     weights: PathLike | None = None
     random: bool = False
+    allow_drop: tuple[str, ...] = ()
     seed: int | None = None
     precision: Precision = "fp32"
     calibrate: PathLike | None = None
@@ -203,7 +204,9 @@ def _recipe_of(config: ModelConfig, recipe: Any) -> str:
     """Return the name of the recipe by which the positions of a model follow the image size."""
     if config.spec.pos == "learned":
         name = recipe or config.resize or "timm"
-        recipe_named(name)
+        if recipe_named(name).mode == "rows":
+            cause = f"recipe '{name}' interpolates no positions, so it has none for larger images"
+            raise InputError(cause, hint="another recipe interpolates: resize=timm, say")
         return str(name)
     if recipe is not None:
         raise InputError("resize applies to learned positions; this model computes its positions for any size")

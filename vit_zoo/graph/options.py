@@ -38,8 +38,9 @@ class GraphOptions:
             raise InputError(f"opset must be {OPSETS[0]} to {OPSETS[-1]}, got {self.opset}")
         if self.precision not in PRECISIONS:
             raise InputError(f"unknown precision {self.precision!r}; choose from {', '.join(PRECISIONS)}")
-        if self.dynamic not in (None, COMPUTED, *RECIPES):
-            raise InputError(f"unknown dynamic {self.dynamic!r}; choose from {', '.join(RECIPES)}, {COMPUTED}")
+        known = [name for name, recipe in RECIPES.items() if recipe.mode != "rows"]  # a graph interpolates
+        if self.dynamic not in (None, COMPUTED, *known):
+            raise InputError(f"unknown dynamic {self.dynamic!r}; choose from {', '.join(known)}, {COMPUTED}")
         if self.include not in (None, *INCLUDES):
             raise InputError(f"unknown include {self.include!r}; choose from {', '.join(INCLUDES)}")
         if self.activation not in get_args(Activation):

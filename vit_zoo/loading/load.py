@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
 RANDOM, WEIGHTS = Option("random"), Option("weights", "'FILE'", "--weights FILE")
 
 
+# tensors that a model can do without, and the field and value of the spec that state it
+DROPPABLE = {"head.weight": ("num_classes", 0), "pre_logits.weight": ("representation", 0)}
+
+
 def random_model(config: ModelConfig, seed: int, *, device: Any = None, dtype: torch.dtype | None = None) -> ViT:
     """Return a torch model with random weights."""
     from vit_zoo.model.vit import ViT, initialise
@@ -67,6 +72,45 @@ def model_of(source: Checkpoint) -> ViT:
     return model
 
 
+def without(source: Checkpoint, patterns: Sequence[str]) -> tuple[ModelConfig, Mapping[str, Stored], tuple[str, ...]]:
+    """Drop the tensors that match the patterns. Raises InputError for a pattern without a match, or if the model needs them."""
+    from vit_zoo.weights.candidates import matches
+
+    config, tensors = source.config, dict(source.tensors)
+    for pattern in patterns:
+        matching = fnmatch.filter(tensors, pattern)
+        if not matching and not any(matches(name, pattern) for name in source.unwanted):
+            raise InputError(f"no tensor matches '{pattern}'", where=source.path)
+        for name in matching:
+            del tensors[name]
+    spec = config.spec
+    for name, (field, value) in DROPPABLE.items():
+        if name in source.tensors and name not in tensors:
+            spec = spec.replace(**{field: value}, **({"head_bias": True} if field == "num_classes" else {}))
+    if spec.num_classes and spec.representation != config.spec.representation:
+        cause = "cannot drop 'pre_logits.weight': the head reads its output"
+        raise InputError(cause, where=source.path, hint="drop 'head.*' with it")
+    shapes = spec.shapes()
+    wrong = [name for name in (*shapes, *tensors) if (name in shapes) != (name in tensors)]
+    wrong += [name for name in shapes if name in tensors and shapes[name] != tensors[name].shape]
+    dropped = tuple(name for name in source.tensors if name not in tensors)
+    if wrong:
+        needed = next((name for name in (*wrong, *dropped) if name not in tensors), wrong[0])
+        hint = "only all of 'head.*' or 'pre_logits.*' can be dropped"
+        raise InputError(f"cannot drop {needed!r}: the model would be incomplete", where=source.path, hint=hint)
+    if not dropped:
+        return config, source.tensors, ()
+    labels = config.labels if spec.num_classes else None
+    problem_type = config.problem_type if spec.num_classes else None
+    return config.replace(spec=spec, labels=labels, problem_type=problem_type), tensors, dropped
+
+
+def reduced(source: Checkpoint, patterns: Sequence[str]) -> Checkpoint:
+    """Return the checkpoint without the tensors that match the patterns. Raises as `without`."""
+    config, tensors, dropped = without(source, patterns)
+    return replace(source, config=config, tensors=tensors, digest=None) if dropped else source
+
+
 def check_content(source: Checkpoint) -> None:
     """Read every value. Raises RefusedContent for values that are not finite, and for a hash other than the file states."""
     import numpy as np
@@ -88,6 +132,7 @@ def find_weights(
     seed: int | None = None,
     offline: bool | None = None,
     file_size: FileSize = None,
+    allow_drop: Sequence[str] = (),
     ways: Sequence[Option] = (),
     **facts: Any,
 ) -> Checkpoint:
@@ -96,13 +141,17 @@ def find_weights(
     * `weights`: a checkpoint of the same architecture, in place of the model's own.
     * `random`, `seed`: random weights for a name or a config file.
     * `ways`: the caller's options that the error for a name without weights suggests.
-    * `file_size`, `facts`: as in `find_source`. With another `num_classes` than the weights have, the classifier is replaced by
-      a new one.
+    * `file_size`, `allow_drop`, `facts`: as in `find_source`. With another `num_classes` than the weights have, the classifier is
+      replaced by a new one.
 
     Raises HubError if there are no weights or they cannot be fetched, and otherwise as `find_source`.
     """
     problem_type = facts.pop("problem_type", None)
+    if allow_drop:
+        facts["allow_drop"] = tuple(allow_drop)
     if random:
+        if allow_drop:
+            raise InputError("allow_drop applies to weights of a file, not to random ones", where=str(model))
         source = _random_weights(model, 0 if seed is None else seed, weights, facts)
     elif seed is not None:
         hint, options = f"add {RANDOM}", [RANDOM]

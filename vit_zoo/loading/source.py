@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union
@@ -27,6 +27,7 @@ from vit_zoo.loading.locator import (
     shadowed_name,
 )
 from vit_zoo.model.config import ModelConfig, stored_problem_type
+from vit_zoo.model.resize_recipes import UNSTATED
 from vit_zoo.model.spec import ViTSpec
 from vit_zoo.registry.catalog import zoo_folder
 from vit_zoo.registry.configs import config_of, preprocess_file
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 ModelLike = Union[str, "os.PathLike[str]", "nn.Module"]
 FileSize = tuple[int, int] | Literal["any"] | None
+HEAD_FIELDS = ("num_classes", "head_bias", "pool", "pool_tokens")  # the fields that a head in another file decides
+ASSUMED = ("heads", "norm_eps", "act", "pool")  # the fields that conventions of dialects decide
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Checkpoint:
     digest: str | None = None  # the content hash stated in the file
     unwanted: tuple[str, ...] = ()  # known tensors of the file that are not part of the model
     cached: bool = False  # whether the file is in the Hub's cache, which is not written to
-    note: str | None = None  # what a user should know about the image size
+    notes: tuple[str, ...] = ()  # what was decided: where the model is in the file, what is assumed, its image size (the last)
     as_stored: Reading | None = None  # the model with positions as stored, where they are resized for its processor's images
 
     def at_stored_size(self) -> Checkpoint:
@@ -73,7 +76,7 @@ class Checkpoint:
         spec, how = self.as_stored.spec, self.config.preprocess
         config = self.config.replace(spec=spec, preprocess=None if how is None else how.for_size(spec.image_size))
         tensors, origin = self.as_stored.tensors, self.as_stored.origin
-        return replace(self, config=config, tensors=tensors, origin=origin, note=None, as_stored=None)
+        return replace(self, config=config, tensors=tensors, origin=origin, notes=self.notes[:-1], as_stored=None)
 
 
 def find_source(
@@ -81,6 +84,7 @@ def find_source(
     *,
     offline: bool | None = None,
     file_size: FileSize = None,
+    allow_drop: Sequence[str] = (),
     **facts: Any,
 ) -> Architecture | Checkpoint:
     """Resolve a name, a path or a torch module.
@@ -88,12 +92,16 @@ def find_source(
     * `offline`: take the weights of tagged names and of `hf-hub:` repositories from the Hub's cache only.
     * `file_size`: the image size of the exported file that the model is for. If it is the size of the stored positions, or any,
       they are not resized for the images that the model's processor prepares.
-    * `facts`: fields of the spec that a checkpoint does not state, such as heads, and `problem_type`.
+    * `allow_drop`: patterns of tensors in a checkpoint that are not part of a ViT and may be left out.
+    * `facts`: fields of the spec that a checkpoint does not state, such as heads; `problem_type`; `prefix`, where a file contains
+      several models; `head`: the file of its linear head.
 
-    Tells the user the checkpoint's note. Raises InputError for a name or path that does not exist, RefusedContent for tensors
+    Tells the user the checkpoint's notes. Raises InputError for a name or path that does not exist, RefusedContent for tensors
     that do not fit, HubError for weights that cannot be fetched.
     """
     problem_type = facts.pop("problem_type", None)
+    if allow_drop:
+        facts["allow_drop"] = tuple(allow_drop)
     if not isinstance(model, str | os.PathLike):
         source: Architecture | Checkpoint = of_module(model, **facts)
     else:
@@ -104,12 +112,17 @@ def find_source(
 
 
 def settle_size(source: Checkpoint, file_size: FileSize) -> Checkpoint:
-    """Return the model for an exported file of this image size, as in `find_source`, and tell the user its note."""
+    """Return the model for an exported file of this image size, as in `find_source`, and tell the user its notes."""
     if source.as_stored is not None and file_size in ("any", source.as_stored.spec.image_size):
         source = source.at_stored_size()
-    if source.note is not None:
-        notice(source.note)
+    _tell(source)
     return source
+
+
+def _tell(source: Checkpoint) -> None:
+    """Tell the user what was decided about a checkpoint, in one line."""
+    if source.notes:
+        notice(f"{source.config.name if source.path is None else source.path.name}: {'; '.join(source.notes)}")
 
 
 def find_architecture(name: str | os.PathLike[str], **facts: Any) -> ModelConfig:
@@ -168,8 +181,9 @@ def with_weights(model: ModelLike, weights: str | os.PathLike[str], *, offline: 
     about its own weights (preprocessing, labels, licence) is not transferred to others; a config file is a statement.
     """
     named: Named | None = None
+    of_model = _of_model(facts)
     if not isinstance(model, str | os.PathLike):
-        config = of_module(model, **facts).config
+        config = of_module(model, **of_model).config
     else:
         locator = parse_locator(model)
         shadowed = shadowed_name(str(model), locator)
@@ -178,15 +192,15 @@ def with_weights(model: ModelLike, weights: str | os.PathLike[str], *, offline: 
         match locator:
             case RegistryName() | TaggedName():
                 named = locator.named
-                config = config_of(named.variant, named.tag, **facts)
+                config = config_of(named.variant, named.tag, **of_model)
             case ConfigFile(path) if path.suffix == ".toml":
                 named = Named(read_variant(path))
-                config = config_of(named.variant, **facts)
+                config = config_of(named.variant, **of_model)
             case ConfigFile():
-                config = _resolve(locator, facts, offline).config
+                config = _resolve(locator, of_model, offline).config
                 return _described(config, _fitting(config, weights, facts, offline))
             case _:
-                others = {name: value for name, value in facts.items() if name != "num_classes"}
+                others = {name: value for name, value in of_model.items() if name != "num_classes"}
                 config = _resolve(locator, others, offline).config
     source = _fitting(config, weights, facts, offline)
     if named is not None:
@@ -199,7 +213,7 @@ def _resolve(locator: Locator, facts: Mapping[str, Any], offline: bool | None) -
         case HubRepo(address):
             return _of_hub(address, facts, offline)
         case RegistryName(named=named):
-            return Architecture(config_of(named.variant, **facts))
+            return _architecture(named, facts)
         case TaggedName(named=named):
             assert named.tag is not None
             return _of_tag(named.tag, facts, offline)
@@ -215,11 +229,33 @@ def _resolve(locator: Locator, facts: Mapping[str, Any], offline: bool | None) -
             raise RefusedContent(f"expected a checkpoint, got an exported {FORMATS[kind].title}", where=path)
 
 
+def _architecture(named: Named, facts: Mapping[str, Any]) -> Architecture:
+    _check_without_head(facts, named.variant.name)
+    return Architecture(config_of(named.variant, named.tag, **_of_spec(facts)))
+
+
+def _of_spec(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts without `allow_drop` and `head`, which concern only the tensors of files."""
+    return {name: value for name, value in facts.items() if name not in ("allow_drop", "head")}
+
+
+def _of_model(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts that concern the model for which weights are read, and not only their file."""
+    return {name: value for name, value in _of_spec(facts).items() if name != "prefix"}
+
+
+def _check_without_head(facts: Mapping[str, Any], where: object) -> None:
+    """Raise InputError if a file of a head is stated for what is not a checkpoint of another library."""
+    if "head" in facts:
+        raise InputError("head applies to a checkpoint of another library without a head", where=where)
+
+
 def _fitting(config: ModelConfig, weights: str | os.PathLike[str], facts: Mapping[str, Any], offline: bool | None) -> Checkpoint:
     """Read a checkpoint of the architecture in `config`. Raises RefusedContent if it has another architecture."""
-    stated = {**config.spec.model_dump(), **facts}
-    if "num_classes" in facts:  # the head of another one is replaced
-        del stated["num_classes"]
+    own = {"num_classes"} if "num_classes" in facts else set()  # fields that the weights decide
+    if "head" in facts:
+        own |= {name for name in HEAD_FIELDS if name not in facts}
+    stated = {name: value for name, value in {**config.spec.model_dump(), **facts}.items() if name not in own}
     source: Architecture | Checkpoint | None = _resolve(parse_locator(weights), stated, offline)
     if isinstance(source, Architecture):
         locator = parse_locator(weights)
@@ -227,13 +263,12 @@ def _fitting(config: ModelConfig, weights: str | os.PathLike[str], facts: Mappin
         if source is None:
             raise InputError("has no weights", where=weights)
     assert isinstance(source, Checkpoint)
-    spec = config.spec
-    if "num_classes" in facts:
-        spec = spec.replace(num_classes=source.config.spec.num_classes, head_bias=source.config.spec.head_bias)
+    own |= {"head_bias"} if "num_classes" in own else set()
+    spec = config.spec.replace(**{name: getattr(source.config.spec, name) for name in own})
     if source.config.spec != spec:
         differing = [field for field in type(spec).model_fields if getattr(source.config.spec, field) != getattr(spec, field)]
         raise RefusedContent(f"weights of another architecture: {differing[0]} differs", where=weights)
-    return replace(source, config=source.config.replace(name=config.name), unwanted=())
+    return replace(source, config=source.config.replace(name=config.name))
 
 
 def _described(config: ModelConfig, source: Checkpoint) -> Checkpoint:
@@ -265,7 +300,7 @@ def _described_by_row(
         other = None if file in NAMES else tag_of_file(variant.name, file)
         if other is not None and other != tag:
             raise InputError(f"is the file of {other.full_name}, not of {tag.full_name}", where=weights)
-        row = config_of(variant, tag, **{**facts, "num_classes": own.spec.num_classes})
+        row = config_of(variant, tag, **{**_of_model(facts), "num_classes": own.spec.num_classes})
         if Path(tag.file).name != file and own.preprocess is None:
             notice(f"{weights}: preprocessing is that of {tag.full_name}, whose file is {Path(tag.file).name}")
         licence = own.licence or (tag.licence if own.spec.num_classes == tag.num_classes else None)
@@ -312,7 +347,7 @@ def _origin(address: str, source: Checkpoint) -> str:
 
 def _of_tag(tag: Tag, facts: Mapping[str, Any], offline: bool | None) -> Checkpoint:
     """Fetch the published weights of a name: the file that the tag names."""
-    config = config_of(find(tag.name).variant, tag, **facts)
+    config = config_of(find(tag.name).variant, tag, **_of_spec(facts))
     if not tag.is_on_hub:
         weights = Option("weights", "FILE")
         hint = f"download the file and pass {weights} with '{tag.full_name}'"
@@ -365,9 +400,11 @@ def _of_file(path: Path, kind: str, facts: Mapping[str, Any]) -> Checkpoint:
 def _config_in(path: Path, facts: Mapping[str, Any]) -> ModelConfig:
     """Read the config in a TOML file with one variant, or in a config.json."""
     if path.suffix == ".toml":
-        return config_of(read_variant(path), **facts)
+        _check_without_head(facts, path)
+        return config_of(read_variant(path), **_of_spec(facts))
+    _check_without_head(facts, path)
     config = ModelConfig.parse(read_json(path), where=path)
-    spec = config.spec.replace(**facts) if facts else config.spec
+    spec = config.spec.replace(**_of_spec(facts)) if facts else config.spec
     return config.replace(spec=spec, random_seed=None, source=None, licence=None)
 
 
@@ -379,45 +416,76 @@ def of_module(module: Any, **facts: Any) -> Checkpoint:
     where = type(module).__name__
     if not hasattr(module, "state_dict"):
         raise InputError(f"expected a name, a path or a torch module, got {where}")
+    _check_without_head(facts, where)
     tensors = tensors_of(module.state_dict(), where=where)
     if isinstance(module, ViT):
-        if facts:
-            raise InputError(f"cannot set {next(iter(facts))}: the module has a config", where=where)
+        if _of_spec(facts):
+            raise InputError(f"cannot set {next(iter(_of_spec(facts)))}: the module has a config", where=where)
         config = module.config if module.is_random() else module.config.replace(random_seed=None, random_part=None)
         return Checkpoint(config, tensors, dialect="timm")
     return _read(tensors, facts, where, module)
 
 
 def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path | str, module: Any = None) -> Checkpoint:
+    from vit_zoo.weights.candidates import Choice, check_head_of, choose, with_head
     from vit_zoo.weights.detect import detect
+    from vit_zoo.weights.dialects.timm import TIMM
+    from vit_zoo.weights.head_file import with_head_file
     from vit_zoo.weights.keys import open_keys
     from vit_zoo.weights.read import read
     from vit_zoo.weights.sidecar import Sidecar, problem_type_of
 
-    dialect = detect(tensors, where=where)
+    facts = dict(facts)
+    allow_drop, prefix, head_file = facts.pop("allow_drop", ()), facts.pop("prefix", None), facts.pop("head", None)
+    if module is None:
+        chosen = choose(tensors, prefix=prefix, allow_drop=allow_drop, where=where)
+        dialect = detect(chosen.tensors, where=where)
+    else:
+        if prefix is not None:
+            raise InputError("prefix does not apply to a module", where=where, hint="pass the inner model")
+        dialect = detect(tensors, where=where)
+        whole, head = with_head(dialect, tensors, where=where)
+        if head is not None:
+            check_head_of(module, head, where=where)
+        chosen = Choice(whole)
     path = where if isinstance(where, Path) else None
     if module is not None:
         if open_keys(dialect, tensors).prefix not in dialect.prefixes:
             cause = f"is a wrapper of a model of dialect {dialect.name}, and may compute something else"
             raise RefusedContent(cause, where=where, hint="pass the inner model")
-        stated = {"problem_type": getattr(getattr(module, "config", None), "problem_type", None)}
+        of_config = {"problem_type": getattr(getattr(module, "config", None), "problem_type", None)}
         sidecar = Sidecar(
             dialect.facts_from_module(module) if dialect.facts_from_module is not None else {},
-            problem_type=problem_type_of(stated, where),
+            problem_type=problem_type_of(of_config, where),
         )
     else:
         sidecar = Sidecar.of(path, dialect) if path is not None else Sidecar()
-    reading = read(tensors, facts, dialect=dialect, config=sidecar.facts, where=where)
-    as_stored, note = None, None
-    size = _other_size(sidecar, reading.spec, facts, where)
-    if size is not None and sidecar.interpolates:
-        as_stored, reading = (
-            reading,
-            read(tensors, {**facts, "image_size": size}, dialect=dialect, config=sidecar.facts, where=where),
-        )
-        reading.origin["image_size"] = "its processor"
-    if size is not None:
-        note = _size_note(size, (as_stored or reading).spec.image_size, where, interpolates=sidecar.interpolates)
+    model, stated = chosen.tensors, sidecar.facts
+    of_head: dict[str, Any] = {}
+    if head_file is not None:
+        model, of_head = with_head_file(model, dialect, _head_in(head_file), where=where, head_where=head_file)
+        # a backbone that is classified by a separate file is not of timm, although it has the names of timm's
+        stated = {**({"resize": UNSTATED} if dialect is TIMM else {}), **stated, **of_head}
+    try:
+        reading = read(model, facts, dialect=dialect, config=stated, where=where)
+    except InputError as error:
+        if error.details is not None and chosen.notes:
+            error.details = {**error.details, "notes": list(chosen.notes)}
+        raise
+    notes, as_stored = chosen.notes, None
+    if head_file is not None:
+        both = " of the class token and the mean of the patch tokens" if "pool" in of_head else ""
+        notes += (f"its head{both} is in {Path(head_file).name}",)
+        reading.origin.update(dict.fromkeys(("num_classes", *of_head), Path(head_file).name))
+    if module is None:  # what a live module does not state is compared with what it computes
+        notes += _assumptions(reading, with_config=bool(sidecar.facts))
+        size = _other_size(sidecar, reading.spec, facts, where)
+        if size is not None:
+            notes += (_size_note(size, reading.spec.image_size, interpolates=sidecar.interpolates),)
+        if size is not None and sidecar.interpolates:
+            as_stored = reading
+            reading = read(model, {**facts, "image_size": size}, dialect=dialect, config=stated, where=where)
+            reading.origin["image_size"] = "its processor"
     stem = "".join(c if c.isalnum() or c in "_.-" else "_" for c in (path.stem if path else "model")).lstrip("_.-")
     origin = path.name if path else where
     labels = sidecar.labels if sidecar.labels and len(sidecar.labels) == reading.spec.num_classes else None
@@ -439,10 +507,33 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
         path,
         reading.dialect.name,
         reading.origin,
-        unwanted=reading.unwanted,
-        note=note,
+        unwanted=(*chosen.left_out, *reading.unwanted),
+        notes=notes,
         as_stored=as_stored,
     )
+
+
+def _head_in(file: str | os.PathLike[str]) -> Mapping[str, Stored]:
+    """Return the tensors of the file of a head. Raises InputError if there is none."""
+    if not isinstance(file, str | os.PathLike):
+        raise InputError(f"head is the file of a linear head, not {file!r}; nearest: heads")
+    path = Path(file)
+    if not path.is_file():
+        raise InputError("no such file", where=path, hint="head is the file of a linear head")
+    return read_checkpoint(path)
+
+
+def _assumptions(reading: Reading, *, with_config: bool) -> tuple[str, ...]:
+    """The line about the fields that neither the file nor its config nor the user states, if there are any.
+
+    A config of a class that pools in one way does not mention it.
+    """
+    convention = f"convention of {reading.dialect.name}"
+    fields = [name for name in ASSUMED if reading.origin[name] == convention]
+    if with_config and fields == ["pool"]:
+        return ()
+    values = ", ".join(f"{name} = {getattr(reading.spec, name)}" for name in fields)
+    return (f"assumed by {convention}: {values}",) if fields else ()
 
 
 def _other_size(sidecar: Sidecar, spec: ViTSpec, facts: Mapping[str, Any], where: object) -> tuple[int, int] | None:
@@ -461,13 +552,12 @@ def _other_size(sidecar: Sidecar, spec: ViTSpec, facts: Mapping[str, Any], where
     return preprocess.size
 
 
-def _size_note(prepared: tuple[int, int], stored: tuple[int, int], where: object, *, interpolates: bool) -> str:
-    name = where.name if isinstance(where, Path) else where
+def _size_note(prepared: tuple[int, int], stored: tuple[int, int], *, interpolates: bool) -> str:
     if interpolates:
         cause = f"the model takes images of {_by(prepared)}, as its processor prepares them, and not of {_by(stored)}"
-        return f"{name}: {cause}; image_size={_stated(stored)} keeps the stored size"
+        return f"{cause}; image_size={_stated(stored)} keeps the stored size"
     cause = f"its processor prepares images of {_by(prepared)}, but the model takes {_by(stored)}, which is used"
-    return f"{name}: {cause}; image_size={_stated(prepared)} resizes the model"
+    return f"{cause}; image_size={_stated(prepared)} resizes the model"
 
 
 def _by(size: tuple[int, int]) -> str:
@@ -484,9 +574,12 @@ def _checked(config: ModelConfig, opened: SafetensorsFile, facts: Mapping[str, A
     from vit_zoo.weights.translate import check_tensors
 
     sizes = {name: value for name, value in facts.items() if name in ("image_size", "patch_size", "resize")}
-    for name, value in facts.items():
+    _check_without_head(facts, opened.path)
+    for name, value in _of_spec(facts).items():
         if name == "grid":
             raise InputError("the config states the grid", where=opened.path)
+        if name == "prefix":
+            raise InputError("prefix does not apply: the file contains one model of ours", where=opened.path)
         if name not in sizes and config.spec.replace(**{name: value}) != config.spec:
             raise InputError(f"the config states {name} = {getattr(config.spec, name)}, not {value}", where=opened.path)
     shapes = config.spec.shapes()

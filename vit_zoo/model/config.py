@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from vit_zoo.errors import InputError, Option
 from vit_zoo.model.ops import Activation
 from vit_zoo.model.preprocess import Preprocess
-from vit_zoo.model.resize_recipes import RECIPES
+from vit_zoo.model.resize_recipes import RECIPES, UNSTATED
 from vit_zoo.model.spec import ViTSpec, faults_of
 
 SCHEMA = 1
@@ -27,7 +27,8 @@ class ModelConfig(BaseModel):
 
     `source` and `licence` are those of the weights. `random_seed` is set if the weights are random, and `random_part` if only
     a part of them is: a new classifier on trained weights. `resize` is the recipe
-    with which the source of the weights resizes positions to another image size (see `resize_recipes.py`); None means timm's.
+    with which the source of the weights resizes positions to another image size (see `resize_recipes.py`); None means timm's,
+    `unstated` that the file did not show it.
     `problem_type` states what the outputs stand for; None means classes of which one applies, except for a single output.
     """
 
@@ -59,7 +60,7 @@ class ModelConfig(BaseModel):
             raise ValueError(f"{len(self.labels)} labels for {self.spec.num_classes} classes")
         if self.problem_type is not None and not self.spec.num_classes:
             raise ValueError(f"problem_type '{self.problem_type}' needs classes")
-        if self.resize not in (None, *RECIPES):
+        if self.resize not in (None, UNSTATED, *RECIPES):
             raise ValueError(f"unknown resize '{self.resize}'; choose from {', '.join(RECIPES)}")
         if self.preprocess is not None:
             if self.preprocess.size != self.spec.image_size:

@@ -1,8 +1,10 @@
-"""Recipes by which other libraries interpolate positions and patch projections for other sizes.
+"""Recipes by which other libraries fit positions and patch projections to other sizes.
 
-Sources: timm 1.0.31, layers/pos_embed.py and patch_embed.py; transformers 5.23, ViTEmbeddings.interpolate_pos_encoding;
-torchvision 0.28, vision_transformer.interpolate_embeddings; facebookresearch/dino and dinov2, interpolate_pos_encoding;
-google-research/vision_transformer, checkpoint.py.
+Sources: timm 1.0.31, layers/pos_embed.py, patch_embed.py and models/naflexvit.py; transformers 5.23,
+ViTEmbeddings.interpolate_pos_encoding and Siglip2VisionEmbeddings.resize_positional_embeddings; torchvision 0.28,
+vision_transformer.interpolate_embeddings; facebookresearch/dino and dinov2, interpolate_pos_encoding;
+google-research/vision_transformer, checkpoint.py; google-research/big_vision, models/vit.py (`resample_posemb`, for loading)
+and models/proj/flexi/vit.py (`_Model`, which keeps the stored sizes and resizes in each call); vit-pytorch 1.26.11, vit.py.
 """
 
 from __future__ import annotations
@@ -15,13 +17,16 @@ from vit_zoo.errors import InputError
 
 @dataclass(frozen=True)
 class Recipe:
-    """Interpolation parameters of one library, as `torch.nn.functional.interpolate` has them."""
+    """Interpolation parameters of one library, as `torch.nn.functional.interpolate` has them.
+
+    The mode `rows` interpolates nothing: a smaller grid gets the first positions of the table, whatever its shape.
+    """
 
     mode: str
     antialias: bool = False
     align_corners: bool = False
     offset: float = 0.0  # added to the new size before the scale is computed (0.1 in DINO)
-    kernel: tuple[str, bool] = ("bicubic", True)  # mode and antialias for patch projections
+    kernel: tuple[str, bool] | None = ("bicubic", True)  # mode and antialias for patch projections; None: they are not resized
 
 
 RECIPES = {
@@ -30,14 +35,25 @@ RECIPES = {
     "flexivit": Recipe("bilinear", kernel=("bilinear", False)),
     "hf": Recipe("bicubic"),
     "torchvision": Recipe("bicubic", align_corners=True),
-    "google": Recipe("bilinear", align_corners=True, kernel=("bilinear", False)),
+    "google": Recipe("bilinear", align_corners=True, kernel=None),
     "dino": Recipe("bicubic", offset=0.1),
     "dinov2": Recipe("bicubic", offset=0.1),
+    "naflex": Recipe("bilinear", antialias=True, kernel=("bilinear", True)),
+    "big_vision-flexivit": Recipe("bilinear", antialias=True, kernel=("bilinear", False)),
+    "vit-pytorch": Recipe("rows", kernel=None),
 }
+# in place of a recipe: sources with different recipes have files that look the same
+UNSTATED = "unstated"
 
 
-def recipe_named(name: Any) -> Recipe:
-    """Return a recipe by name. Raises InputError with the known names if there is none."""
+def recipe_named(name: Any, *, where: object = None) -> Recipe:
+    """Return a recipe by name; `where` is the file.
+
+    Raises InputError with the known names if there is none, and for `UNSTATED`.
+    """
+    if name == UNSTATED:
+        cause = "its library is unknown, and libraries resize positions differently"
+        raise InputError(cause, where=where, hint=f"state it: resize=timm, say; the recipes are {', '.join(RECIPES)}")
     if name not in RECIPES:
         raise InputError(f"unknown recipe '{name}'; choose from {', '.join(RECIPES)}")
     return RECIPES[name]

@@ -29,16 +29,26 @@ class Rule:
     * `pattern`: einops pattern from each of theirs to rows of ours; read backwards it is the inverse.
     * `rows` (first, last, parts): theirs is cut into `parts` equal parts along its rows, of which ours is `first` up to, not
       including, `last`. Other rules use the rest.
+    * `where_present`, `where_absent`: the rule applies to blocks of a file that have, or lack, this tensor of theirs.
     """
 
     ours: str
     theirs: tuple[str, ...]
     pattern: str | None = None
     rows: tuple[int, int, int] | None = None
+    where_present: str | None = None
+    where_absent: str | None = None
 
 
-def rule(ours: str, *theirs: str, pattern: str | None = None, rows: tuple[int, int, int] | None = None) -> Rule:
-    return Rule(ours, theirs, pattern, rows)
+def rule(
+    ours: str,
+    *theirs: str,
+    pattern: str | None = None,
+    rows: tuple[int, int, int] | None = None,
+    where_present: str | None = None,
+    where_absent: str | None = None,
+) -> Rule:
+    return Rule(ours, theirs, pattern, rows, where_present, where_absent)
 
 
 def layer(
@@ -63,6 +73,16 @@ def replaced(rules: tuple[Rule, ...], *others: Rule) -> tuple[Rule, ...]:
     """The rules, with `others` in place of the rules for the same tensors."""
     taken = {rule_.ours for rule_ in others}
     return (*(rule_ for rule_ in rules if rule_.ours not in taken), *others)
+
+
+def grid_of(name: str) -> Callable[[Shapes], tuple[int, int] | None]:
+    """The field `grid` of a dialect whose position table has this name and the axes rows, columns, d, perhaps after one of 1."""
+
+    def grid(shapes: Shapes) -> tuple[int, int] | None:
+        shape = shapes.get(name, ())
+        return (shape[-3], shape[-2]) if len(shape) > 2 else None
+
+    return grid
 
 
 @dataclass(frozen=True)
@@ -109,6 +129,8 @@ class Dialect:
     Read (fields of the spec are "facts"):
 
     * `conventions`: facts that hold for every file of the library.
+    * `conventions_by_shapes`: by the shapes of our tensors, conventions that differ for some files; None for a fact that files of
+      that kind do not have in common, so that it must be stated.
     * `facts_from_shapes`: facts that the library's shapes show and ours do not, such as the width of a head.
     * `facts_from_module`: facts of a live module of the library.
     * `head_width`: the width of a head, where all models of the library have the same.
@@ -117,10 +139,15 @@ class Dialect:
     * `norm_place_is_stated`: the final norm has the same name before and after pooling, and a fact states where it is.
     * `unwanted`: regular expressions of names that are known and not part of the model.
     * `unwanted_outside`: the same for names outside the model's prefix, such as those of a text tower.
+    * `refused`: regular expressions of names, within the model's prefix, of tensors that variants of the library compute with and
+      that a plain ViT does not have, each with what it is. They cannot be left out.
     * `position_covers`: the values of `pos_covers` that position tables may have in models with more than patch tokens.
     * `computes_in_float32`: the library computes in float32 whatever type the weights are stored in.
     * `resize`, `resize_with_registers`: the library's recipe (`resize_recipes.py`) for other image sizes, and that of its models
-      with registers where it differs.
+      with registers where it differs. A sidecar may name another one.
+    * `resize_with_patches`: the recipe for other patches, where the library has models for which both sizes are chosen.
+    * `resize_unstated`: whether a model may be of a library with another recipe, whose files look the same.
+    * `grid`: the grid of a position table that is stored with rows and columns.
 
     Write (only for dialects in `write.TARGETS`):
 
@@ -144,6 +171,7 @@ class Dialect:
     prepare: Callable[[dict[str, Stored]], dict[str, Stored]] = lambda tensors: tensors
     pattern_sizes: Callable[[Shapes, Mapping[str, Any]], Sizes] = lambda shapes, facts: {}
 
+    conventions_by_shapes: Callable[[Shapes], Mapping[str, Any]] = lambda shapes: {}
     facts_from_shapes: Callable[[Shapes], dict[str, Any]] = lambda shapes: {}
     facts_from_module: Callable[[Any], dict[str, Any]] | None = None
     head_width: int | None = None
@@ -152,10 +180,14 @@ class Dialect:
     norm_place_is_stated: bool = False
     unwanted: tuple[str, ...] = ()
     unwanted_outside: tuple[str, ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
     position_covers: tuple[str, ...] = ("all", "class")
     computes_in_float32: bool = False
     resize: str = "timm"
     resize_with_registers: str | None = None
+    resize_with_patches: str | None = None
+    resize_unstated: Callable[[ViTSpec], bool] = lambda spec: False
+    grid: Callable[[Shapes], tuple[int, int] | None] = lambda shapes: None
 
     write_prefix: Callable[[ViTSpec], str] | None = None
     write_facts: Callable[[ViTSpec], dict[str, Any]] = lambda spec: {}
@@ -175,6 +207,15 @@ class Dialect:
         """Whether a name is known and not part of the model; `outside`: it is not under the model's prefix."""
         patterns = (*self.unwanted, *self.unwanted_outside) if outside else self.unwanted
         return any(re.fullmatch(pattern, name) for pattern in patterns)
+
+    def refusal(self, name: str) -> str | None:
+        """What a tensor is that makes a model another than a plain ViT; None for any other name."""
+        return next((what for pattern, what in self.refused if re.fullmatch(pattern, name)), None)
+
+    def conventions_of(self, shapes: Shapes) -> dict[str, Any]:
+        """The conventions that hold for a file with these shapes of our tensors."""
+        conventions = {**self.conventions, **self.conventions_by_shapes(shapes)}
+        return {name: value for name, value in conventions.items() if value is not None}
 
     def their_name(self, ours: str) -> str:
         """The name in the rules of one of our tensors."""

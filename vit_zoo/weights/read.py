@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vit_zoo.errors import InputError, RefusedContent, did_you_mean
+from vit_zoo.errors import InputError, RefusedContent, did_you_mean, fact
 from vit_zoo.files import Stored
-from vit_zoo.model.resize_recipes import recipe_named
+from vit_zoo.model.resize_recipes import UNSTATED, recipe_named
 from vit_zoo.model.spec import TRAINING, ViTSpec
 from vit_zoo.weights.detect import detect
 from vit_zoo.weights.dialect import Dialect
@@ -24,7 +24,8 @@ from vit_zoo.weights.translate import Translation, check_needs, check_tensors, t
 
 # A config that names an architecture states its activation only for the MLP that this architecture has.
 ACT_OF_PLAIN_MLP = "act_of_plain_mlp"
-SOURCE_FACTS = ("grid", "resize")  # facts of the file, not of the spec: the grid of its positions, the recipe to resize them by
+# facts of the file, not of the spec: the grid of its positions, the recipe to resize them by, and what stands before the names
+SOURCE_FACTS = ("grid", "resize", "prefix")
 # the facts that shapes do not show for every file, with examples of their values
 NOT_IN_SHAPES = {"heads": "N", "norm_eps": "1e-5, say", "act": "gelu, say", "image_size": "HEIGHT or HEIGHT,WIDTH"}
 
@@ -62,6 +63,7 @@ def read(
     """
     check_facts(facts, where=where)
     config = dict(config or {})
+    stated_recipe = config.pop("resize", None)
     dialect = dialect or detect(tensors, where=where)
     translation = to_ours(dialect, tensors, {**config, **facts}, where=where)
     key_of = translation.opened.key_for_ours
@@ -73,12 +75,18 @@ def read(
         ours = {re.sub(r"^fc_norm\.", "norm.", name): tensor for name, tensor in ours.items()}
     shapes = {name: tensor.shape for name, tensor in ours.items()}
     shown = from_shapes(shapes, where=where, key_of=key_of)
+    conventions = dialect.conventions_of(shapes)
     act = config.pop(ACT_OF_PLAIN_MLP, None)
-    if act is not None and {**shown, **dialect.conventions}["mlp"] == "plain":
+    if act is not None and {**shown, **conventions}["mlp"] == "plain":
         config.setdefault("act", act)
-    fields, origin = _fields(dialect, translation, shown, config, facts, where=where)
+    positions = shapes["pos_embed"][1] if len(shapes.get("pos_embed", ())) == 3 else 0
+    fields, origin = _fields(dialect, translation, shown, conventions, config, facts, positions, where=where)
     if "pos_embed" in shapes:
-        _set_positions(ours, fields, origin, config, facts, dialect.position_covers, key_of, where=where)
+        grid = translation.grid
+        if grid is not None and pair(facts.get("grid", grid)) != grid:
+            raise InputError(f"positions have a grid of {grid[0]}x{grid[1]}", where=where)
+        known = facts if grid is None else {**facts, "grid": grid}
+        _set_positions(ours, fields, origin, config, known, dialect.position_covers, key_of, where=where)
     elif "grid" in facts:
         raise InputError("grid does not apply: the file has no position table", where=where)
     unknown = [fact for fact in NOT_IN_SHAPES if fact not in fields]
@@ -87,23 +95,35 @@ def read(
     fields["patch_size"] = ours["patch_embed.proj.weight"].shape[2:]  # of the file; the one that is stated comes by resizing
     spec = _spec(fields, origin, where=where)
     check_tensors(ours, spec.shapes(), where=where, key_of=key_of)
-    recipe = dialect.resize_with_registers if dialect.resize_with_registers and spec.registers else dialect.resize
+    recipe = stated_recipe or _recipe(
+        dialect, spec, other_patches=pair(facts.get("patch_size", spec.patch_size)) != spec.patch_size
+    )
     ours, resized_spec = resized({name: ours[name] for name in spec.shapes()}, spec, facts, recipe, where=where)
     recipe = facts.get("resize", recipe)
     return Reading(dialect, ours, resized_spec, {f: origin[f] for f in ViTSpec.model_fields}, translation.unwanted, recipe)
+
+
+def _recipe(dialect: Dialect, spec: ViTSpec, *, other_patches: bool) -> str:
+    """The recipe by which a dialect resizes a model, or `UNSTATED`; `other_patches`: its patches are resized too."""
+    if other_patches and dialect.resize_with_patches is not None:
+        return dialect.resize_with_patches
+    if dialect.resize_unstated(spec):
+        return UNSTATED
+    return dialect.resize_with_registers if dialect.resize_with_registers and spec.registers else dialect.resize
 
 
 def _missing_facts(
     unknown: list[str], dialect: Dialect, fields: dict[str, Any], origin: dict[str, str], *, where: object
 ) -> InputError:
     """The error about facts that no source states; `details` holds what is known."""
-    first = unknown[0]
-    no_size = f"; no variant of the zoo is {fields['dim']} wide and {fields['depth']} deep" if first == "heads" else ""
+    same = "; its shapes are the same for any number of heads" if unknown[0] == "heads" else ""
     known = {name: value for name, value in fields.items() if name in ViTSpec.model_fields}
     sources = {name: origin[name] for name in known if name in origin}
     details = {"dialect": dialect.name, "known": known, "origin": sources, "unknown": unknown}
-    cause = f"cannot infer {', '.join(unknown)} from the file{no_size}"
-    return InputError(cause, where=where, hint=f"state it: {first}={NOT_IN_SHAPES[first]}", details=details)
+    cause = f"cannot infer {', '.join(unknown)} from the file{same}"
+    options = [fact(name, NOT_IN_SHAPES[name]) for name in unknown]
+    hint = f"state {'it' if len(options) == 1 else 'them'}: {' and '.join(map(str, options))}"
+    return InputError(cause, where=where, hint=hint, options=options, details=details)
 
 
 def resized(
@@ -122,6 +142,7 @@ def resized(
             raise InputError(f"nothing is resized: the model takes images of {image[0]}x{image[1]} already", where=where)
         return tensors, spec
     recipe = facts.get("resize", recipe)
+    recipe_named(recipe, where=where)
     new = spec.replace(image_size=image, patch_size=patch)
     resized_tensors = dict(tensors)
     if patch != spec.patch_size:
@@ -149,8 +170,10 @@ def _fields(
     dialect: Dialect,
     translation: Translation,
     shapes: Mapping[str, Any],
+    conventions: Mapping[str, Any],
     config: Mapping[str, Any],
     facts: Mapping[str, Any],
+    positions: int,
     *,
     where: object,
 ) -> tuple[dict[str, Any], dict[str, str]]:
@@ -158,7 +181,6 @@ def _fields(
     stated = {name: value for name, value in facts.items() if name not in (*SOURCE_FACTS, "patch_size")}
     # with learned positions, the image size of the config is the grid of the table: see `_set_positions`
     in_config = {name: value for name, value in config.items() if name != "image_size" or shapes["pos"] != "learned"}
-    conventions = dialect.conventions
     fields: dict[str, Any] = {**shapes, **translation.facts, **conventions}
     convention = f"convention of {dialect.name}"
     origin = {
@@ -176,7 +198,7 @@ def _fields(
     if "heads" not in {**in_config, **facts}:
         if dialect.head_width is not None and fields["inner"] % dialect.head_width == 0:
             fields["heads"], origin["heads"] = fields["inner"] // dialect.head_width, convention
-        elif (heads := heads_of(fields)) is not None:
+        elif (heads := heads_of(fields, dialect.name, positions)) is not None:
             fields["heads"], origin["heads"] = heads
     fields.update(stated)
     origin.update({name: "stated" for name in facts if name not in SOURCE_FACTS})

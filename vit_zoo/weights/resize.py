@@ -27,6 +27,9 @@ def resize_positions(table: Stored, prefix: int, old: Grid, new: Grid, recipe: s
     chosen = recipe_named(recipe)
     if old == new:
         return table
+    if chosen.mode == "rows" and new[0] * new[1] > old[0] * old[1]:
+        cause = f"recipe '{recipe}' takes the first positions of a table: {old[0]}x{old[1]} are too few for {new[0]}x{new[1]}"
+        raise InputError(cause, hint="another recipe interpolates: resize=timm, say")
     shape = (1, prefix + new[0] * new[1], table.shape[2])
     return Stored(table.dtype, shape, partial(_positions, table, prefix, old, new, chosen))
 
@@ -36,6 +39,9 @@ def resize_kernel(kernel: Stored, new: Grid, recipe: str) -> Stored:
     chosen = recipe_named(recipe)
     if kernel.shape[2:] == new:
         return kernel
+    if chosen.kernel is None:
+        hint = "another recipe resizes the projection: resize=timm, say"
+        raise InputError(f"recipe '{recipe}' keeps the patch size", hint=hint)
     return Stored(kernel.dtype, (*kernel.shape[:2], *new), partial(_kernel, kernel, new, chosen))
 
 
@@ -44,6 +50,8 @@ def _positions(table: Stored, prefix: int, old: Grid, new: Grid, recipe: Recipe)
     import torch.nn.functional as F
 
     positions = _tensor(table)
+    if recipe.mode == "rows":
+        return _array(positions[:, : prefix + new[0] * new[1]])
     grid = positions[:, prefix:].reshape(1, *old, -1).permute(0, 3, 1, 2)
     grid = grid if grid.dtype is torch.float64 else grid.float()
     if recipe.offset:
@@ -63,6 +71,7 @@ def _kernel(kernel: Stored, new: Grid, recipe: Recipe) -> Array:
 
     weight = _tensor(kernel)
     old = (weight.shape[2], weight.shape[3])
+    assert recipe.kernel is not None
     mode, antialias = recipe.kernel
     pixels = torch.eye(old[0] * old[1], dtype=torch.float64).reshape(-1, 1, *old)
     images = F.interpolate(pixels, size=new, mode=mode, antialias=antialias, align_corners=False)

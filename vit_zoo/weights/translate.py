@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import NotRepresentable, RefusedContent
+from vit_zoo.errors import NotRepresentable, Option, RefusedContent
 from vit_zoo.files import DTYPES, Stored
 from vit_zoo.weights.dialect import Dialect, Rule, Sizes
 from vit_zoo.weights.keys import Opened, open_keys
@@ -24,12 +24,14 @@ class Translation:
 
     * `facts`: the facts that their shapes show.
     * `unwanted`: the keys of known tensors that are not part of the model.
+    * `grid`: the grid of the positions, where the file states it.
     """
 
     tensors: dict[str, Stored]
     opened: Opened
     facts: Mapping[str, Any]
     unwanted: tuple[str, ...]
+    grid: tuple[int, int] | None = None
 
 
 def to_ours(dialect: Dialect, tensors: Mapping[str, Stored], facts: Mapping[str, Any], *, where: object) -> Translation:
@@ -62,12 +64,18 @@ def to_ours(dialect: Dialect, tensors: Mapping[str, Stored], facts: Mapping[str,
         if absent:
             raise RefusedContent(f"has no tensor {opened.key_for(absent[0])!r}", where=where, details=details)
         ours[name] = _applied_to(rule, [theirs[their] for their in names], [keys[their] for their in names], sizes, where)
+    if refused := [key for key in unknown if dialect.refusal(opened.names.get(key, ""))]:
+        cause = f"unsupported variant of {dialect.name}: {refused[0]!r} is {dialect.refusal(opened.names[refused[0]])}"
+        raise RefusedContent(cause, where=where, details=details)
     if unknown:
-        raise RefusedContent(f"{_some(unknown)} not part of a plain {dialect.name} ViT", where=where, details=details)
+        cause = f"{_some(unknown)} not part of a plain {dialect.name} ViT"
+        drop = droppable(unknown)
+        hint = f"{drop} leaves out what the model does not compute with"
+        raise RefusedContent(cause, where=where, hint=hint, options=[drop], details=details)
     if without_weight:
         weight, bias = (opened.key_for_ours(f"{without_weight[0]}.{kind}") for kind in ("weight", "bias"))
         raise RefusedContent(f"has no tensor {weight!r} for its bias {bias!r}", where=where, details=details)
-    return Translation(ours, opened, dialect.facts_from_shapes(shapes), unwanted)
+    return Translation(ours, opened, dialect.facts_from_shapes(shapes), unwanted, dialect.grid(shapes))
 
 
 def _applied_to(rule: Rule, theirs: list[Stored], keys: list[str], sizes: Sizes, where: object) -> Stored:
@@ -97,6 +105,10 @@ def _applied(rules: Iterable[Rule], theirs: Mapping[str, Stored]) -> Iterator[tu
     """Each rule for each block that has any of its tensors: the name of ours, and the names of all of theirs."""
     for rule in rules:
         for i in sorted({i for name in rule.theirs for i in _blocks(name, theirs)}):
+            if rule.where_present is not None and rule.where_present.replace("{i}", i) not in theirs:
+                continue
+            if rule.where_absent is not None and rule.where_absent.replace("{i}", i) in theirs:
+                continue
             yield rule, rule.ours.replace("{i}", i), [name.replace("{i}", i) for name in rule.theirs]
 
 
@@ -191,6 +203,14 @@ def mismatch(
 ) -> dict[str, list[Any]]:
     """The `details` of an error about tensors that do not match."""
     return {"missing": list(missing), "unexpected": list(unexpected), "misshapen": list(misshapen)}
+
+
+def droppable(names: Sequence[str]) -> Option:
+    """The option that leaves out tensors with these names, by patterns."""
+    layers = [re.sub(r"(?<=\.)\d+(?=\.)", "*", re.sub(r"(\.\d+)?\.[^.]+$", ".*", name)) for name in names]
+    patterns = sorted(set(layers)) if len(names) > 1 else names
+    flags = " ".join(f"--allow-drop '{pattern}'" for pattern in patterns[:3])
+    return Option("allow_drop", repr(list(patterns[:3])), flags)
 
 
 def mismatch_lines(details: Mapping[str, Any]) -> list[str]:

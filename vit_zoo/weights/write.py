@@ -20,7 +20,7 @@ from vit_zoo.weights.dialects.flax import GOOGLE
 from vit_zoo.weights.dialects.hf import HF_DEIT, HF_DEIT_TEACHER, HF_DINOV2, HF_DINOV2_SWIGLU, HF_DINOV3, HF_DINOV3_GATED, HF_VIT
 from vit_zoo.weights.dialects.hf_clip import HF_CLIP, HF_SIGLIP
 from vit_zoo.weights.dialects.meta import DEIT3, DINOV2, DINOV2_SWIGLU
-from vit_zoo.weights.dialects.timm import TIMM, TIMM_CLIP
+from vit_zoo.weights.dialects.timm import TIMM
 from vit_zoo.weights.dialects.torchvision import TORCHVISION
 from vit_zoo.weights.dialects.vit_pytorch import SIMPLE_VIT, VIT_PYTORCH, VIT_PYTORCH_0_40, VIT_PYTORCH_1_2, VIT_PYTORCH_1_15
 from vit_zoo.weights.equivalents import Equivalent, equivalents
@@ -61,12 +61,7 @@ class Target:
 
 
 TARGETS = {
-    "timm": Target(
-        (TIMM, TIMM_CLIP),
-        "model.safetensors",
-        config=True,
-        classes={TIMM.name: classes.TIMM, TIMM_CLIP.name: classes.TIMM},
-    ),
+    "timm": Target((TIMM,), "model.safetensors", config=True, classes={TIMM.name: classes.TIMM}),
     "hf": Target(
         (HF_VIT, HF_DEIT_TEACHER, HF_DEIT, HF_DINOV2, HF_DINOV2_SWIGLU, HF_DINOV3, HF_DINOV3_GATED, HF_CLIP, HF_SIGLIP),
         "model.safetensors",

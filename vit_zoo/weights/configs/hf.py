@@ -137,8 +137,7 @@ KEYS: Mapping[str, Keys] = {
         **ENCODER,
         **BACKBONES,
         "rope_theta": only(100),
-        "key_bias": only(False),
-        **dict.fromkeys(("query_bias", "value_bias"), read("qkv_bias")),
+        **dict.fromkeys(("query_bias", "key_bias", "value_bias"), read("qkv_bias")),
         "proj_bias": read("proj_bias"),
         "mlp_bias": read("mlp_bias"),
         **dict.fromkeys(("use_gated_mlp", "num_register_tokens"), SHAPES),
@@ -186,9 +185,10 @@ def facts_of_config(config: Mapping[str, Any], where: object, *, live: bool = Fa
         facts["act_of_plain_mlp" if kind.startswith("dinov2") else "act"] = ACTS[name]
     facts |= {name: False for name in BIASES if config.get(name) is False}
     if kind == "dinov3_vit":
-        query, value = config.get("query_bias", True), config.get("value_bias", True)
-        if query != value:
-            raise RefusedContent(f"query_bias = {query} with value_bias = {value} is not supported", where=where)
+        query, key, value = (config.get(f"{name}_bias", name != "key") for name in ("query", "key", "value"))
+        if query != value or (key and not query):
+            cause = f"query_bias = {query} with key_bias = {key} and value_bias = {value} is not supported"
+            raise RefusedContent(cause, where=where)
         facts |= {} if query else {"qkv_bias": False}
     if kind != "siglip2_vision_model" or "num_patches" not in config:
         size = config.get("image_size")
@@ -313,8 +313,8 @@ def config_of(class_of: ClassOf, config: ModelConfig) -> dict[str, Any]:
         document["qkv_bias"] = bool(spec.qkv_bias)
     if kind == "dinov3_vit":
         document |= {
-            "use_gated_mlp": spec.mlp == "swiglu", "query_bias": spec.qkv_bias == "qv", "value_bias": spec.qkv_bias == "qv",
-            "key_bias": False, "num_register_tokens": spec.registers, "rope_theta": 100.0,
+            "use_gated_mlp": spec.mlp == "swiglu", "query_bias": bool(spec.qkv_bias), "value_bias": bool(spec.qkv_bias),
+            "key_bias": spec.qkv_bias is True, "num_register_tokens": spec.registers, "rope_theta": 100.0,
         }  # fmt: skip
     if kind == "clip_vision_model":
         document["projection_dim"] = spec.num_classes or 512

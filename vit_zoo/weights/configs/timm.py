@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import NotRepresentable, RefusedContent
+from vit_zoo.model.resize_recipes import UNSTATED
 from vit_zoo.weights.configs.image_processors import of_timm, to_timm
 from vit_zoo.weights.configs.keys import INITIAL, SHAPES, TRAINING, Keys, check_keys, ignored, mapping_in, only, read
 from vit_zoo.weights.configs.timm_architectures import find
@@ -32,6 +33,7 @@ SIZE = ignored("training on other sizes only")
 LOADING = ignored("loading of weights only")
 CARD = ignored("information for readers")
 RUNNING = ignored("how the code runs, not what it computes")
+NO_ROTATION = ignored("rotary positions only")
 CREATION: Keys = {
     **dict.fromkeys(("pretrained", "pretrained_strict", "checkpoint_path", "cache_dir"), LOADING),
     **dict.fromkeys(("scriptable", "exportable", "no_jit", "device", "dtype"), RUNNING),
@@ -80,6 +82,26 @@ EVA_ARGUMENTS: Keys = {
     "rope_temperature": only(100),
     "rope_mrope_section": only(),
 }
+# fields of NaFlexVitCfg, and arguments of the class NaFlexVit
+NAFLEX_ARGUMENTS: Keys = {
+    **{name: key for name, key in VIT_ARGUMENTS.items() if name not in ("no_embed_class", "dynamic_img_size", "embed_layer")},
+    "cfg": only(),
+    **dict.fromkeys(("pos_embed_grid_size", "init_values", "swiglu_mlp", "swiglu_align_to"), SHAPES),
+    **dict.fromkeys(("pos_embed_interp_mode", "pos_embed_ar_preserving"), read("resize")),
+    **dict.fromkeys(("pos_embed_antialias", "pos_embed_align_corners", "pos_embed_use_grid_sample"), read("resize")),
+    **dict.fromkeys(("rope_shift_coords", "rope_jitter_coords", "rope_rescale_coords"), TRAINING),
+    **dict.fromkeys(("rope_temperature", "rope_ref_feat_shape", "rope_grid_offset", "rope_grid_indexing"), NO_ROTATION),
+    **dict.fromkeys(("rope_rotate_half", "rope_mrope_section"), NO_ROTATION),
+    **dict.fromkeys(("scale_attn_inner_norm", "attn_gated", "attn_only_layer_scale"), only(False)),
+    **dict.fromkeys(("use_key_only_attn_mask", "enable_patch_interpolator"), ignored("images of other sizes in a batch only")),
+    **dict.fromkeys(("num_kv_heads", "attn_pool_num_heads", "attn_pool_mlp_ratio", "input_norm_layer"), only()),
+    "pos_embed": only("learned", "learn"),
+    "rope_type": only("", "none"),
+    "patchify_channels_last": only(True),
+    "embed_proj_type": only("linear", "conv"),
+    "attn_type": only("standard"),
+    "qkv_fused": only(True),
+}
 # PretrainedCfg; a config of timm before 0.9 has these keys at its top level
 PRETRAINED: Keys = {
     **dict.fromkeys(("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std"), read("preprocess")),
@@ -92,6 +114,7 @@ PRETRAINED: Keys = {
     "label_names": read("labels"),
     "label_descriptions": CARD,
 }
+ARGUMENTS = {"VisionTransformer": VIT_ARGUMENTS, "Eva": EVA_ARGUMENTS, "NaFlexVit": NAFLEX_ARGUMENTS}
 TOP: Keys = {
     "architecture": read("norm_eps, act, heads, pool"),
     "global_pool": read("pool"),
@@ -119,8 +142,9 @@ def facts_of_config(config: Mapping[str, Any], where: object, *, class_: str = "
     check_keys(stated, {**PRETRAINED, **TOP} if flat else TOP, where=where)
     check_keys(mapping_in(config, "pretrained_cfg", where=where), PRETRAINED, where=where, section="pretrained_cfg")
     arguments = {name: each for name, each in mapping_in(config, "model_args", where=where).items() if each is not None}
-    keys = EVA_ARGUMENTS if class_ == "Eva" else VIT_ARGUMENTS
-    check_keys(arguments, keys, where=where, section="model_args")
+    check_keys(arguments, ARGUMENTS[class_], where=where, section="model_args")
+    if class_ == "NaFlexVit":
+        facts["resize"] = _naflex_recipe(config["architecture"], arguments)
     if type(heads := arguments.get("num_heads")) is int:
         facts["heads"] = heads
     if "norm_layer" in arguments:
@@ -153,7 +177,7 @@ def facts_of_architecture(name: str, where: object, *, class_: str = "VisionTran
         hint = "for a plain ViT, name one of timm's that has the same settings, such as vit_base_patch16_224"
         raise RefusedContent(cause, where=where, hint=hint)
     group, heads = match
-    facts: dict[str, Any] = {"norm_eps": group.norm_eps, "heads": heads}
+    facts: dict[str, Any] = {"norm_eps": group.norm_eps, "heads": heads, "resize": recipe_of(name)}
     if class_ == "Eva":
         facts["act_of_plain_mlp"] = "gelu"  # its gated MLP has SiLU
     elif group.mlp == "plain":  # where the file has a gated MLP, the code was told so by arguments that the config lacks
@@ -165,6 +189,21 @@ def facts_of_architecture(name: str, where: object, *, class_: str = "VisionTran
     if group.include_prefix:
         facts["pool_tokens"] = "all"
     return facts
+
+
+def recipe_of(name: str) -> str:
+    """The recipe (`resize_recipes.py`) by which timm loads the weights of one of its names at another image size."""
+    return "flexivit" if name.startswith("flexivit") else "timm"
+
+
+def _naflex_recipe(name: str, arguments: Mapping[str, Any]) -> str:
+    """The recipe of a NaFlexVit, or `UNSTATED` where it is none of the known ones."""
+    mode = arguments.get("pos_embed_interp_mode", "bilinear" if "_siglip" in name else "bicubic")
+    plain = arguments.get("pos_embed_antialias", True) and not any(
+        arguments.get(f"pos_embed_{option}", default)
+        for option, default in (("ar_preserving", "_par_" in name), ("align_corners", False), ("use_grid_sample", False))
+    )
+    return {"bicubic": "timm", "bilinear": "naflex"}.get(mode, UNSTATED) if plain else UNSTATED
 
 
 def _one_of(known: Mapping[str, Any], key: str, value: Any, where: object) -> Any:
@@ -193,6 +232,7 @@ SIDECAR = SidecarFormat(
     facts_of_config, required_key="architecture", labels=labels_of, preprocess=of_timm, interpolates=_interpolates
 )
 EVA_SIDECAR = replace(SIDECAR, facts=partial(facts_of_config, class_="Eva"))
+NAFLEX_SIDECAR = replace(SIDECAR, facts=partial(facts_of_config, class_="NaFlexVit"), interpolates=lambda config: True)
 
 
 def config_of(config: ModelConfig) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """timm's names of plain Vision Transformers, with what the code behind a name states and its tensors do not show.
 
-Source: the registry of timm 1.0.31, models/vision_transformer.py, deit.py and eva.py. Names that are not here are models that
-compute something else: rotary or relative positions, parallel blocks, RMSNorm, norms inside of blocks, other patch projections.
+Source: the registry of timm 1.0.31, models/vision_transformer.py, deit.py, eva.py and naflexvit.py. Names that are not here are
+models that compute something else: rotary, relative or factorised positions, parallel blocks, RMSNorm, norms inside of blocks,
+other patch projections.
 """
 
 from __future__ import annotations
@@ -155,6 +156,27 @@ GROUPS: tuple[tuple[Group, dict[int, str]], ...] = (
         Group(class_="VisionTransformer", norm_eps=1e-6, act="silu", mlp="swiglu", pool="token"),
         {
             24: "vit_giant_patch14_dinov2 vit_giant_patch14_reg1_tipsv2 vit_giant_patch14_reg4_dinov2",
+        },
+    ),
+    (
+        Group(class_="NaFlexVit", norm_eps=1e-6, act="gelu", mlp="plain", pool="avg"),
+        {
+            12: "naflexvit_base_patch16_gap naflexvit_base_patch16_par_gap",
+            13: "naflexvit_so150m2_patch16_reg1_gap",
+        },
+    ),
+    (
+        Group(class_="NaFlexVit", norm_eps=1e-6, act="gelu", mlp="plain", pool="map"),
+        {
+            12: "naflexvit_base_patch16_map",
+            13: "naflexvit_so150m2_patch16_reg1_map",
+        },
+    ),
+    (
+        Group(class_="NaFlexVit", norm_eps=1e-6, act="gelu_tanh", mlp="plain", pool="map"),
+        {
+            12: "naflexvit_base_patch16_siglip",
+            16: "naflexvit_so400m_patch16_siglip",
         },
     ),
     (

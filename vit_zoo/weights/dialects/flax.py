@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.files import Stored
-from vit_zoo.weights.dialect import HEAD_BIAS, POOL_LATENT, Dialect, Need, Rule, Shapes, layer, rule
+from vit_zoo.weights.dialect import HEAD_BIAS, POOL_LATENT, Dialect, Need, Rule, Shapes, grid_of, layer, rule
 from vit_zoo.weights.dialects.flat_patch import flat_patch
 
 if TYPE_CHECKING:
@@ -155,6 +155,8 @@ BIG_VISION = replace(
     position_covers=("patches", "all"),
     unwanted_outside=(r"((params|opt/target)/)?(txt/.*|t|b)",),
     prepare=unscanned,
+    resize_unstated=lambda spec: spec.class_token,  # it may be a FlexiViT, whose files look the same
+    resize_with_patches="big_vision-flexivit",
 )
 
 
@@ -169,4 +171,8 @@ NAFLEX = replace(
     ),
     pattern_sizes=lambda shapes, facts: flat_patch(shapes["embedding/kernel"][0], facts),
     matches_shapes=lambda shapes: len(shapes.get("embedding/kernel", ())) == 2,
+    grid=grid_of("pos_embedding"),
+    resize="naflex",
+    resize_unstated=lambda spec: False,
+    resize_with_patches=None,
 )

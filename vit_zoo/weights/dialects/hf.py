@@ -203,6 +203,7 @@ HF_DINOV2_SWIGLU_5 = replace(
 )
 
 LAYER = "layer.{i}"
+KEY_BIAS = f"{LAYER}.attention.k_proj.bias"
 HF_DINOV3 = Dialect(
     name="hf-dinov3",
     signature=("embeddings.patch_embeddings.weight", "layer.0.attention.q_proj.weight", "layer.0.layer_scale1.lambda1"),
@@ -211,9 +212,10 @@ HF_DINOV3 = Dialect(
         rule("reg_token", "embeddings.register_tokens"),
         *layer("patch_embed.proj", "embeddings.patch_embeddings"),
         *layer("blocks.{i}.norm1", f"{LAYER}.norm1"),
-        rule("blocks.{i}.attn.q_bias", f"{LAYER}.attention.q_proj.bias"),
+        rule("blocks.{i}.attn.q_bias", f"{LAYER}.attention.q_proj.bias", where_absent=KEY_BIAS),
         rule("blocks.{i}.attn.qkv.weight", *(f"{LAYER}.attention.{part}_proj.weight" for part in "qkv")),
-        rule("blocks.{i}.attn.v_bias", f"{LAYER}.attention.v_proj.bias"),
+        rule("blocks.{i}.attn.v_bias", f"{LAYER}.attention.v_proj.bias", where_absent=KEY_BIAS),
+        rule("blocks.{i}.attn.qkv.bias", *(f"{LAYER}.attention.{part}_proj.bias" for part in "qkv"), where_present=KEY_BIAS),
         *layer("blocks.{i}.attn.proj", f"{LAYER}.attention.o_proj"),
         rule("blocks.{i}.ls1.gamma", f"{LAYER}.layer_scale1.lambda1"),
         *layer("blocks.{i}.norm2", f"{LAYER}.norm2"),

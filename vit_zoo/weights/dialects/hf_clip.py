@@ -141,4 +141,5 @@ HF_SIGLIP2_NAFLEX = replace(
     ),
     pattern_sizes=lambda shapes, facts: flat_patch(shapes["embeddings.patch_embedding.weight"][1], facts),
     matches_shapes=lambda shapes: len(shapes.get("embeddings.patch_embedding.weight", ())) == 2,
+    resize="naflex",
 )

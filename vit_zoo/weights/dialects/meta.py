@@ -39,6 +39,7 @@ DEIT3 = replace(
     needs=(*TIMM.needs, *CLOSING, Need("cls_token", "class_token")),
     position_covers=("patches",),
     resize="hf",
+    resize_unstated=lambda spec: False,
 )
 
 MAE = replace(
@@ -49,6 +50,7 @@ MAE = replace(
     unwanted=(r"mask_token", r"decoder_.*"),
     sidecar=None,
     resize="hf",
+    resize_unstated=lambda spec: False,
 )
 
 DINOV2 = replace(
@@ -65,6 +67,7 @@ DINOV2 = replace(
     added={"mask_token": lambda spec: (1, spec.dim)},
     write_config=None,
     resize="dinov2",
+    resize_unstated=lambda spec: False,
     resize_with_registers="timm",
 )
 
@@ -104,6 +107,7 @@ def head_width(shapes: Shapes) -> dict[str, Any]:
     return {"dim_head": 4 * shapes["rope_embed.periods"][0]} if "rope_embed.periods" in shapes else {}
 
 
+MASK = f"{BLOCK}.attn.qkv.bias_mask"  # without one, keys have their bias too
 DINOV3 = replace(
     DINOV2,
     name="dinov3",
@@ -111,12 +115,14 @@ DINOV3 = replace(
     rules=replaced(
         tuple(rule_ for rule_ in RULES if rule_.ours != f"{BLOCK}.attn.qkv.bias"),
         rule("reg_token", "storage_tokens"),
-        rule(f"{BLOCK}.attn.q_bias", f"{BLOCK}.attn.qkv.bias", rows=(0, 1, 3)),
-        rule(f"{BLOCK}.attn.v_bias", f"{BLOCK}.attn.qkv.bias", rows=(2, 3, 3)),
+        rule(f"{BLOCK}.attn.q_bias", f"{BLOCK}.attn.qkv.bias", rows=(0, 1, 3), where_present=MASK),
+        rule(f"{BLOCK}.attn.v_bias", f"{BLOCK}.attn.qkv.bias", rows=(2, 3, 3), where_present=MASK),
+        rule(f"{BLOCK}.attn.qkv.bias", f"{BLOCK}.attn.qkv.bias", where_absent=MASK),
     ),
     conventions={"norm_eps": 1e-5, "act": "gelu", "pool": "cls", "pos": "rope", "mlp": "plain"},
     needs=(*CLOSING, Need("cls_token", "class_token")),
     unwanted=(*HEADS, r"rope_embed\.periods", r"blocks\.\d+\.attn\.qkv\.bias_mask"),
+    refused=((r"cls_norm\..*", "a norm of the class token alone"),),
     prepare=masked,
     facts_from_shapes=head_width,
 )

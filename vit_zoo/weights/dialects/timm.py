@@ -1,18 +1,22 @@
 """Weight dialects of timm's `vit_*` and of our own files: names and shapes are the same, so every rule is the identity.
 
-Source: timm 1.0.31, models/vision_transformer.py. Conventions: eps 1e-6, exact GELU, as in the AugReg conversions.
+Source: timm 1.0.31, models/vision_transformer.py. Conventions: eps 1e-6, exact GELU, as in the AugReg conversions. CLIP towers
+have eps 1e-5, and some of them QuickGELU; SigLIP towers have one of two GELUs.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import NotRepresentable
 from vit_zoo.weights.configs.open_clip import TIMM_SIDECAR as OPEN_CLIP_SIDECAR
 from vit_zoo.weights.configs.timm import POOLS, SIDECAR, config_of
-from vit_zoo.weights.dialect import HEAD_BIAS, POOL_LATENT, Dialect, Need, Rule, layer
+from vit_zoo.weights.dialect import HEAD_BIAS, POOL_LATENT, Dialect, Need, Rule, Shapes, layer
 from vit_zoo.weights.dialects.clip import CLIP_TEXT
+
+if TYPE_CHECKING:
+    from vit_zoo.model.spec import ViTSpec
 
 SINGLE = (
     "cls_token", "dist_token", "reg_token", "pos_embed", "attn_pool.latent", "blocks.{i}.attn.q_bias", "blocks.{i}.attn.v_bias",
@@ -70,6 +74,32 @@ def pool_of(module: Any, *, include_prefix: bool) -> tuple[str, str]:
     return pool, "patches" if pool in ("mean", "map") and not include_prefix else "all"
 
 
+def looks_like_others(spec: ViTSpec) -> bool:
+    """Whether a file may be a FlexiViT of timm, a model of DINO or one of MAE, whose recipes are not that of `vit_*`.
+
+    FlexiViT has a class token without a position; the backbones have no head; MAE's classifiers pool the patches.
+    """
+    if not spec.class_token or spec.dist_token or spec.registers or spec.layer_scale or spec.pre_norm or spec.pos != "learned":
+        return False
+    return spec.pool in ("mean", "cls+mean") or (spec.pool == "cls" and (spec.pos_covers == "patches" or spec.num_classes == 0))
+
+
+def conventions_by_shapes(shapes: Shapes) -> dict[str, Any]:
+    """What differs in CLIP towers, which alone have a norm before the blocks, and in SigLIP towers.
+
+    SigLIP towers have no tokens but the patches, with attention pooling or without, and biases in every layer.
+    """
+    if "norm_pre.weight" in shapes:
+        return {"norm_eps": 1e-5, "act": None}
+    siglip = "blocks.0.attn.qkv.bias" in shapes and not {"cls_token", "reg_token", "dist_token"} & set(shapes)
+    return {"act": None} if siglip else {}
+
+
+def write_facts(spec: ViTSpec) -> dict[str, Any]:
+    """The activation where files do not have one in common."""
+    return {"act": spec.act} if TIMM.conventions_of(spec.shapes()).get("act") is None else {}
+
+
 ALWAYS = (
     Need("dist_token", "dist_token", where_present="head_dist.weight"),
     POOL_LATENT,
@@ -97,16 +127,10 @@ TIMM = Dialect(
     position_covers=("patches", "all"),
     facts_from_module=facts_from_module,
     sidecar=SIDECAR,
+    resize_unstated=looks_like_others,
+    conventions_by_shapes=conventions_by_shapes,
+    write_facts=write_facts,
     write_config=config_of,
-)
-
-# CLIP towers, which have a norm before the blocks. timm builds all of them with eps 1e-5, and some with QuickGELU.
-TIMM_CLIP = replace(
-    TIMM,
-    name="timm-clip",
-    signature=(*TIMM.signature, "norm_pre.weight"),
-    conventions={"norm_eps": 1e-5},
-    write_facts=lambda spec: {"act": spec.act},
 )
 
 
@@ -133,10 +157,4 @@ OPEN_CLIP_TIMM = replace(
     facts_from_module=facts_from_tower,
     sidecar=OPEN_CLIP_SIDECAR,
     write_config=None,
-)
-OPEN_CLIP_TIMM_CLIP = replace(
-    OPEN_CLIP_TIMM,
-    name="open_clip-timm-clip",
-    signature=TIMM_CLIP.signature,
-    conventions=TIMM_CLIP.conventions,
 )

@@ -40,10 +40,10 @@ def facts_from_module(module: Any) -> dict[str, Any]:
         "heads": attention.heads,
         "patch_size": patch,
         "channels": module.to_patch_embedding[1].weight.numel() // math.prod(patch),
-        "pool": "none" if getattr(module, "mlp_head", True) is None else module.pool,
+        "pool": "none" if getattr(module, "mlp_head", True) is None else getattr(module, "pool", "mean"),
         "norm_eps": attention.norm.eps,
     }
-    if hasattr(module, "linear_head"):
+    if hasattr(module, "linear_head") and hasattr(module, "pos_embedding"):  # the class with patch dropout takes any size
         firsts = (module.pos_embedding[:, 0] == 0).nonzero().flatten().tolist()  # sin x is 0 where a row of patches begins
         columns = len(module.pos_embedding) // len(firsts)
         facts["image_size"] = (len(firsts) * patch[0], columns * patch[1])
@@ -93,6 +93,7 @@ VIT_PYTORCH = Dialect(
         HEAD_BIAS,
     ),
     facts_from_module=facts_from_module,
+    resize="vit-pytorch",
     write_facts=patch_facts,
     added={"cls_token": lambda spec: (0, spec.dim)},  # an absent class token is stored as an empty tensor
 )
@@ -179,6 +180,7 @@ SIMPLE_VIT = Dialect(
     conventions={"norm_eps": 1e-5, "act": "gelu", "pos": "sincos_moco"},
     pattern_sizes=pattern_sizes,
     needs=(Need("patch_embed.proj.bias", "patch_bias"), HEAD_BIAS),
+    refused=((r"transformer\.layers\.\d+\.0\.[qk]_norm\.gamma", "an RMSNorm of queries or keys"),),
     facts_from_module=facts_from_module,
     write_facts=patch_facts,
 )
