@@ -57,6 +57,10 @@ def export_model(model: ModelLike, options: ExportOptions, facts: Mapping[str, A
         source = shipped_or_random_weights(source, str(model), options.seed)
     elif options.seed is not None:
         raise InputError(f"seed applies only to random weights; {source.config.name} has trained weights")
+    rounded = source.in_float32()
+    if rounded is not source:
+        note("rounding float64 weights to float32")
+    source = rounded
     if options.placement == "shared":
         _check_shared(source, str(model))
     targets = {name: target_path(source, name, options) for name in options.formats}

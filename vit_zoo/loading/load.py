@@ -66,7 +66,7 @@ def check_content(source: Checkpoint) -> None:
 def shipped_or_random_weights(architecture: Architecture, name: str, seed: int | None) -> Checkpoint:
     """Return the weights that ship with a name, or random ones, marked as such, if there are none or `seed` is given."""
     own = shipped(name, architecture.config.spec) if seed is None else None
-    return own or of_module(random_model(architecture.config, seed or 0))
+    return own or of_module(random_model(architecture.config, seed or 0), check=False)
 
 
 def find_weights(model: ModelLike, *, offline: bool | None = None, **facts: Any) -> Checkpoint:

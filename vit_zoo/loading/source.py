@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
@@ -58,6 +59,14 @@ class Checkpoint:
     digest: str | None = None  # the content hash stated in the file
     unwanted: tuple[str, ...] = ()  # known tensors of the file that are not part of the model
     cached: bool = False  # whether the file is in the Hub's cache, which is not written to
+
+    def in_float32(self) -> Checkpoint:
+        """Return the same weights with those in float64 rounded to float32, in which exported files compute."""
+        if all(stored.dtype != "F64" for stored in self.tensors.values()):
+            return self
+        where = self.path or self.config.name
+        tensors = {name: stored.single(name, where=where) for name, stored in self.tensors.items()}
+        return replace(self, tensors=tensors, digest=None)
 
 
 def find_source(
@@ -229,21 +238,50 @@ def _config_in(path: Path, facts: Mapping[str, Any]) -> ModelConfig:
     return config.replace(spec=spec, random_seed=None, source=None, licence=None)
 
 
-def of_module(module: Any, **facts: Any) -> Checkpoint:
-    """Return the checkpoint of a torch module: ours, or one of a library whose dialect is known."""
-    from vit_zoo.files.pickles import tensors_of
+def of_module(module: Any, *, check: bool = True, **facts: Any) -> Checkpoint:
+    """Return the checkpoint of a torch module: ours, or one of a library whose dialect is known.
+
+    With `check`, the module and what was read from it compute the same for the same images. Raises CheckFailed if they do
+    not, RefusedContent for a module that is not read.
+    """
+    if not hasattr(module, "state_dict"):
+        raise InputError(f"expected a name, a path or a torch module, got {type(module).__name__}")
+    from vit_zoo.loading.live_module import check_tensors_of_vit, is_untouched, tensors_of_module, uncompiled
+    from vit_zoo.loading.module_check import check_module
     from vit_zoo.model.vit import ViT
 
+    module = uncompiled(module)
     where = type(module).__name__
-    if not hasattr(module, "state_dict"):
-        raise InputError(f"expected a name, a path or a torch module, got {where}")
-    tensors = tensors_of(module.state_dict(), where=where)
-    if isinstance(module, ViT):
-        if facts:
-            raise InputError(f"cannot set {next(iter(facts))}: the module has a config", where=where)
-        random = module.config.random_seed if module.is_random() else None
-        return Checkpoint(module.config.replace(random_seed=random), tensors, dialect="timm")
-    return _read(tensors, facts, where, module)
+    tensors = tensors_of_module(module, where=where)
+    if not isinstance(module, ViT):
+        source = _read(tensors, facts, where, module)
+        if check:
+            _check_foreign(module, source, tensors, facts, where)
+        return source
+    if facts:
+        raise InputError(f"cannot set {next(iter(facts))}: the module has a config", where=where)
+    check_tensors_of_vit(module, tensors, where=where)
+    random = module.config.random_seed if module.is_random() else None
+    source = Checkpoint(module.config.replace(random_seed=random), tensors, dialect="timm")
+    if check and not is_untouched(module):
+        check_module(module, source, where=where)
+    return source
+
+
+def _check_foreign(module: Any, source: Checkpoint, tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: str) -> None:
+    """Compare another library's module with what is read from it, at the size that it has before `facts` resize it."""
+    from vit_zoo.loading.module_check import check_module
+    from vit_zoo.weights.detect import detect
+    from vit_zoo.weights.keys import open_keys
+
+    sizes = {"image_size", "patch_size", "resize"} & set(facts)
+    if sizes:
+        with suppress(InputError):  # the module does not state its size: then the stated size is the module's
+            source = _read(tensors, {name: value for name, value in facts.items() if name not in sizes}, where, module)
+    dialect = detect(tensors, where=where)
+    opened = open_keys(dialect, dialect.prepare(dict(tensors)))
+    inner = opened.prefix.rstrip(".")
+    check_module(module, source, run=dialect.run_module, key_of=opened.key_for_ours, inner=inner, where=where)
 
 
 def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path | str, module: Any = None) -> Checkpoint:
@@ -258,7 +296,7 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
         if open_keys(dialect, tensors).prefix not in dialect.prefixes:
             cause = f"is a wrapper of a model of dialect {dialect.name}, and may compute something else"
             raise RefusedContent(cause, where=where, hint="pass the inner model")
-        sidecar = Sidecar(dialect.facts_from_module(module) if dialect.facts_from_module is not None else {})
+        sidecar = Sidecar.of_module(module, dialect, where=where)
     else:
         sidecar = Sidecar.of(path, dialect) if path is not None else Sidecar()
     reading = read(tensors, facts, dialect=dialect, config=sidecar.facts, where=where)

@@ -276,6 +276,33 @@ class ViT(Part):
         self._set_spec(config)
         self.mark_random(("",) if random else tuple(f"{name}." for name in HEADS))
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute, as torch does. With a new classifier, `model.head = nn.Linear(...)`, the config changes too."""
+        replaces_head = name in HEADS and isinstance(value, nn.Module)
+        random = replaces_head and self.is_random()
+        super().__setattr__(name, value)
+        if replaces_head:
+            self._follow_heads()
+        if random:  # as in `set_head`: random until a part of it changes
+            self.mark_random()
+
+    def _follow_heads(self) -> None:
+        """Set the number of classes to that of the heads, if these are linear layers, or to 0 if they do nothing.
+
+        Labels are dropped if their number is another. Other modules are left to the user: `save` refuses them.
+        """
+        spec, heads = self.spec, [getattr(self, name, None) for name in HEADS[: 1 + self.spec.dist_token]]
+        forms = {(h.in_features, h.out_features, h.bias is not None) if isinstance(h, nn.Linear) else type(h) for h in heads}
+        match list(forms):
+            case [(width, classes, bias)] if width == spec.head_width:
+                spec = spec.replace(num_classes=classes, head_bias=bias)
+            case [nn.Identity]:
+                spec = spec.replace(num_classes=0, head_bias=True)
+        if spec != self.spec:
+            labels = self.config.labels
+            kept = labels is not None and len(labels) == spec.num_classes
+            self._set_spec(self.config.replace(spec=spec, labels=labels if kept else None))
+
     def mark_random(self, prefixes: tuple[str, ...] = ("",)) -> None:
         """Record that the parameters with these prefixes have random values."""
         self._random = {name: state for name, state in self._state().items() if name.startswith(prefixes)}

@@ -97,7 +97,7 @@ def publish_model(model: ModelLike, options: PublishOptions, facts: Mapping[str,
     if isinstance(source, Architecture):
         random = options.random_weights
         source = shipped_or_random_weights(source, str(model), 0) if random else find_weights(model, **facts)
-    source = options.licensed(source)
+    source = options.licensed(source).in_float32()
     return _send(options, source, note) if options.dry_run is None else _stage_at(options, source, Path(options.dry_run), note)
 
 

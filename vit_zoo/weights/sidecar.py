@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vit_zoo.errors import RefusedContent, VitzooError
 from vit_zoo.files import read_json
 
 if TYPE_CHECKING:
     from vit_zoo.model.preprocess import Preprocess
     from vit_zoo.weights.dialect import Dialect
+
+# what to do with a module of another class
+SAVE_STATE = "read its tensors alone: torch.save(module.state_dict(), 'weights.pt') and load that file"
 
 
 @dataclass(frozen=True)
@@ -59,3 +63,19 @@ class Sidecar:
         elif (other := path.with_name(kind.preprocess_file)).is_file():
             preprocess = kind.preprocess(read_json(other))
         return cls(kind.facts(config, path), kind.labels(config), preprocess)
+
+    @classmethod
+    def of_module(cls, module: Any, dialect: Dialect, *, where: object) -> Sidecar:
+        """Read from a live module what a sidecar states. Raises RefusedContent for an unknown class."""
+        kind = dialect.sidecar
+        try:
+            facts = {} if dialect.facts_from_module is None else dialect.facts_from_module(module)
+            config = dialect.config_from_module(module)
+        except VitzooError:
+            raise
+        except (AttributeError, TypeError, LookupError, ValueError) as error:  # an attribute that the library's classes have
+            cause = f"has the tensors of dialect {dialect.name}, but is not one of its classes that are known: {error}"
+            raise RefusedContent(cause, where=where, hint=SAVE_STATE) from None
+        if kind is None:
+            return cls(facts)
+        return cls(facts, kind.labels(config), kind.preprocess(config) if kind.preprocess_file is None else None)

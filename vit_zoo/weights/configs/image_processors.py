@@ -18,6 +18,7 @@ from vit_zoo.model.preprocess import Preprocess
 RESAMPLE: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 # the classes for which a `size` of one number means both edges; for the others it is the shorter edge
 SQUASHING = ("ViT", "DeiT", "Siglip", "DINOv3ViT", "Dinov3ViT")
+OPENAI = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
 CLOSE = 1e-6  # relative tolerance for a rescale_factor that was written with few digits
 
 
@@ -30,7 +31,7 @@ def _or_none(read: Callable[[Mapping[str, Any]], Preprocess | None], config: Map
     """The result of a reader, or None where the config has values of other types than its library writes."""
     try:
         return read(config)
-    except (AttributeError, TypeError, ValueError, OverflowError):
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError):
         return None
 
 
@@ -78,6 +79,30 @@ def _share(side: int, edge: int) -> float:
         if 0 < share <= 1 and math.floor(side / share) == edge:
             return share
     return math.nextafter(side / edge, 0.0)
+
+
+def of_open_clip(config: Mapping[str, Any]) -> Preprocess | None:
+    """Read the `preprocess_cfg` of open_clip_config.json, or of a live module; the image size may be that of the model.
+
+    Source: open_clip 3.3, transform.py: squash, or resize the shorter edge and crop. `longest` pads.
+    """
+    return _or_none(_of_open_clip, config)
+
+
+def _of_open_clip(config: Mapping[str, Any]) -> Preprocess | None:
+    cfg = config["preprocess_cfg"]
+    size = cfg.get("size") or config["model_cfg"]["vision_cfg"]["image_size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    match cfg.get("resize_mode") or "shortest":
+        case "squash":
+            resize_to = None
+        case "shortest" if height == width:
+            resize_to = height
+        case _:
+            return None
+    interpolation = "bilinear" if cfg.get("interpolation") == "bilinear" else "bicubic"
+    mean, std = (cfg.get(name) or default for name, default in OPENAI.items())
+    return _valid(size=(height, width), resize_to=resize_to, interpolation=interpolation, mean=mean, std=std)
 
 
 def of_hf(config: Mapping[str, Any]) -> Preprocess | None:

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from vit_zoo.errors import NotRepresentable
+from vit_zoo.weights.configs.image_processors import of_open_clip
 from vit_zoo.weights.dialect import Dialect, Need, layer, rule
 from vit_zoo.weights.sidecar import SidecarFormat
 
@@ -36,6 +38,45 @@ def facts_of_config(config: Mapping[str, Any], where: object) -> dict[str, Any]:
         "act": "quick_gelu" if model.get("quick_gelu") else "gelu",
         "heads": tower["width"] // tower.get("head_width", 64),
     }
+
+
+POOLS = {"tok": "cls", "avg": "mean"}
+ACTS = {("GELU", "none"): "gelu", ("GELU", "tanh"): "gelu_tanh", ("QuickGELU", ""): "quick_gelu"}
+
+
+def facts_from_module(module: Any) -> dict[str, Any]:
+    """Facts from a live module, of the tower alone or of a model with a text tower."""
+    tower = getattr(module, "visual", module)
+    block = tower.transformer.resblocks[0]
+    act = (type(block.mlp.gelu).__name__, getattr(block.mlp.gelu, "approximate", ""))
+    pool = getattr(tower, "pool_type", "tok")  # OpenAI's class has no other
+    if act not in ACTS:
+        raise NotRepresentable(f"unsupported open_clip model: its activation is {act[0]}")
+    if pool not in POOLS or (pool == "avg" and not tower.final_ln_after_pool):
+        raise NotRepresentable(f"unsupported open_clip model: its pooling is '{pool}' after the norm")
+    return {
+        "heads": block.attn.num_heads,
+        "image_size": getattr(tower, "image_size", None) or tower.input_resolution,
+        "norm_eps": block.ln_1.eps,
+        "act": ACTS[act],
+        "pool": POOLS[pool],
+        "pool_tokens": "patches" if pool == "avg" else "all",
+    }
+
+
+def config_from_module(module: Any) -> dict[str, Any]:
+    """How a live module's images are prepared, as in open_clip_config.json."""
+    tower = getattr(module, "visual", module)
+    cfg = dict(getattr(tower, "preprocess_cfg", None) or {})
+    if not cfg and getattr(tower, "image_mean", None) is not None:  # before open_clip 2.24
+        cfg = {"mean": tower.image_mean, "std": tower.image_std}
+    size = cfg.get("size") or getattr(tower, "image_size", None)
+    return {"preprocess_cfg": {**cfg, "size": size}} if cfg else {}
+
+
+def run_module(module: Any, images: Any) -> Any:
+    """The result of a live module: of the image tower, if it has a text tower too."""
+    return getattr(module, "encode_image", module)(images)
 
 
 OPEN_CLIP = Dialect(
@@ -67,7 +108,10 @@ OPEN_CLIP = Dialect(
     ),
     prefixes=("visual.", ""),
     unwanted_outside=CLIP_TEXT,
-    sidecar=SidecarFormat(facts_of_config, file="open_clip_config.json"),
+    facts_from_module=facts_from_module,
+    config_from_module=config_from_module,
+    run_module=run_module,
+    sidecar=SidecarFormat(facts_of_config, file="open_clip_config.json", preprocess=of_open_clip),
     # open_clip takes the activation from its config, as the flag `quick_gelu`
     write_facts=lambda spec: {"act": spec.act} if spec.act in ("gelu", "quick_gelu") else {},
     resize="open_clip",

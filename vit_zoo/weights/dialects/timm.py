@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from vit_zoo.errors import NotRepresentable
-from vit_zoo.weights.configs.timm import POOLS, SIDECAR, config_of
+from vit_zoo.weights.configs.timm import POOLS, SIDECAR, config_from_module, config_of
 from vit_zoo.weights.dialect import HEAD_BIAS, POOL_LATENT, Dialect, Need, Rule, layer
-from vit_zoo.weights.dialects.clip import CLIP_TEXT
+from vit_zoo.weights.dialects.clip import CLIP_TEXT, run_module
 
 SINGLE = (
     "cls_token", "dist_token", "reg_token", "pos_embed", "attn_pool.latent", "blocks.{i}.attn.q_bias", "blocks.{i}.attn.v_bias",
@@ -24,32 +24,55 @@ LAYERS = (
 )  # fmt: skip
 
 
+# activation classes of torch, timm, open_clip and transformers, by name and the value of their `approximate` argument
 ACTS = {
     ("GELU", "none"): "gelu",
     ("GELU", "tanh"): "gelu_tanh",
     ("GELUTanh", ""): "gelu_tanh",
     ("QuickGELU", ""): "quick_gelu",
     ("SiLU", ""): "silu",
+    ("GELUActivation", ""): "gelu",
+    ("PytorchGELUTanh", ""): "gelu_tanh",
+    ("NewGELUActivation", ""): "gelu_tanh",
+    ("FastGELUActivation", ""): "gelu_tanh",
+    ("QuickGELUActivation", ""): "quick_gelu",
 }
 
 
 def facts_from_module(module: Any) -> dict[str, Any]:
-    """Facts from a live module: heads, image size, eps, activation, pooling, and which tensors it intentionally lacks."""
-    block = module.blocks[0]
+    """Facts from a live module: heads, image size, eps, activation, pooling, and which tensors it intentionally lacks.
+
+    Meta's classes, DINO's for example, have the attributes of timm's that their blocks need, and their pooling is fixed.
+    """
+    module = tower_of(module)
+    block = first_block(module)
     if getattr(block.mlp, "gate_last", False):
         raise NotRepresentable("unsupported timm model: the gate of its MLP comes last")
-    pool, pool_tokens = pool_of(module, include_prefix=module.pool_include_prefix)
-    return {
+    facts = {
         "heads": block.attn.num_heads,
         "image_size": module.patch_embed.img_size,
         "norm_eps": block.norm1.eps,
-        "act": act_of(block.mlp.act),
-        "pool": pool,
-        "pos": "none" if module.pos_embed is None else "learned",
         "patch_bias": module.patch_embed.proj.bias is not None,
         "head_bias": getattr(module.head, "bias", True) is not None,
-        "pool_tokens": pool_tokens,
     }
+    if hasattr(module, "pos_embed"):
+        facts["pos"] = "none" if module.pos_embed is None else "learned"
+    if hasattr(block.mlp, "act"):
+        facts["act"] = act_of(block.mlp.act)
+    if isinstance(getattr(module, "global_pool", None), str):
+        facts["pool"], facts["pool_tokens"] = pool_of(module, include_prefix=getattr(module, "pool_include_prefix", False))
+    return facts
+
+
+def tower_of(module: Any) -> Any:
+    """The image tower of a live module: open_clip's models hold timm's as `visual.trunk`."""
+    return getattr(getattr(module, "visual", module), "trunk", module)
+
+
+def first_block(module: Any) -> Any:
+    """The first block of a live module. DINOv2 groups blocks in chunks, which it fills up with identities."""
+    block = module.blocks[0]
+    return block[0] if type(block).__name__ == "BlockChunk" else block
 
 
 def act_of(act: Any) -> str:
@@ -96,6 +119,8 @@ TIMM = Dialect(
     position_covers=("patches", "all"),
     unwanted_outside=(r"visual\.head\..*", *CLIP_TEXT),
     facts_from_module=facts_from_module,
+    config_from_module=config_from_module,
+    run_module=run_module,
     sidecar=SIDECAR,
     write_config=config_of,
 )

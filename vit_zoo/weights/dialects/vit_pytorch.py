@@ -40,10 +40,10 @@ def facts_from_module(module: Any) -> dict[str, Any]:
         "heads": attention.heads,
         "patch_size": patch,
         "channels": module.to_patch_embedding[1].weight.numel() // math.prod(patch),
-        "pool": "none" if getattr(module, "mlp_head", True) is None else module.pool,
+        "pool": "none" if getattr(module, "mlp_head", True) is None else getattr(module, "pool", "mean"),
         "norm_eps": attention.norm.eps,
     }
-    if hasattr(module, "linear_head"):
+    if hasattr(module, "linear_head") and hasattr(module, "pos_embedding"):  # the class with patch dropout takes any size
         firsts = (module.pos_embedding[:, 0] == 0).nonzero().flatten().tolist()  # sin x is 0 where a row of patches begins
         columns = len(module.pos_embedding) // len(firsts)
         facts["image_size"] = (len(firsts) * patch[0], columns * patch[1])
