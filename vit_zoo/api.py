@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vit_zoo.errors import InputError
-from vit_zoo.loading.load import check_content, find_weights, model_of, random_model, save_model
+from vit_zoo.loading.load import check_content, find_weights, model_of, random_model, reduced, save_model
 from vit_zoo.loading.source import ModelLike, find_architecture
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def load(
     device: Any = None,
     dtype: torch.dtype | None = None,
     offline: bool | None = None,
+    allow_drop: Sequence[str] = (),
     **facts: Any,
 ) -> ViT:
     """Load a model with its weights.
@@ -65,7 +66,9 @@ def load(
         dtype: Type to convert the parameters to; by default they keep the type of the file.
         offline: Use only files in the Hub's cache; by default, what HF_HUB_OFFLINE states. Files from the Hub are compared
             with the hashes that the Hub states.
-        **facts: Fields of the spec that the checkpoint does not contain, such as `heads=3`.
+        allow_drop: Glob patterns of tensors to leave out, such as `criterion.*` or `head.*`.
+        **facts: Fields of the spec that the checkpoint does not contain, such as `heads=3`; `prefix`, where a file contains
+            several models.
 
     Raises:
         InputError: The source does not exist, or a fact is missing.
@@ -74,7 +77,7 @@ def load(
     """
     if check not in ("header", "full"):
         raise InputError(f"unknown check {check!r}; choose from header, full")
-    checkpoint = find_weights(source, offline=offline, **facts)
+    checkpoint = reduced(find_weights(source, offline=offline, allow_drop=allow_drop, **facts), allow_drop)
     if check == "full":
         check_content(checkpoint)
     model = model_of(checkpoint)
@@ -117,7 +120,7 @@ def convert(
         to: `vitzoo`, `timm`, `hf`, `torchvision`, `vit-pytorch`, `dinov2`, `deit`, `mae`, `open_clip` or `google`.
         accept: Conventions in which the target may differ from the model: `norm_eps`, `act`. The effect on the outputs is
             measured.
-        allow_drop: Glob patterns of tensors to leave out, such as `head.*`.
+        allow_drop: Glob patterns of tensors to leave out, such as `head.*`, or of tensors that no ViT has.
         force: Replace an existing file or model.
         **facts: Fields of the spec, as in `load`. `image_size` and `patch_size` resize the model.
 
@@ -129,7 +132,7 @@ def convert(
     from vit_zoo.loading.convert import check_choice, write_converted
 
     check_choice(to, accept)
-    checkpoint = find_weights(source, **facts)
+    checkpoint = find_weights(source, allow_drop=allow_drop, **facts)
     return write_converted(checkpoint, Path(out), to, accept=accept, allow_drop=allow_drop, force=force)
 
 
@@ -145,6 +148,7 @@ def export(
     dynamic: Literal["hw"] | None = None,
     verify: bool | Effort = True,
     weights: str | os.PathLike[str] | None = None,
+    allow_drop: Sequence[str] = (),
     seed: int | None = None,
     precision: Precision = "fp32",
     calibrate: str | os.PathLike[str] | None = None,
@@ -172,6 +176,7 @@ def export(
             interpolated in the graph with the method of their source, or with the fact `resize`.
         verify: Whether to verify each file, or the effort, as in `verify`.
         weights: Weights for a registry name: a folder or a checkpoint file.
+        allow_drop: Glob patterns of tensors to leave out, as in `load`.
         seed: Seed for the random weights of a registry name; 0 by default.
         precision: ONNX only. `fp32`: weights as they are stored. `fp16`, `bf16`. `int8-static`: the ranges of the activations
             are calibrated on images. `int8-dynamic`: the ranges are those of each batch, so the images of a batch share their
@@ -195,8 +200,8 @@ def export(
 
     options = ExportOptions(
         formats=formats_of(to), out=out, opset=opset, placement=placement, outputs=tuple(outputs), include=tuple(include),
-        dynamic=dynamic, verify=verify, weights=weights, seed=seed, precision=precision, calibrate=calibrate, evaluate=evaluate,
-        min_agreement=min_agreement, min_accuracy=min_accuracy,
+        dynamic=dynamic, verify=verify, weights=weights, allow_drop=tuple(allow_drop), seed=seed, precision=precision,
+        calibrate=calibrate, evaluate=evaluate, min_agreement=min_agreement, min_accuracy=min_accuracy,
     )  # fmt: skip
     return export_model(model, options, facts, note)
 

@@ -40,6 +40,11 @@ class Option:
 FORCE = Option("force")
 
 
+def fact(name: str, value: str) -> Option:
+    """Return a fact to be stated about a model: a keyword in Python, and a value of `--set` on the command line."""
+    return Option(name, value, f"--set {name}={value}")
+
+
 def did_you_mean(name: str, known: list[str]) -> str:
     """Return "; nearest: a, b" with up to three known names similar to `name`, or "" if none is similar."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
@@ -84,10 +89,12 @@ class VitzooError(Exception):
 
     def for_command_line(self) -> Self:
         """Return a copy of the error with its options written as flags."""
-        error = copy.copy(self)
-        for option in self.options:
-            error.message = error.message.replace(str(option), option.on_command_line)
-            error.hint = error.hint and error.hint.replace(str(option), option.on_command_line)
+        error, flags = copy.copy(self), {str(option): option.on_command_line for option in self.options}
+        if flags:
+            longest_first = sorted(flags, key=len, reverse=True)  # one may begin with another
+            pattern = re.compile("|".join(map(re.escape, longest_first)))
+            error.message = pattern.sub(lambda match: flags[match[0]], error.message)
+            error.hint = error.hint and pattern.sub(lambda match: flags[match[0]], error.hint)
         return error
 
     def __str__(self) -> str:

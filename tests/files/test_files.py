@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import collections
+import datetime as dt
+import decimal
 import io
 import json
 import os
@@ -13,10 +16,12 @@ import struct
 import subprocess
 import sys
 import textwrap
+import types
+import uuid
 import warnings
 import zipfile
 import zlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
@@ -264,7 +269,7 @@ TORCH = {
     "integers": (lambda f: torch.save({"a": torch.ones(2, dtype=torch.int64)}, f), "int64"),
     "complex numbers": (lambda f: torch.save({"a": torch.ones(2, dtype=torch.complex64)}, f), "complex64"),
     "a list": (lambda f: torch.save([MARKED], f), "expected a state dict, got list"),
-    "a number": (lambda f: torch.save({"a": MARKED, "epoch": 3}, f), "'epoch': expected a tensor, got int"),
+    "numbers alone": (lambda f: torch.save({"epoch": 3}, f), "expected a state dict, got dict without tensors"),
     "numbers as names": (lambda f: torch.save({1: MARKED}, f), "expected a state dict"),
     "a bare pickle": (lambda f: f.write_bytes(pickle.dumps(Payload(f.parent / "PWNED"))), "zip archive"),
     "torch's format before 1.6": (lambda f: torch.save({"a": MARKED}, f, _use_new_zipfile_serialization=False), "zip archive"),
@@ -284,6 +289,77 @@ def test_hostile_torch_checkpoints_are_refused_and_nothing_in_them_runs(case, tm
     assert [path.name for path in tmp_path.iterdir()] == ["model.pth"]
 
 
+class Reduced:
+    """Is pickled as a call of a class that is known to be data."""
+
+    def __init__(self, kind, *arguments):
+        self.call = kind, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+BESIDE = {
+    "numbers of NumPy": (np.float64(0.5), np.float32(1), np.int64(3), np.bool_(1), np.str_("a")),
+    "arrays of NumPy": {"best": np.arange(3.0), "type": np.dtype("int16"), "generator": np.random.RandomState(0).get_state()},
+    "paths": [PurePosixPath("data"), Path()],
+    "dates": {"start": dt.datetime(2026, 1, 2, tzinfo=dt.UTC), "spent": dt.timedelta(1)},
+    "settings": types.SimpleNamespace(lr=decimal.Decimal("0.1"), seeds=frozenset({1})),
+    "dictionaries with defaults": collections.defaultdict(list, {"loss": [1.0, 2.0]}),
+    "a queue": collections.deque([1.0, 2.0], maxlen=9),
+    "an identifier": uuid.UUID(int=7),
+    "a class": {"type": float},
+    "a petabyte": Reduced(bytes, 2**50),
+}
+
+
+@pytest.mark.parametrize("kind", BESIDE)
+def test_data_beside_the_weights_is_skipped(kind, tmp_path):
+    file = tmp_path / "model.pth"
+    torch.save({"model": {"a": MARKED}, "beside": BESIDE[kind], "b": MARKED}, file)
+    assert list(read_torch(file)) == ["model.a", "b"]
+
+
+@pytest.mark.parametrize("kind", ["numbers of NumPy", "a petabyte", "settings"])
+def test_code_beside_data_is_named_without_the_data(kind, tmp_path):
+    file = tmp_path / "model.pth"
+    torch.save({"model": {"a": MARKED}, "beside": [BESIDE[kind], Payload(tmp_path / "PWNED")]}, file)
+    with pytest.raises(RefusedContent, match=r"it refers to \w+\.system \(in the environment that trained it.*torch\.save"):
+        read_torch(file)
+    assert not (tmp_path / "PWNED").exists()
+
+
+def test_tensors_beside_the_weights_have_their_place_in_their_names(tmp_path):
+    file = tmp_path / "model.pth"
+    optimizer = {"state": {0: {"exp_avg": MARKED}}, "param_groups": [{"lr": 1}]}
+    torch.save([{"net": {"a": MARKED}}, {"opt": optimizer, "ema": collections.defaultdict(dict, {"a": MARKED})}, MARKED], file)
+    assert list(read_torch(file)) == ["0.net.a", "1.ema.a"]
+
+
+DEEP: dict = {}
+for _ in range(40):
+    DEEP = {"x": DEEP}
+DOUBLED = {"a": MARKED}
+for _ in range(14):
+    DOUBLED = {"x": DOUBLED, "y": DOUBLED}  # 16 384 times the same dictionary, in a file of a few bytes
+
+
+@pytest.mark.parametrize(
+    ("content", "fragment"),
+    [
+        (DEEP, "nested too deeply"),
+        ([DOUBLED, DOUBLED], "more than 20,000 tensors"),
+        ({"a": {"b": MARKED}, "a.b": MARKED}, "contains 'a.b' twice"),
+    ],
+    ids=["deep", "doubled", "the same name"],
+)
+def test_nestings_have_limits(content, fragment, tmp_path):
+    file = tmp_path / "model.pth"
+    torch.save(content, file)
+    with pytest.raises(RefusedContent, match=fragment):
+        read_torch(file)
+
+
 def test_the_hostile_payload_does_run_with_pickle(tmp_path):
     pickle.loads(pickle.dumps(Payload(tmp_path / "PWNED")))
     assert (tmp_path / "PWNED").exists()
@@ -293,8 +369,9 @@ def test_a_checkpoint_is_read_from_a_wrapper(tmp_path):
     file = tmp_path / "model.pth"
     torch.save({"state_dict": {"a": MARKED, "b": torch.ones(2, 3).to(torch.bfloat16).T}, "epoch": 3}, file)
     found = read_torch(file)
-    assert {name: (tensor.dtype, tensor.shape) for name, tensor in found.items()} == {"a": ("F32", (3,)), "b": ("BF16", (3, 2))}
-    assert found["a"].array().tolist() == MARKED.tolist()
+    shapes = {name: (tensor.dtype, tensor.shape) for name, tensor in found.items()}
+    assert shapes == {"state_dict.a": ("F32", (3,)), "state_dict.b": ("BF16", (3, 2))}
+    assert found["state_dict.a"].array().tolist() == MARKED.tolist()
 
 
 def test_a_torchscript_archive_is_recognised_and_not_run(folder):

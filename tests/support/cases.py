@@ -30,7 +30,7 @@ FACTS = {
     "mae_finetuned_globalpool": {"heads": 3},
     "mae_pretrain": {"heads": 3},
     "open_clip_quickgelu": {"heads": 3, "act": "quick_gelu"},
-    "open_clip_timm_siglip": {"heads": 3},
+    "open_clip_timm_siglip": {"heads": 3, "act": "gelu"},
     "resize_bv": {"image_size": 48},
     "resize_dinov2": {"heads": 3, "image_size": (49, 63)},
     "resize_google_npz": {"image_size": 48},

@@ -14,7 +14,7 @@ from support import peers
 from support.cases import CASE_NAMES, FACTS, case
 from support.models import SMALL, noise
 from vit_zoo.errors import InputError, NotRepresentable, RefusedContent
-from vit_zoo.files import SafetensorsFile
+from vit_zoo.files import SafetensorsFile, Stored
 from vit_zoo.files.pickles import tensors_of
 from vit_zoo.loading.source import find_source
 from vit_zoo.weights.detect import DIALECTS, detect
@@ -106,14 +106,126 @@ def test_every_tensor_is_accounted_for(name):
         read(tensors_of({**state, "spare": torch.zeros(3)}, where="peer"), facts, where="peer")
 
 
-def test_heads_come_from_the_zoo_or_from_the_user(folder):
+PUBLISHED = {"dinov2": "dinov2_s14", "deit3": "deit3_s16", "torchvision": "vit_b32", "timm": "vit_l16"}
+
+
+def bare(dialect, spec):
+    """The tensors of a model as a dialect names them, without values."""
+    table = next(each for each in DIALECTS if each.name == dialect)
+    theirs = to_theirs(table, {name: Stored("F32", shape, lambda: None) for name, shape in spec.shapes().items()}, {})
+    return theirs | {name: Stored("F32", shape(spec), lambda: None) for name, shape in table.added.items()}
+
+
+@pytest.mark.parametrize("dialect", PUBLISHED)
+def test_heads_are_assumed_for_the_sizes_that_a_source_has_published(dialect):
+    spec = vit_zoo.get_spec(PUBLISHED[dialect])
+    reading = read(bare(dialect, spec), {}, where="file")
+    assert reading.dialect.name == dialect
+    assert (reading.spec.heads, reading.origin["heads"]) == (spec.heads, f"convention of {dialect}")
+    assert read(bare(dialect, spec), {"heads": 2}, where="file").spec.heads == 2
+
+
+@pytest.mark.parametrize("change", [{"image_size": 4}, {"depth": 5}, {"patch_size": 3}])
+@pytest.mark.parametrize("dialect", PUBLISHED)
+def test_heads_of_a_size_that_a_source_has_not_published_are_asked_for(dialect, change):
+    """The classes of torchvision and of DINOv2 take any number of heads."""
+    spec = vit_zoo.get_spec(PUBLISHED[dialect])
+    (field, factor), patch = next(iter(change.items())), spec.patch_size[0]
+    value = spec.depth + 1 if field == "depth" else patch * factor
+    sizes = {field: value} if field != "patch_size" else {"patch_size": value, "image_size": value * 8}
+    with pytest.raises(InputError, match=r"cannot infer heads.*state it: heads=N"):
+        read(bare(dialect, spec.replace(**sizes)), {}, where="file")
+
+
+def test_the_width_of_a_head_tells_their_number():
+    """A norm of queries has the width of a head."""
+    tensors = tensors_of(noise(peers.timm_vit(qk_norm=True)).state_dict(), where="peer")
+    reading = read(tensors, {"image_size": (32, 48)}, where="file")
+    assert (reading.spec.heads, reading.origin["heads"]) == (3, "shapes")
+
+
+CLIP = {"class_token": True, "pre_norm": True}
+SIGLIP = {"class_token": False, "global_pool": "map"}
+PATCHES_ALONE = {"class_token": False, "global_pool": "avg", "fc_norm": False}
+TIMM_FILES = {
+    "CLIP": (CLIP, {"act": "gelu"}, 1e-5),
+    "CLIP with QuickGELU": ({**CLIP, "act_layer": "quick_gelu"}, {"act": "quick_gelu"}, 1e-5),
+    "SigLIP": (SIGLIP, {"act": "gelu"}, 1e-6),
+    "SigLIP with the tanh GELU": ({**SIGLIP, "act_layer": "gelu_tanh"}, {"act": "gelu_tanh"}, 1e-6),
+    "SigLIP with average pooling": ({**PATCHES_ALONE, "act_layer": "gelu_tanh"}, {"act": "gelu_tanh"}, 1e-6),
+    "average pooling without biases": ({**PATCHES_ALONE, "qkv_bias": False}, {}, 1e-6),
+    "attention pooling after a class token": ({"global_pool": "map"}, {}, 1e-6),
+    "average pooling with registers": ({**PATCHES_ALONE, "reg_tokens": 2}, {}, 1e-6),
+    "average pooling after a class token": ({"global_pool": "avg"}, {}, 1e-6),
+}
+
+
+@pytest.mark.parametrize("kind", TIMM_FILES)
+def test_the_activation_of_a_kind_of_timm_file_that_has_several_is_asked_for(kind, folder):
+    """timm builds CLIP towers with eps 1e-5, some with QuickGELU, and some of its SigLIP towers with the tanh GELU."""
+    changes, facts, eps = TIMM_FILES[kind]
+    peer = noise(peers.timm_vit(norm_eps=eps, img_size=32, patch_size=8, **changes))
+    torch.save(peer.state_dict(), "file.pth")
+    if facts:
+        with pytest.raises(InputError, match=r"cannot infer act from the file \(state it: act="):
+            find_source("file.pth", heads=3)
+    ours = vit_zoo.load("file.pth", heads=3, **facts).eval()
+    images = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(images), peer(images), rtol=0, atol=1e-5)
+    assert ours.spec.norm_eps == eps
+
+
+@pytest.mark.parametrize("name", ["vit_ti16", "vit_s16", "dino_s16"])
+def test_heads_of_sizes_that_sources_publish_with_different_numbers_are_asked_for(name):
+    """MoCo v3's ViT-S and MAE-Lite's ViT-Tiny have 12 heads."""
+    with pytest.raises(InputError, match="cannot infer heads"):
+        read(bare("timm", vit_zoo.get_spec(name)), {}, where="file")
+
+
+def test_a_timm_config_with_another_width_keeps_the_heads_of_its_architecture(folder):
+    """timm fills in the arguments that `model_args` lack from the architecture."""
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 96, "depth": 2}
+    for architecture, heads in (("vit_large_patch16_224", 16), ("vit_tiny_patch16_224", 3)):
+        peer = noise(peers.timm.create_model(architecture, **sizes, num_classes=5))
+        save_file(peer.state_dict(), folder / "model.safetensors")
+        config = {"architecture": architecture, "num_classes": 5, "model_args": sizes}
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        ours = vit_zoo.load(folder).eval()
+        images = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+        with torch.inference_mode():
+            torch.testing.assert_close(ours(images), peer(images), rtol=0, atol=1e-5)
+        assert ours.spec.heads == heads
+
+
+def test_what_is_assumed_is_said_once_and_shown(folder, cli):
+    spec = vit_zoo.get_spec("vit_b32").replace(depth=2)
+    file = {name: torch.zeros(stored.shape) for name, stored in bare("torchvision", spec).items()}
+    save_file(file, "file.safetensors")
+    line = "assumed by convention of torchvision: norm_eps = 1e-06, act = gelu, pool = cls"
+    code, out, err = cli("convert", "file.safetensors", "-o", "ours", "--set", "heads=12")
+    assert (code, err) == (0, f"vitzoo: file.safetensors: {line}\n")
+    code, out, _ = cli("show", "file.safetensors", "--set", "heads=12")
+    assert line in out
+    assert re.search(r"act: +gelu +convention of torchvision", out)
+    stated = ["--set", "heads=12", "--set", "norm_eps=1e-6", "--set", "act=gelu", "--set", "pool=cls"]
+    assert cli("show", "file.safetensors", *stated).err == ""
+    code, _, err = cli("convert", "file.safetensors", "-o", "again")
+    assert code == 2
+    assert "state it: --set heads=N" in err
+
+
+def test_heads_of_names_that_many_sources_share_are_asked_for(folder):
+    """MoCo v3's ViT-S has timm's names, the sizes of DeiT's and DINO's, and twice as many heads."""
     with torch.device("meta"):
         small, odd = peers.timm.create_model("vit_small_patch16_224"), peers.timm_vit()
     meta = {key: torch.empty(t.shape) for key, t in small.state_dict().items()}
     save_file(meta, "small.safetensors")
-    source = find_source("small.safetensors")
-    assert (source.config.spec.heads, source.origin["heads"]) == (6, "the zoo's variants of this size")
-    assert source.config.spec == vit_zoo.get_spec("vit_s16")
+    with pytest.raises(InputError, match=r"cannot infer heads.*state it: heads=N") as error:
+        find_source("small.safetensors")
+    assert error.value.code == 2
+    assert find_source("small.safetensors", heads=6).config.spec == vit_zoo.get_spec("vit_s16")
+    assert find_source("vit_s16", weights="small.safetensors").config.spec.heads == 6  # the name states it
     save_file({key: torch.empty(t.shape) for key, t in odd.state_dict().items()}, "odd.safetensors")
     with pytest.raises(InputError, match="cannot infer heads"):
         find_source("odd.safetensors", image_size=(32, 48))
@@ -193,7 +305,7 @@ def test_show_lists_unknown_facts(cli):
     code, out, _ = cli("show", file)
     assert code == 0
     assert "dialect open_clip" in out
-    assert "unknown:  heads, act (state it: heads=N)" in out
+    assert "unknown:  heads, act (state them: --set heads=N and --set act=gelu, say)" in out
     assert re.search(r"norm_eps: +1e-05 +convention of open_clip", out)
     code, out, _ = cli("show", file, "--json")
     assert code == 0

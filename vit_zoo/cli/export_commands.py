@@ -68,6 +68,7 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
     help="int8 only: minimum top-1 accuracy (0 to 1); subfolders of the images name the classes.",
 )
 @click.option("--weights", metavar="SRC", help="Weights for a registry name: a folder or a checkpoint file.")
+@click.option("--allow-drop", multiple=True, metavar="GLOB", help="Leave out matching tensors, such as 'head.*'. Repeatable.")
 @click.option("--seed", type=SEED, metavar="INTEGER", help="Seed for the random weights of a registry name (default: 0).")
 @facts
 @zoo
@@ -76,8 +77,8 @@ def export(
     model: str | None, formats: list[str], out: str | None, opset: int | None, placement: Any,
     outputs: str | None, include: tuple[str, ...], dynamic: Any, verify: str,
     fp16: bool, bf16: bool, int8: str | None, calibrate: Path | None, evaluate: Path | None,
-    min_agreement: float | None, min_accuracy: float | None, weights: str | None, seed: int | None, facts: dict[str, Any],
-    output: Output,
+    min_agreement: float | None, min_accuracy: float | None, weights: str | None, allow_drop: tuple[str, ...], seed: int | None,
+    facts: dict[str, Any], output: Output,
 ) -> None:  # fmt: skip
     """Export a model to files and verify each of them.
 
@@ -115,7 +116,7 @@ def export(
     exports = export_model(
         "." if model is None else model, formats, out=out, opset=opset, placement=placement,
         outputs=[] if outputs is None else outputs.split(","), include=include, dynamic=dynamic,
-        verify=VERIFY.get(verify, verify), weights=weights, seed=seed,
+        verify=VERIFY.get(verify, verify), weights=weights, allow_drop=allow_drop, seed=seed,
         precision=precisions[0] if precisions else "fp32", calibrate=calibrate, evaluate=evaluate,
         min_agreement=min_agreement, min_accuracy=min_accuracy, note=output.progress, **facts,
     )  # fmt: skip

@@ -23,7 +23,7 @@ MODEL is one of:
 
 SEED = click.IntRange(0, 2**63 - 1)  # seeds that torch takes
 
-CHECKPOINT_FACTS = ("grid", "resize")  # facts about a checkpoint that are not fields of the spec
+CHECKPOINT_FACTS = ("grid", "resize", "prefix")  # facts about a checkpoint that are not fields of the spec
 
 
 def facts(command: Any) -> Any:

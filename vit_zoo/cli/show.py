@@ -117,6 +117,9 @@ def _file_or_folder(locator: str, facts: Mapping[str, Any]) -> tuple[dict[str, A
         types = sorted({stored.dtype for stored in source.tensors.values()})
         lines |= {"file": f"{source.path.name}, {len(source.tensors)} tensors of {', '.join(types)}, dialect {source.dialect}"}
         lines |= {"sha256": document["sha256"]}
+        if source.notes:
+            document["notes"] = list(source.notes)
+            lines["note"] = "; ".join(source.notes)
         if source.unwanted:
             document["left_out"] = list(source.unwanted)
             lines["left out"] = f"{len(source.unwanted)} tensors that are not part of the model, such as {source.unwanted[0]}"
@@ -130,7 +133,8 @@ def _incomplete_checkpoint(path: Path, error: InputError) -> tuple[dict[str, Any
     document = {**error.details, "file": path.name} | ({"sha256": sha256_of(path)} if path.is_file() else {})
     lines = {"file": f"{path.name}, dialect {document['dialect']}"}
     lines |= {"sha256": document["sha256"]} if path.is_file() else {}
-    lines["unknown"] = f"{', '.join(unknown)} ({error.hint})"
+    lines |= {"note": "; ".join(error.details["notes"])} if "notes" in error.details else {}
+    lines["unknown"] = f"{', '.join(unknown)} ({error.for_command_line().hint})"
     rows = {name: f"{_plain(value):<16} {origin.get(name, '')}" for name, value in known.items()}
     return document, f"{pairs(lines)}\n\n{pairs(rows)}"
 

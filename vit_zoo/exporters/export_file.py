@@ -18,7 +18,7 @@ from vit_zoo.files.atomic import check_target, writing
 from vit_zoo.formats import FORMATS
 from vit_zoo.formats.artifact import report_path
 from vit_zoo.graph.options import GraphOptions
-from vit_zoo.loading.load import shipped_or_random_weights
+from vit_zoo.loading.load import reduced, shipped_or_random_weights
 from vit_zoo.loading.source import Architecture, Checkpoint, ModelLike, find_source
 from vit_zoo.model.config import ModelConfig
 from vit_zoo.parity.reference import Live
@@ -51,7 +51,11 @@ def export_model(model: ModelLike, options: ExportOptions, facts: Mapping[str, A
     sized = bool({"image_size", "patch_size"} & set(facts))
     # with a dynamic size, the recipe applies to the graph only
     recipe = facts.get("resize") if sized or options.dynamic is None else facts.pop("resize", None)
-    source = find_source(model, weights=options.weights, **facts)
+    source = find_source(model, weights=options.weights, allow_drop=options.allow_drop, **facts)
+    if isinstance(source, Checkpoint):
+        source = reduced(source, options.allow_drop)
+    elif options.allow_drop:
+        raise InputError("allow_drop applies to weights; the model has none", where=str(model))
     graph_options, search = options.resolve(source.config, recipe)
     if isinstance(source, Architecture):
         source = shipped_or_random_weights(source, str(model), options.seed)

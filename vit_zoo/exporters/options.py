@@ -46,6 +46,7 @@ class ExportOptions:
     dynamic: Literal["hw"] | None = None
     verify: bool | Effort = True
     weights: PathLike | None = None
+    allow_drop: tuple[str, ...] = ()
     seed: int | None = None
     precision: Precision = "fp32"
     calibrate: PathLike | None = None

@@ -1,19 +1,20 @@
 """Reader and writer of PyTorch checkpoints; reading runs no code from the file.
 
 The reader is torch's restricted unpickler, with checks for what it accepts: compressed members that expand to gigabytes,
-views that claim terabytes of a small storage, and flipped bits, because torch ignores the CRC.
+views that claim terabytes of a small storage, and flipped bits, because torch ignores the CRC. Objects that training scripts
+store beside the weights are not made: a placeholder without behaviour takes the place of each class that is known to be data.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from vit_zoo.errors import RefusedContent
 from vit_zoo.files.atomic import Staged
@@ -24,28 +25,126 @@ if TYPE_CHECKING:
 
     from vit_zoo.files.stored import Array
 
-# keys under which training scripts store the state dict; the first that exists is used
-WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "teacher", "student")
+# Limits of the dictionaries in a file: their depth, their items, and the tensors in them. Real files have a few thousand.
+MAX_DEPTH, MAX_ITEMS, MAX_TENSORS = 16, 2_000_000, 20_000
+SAVE_HINT = "in the environment that trained it, write the weights alone: torch.save(model.state_dict(), 'weights.pth')"
+
+
+class Placeholder:
+    """Takes the place of an object beside the weights, such as a number of NumPy or a path, whatever its state."""
+
+    def __new__(cls, *args: object, **kwargs: object) -> Self:
+        return super().__new__(cls)
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+class PlainDict:
+    """Takes the place of a class of dictionaries: a new one is an empty `OrderedDict`, which torch's unpickler fills."""
+
+    def __new__(cls, *args: object, **kwargs: object) -> OrderedDict[Any, Any]:  # type: ignore[misc]
+        return OrderedDict()
+
+
+class PlainList:
+    """Takes the place of a class of lists: a new one is an empty `list`, which torch's unpickler fills."""
+
+    def __new__(cls, *args: object, **kwargs: object) -> list[Any]:  # type: ignore[misc]
+        return []
+
+
+NUMPY_TYPES = (
+    "bool", "bool_", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64",
+    "complex64", "complex128", "str_", "bytes_", "datetime64", "timedelta64", "intc", "longlong", "ulonglong", "longdouble",
+)  # fmt: skip
+NUMPY_DTYPES = (
+    "Bool", "Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64", "Float16", "Float32", "Float64",
+    "Complex64", "Complex128", "Str", "Bytes", "DateTime64", "TimeDelta64", "LongLong", "ULongLong", "LongDouble",
+)  # fmt: skip
+PATHS = ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
+# Names of classes and functions that a file may refer to. None of them is called: each stands for a placeholder.
+DATA: Mapping[type, tuple[str, ...]] = {
+    Placeholder: (
+        "numpy.dtype", "numpy.ndarray",
+        *(f"numpy.{core}.{name}" for core in ("core", "_core") for name in (
+            "multiarray.scalar", "multiarray._reconstruct", "numeric._frombuffer",
+        )),
+        *(f"numpy.{name}" for name in NUMPY_TYPES), *(f"numpy.dtypes.{name}DType" for name in NUMPY_DTYPES),
+        *(f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in PATHS),
+        "argparse.Namespace", "types.SimpleNamespace",
+        *(f"datetime.{name}" for name in ("datetime", "date", "time", "timedelta", "timezone")), "zoneinfo.ZoneInfo",
+        "uuid.UUID", "uuid.SafeUUID", "decimal.Decimal", "fractions.Fraction",
+        *(f"builtins.{name}" for name in ("int", "float", "bool", "str", "bytes", "list", "tuple", "dict", "frozenset",
+                                          "object", "range", "slice")),
+        "typing.Any", "torch.torch_version.TorchVersion", "torchvision.transforms.functional.InterpolationMode",
+        "omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig", "omegaconf.nodes.AnyNode",
+        "omegaconf.base.ContainerMetadata", "omegaconf.base.Metadata", "ml_collections.config_dict.config_dict.ConfigDict",
+    ),
+    PlainDict: (
+        "collections.defaultdict", "easydict.EasyDict", "yacs.config.CfgNode", "munch.Munch", "addict.addict.Dict",
+        "pytorch_lightning.utilities.parsing.AttributeDict", "lightning.pytorch.utilities.parsing.AttributeDict",
+        "lightning.fabric.utilities.data.AttributeDict", "lightning_fabric.utilities.data.AttributeDict",
+        "mmengine.config.config.ConfigDict", "mmcv.utils.config.ConfigDict",
+    ),
+    PlainList: ("collections.deque",),
+}  # fmt: skip
 
 
 def read_torch(path: Path, *, zipped: bool = True) -> dict[str, Stored]:
-    """Return the tensors of a state dict that `torch.save` wrote. Raises RefusedContent for anything else.
+    """Return the tensors of a file that `torch.save` wrote. Raises RefusedContent for a file without a state dict.
 
-    `zipped=False` reads the format of torch before 1.6, which is a sequence of pickles.
+    Names of tensors in nested dictionaries are joined with dots; the states of optimizers are left out. `zipped=False` reads
+    the format of torch before 1.6, which is a sequence of pickles.
     """
     import torch
 
     if zipped:
         check_zip(path)
+    data: list[Any] = [(placeholder, name) for placeholder, names in DATA.items() for name in names]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns about content that is refused here
         try:
-            # training scripts store their arguments, a Namespace, with the weights
-            with torch.serialization.safe_globals([argparse.Namespace]):
+            with torch.serialization.safe_globals(data):
                 content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
         except Exception as error:  # a hostile file can make the unpickler raise anything
-            raise RefusedContent(_cause(error, path), where=path) from None
-    return tensors_of(_unwrapped(content), where=path)
+            raise _refusal(error, path) from None
+    tensors: dict[str, Stored] = {}
+    budget = iter(range(MAX_ITEMS))
+    for name, tensor in _nested(content, "", 0, budget, path):
+        if name in tensors or len(tensors) == MAX_TENSORS:
+            cause = f"contains {name!r} twice" if name in tensors else f"contains more than {MAX_TENSORS:,} tensors"
+            raise RefusedContent(cause, where=path)
+        tensors[name] = stored(name, tensor, where=path)
+    if not tensors:
+        kind = "an object" if isinstance(content, Placeholder) else type(content).__name__
+        hint = SAVE_HINT if isinstance(content, Placeholder) else None
+        raise RefusedContent(f"expected a state dict, got {kind} without tensors", where=path, hint=hint)
+    return tensors
+
+
+def _nested(content: Any, prefix: str, depth: int, budget: Iterator[int], where: object) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the tensors in nested dictionaries, and in dictionaries in lists, with their names."""
+    import torch
+
+    if depth > MAX_DEPTH:
+        raise RefusedContent("is nested too deeply", where=where)
+    if isinstance(content, Mapping):
+        if {"state", "param_groups"} <= set(content):  # an optimizer's
+            return
+        items = [(key, value) for key, value in content.items() if isinstance(key, str | int)]
+    else:
+        items = list(enumerate(content)) if isinstance(content, list | tuple) else []
+    for key, value in items:
+        if next(budget, None) is None:
+            raise RefusedContent(f"contains more than {MAX_ITEMS:,} items", where=where)
+        if isinstance(value, torch.Tensor) and isinstance(key, str):
+            yield f"{prefix}{key}", value
+        elif isinstance(value, Mapping) or (isinstance(value, list | tuple) and any(isinstance(v, Mapping) for v in value)):
+            yield from _nested(value, f"{prefix}{key}.", depth + 1, budget, where)
 
 
 def tensors_of(state: Any, *, where: object) -> dict[str, Stored]:
@@ -119,23 +218,17 @@ def _has_its_checksum(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool
     return True
 
 
-def _cause(error: Exception, path: Path) -> str:
-    """Return the reason why torch refused a file: the code that it refers to, or else the type of the error."""
+def _refusal(error: Exception, path: Path) -> RefusedContent:
+    """Return the error for a file that torch refused: the code that it refers to, or else the type of the error."""
     from torch.serialization import get_unsafe_globals_in_checkpoint
 
-    names: list[str] = []
+    names: set[str] = set()
     with contextlib.suppress(Exception):  # it reads the same hostile file; if it fails, the first error is reported
-        names = get_unsafe_globals_in_checkpoint(path)
+        names = set(get_unsafe_globals_in_checkpoint(path)).difference(*DATA.values())
     if names:
-        return f"would run code when loaded: it refers to {', '.join(sorted(names)[:3])}"
-    return f"cannot be read as a torch checkpoint ({type(error).__name__})"
-
-
-def _unwrapped(content: Any) -> Any:
-    for key in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            return content[key]
-    return content
+        cause = f"would run code when loaded: it refers to {', '.join(sorted(names)[:3])}"
+        return RefusedContent(cause, where=path, hint=SAVE_HINT)
+    return RefusedContent(f"cannot be read as a torch checkpoint ({type(error).__name__})", where=path)
 
 
 def write_torch(staged: Staged, tensors: Mapping[str, Stored], wrapper: str | None = None) -> None:

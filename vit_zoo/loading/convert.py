@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -14,7 +13,7 @@ from vit_zoo.errors import FORCE, CannotWrite, InputError, RefusedContent, did_y
 from vit_zoo.files import Staged, Stored, digest_of, write_safetensors, write_text
 from vit_zoo.files.atomic import check_folder, check_target, made_folder
 from vit_zoo.files.checkpoints import read_checkpoint
-from vit_zoo.loading.load import check_content, model_of, write_model
+from vit_zoo.loading.load import check_content, model_of, without, write_model
 from vit_zoo.loading.source import Checkpoint
 from vit_zoo.model.config import ModelConfig
 
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from vit_zoo.weights.write import Fit
 
 CONTAINERS = {".safetensors": "safetensors", ".pth": "torch", ".pt": "torch", ".bin": "torch", ".npz": "npz"}
-# tensors that a model can do without, and the field and value of the spec that state it
-DROPPABLE = {"head.weight": ("num_classes", 0), "pre_logits.weight": ("representation", 0)}
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ def write_converted(
     NotRepresentable for a model that the target cannot express, CannotWrite for a file that cannot be written.
     """
     check_choice(to, accept)
-    config, tensors, dropped = _without(source, allow_drop)
+    config, tensors, dropped = without(source, allow_drop)
     container = CONTAINERS.get(out.suffix)
     folder = out if container is None else None
     _check_out(out, folder, force)
@@ -96,34 +93,6 @@ def write_converted(
     return Converted(
         out, fitted.dialect.name, config, source.unwanted, dropped, fitted.added, fitted.equivalent.note, accepted, difference
     )  # fmt: skip
-
-
-def _without(source: Checkpoint, patterns: Sequence[str]) -> tuple[ModelConfig, Mapping[str, Stored], tuple[str, ...]]:
-    """Drop the tensors that match the patterns. Raises InputError for a pattern without a match, or if the model needs them."""
-    config, tensors = source.config, dict(source.tensors)
-    foreign = {*source.unwanted}
-    for pattern in patterns:
-        matches = fnmatch.filter(tensors, pattern)
-        if not matches and not fnmatch.filter(foreign, pattern):
-            raise InputError(f"no tensor matches '{pattern}'", where=source.path)
-        for name in matches:
-            del tensors[name]
-    spec = config.spec
-    for name, (field, value) in DROPPABLE.items():
-        if name in source.tensors and name not in tensors:
-            spec = spec.replace(**{field: value}, **({"head_bias": True} if field == "num_classes" else {}))
-    shapes = spec.shapes()
-    wrong = [name for name in (*shapes, *tensors) if (name in shapes) != (name in tensors)]
-    wrong += [name for name in shapes if name in tensors and shapes[name] != tensors[name].shape]
-    dropped = tuple(name for name in source.tensors if name not in tensors)
-    if wrong:
-        needed = next((name for name in (*wrong, *dropped) if name not in tensors), wrong[0])
-        hint = "only all of 'head.*' or 'pre_logits.*' can be dropped"
-        raise InputError(f"cannot drop {needed!r}: the model would be incomplete", where=source.path, hint=hint)
-    if not dropped:
-        return config, source.tensors, ()
-    labels = config.labels if spec.num_classes else None
-    return config.replace(spec=spec, labels=labels), tensors, dropped
 
 
 def _check_out(out: Path, folder: Path | None, force: bool) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import CannotWrite, HubError, RefusedContent
+from vit_zoo.errors import CannotWrite, HubError, InputError, RefusedContent
 from vit_zoo.files import Staged, Stored, digest_of, write_safetensors, write_text
 from vit_zoo.files.atomic import made_folder
 from vit_zoo.files.stored import as_float
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     import torch
 
     from vit_zoo.model.vit import ViT
+
+
+# tensors that a model can do without, and the field and value of the spec that state it
+DROPPABLE = {"head.weight": ("num_classes", 0), "pre_logits.weight": ("representation", 0)}
 
 
 def random_model(config: ModelConfig, seed: int, *, device: Any = None, dtype: torch.dtype | None = None) -> ViT:
@@ -50,6 +56,41 @@ def model_of(source: Checkpoint) -> ViT:
     return model
 
 
+def without(source: Checkpoint, patterns: Sequence[str]) -> tuple[ModelConfig, Mapping[str, Stored], tuple[str, ...]]:
+    """Drop the tensors that match the patterns. Raises InputError for a pattern without a match, or if the model needs them."""
+    from vit_zoo.weights.candidates import matches
+
+    config, tensors = source.config, dict(source.tensors)
+    for pattern in patterns:
+        matching = fnmatch.filter(tensors, pattern)
+        if not matching and not any(matches(name, pattern) for name in source.unwanted):
+            raise InputError(f"no tensor matches '{pattern}'", where=source.path)
+        for name in matching:
+            del tensors[name]
+    spec = config.spec
+    for name, (field, value) in DROPPABLE.items():
+        if name in source.tensors and name not in tensors:
+            spec = spec.replace(**{field: value}, **({"head_bias": True} if field == "num_classes" else {}))
+    shapes = spec.shapes()
+    wrong = [name for name in (*shapes, *tensors) if (name in shapes) != (name in tensors)]
+    wrong += [name for name in shapes if name in tensors and shapes[name] != tensors[name].shape]
+    dropped = tuple(name for name in source.tensors if name not in tensors)
+    if wrong:
+        needed = next((name for name in (*wrong, *dropped) if name not in tensors), wrong[0])
+        hint = "only all of 'head.*' or 'pre_logits.*' can be dropped"
+        raise InputError(f"cannot drop {needed!r}: the model would be incomplete", where=source.path, hint=hint)
+    if not dropped:
+        return config, source.tensors, ()
+    labels = config.labels if spec.num_classes else None
+    return config.replace(spec=spec, labels=labels), tensors, dropped
+
+
+def reduced(source: Checkpoint, patterns: Sequence[str]) -> Checkpoint:
+    """Return the checkpoint without the tensors that match the patterns. Raises as `without`."""
+    config, tensors, dropped = without(source, patterns)
+    return replace(source, config=config, tensors=tensors, digest=None) if dropped else source
+
+
 def check_content(source: Checkpoint) -> None:
     """Read every value. Raises RefusedContent for values that are not finite, and for a hash other than the file states."""
     import numpy as np
@@ -69,18 +110,18 @@ def shipped_or_random_weights(architecture: Architecture, name: str, seed: int |
     return own or of_module(random_model(architecture.config, seed or 0), check=False)
 
 
-def find_weights(model: ModelLike, *, offline: bool | None = None, **facts: Any) -> Checkpoint:
+def find_weights(model: ModelLike, *, offline: bool | None = None, allow_drop: Sequence[str] = (), **facts: Any) -> Checkpoint:
     """Resolve a model with weights: its own, those that ship with its name, or those of the name's default tag.
 
     Raises HubError if there are none or they cannot be fetched, and otherwise as `find_source`.
     """
-    source = find_source(model, offline=offline, **facts)
+    source = find_source(model, offline=offline, allow_drop=allow_drop, **facts)
     if isinstance(source, Checkpoint):
         return source
     name = str(model)
     hint = f"name a folder or a checkpoint file; `vitzoo create {name}` writes a folder with random weights"
     try:
-        checkpoint = shipped(name, source.config.spec) or default_weights(name, offline=offline, **facts)
+        checkpoint = shipped(name, source.config.spec) or default_weights(name, offline=offline, allow_drop=allow_drop, **facts)
     except HubError as error:
         raise type(error)(error.message, where=error.where, hint=error.hint or hint) from None
     if checkpoint is None:

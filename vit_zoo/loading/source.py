@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
-from vit_zoo.errors import HubError, InputError, Option, RefusedContent
+from vit_zoo.errors import HubError, InputError, Option, RefusedContent, VitzooError
 from vit_zoo.files import SafetensorsFile, Stored, read_json
 from vit_zoo.files.checkpoints import CHECKPOINTS, checkpoint_in, read_checkpoint
 from vit_zoo.formats import FORMATS
@@ -37,7 +38,11 @@ from vit_zoo.registry.pretrained_tags import Tag
 if TYPE_CHECKING:
     from torch import nn
 
+    from vit_zoo.weights.read import Reading
+
 ModelLike = Union[str, "os.PathLike[str]", "nn.Module"]
+ASSUMED = ("heads", "norm_eps", "act", "pool")  # the fields that conventions of dialects decide
+NOTES = logging.getLogger("vit_zoo")  # what was decided about a checkpoint that its user may want otherwise
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Checkpoint:
     digest: str | None = None  # the content hash stated in the file
     unwanted: tuple[str, ...] = ()  # known tensors of the file that are not part of the model
     cached: bool = False  # whether the file is in the Hub's cache, which is not written to
+    notes: tuple[str, ...] = ()  # what was decided about the file: where the model is in it, and what is assumed
 
     def in_float32(self) -> Checkpoint:
         """Return the same weights with those in float64 rounded to float32, in which exported files compute."""
@@ -70,25 +76,34 @@ class Checkpoint:
 
 
 def find_source(
-    model: ModelLike, *, weights: str | os.PathLike[str] | None = None, offline: bool | None = None, **facts: Any
+    model: ModelLike,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    offline: bool | None = None,
+    allow_drop: Sequence[str] = (),
+    **facts: Any,
 ) -> Architecture | Checkpoint:
     """Resolve a name, a path or a torch module.
 
     * `weights`: a checkpoint of the same architecture, which replaces the model's own.
     * `offline`: take the weights of tagged names and of `hf-hub:` repositories from the Hub's cache only.
+    * `allow_drop`: patterns of tensors in a checkpoint that are not part of a ViT and may be left out.
     * `facts`: fields of the spec that a checkpoint does not state, such as heads.
 
     Raises InputError for a name or path that does not exist, RefusedContent for tensors that do not fit, HubError for
     weights that cannot be fetched.
     """
+    if allow_drop:
+        facts["allow_drop"] = tuple(allow_drop)
+    of_model = {name: value for name, value in facts.items() if weights is None or name != "prefix"}
     if not isinstance(model, str | os.PathLike):
-        source: Architecture | Checkpoint = of_module(model, **facts)
+        source: Architecture | Checkpoint = of_module(model, **of_model)
     else:
         locator = parse_locator(model)
         if isinstance(locator, TaggedName) and weights is not None:  # do not fetch its published weights
-            source = _architecture(locator, facts)
+            source = _architecture(locator, of_model)
         else:
-            source = _resolve(locator, facts, offline)
+            source = _resolve(locator, of_model, offline)
     return source if weights is None else _with_weights(source.config, weights, facts, offline)
 
 
@@ -104,13 +119,15 @@ def find_architecture(name: str | os.PathLike[str], **facts: Any) -> ModelConfig
     raise InputError("expected a name or a config, got a model with weights", where=name)
 
 
-def default_weights(model: str, *, offline: bool | None = None, **facts: Any) -> Checkpoint | None:
+def default_weights(
+    model: str, *, offline: bool | None = None, allow_drop: Sequence[str] = (), **facts: Any
+) -> Checkpoint | None:
     """Return the published weights of a name's default tag, or None if the Hub has none."""
     locator = parse_locator(model)
     if not isinstance(locator, RegistryName):
         return None
     tag = next((tag for tag in tags_of(locator.named.variant.name).values() if tag.is_on_hub), None)
-    return None if tag is None else _of_tag(tag, facts, offline)
+    return None if tag is None else _of_tag(tag, {**facts, **({"allow_drop": tuple(allow_drop)} if allow_drop else {})}, offline)
 
 
 def shipped(name: str, spec: ViTSpec) -> Checkpoint | None:
@@ -144,7 +161,12 @@ def _resolve(locator: Locator, facts: Mapping[str, Any], offline: bool | None) -
 
 
 def _architecture(locator: RegistryName | TaggedName, facts: Mapping[str, Any]) -> Architecture:
-    return Architecture(config_of(locator.named.variant, locator.named.tag, **facts))
+    return Architecture(config_of(locator.named.variant, locator.named.tag, **_of_spec(facts)))
+
+
+def _of_spec(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts without `allow_drop`, which concerns only the names in a file."""
+    return {name: value for name, value in facts.items() if name != "allow_drop"}
 
 
 def _with_weights(
@@ -164,7 +186,7 @@ def _with_weights(
         raise RefusedContent(f"weights of another architecture: {differing[0]} differs", where=weights)
     metadata = {name: getattr(source.config, name) for name in ("source", "random_seed", "resize")}
     config = config.replace(**metadata, licence=source.config.licence or config.licence)
-    return replace(source, config=config, unwanted=())
+    return replace(source, config=config)
 
 
 def _of_hub(address: Address, facts: Mapping[str, Any], offline: bool | None) -> Checkpoint:
@@ -191,7 +213,7 @@ def _origin(address: str, source: Checkpoint) -> str:
 
 def _of_tag(tag: Tag, facts: Mapping[str, Any], offline: bool | None) -> Checkpoint:
     """Fetch the published weights of a name: the file that the tag names."""
-    config = config_of(find(tag.full_name).variant, tag, **facts)
+    config = config_of(find(tag.full_name).variant, tag, **_of_spec(facts))
     if not tag.is_on_hub:
         weights = Option("weights", "FILE")
         hint = f"download the file and pass {weights} with '{tag.full_name}'"
@@ -232,9 +254,9 @@ def _of_file(path: Path, kind: str, facts: Mapping[str, Any]) -> Checkpoint:
 def _config_in(path: Path, facts: Mapping[str, Any]) -> ModelConfig:
     """Read the config in a TOML file with one variant, or in a config.json."""
     if path.suffix == ".toml":
-        return config_of(read_variant(path), **facts)
+        return config_of(read_variant(path), **_of_spec(facts))
     config = ModelConfig.parse(read_json(path), where=path)
-    spec = config.spec.replace(**facts) if facts else config.spec
+    spec = config.spec.replace(**_of_spec(facts)) if facts else config.spec
     return config.replace(spec=spec, random_seed=None, source=None, licence=None)
 
 
@@ -258,8 +280,8 @@ def of_module(module: Any, *, check: bool = True, **facts: Any) -> Checkpoint:
         if check:
             _check_foreign(module, source, tensors, facts, where)
         return source
-    if facts:
-        raise InputError(f"cannot set {next(iter(facts))}: the module has a config", where=where)
+    if _of_spec(facts):
+        raise InputError(f"cannot set {next(iter(_of_spec(facts)))}: the module has a config", where=where)
     check_tensors_of_vit(module, tensors, where=where)
     random = module.config.random_seed if module.is_random() else None
     source = Checkpoint(module.config.replace(random_seed=random), tensors, dialect="timm")
@@ -285,12 +307,25 @@ def _check_foreign(module: Any, source: Checkpoint, tensors: Mapping[str, Stored
 
 
 def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path | str, module: Any = None) -> Checkpoint:
+    from vit_zoo.weights.candidates import Choice, check_head_of, choose, with_head
     from vit_zoo.weights.detect import detect
     from vit_zoo.weights.keys import open_keys
     from vit_zoo.weights.read import read
     from vit_zoo.weights.sidecar import Sidecar
 
-    dialect = detect(tensors, where=where)
+    facts = dict(facts)
+    allow_drop, prefix = facts.pop("allow_drop", ()), facts.pop("prefix", None)
+    if module is None:
+        chosen = choose(tensors, prefix=prefix, allow_drop=allow_drop, where=where)
+        dialect = detect(chosen.tensors, where=where)
+    else:
+        if prefix is not None:
+            raise InputError("prefix does not apply to a module", where=where, hint="pass the inner model")
+        dialect = detect(tensors, where=where)
+        whole, head = with_head(dialect, tensors, where=where)
+        if head is not None:
+            check_head_of(module, head, where=where)
+        chosen = Choice(whole)
     path = where if isinstance(where, Path) else None
     if module is not None:
         if open_keys(dialect, tensors).prefix not in dialect.prefixes:
@@ -299,7 +334,15 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
         sidecar = Sidecar.of_module(module, dialect, where=where)
     else:
         sidecar = Sidecar.of(path, dialect) if path is not None else Sidecar()
-    reading = read(tensors, facts, dialect=dialect, config=sidecar.facts, where=where)
+    try:
+        reading = read(chosen.tensors, facts, dialect=dialect, config=sidecar.facts, where=where)
+    except InputError as error:
+        if error.details is not None and chosen.notes:
+            error.details = {**error.details, "notes": list(chosen.notes)}
+        raise
+    notes = chosen.notes if module is not None else (*chosen.notes, *_assumptions(reading, with_config=bool(sidecar.facts)))
+    if notes:
+        NOTES.warning("%s", VitzooError("; ".join(notes), where=where if path is None else path.name))
     stem = "".join(c if c.isalnum() or c in "_.-" else "_" for c in (path.stem if path else "model")).lstrip("_.-")
     origin = path.name if path else where
     labels = sidecar.labels if sidecar.labels and len(sidecar.labels) == reading.spec.num_classes else None
@@ -314,7 +357,21 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
         labels=labels,
         resize=None if reading.recipe == "timm" else reading.recipe,
     )
-    return Checkpoint(config, reading.tensors, path, reading.dialect.name, reading.origin, unwanted=reading.unwanted)
+    unwanted = (*chosen.left_out, *reading.unwanted)
+    return Checkpoint(config, reading.tensors, path, reading.dialect.name, reading.origin, unwanted=unwanted, notes=notes)
+
+
+def _assumptions(reading: Reading, *, with_config: bool) -> list[str]:
+    """The line about the fields that neither the file nor its config nor the user states, if there are any.
+
+    A config of a class that pools in one way does not mention it.
+    """
+    convention = f"convention of {reading.dialect.name}"
+    fields = [name for name in ASSUMED if reading.origin[name] == convention]
+    if with_config and fields == ["pool"]:
+        return []
+    values = ", ".join(f"{name} = {getattr(reading.spec, name)}" for name in fields)
+    return [f"assumed by {convention}: {values}"] if fields else []
 
 
 def _checked(config: ModelConfig, opened: SafetensorsFile, facts: Mapping[str, Any]) -> Checkpoint:
@@ -322,9 +379,11 @@ def _checked(config: ModelConfig, opened: SafetensorsFile, facts: Mapping[str, A
     from vit_zoo.weights.translate import check_tensors
 
     sizes = {name: value for name, value in facts.items() if name in ("image_size", "patch_size", "resize")}
-    for name, value in facts.items():
+    for name, value in _of_spec(facts).items():
         if name == "grid":
             raise InputError("the config states the grid", where=opened.path)
+        if name == "prefix":
+            raise InputError("prefix does not apply: the file contains one model of ours", where=opened.path)
         if name not in sizes and config.spec.replace(**{name: value}) != config.spec:
             raise InputError(f"the config states {name} = {getattr(config.spec, name)}, not {value}", where=opened.path)
     shapes = config.spec.shapes()

@@ -28,7 +28,7 @@ def detect(tensors: Mapping[str, Stored], *, where: object) -> Dialect:
         return match
     unknown = _unknown(likely, tensors)
     if len(unknown) < len(tensors) * MAX_UNKNOWN:
-        opened, shapes = _opened(likely, tensors)
+        opened, shapes = opened_by(likely, tensors)
         missing = [opened.key_for(name) for name in likely.signature if name not in shapes]
         if not missing:
             return likely
@@ -44,12 +44,12 @@ def detect(tensors: Mapping[str, Stored], *, where: object) -> Dialect:
 def _matches(dialect: Dialect, tensors: Mapping[str, Stored]) -> bool:
     if not any(key.endswith(dialect.signature[0]) for key in tensors):  # rules out most dialects without naming all keys
         return False
-    _, shapes = _opened(dialect, tensors)
+    _, shapes = opened_by(dialect, tensors)
     return all(name in shapes for name in dialect.signature) and dialect.matches_shapes(shapes)
 
 
 def _unknown(dialect: Dialect, tensors: Mapping[str, Stored]) -> list[str]:
-    opened, _ = _opened(dialect, tensors)
+    opened, _ = opened_by(dialect, tensors)
     return opened.unknown()
 
 
@@ -58,7 +58,7 @@ def _likeness(dialect: Dialect, tensors: Mapping[str, Stored]) -> tuple[int, int
 
     Fewest unknown keys first, then fewest missing keys of the signature, then fewest missing tensors outside the blocks.
     """
-    opened, shapes = _opened(dialect, tensors)
+    opened, shapes = opened_by(dialect, tensors)
     unknown = len(opened.unknown())
     if not dialect.matches_shapes(shapes):  # the same keys, another dialect
         unknown += len(opened.names) + len(opened.outside)
@@ -67,7 +67,7 @@ def _likeness(dialect: Dialect, tensors: Mapping[str, Stored]) -> tuple[int, int
     return -unknown, -missing, -len(single - set(shapes))
 
 
-def _opened(dialect: Dialect, tensors: Mapping[str, Stored]) -> tuple[Opened, Shapes]:
+def opened_by(dialect: Dialect, tensors: Mapping[str, Stored]) -> tuple[Opened, Shapes]:
     """The keys, and the shapes of the model's tensors by the dialect's names."""
     prepared = dialect.prepare(dict(tensors))
     opened = open_keys(dialect, prepared)

@@ -109,6 +109,8 @@ class Dialect:
     Read (fields of the spec are "facts"):
 
     * `conventions`: facts that hold for every file of the library.
+    * `conventions_by_shapes`: by the shapes of our tensors, conventions that differ for some files; None for a fact that files of
+      that kind do not have in common, so that it must be stated.
     * `facts_from_shapes`: facts that the library's shapes show and ours do not, such as the width of a head.
     * `facts_from_module`: facts of a live module of the library.
     * `config_from_module`: what a live module says about classes and image preparation, as in the library's config file.
@@ -145,6 +147,7 @@ class Dialect:
     prepare: Callable[[dict[str, Stored]], dict[str, Stored]] = lambda tensors: tensors
     pattern_sizes: Callable[[Shapes, Mapping[str, Any]], Sizes] = lambda shapes, facts: {}
 
+    conventions_by_shapes: Callable[[Shapes], Mapping[str, Any]] = lambda shapes: {}
     facts_from_shapes: Callable[[Shapes], dict[str, Any]] = lambda shapes: {}
     facts_from_module: Callable[[Any], dict[str, Any]] | None = None
     config_from_module: Callable[[Any], Mapping[str, Any]] = lambda module: {}
@@ -177,6 +180,11 @@ class Dialect:
         """Whether a name is known and not part of the model; `outside`: it is not under the model's prefix."""
         patterns = (*self.unwanted, *self.unwanted_outside) if outside else self.unwanted
         return any(re.fullmatch(pattern, name) for pattern in patterns)
+
+    def conventions_of(self, shapes: Shapes) -> dict[str, Any]:
+        """The conventions that hold for a file with these shapes of our tensors."""
+        conventions = {**self.conventions, **self.conventions_by_shapes(shapes)}
+        return {name: value for name, value in conventions.items() if value is not None}
 
     def their_name(self, ours: str) -> str:
         """The name in the rules of one of our tensors."""

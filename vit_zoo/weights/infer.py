@@ -9,14 +9,23 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import InputError, RefusedContent
+from vit_zoo.errors import InputError, RefusedContent, fact
 from vit_zoo.model.spec import TRAINING
 from vit_zoo.weights.dialect import Shapes
 
+if TYPE_CHECKING:
+    from vit_zoo.model.spec import ViTSpec
+
+# dialects in which the zoo lists the published weights of a source, each size with one number of heads
+PUBLISHERS = ("deit3", "dinov2", "dinov3", "mae", "timm", "torchvision")
+# widths and depths that several sources have published under the names of one dialect, with different numbers of heads:
+# facebookresearch/moco-v3, vits.py, whose ViT-S has 12, and wangsr126/MAE-Lite, whose ViT-Tiny has 12
+AMBIGUOUS = {"timm": {(384, 12), (192, 12)}}
 RANKS = {"weight": 2, "bias": 1, "gamma": 1}  # number of axes of a block's tensors; the weights of norms have one
 NEEDED = ("patch_embed.proj.weight", "blocks.{i}.attn.qkv.weight", "blocks.{i}.mlp.fc1.weight", "blocks.{i}.mlp.fc2.weight")
+GRID = fact("grid", "ROWS,COLUMNS")
 Pair = tuple[int, int]
 
 
@@ -133,38 +142,52 @@ def stored_grid(
             return fits[-1], of_image
         if of_image is not None and fits and of_image != (side, side):
             cause = f"{length} positions fit a grid of {side}x{side} and, by image_size, one of {of_image[0]}x{of_image[1]}"
-            raise InputError(cause, where=where, hint="state it: grid=ROWS,COLUMNS")
+            raise InputError(cause, where=where, hint=f"state it: {GRID}", options=[GRID])
         return square[-1], (side, side)
     if of_image is not None and fits:
         return fits[-1], of_image
     if math.isqrt(length - 1) ** 2 == length - 1:
         raise RefusedContent(
             f"{length} positions are a square grid and one more: is {key_of('cls_token')!r} missing?", where=where,
-            hint="if the model has none, state grid=ROWS,COLUMNS",
+            hint=f"if the model has none, state {GRID}", options=[GRID],
         )  # fmt: skip
     if image is not None:
-        hint = "state the grid of the positions: grid=ROWS,COLUMNS"
-        raise InputError(f"{length} positions do not fit an image of {image[0]}x{image[1]}", where=where, hint=hint)
-    hint = "state it: grid=ROWS,COLUMNS, or image_size=HEIGHT,WIDTH"
-    raise InputError(f"{length} positions do not form a square grid", where=where, hint=hint)
+        cause = f"{length} positions do not fit an image of {image[0]}x{image[1]}"
+        raise InputError(cause, where=where, hint=f"state the grid of the positions: {GRID}", options=[GRID])
+    size = fact("image_size", "HEIGHT,WIDTH")
+    cause = f"{length} positions do not form a square grid"
+    raise InputError(cause, where=where, hint=f"state it: {GRID}, or {size}", options=[GRID, size])
 
 
-def heads_of(fields: Mapping[str, Any]) -> tuple[int, str] | None:
+def heads_of(fields: Mapping[str, Any], dialect: str, positions: int) -> tuple[int, str] | None:
     """The number of heads and its origin; None if it cannot be inferred.
 
-    It follows from the width of a head, or from the zoo's variants of the same width, depth and MLP, if all of them agree.
+    It follows from the width of a head, or from the published weights of the dialect with all the sizes that the file shows, the
+    number of `positions` included, unless the sources of such weights differ.
     """
     if "dim_head" in fields:
         return fields["inner"] // fields["dim_head"], "shapes"
-    from vit_zoo.registry.catalog import variants
+    source = dialect.removesuffix("-swiglu")
+    if source not in PUBLISHERS or (fields["dim"], fields["depth"]) in AMBIGUOUS.get(source, ()):
+        return None
+    sizes = (*(fields[name] for name in ("dim", "depth", "mlp_dim", "inner")), fields["patch_size"], positions)
+    published = {spec.heads for spec in _published(source) if _sizes(spec) == sizes}
+    return (published.pop(), f"convention of {dialect}") if len(published) == 1 else None
 
-    alike = {
-        (variant.fields["heads"], variant.fields["dim_head"])
-        for variant in variants().values()
-        if all(variant.fields.get(name) == fields[name] for name in ("dim", "depth", "mlp_dim"))
-        and variant.fields["heads"] * variant.fields["dim_head"] == fields["inner"]
-    }
-    return (next(iter(alike))[0], "the zoo's variants of this size") if len(alike) == 1 else None
+
+def _published(dialect: str) -> list[ViTSpec]:
+    """The specs of the weights that the zoo lists in a dialect."""
+    from vit_zoo.registry.catalog import variants
+    from vit_zoo.registry.configs import config_of
+    from vit_zoo.registry.lookup import tags_of
+
+    tags = ((variant, tag) for name, variant in variants().items() for tag in tags_of(name).values() if tag.dialect == dialect)
+    return [config_of(variant, tag).spec for variant, tag in tags]
+
+
+def _sizes(spec: ViTSpec) -> tuple[Any, ...]:
+    positions = spec.shapes()["pos_embed"][1] if spec.pos == "learned" else 0
+    return (spec.dim, spec.depth, spec.mlp_dim, spec.heads * spec.dim_head, spec.patch_size, positions)
 
 
 def pool_tokens(pool: str, *, prefixed: bool) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vit_zoo.errors import InputError, RefusedContent, did_you_mean
+from vit_zoo.errors import InputError, RefusedContent, did_you_mean, fact
 from vit_zoo.files import Stored
 from vit_zoo.model.resize_recipes import recipe_named
 from vit_zoo.model.spec import TRAINING, ViTSpec
@@ -21,7 +21,8 @@ from vit_zoo.weights.infer import from_shapes, heads_of, pair, pool_tokens, pref
 from vit_zoo.weights.resize import resize_kernel, resize_positions
 from vit_zoo.weights.translate import Translation, check_needs, check_tensors, to_ours
 
-SOURCE_FACTS = ("grid", "resize")  # facts of the file, not of the spec: the grid of its positions, the recipe to resize them by
+# facts of the file, not of the spec: the grid of its positions, the recipe to resize them by, and what stands before the names
+SOURCE_FACTS = ("grid", "resize", "prefix")
 # the facts that shapes do not show for every file, with examples of their values
 NOT_IN_SHAPES = {"heads": "N", "norm_eps": "1e-5, say", "act": "gelu, say", "image_size": "HEIGHT or HEIGHT,WIDTH"}
 
@@ -68,7 +69,9 @@ def read(
     ours = _in_one_type(ours, in_float32=dialect.computes_in_float32)
     shapes = {name: tensor.shape for name, tensor in ours.items()}
     shown = from_shapes(shapes, where=where, key_of=key_of)
-    fields, origin = _fields(dialect, translation, shown, config, facts, where=where)
+    conventions = dialect.conventions_of(shapes)
+    positions = shapes["pos_embed"][1] if len(shapes.get("pos_embed", ())) == 3 else 0
+    fields, origin = _fields(dialect, translation, shown, conventions, config, facts, positions, where=where)
     if "pos_embed" in shapes:
         _set_positions(ours, fields, origin, config, facts, dialect.position_covers, key_of, where=where)
     elif "grid" in facts:
@@ -89,13 +92,14 @@ def _missing_facts(
     unknown: list[str], dialect: Dialect, fields: dict[str, Any], origin: dict[str, str], *, where: object
 ) -> InputError:
     """The error about facts that no source states; `details` holds what is known."""
-    first = unknown[0]
-    no_size = f"; no variant of the zoo is {fields['dim']} wide and {fields['depth']} deep" if first == "heads" else ""
+    same = "; its shapes are the same for any number of heads" if unknown[0] == "heads" else ""
     known = {name: value for name, value in fields.items() if name in ViTSpec.model_fields}
     sources = {name: origin[name] for name in known if name in origin}
     details = {"dialect": dialect.name, "known": known, "origin": sources, "unknown": unknown}
-    cause = f"cannot infer {', '.join(unknown)} from the file{no_size}"
-    return InputError(cause, where=where, hint=f"state it: {first}={NOT_IN_SHAPES[first]}", details=details)
+    cause = f"cannot infer {', '.join(unknown)} from the file{same}"
+    options = [fact(name, NOT_IN_SHAPES[name]) for name in unknown]
+    hint = f"state {'it' if len(options) == 1 else 'them'}: {' and '.join(map(str, options))}"
+    return InputError(cause, where=where, hint=hint, options=options, details=details)
 
 
 def resized(
@@ -141,8 +145,10 @@ def _fields(
     dialect: Dialect,
     translation: Translation,
     shapes: Mapping[str, Any],
+    conventions: Mapping[str, Any],
     config: Mapping[str, Any],
     facts: Mapping[str, Any],
+    positions: int,
     *,
     where: object,
 ) -> tuple[dict[str, Any], dict[str, str]]:
@@ -150,7 +156,6 @@ def _fields(
     stated = {name: value for name, value in facts.items() if name not in (*SOURCE_FACTS, "patch_size")}
     # with learned positions, the image size of the config is the grid of the table: see `_set_positions`
     in_config = {name: value for name, value in config.items() if name != "image_size" or shapes["pos"] != "learned"}
-    conventions = dialect.conventions
     fields: dict[str, Any] = {**shapes, **translation.facts, **conventions}
     convention = f"convention of {dialect.name}"
     origin = {
@@ -168,7 +173,7 @@ def _fields(
     if "heads" not in {**in_config, **facts}:
         if dialect.head_width is not None and fields["inner"] % dialect.head_width == 0:
             fields["heads"], origin["heads"] = fields["inner"] // dialect.head_width, convention
-        elif (heads := heads_of(fields)) is not None:
+        elif (heads := heads_of(fields, dialect.name, positions)) is not None:
             fields["heads"], origin["heads"] = heads
     fields.update(stated)
     origin.update({name: "stated" for name in facts if name not in SOURCE_FACTS})

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import NotRepresentable, RefusedContent
+from vit_zoo.errors import NotRepresentable, Option, RefusedContent
 from vit_zoo.files import DTYPES, Stored
 from vit_zoo.weights.dialect import Dialect, Rule, Sizes
 from vit_zoo.weights.keys import Opened, open_keys
@@ -63,7 +63,10 @@ def to_ours(dialect: Dialect, tensors: Mapping[str, Stored], facts: Mapping[str,
             raise RefusedContent(f"has no tensor {opened.key_for(absent[0])!r}", where=where, details=details)
         ours[name] = _applied_to(rule, [theirs[their] for their in names], [keys[their] for their in names], sizes, where)
     if unknown:
-        raise RefusedContent(f"{_some(unknown)} not part of a plain {dialect.name} ViT", where=where, details=details)
+        cause = f"{_some(unknown)} not part of a plain {dialect.name} ViT"
+        drop = droppable(unknown)
+        hint = f"{drop} leaves out what the model does not compute with"
+        raise RefusedContent(cause, where=where, hint=hint, options=[drop], details=details)
     if without_weight:
         weight, bias = (opened.key_for_ours(f"{without_weight[0]}.{kind}") for kind in ("weight", "bias"))
         raise RefusedContent(f"has no tensor {weight!r} for its bias {bias!r}", where=where, details=details)
@@ -191,6 +194,14 @@ def mismatch(
 ) -> dict[str, list[Any]]:
     """The `details` of an error about tensors that do not match."""
     return {"missing": list(missing), "unexpected": list(unexpected), "misshapen": list(misshapen)}
+
+
+def droppable(names: Sequence[str]) -> Option:
+    """The option that leaves out tensors with these names, by patterns."""
+    layers = [re.sub(r"(?<=\.)\d+(?=\.)", "*", re.sub(r"(\.\d+)?\.[^.]+$", ".*", name)) for name in names]
+    patterns = sorted(set(layers)) if len(names) > 1 else names
+    flags = " ".join(f"--allow-drop '{pattern}'" for pattern in patterns[:3])
+    return Option("allow_drop", repr(list(patterns[:3])), flags)
 
 
 def mismatch_lines(details: Mapping[str, Any]) -> list[str]:

@@ -32,9 +32,7 @@ def facts_of_config(config: Mapping[str, Any], where: object) -> dict[str, Any]:
     except InputError:  # not an architecture of the zoo: only the arguments are left
         spec = None
     if spec is not None:
-        facts = {"norm_eps": spec.norm_eps, "act": spec.act}
-        if not {"embed_dim", "num_heads"} & set(arguments):
-            facts["heads"] = spec.heads
+        facts = {"norm_eps": spec.norm_eps, "act": spec.act, "heads": spec.heads}
     if isinstance(arguments.get("num_heads"), int):
         facts["heads"] = arguments["num_heads"]
     if "act_layer" in arguments:

@@ -1,16 +1,20 @@
 """Weight dialects of timm's `vit_*` and of our own files: names and shapes are the same, so every rule is the identity.
 
-Source: timm 1.0.31, models/vision_transformer.py. Conventions: eps 1e-6, exact GELU, as in the AugReg conversions.
+Source: timm 1.0.31, models/vision_transformer.py. Conventions: eps 1e-6, exact GELU, as in the AugReg conversions. CLIP towers
+have eps 1e-5, and some of them QuickGELU; SigLIP towers have one of two GELUs.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import NotRepresentable
 from vit_zoo.weights.configs.timm import POOLS, SIDECAR, config_from_module, config_of
-from vit_zoo.weights.dialect import HEAD_BIAS, POOL_LATENT, Dialect, Need, Rule, layer
+from vit_zoo.weights.dialect import HEAD_BIAS, POOL_LATENT, Dialect, Need, Rule, Shapes, layer
 from vit_zoo.weights.dialects.clip import CLIP_TEXT, run_module
+
+if TYPE_CHECKING:
+    from vit_zoo.model.spec import ViTSpec
 
 SINGLE = (
     "cls_token", "dist_token", "reg_token", "pos_embed", "attn_pool.latent", "blocks.{i}.attn.q_bias", "blocks.{i}.attn.v_bias",
@@ -91,6 +95,22 @@ def pool_of(module: Any, *, include_prefix: bool) -> tuple[str, str]:
     return pool, "patches" if pool in ("mean", "map") and not include_prefix else "all"
 
 
+def conventions_by_shapes(shapes: Shapes) -> dict[str, Any]:
+    """What differs in CLIP towers, which alone have a norm before the blocks, and in SigLIP towers.
+
+    SigLIP towers have no tokens but the patches, with attention pooling or without, and biases in every layer.
+    """
+    if "norm_pre.weight" in shapes:
+        return {"norm_eps": 1e-5, "act": None}
+    siglip = "blocks.0.attn.qkv.bias" in shapes and not {"cls_token", "reg_token", "dist_token"} & set(shapes)
+    return {"act": None} if siglip else {}
+
+
+def write_facts(spec: ViTSpec) -> dict[str, Any]:
+    """The activation where files do not have one in common."""
+    return {"act": spec.act} if TIMM.conventions_of(spec.shapes()).get("act") is None else {}
+
+
 ALWAYS = (
     Need("dist_token", "dist_token", where_present="head_dist.weight"),
     POOL_LATENT,
@@ -122,5 +142,7 @@ TIMM = Dialect(
     config_from_module=config_from_module,
     run_module=run_module,
     sidecar=SIDECAR,
+    conventions_by_shapes=conventions_by_shapes,
+    write_facts=write_facts,
     write_config=config_of,
 )

@@ -1,0 +1,403 @@
+"""The model in a checkpoint file: found under any nesting and any prefix, with what surrounds it left out by name.
+
+Names of tensors in nested dictionaries are joined by dots. Nothing is left out silently: a `Choice` lists it.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vit_zoo.errors import InputError, NotRepresentable, RefusedContent, fact
+from vit_zoo.files import DTYPES, Stored
+from vit_zoo.weights.detect import detect, opened_by
+from vit_zoo.weights.dialect import Dialect
+from vit_zoo.weights.dialects import DIALECTS
+from vit_zoo.weights.keys import Opened
+from vit_zoo.weights.translate import droppable, mismatch
+
+Tensors = Mapping[str, Stored]
+
+# parts that torch.compile, activation checkpointing and FSDP put into names, anywhere
+SHELL = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module|_fpw_module)\.")
+# Of two copies of a model, the one that the source's own evaluation takes, and the other. Sources: facebookresearch/dino
+# (eval_linear.py) and dinov2 (eval/setup.py); facebookresearch/moco-v3 (main_lincls.py); solo-learn (main_linear.py).
+COPIES = (("teacher", "student"), ("base_encoder", "momentum_encoder"), ("backbone", "momentum_backbone"))
+# The same for the outermost name: timm (models/_helpers.py, use_ema) and DeiT (main.py).
+AVERAGED, PLAIN = ("state_dict_ema", "model_ema"), ("state_dict", "model")
+MOCO = ("base_encoder", "momentum_encoder")  # MoCo v3 puts its projection in place of the head of each
+# names of layers that self-supervised training puts after the model, and that its users discard
+TRAINING_ONLY = re.compile(
+    r"(?:.*\.)?(?:projector|projection_head|proj_head|predictor|prediction_head|prototypes?|queue|dino_head|ibot_head|last_layer"
+    r"|momentum_\w+|online_\w+|target_\w+|decoder|decoder_\w+|mask_token|masked_embed)(?:\..*)?"
+)
+# names of losses and metrics, whose tensors are not layers, and names of metrics if no matrix is beside the tensor
+LOSS = re.compile(r"(?:.*\.)?(?:\w*loss|losses|loss_\w+|criterion|criteria|\w*metrics?)(?:\..*)?")
+METRIC = re.compile(r"(?:.*\.)?(?:train|val|valid|validation|test)_\w+(?:\..*)?")
+MASK = re.compile(r"mask_token|masked_embed")  # the input of a masked patch in training
+NO_LAYERS = ("Dropout", "Identity", "Flatten")  # modules that change nothing in inference, beside a linear layer
+PLAIN_HEADS = ("head", "heads", "classifier", "fc", "mlp_head", "linear_head", "head.fc")  # a head without bias needs such a name
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The model in a file.
+
+    * `tensors`: its tensors, by their names within the model.
+    * `prefix`: what stood before these names in the file.
+    * `left_out`: names in the file of tensors that are not part of the model.
+    * `notes`: what was decided, for the user.
+    """
+
+    tensors: dict[str, Stored]
+    prefix: str = ""
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model of a dialect in a file.
+
+    `stem` stands before the names of the dialect's rules; `prefix` is the stem without the prefix that the dialect itself has.
+    """
+
+    stem: str
+    prefix: str
+    dialect: Dialect
+
+
+def choose(tensors: Tensors, *, prefix: object = None, allow_drop: Sequence[str] = (), where: object) -> Choice:
+    """The one model in a file, or the one under `prefix`.
+
+    `allow_drop` are patterns of names of tensors that are not part of a ViT and may be left out. Raises InputError for several
+    models, RefusedContent for layers after the model that are more than a linear head.
+    """
+    if any("/" in name for name in tensors):  # names of flax and Keras, whose dialects know their prefixes
+        if prefix is not None:
+            raise InputError("prefix does not apply: it is for the dictionaries and modules of torch files", where=where)
+        return _without_unknown(dict(tensors), "", {name: name for name in tensors}, allow_drop, where)
+    keys = {SHELL.sub("", key): key for key in tensors}
+    if len(keys) < len(tensors):  # two tensors would have the same name
+        keys = {key: key for key in tensors}
+    names = {name: tensors[key] for name, key in keys.items()}
+    start = "" if prefix is None else _dotted(prefix)
+    scope = {name: tensor for name, tensor in names.items() if name.startswith(start)}
+    inside = _candidates(scope)
+    exact = [each for each in inside if each.prefix == start]
+    found = exact if prefix is not None and (exact or not start) else inside
+    if prefix is not None and not found:
+        every = _candidates(names)
+        found = [each for each in every if start and f".{start}" in f".{each.prefix}"]  # without the outer names
+        if len(found) != 1:
+            raise _which(f"no ViT under prefix {start.rstrip('.')!r}", every, where)
+        start = found[0].prefix[: f".{found[0].prefix}".index(f".{start}") + len(start)]
+        scope = {name: tensor for name, tensor in names.items() if name.startswith(start)}
+    if not found:  # damaged, or not a ViT: what the usual outer dictionary holds shows best what is wrong
+        outer = (f"{key}." for key in (*AVERAGED, *PLAIN))
+        start = next((each for each in outer if any(name.startswith(each) for name in names)), _outer(names))
+        inner = {name.removeprefix(start): tensor for name, tensor in names.items() if name.startswith(start)}
+        return _without_unknown(inner, start, keys, allow_drop, where)
+    chosen = _one_of(found, scope, where)
+    others = [each for each in inside if each is not chosen]
+    copies = tuple(each.stem for each in others if not chosen.stem.startswith(each.stem))
+    model = {
+        name.removeprefix(chosen.prefix): tensor
+        for name, tensor in scope.items()
+        if name.startswith(chosen.prefix) and not name.startswith(copies)
+    }
+    place = _place(chosen, others)
+    beside = {name: tensor for name, tensor in scope.items() if name.startswith(place)} if others else scope
+    model, head = _with_head(chosen, model, beside, allow_drop, where)
+    notes = [f"the model is under {_shown(chosen.prefix)}"] if chosen.prefix else []
+    if copies:
+        notes.append(f"the one under {' and '.join(map(_shown, copies))} is not taken")
+    if head is not None:
+        pooler = chosen.dialect.their_name("pre_logits.weight")
+        after_pooler = ", after its pooler" if any(name.endswith(pooler) for name in model) else ""
+        notes.append(f"{head!r} is read as its head, one linear layer{after_pooler}")
+    used = {chosen.prefix + name for name in model} | {f"{head}.weight", f"{head}.bias"}
+    left_out = [name for name in names if name not in used]
+    named = [keys[name] for name in left_out if not name.startswith(copies)]
+    if named:
+        notes.append(f"left out: {listed(named)}")
+    return Choice(model, chosen.prefix, tuple(keys[name] for name in left_out), tuple(notes))
+
+
+def with_head(dialect: Dialect, tensors: Tensors, *, where: object) -> tuple[dict[str, Stored], str | None]:
+    """The tensors of a model with the one linear layer that replaced its head under the usual name, and its name in `tensors`.
+
+    The name is None, and the tensors unchanged, where the head is the usual one or nothing can be it.
+    """
+    return _with_head(Candidate("", "", dialect), dict(tensors), {}, (), where)
+
+
+def check_head_of(module: Any, head: str, *, where: object) -> None:
+    """Raise NotRepresentable if the layers around the linear layer `head` of a live module compute something in inference."""
+    around, _, last = head.rpartition(".")
+    parent = module.get_submodule(around)
+    kind = type(parent.get_submodule(last)).__name__
+    if kind != "Linear" or (around and type(parent).__name__ != "Sequential"):
+        unknown = kind if kind != "Linear" else type(parent).__name__
+        cause = f"its head {head!r} is part of a {unknown}, which may compute more than a linear layer"
+        raise NotRepresentable(cause, where=where)
+    others = [type(child).__name__ for name, child in parent.named_children() if name != last] if around else []
+    others = [name for name in others if name not in NO_LAYERS]
+    if others:
+        raise NotRepresentable(f"its head {around!r} has more than a linear layer: {', '.join(others)}", where=where)
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a glob pattern matches a name in a file, or the name without its outer parts: `fc.*` matches `model.fc.bias`."""
+    parts = name.split(".")
+    return any(fnmatch.fnmatchcase(".".join(parts[i:]), pattern) for i in range(len(parts)))
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names of a list, and the number of the others."""
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+def _candidates(tensors: Tensors) -> list[Candidate]:
+    """The places where all names of a dialect's signature stand after the same stem; for each, the first such dialect."""
+    stems: dict[str, list[Dialect]] = {}
+    for dialect in DIALECTS:
+        first = dialect.signature[0]
+        for name in tensors:
+            if name == first or name.endswith(f".{first}"):
+                stems.setdefault(name.removesuffix(first), []).append(dialect)
+    found = []
+    for stem, dialects in stems.items():
+        for dialect in dialects:
+            own = max((own for own in dialect.prefixes if _ends(stem, own)), key=len, default=None)
+            if own is None:
+                continue
+            prefix = stem.removesuffix(own)
+            # other models in the same place, such as a teacher beside the student, have longer stems
+            longer = tuple(other for other in stems if other != stem and other.startswith(stem))
+            model = {
+                name.removeprefix(prefix): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(prefix) and not name.startswith(longer)
+            }
+            opened, shapes = opened_by(dialect, model)
+            if opened.prefix == own and all(name in shapes for name in dialect.signature) and dialect.matches_shapes(shapes):
+                found.append(Candidate(stem, prefix, dialect))
+                break
+    return found
+
+
+def _ends(stem: str, own: str) -> bool:
+    return not own or stem == own or stem.endswith(f".{own}")
+
+
+def _one_of(found: Sequence[Candidate], tensors: Tensors, where: object) -> Candidate:
+    """The only candidate, or the one of which the others are copies. Raises InputError if there are several."""
+    left = list(found)
+    for one in found:
+        for other in found:
+            if one in left and other in left and one is not other and _is_copy(other, one, tensors):
+                left.remove(other)
+    if len(left) > 1:
+        places = " and ".join(_shown(each.prefix) for each in left)
+        raise _which(f"contains {len(left)} models: under {places}", left, where)
+    return left[0]
+
+
+def _is_copy(other: Candidate, one: Candidate, tensors: Tensors) -> bool:
+    """Whether `other` is a copy of `one` that need not be asked about: the same values, or one that evaluation does not take."""
+    if other.dialect is not one.dialect:
+        return False
+    theirs, ours = (
+        {name.removeprefix(c.stem): tensor for name, tensor in tensors.items() if name.startswith(c.stem)} for c in (other, one)
+    )
+    parts = [{name: tensor.shape for name, tensor in each.items() if one.dialect.has_rule_for(name)} for each in (theirs, ours)]
+    if parts[0] != parts[1]:
+        return False
+    if _is_preferred(one.stem, other.stem):
+        return True
+    return theirs.keys() == ours.keys() and all(_equal(theirs[name], ours[name]) for name in ours)
+
+
+def _is_preferred(stem: str, other: str) -> bool:
+    """Whether the source's own evaluation takes the model under `stem` and not that under `other`."""
+    parts, others = (_parts(each) for each in (stem, other))
+    if "teacher" in parts:  # of which one may be stored without the module that also has the projection
+        parts, others = ([part for part in each if part != "backbone"] for each in (parts, others))
+    different = [i for i, pair in enumerate(zip(parts, others, strict=False)) if pair[0] != pair[1]]
+    if len(parts) != len(others) or len(different) != 1:
+        return False
+    pair = parts[different[0]], others[different[0]]
+    if different[0] == 0 and pair[0] in AVERAGED and pair[1] in PLAIN:
+        return True
+    # teacher and student are also words of distillation, whose product is the student: in self-supervised training, they have
+    # a backbone beside the projection
+    return pair in COPIES and (pair[0] != "teacher" or "backbone" in _parts(stem))
+
+
+def _parts(stem: str) -> list[str]:
+    return [part for part in stem.split(".") if part and part != "module"]
+
+
+def _equal(a: Stored, b: Stored) -> bool:
+    import numpy as np
+
+    if a.dtype != b.dtype or a.dtype not in DTYPES or a.shape != b.shape:
+        return False
+    first, second = a.array(), b.array()
+    return first is second or np.array_equal(first, second)
+
+
+def _with_head(
+    chosen: Candidate, model: dict[str, Stored], scope: Tensors, allow_drop: Sequence[str], where: object
+) -> tuple[dict[str, Stored], str | None]:
+    """The model without what is left out, and with the linear layer that replaced its head; and the file's name of that layer.
+
+    `scope` holds all tensors of the file, those around the model included, which may be its head.
+    """
+    dialect, prefix = chosen.dialect, chosen.prefix
+    opened, shapes = opened_by(dialect, model)
+    unknown = [name for name in opened.unknown() if name in model]
+    moco = any(part in MOCO for part in prefix.split("."))
+    gone = {
+        name
+        for name in unknown
+        if MASK.fullmatch(name)
+        or ("." not in name and model[name].dtype not in DTYPES)  # a counter, such as n_averaged
+        or (moco and name.startswith("head."))
+        or any(matches(prefix + name, pattern) for pattern in allow_drop)
+    }
+    model = {name: tensor for name, tensor in model.items() if name not in gone}
+    unknown = [name for name in unknown if name not in gone]
+    inside = {prefix + name: model[name] for name in unknown}
+    around = {name: tensor for name, tensor in scope.items() if not name.startswith(prefix)} if prefix else {}
+    if any(TRAINING_ONLY.fullmatch(name) for name in (*around, *inside)):  # layers after the model belong to its training
+        around = {}
+    layers_around = {name.rpartition(".")[0] for name, tensor in around.items() if len(tensor.shape) > 1}
+    around = {
+        name: tensor
+        for name, tensor in around.items()
+        if tensor.dtype in DTYPES
+        and not LOSS.fullmatch(name)
+        and not (METRIC.fullmatch(name) and name.rpartition(".")[0] not in layers_around)
+        and not any(matches(name, pattern) for pattern in allow_drop)
+    }
+    norm = shapes.get(dialect.their_name("blocks.0.norm1.weight"))
+    weight = dialect.their_name("head.weight")
+    if norm is None or len(norm) != 1:
+        return model, None
+    widths = {norm[0], 2 * norm[0], *shapes.get(weight, ())}
+    after = _after(around, widths, prefix)
+    layers = {**inside, **after}
+    name = None if weight in shapes else _linear(layers, norm[0], opened, prefix)
+    if name is not None and any(rule.ours == "head.weight" for rule in dialect.rules):
+        for kind in ("weight", "bias"):
+            if f"{name}.{kind}" in layers:
+                model.pop(f"{name}.{kind}".removeprefix(prefix) if f"{name}.{kind}" in inside else "", None)
+                model[opened.key_for_ours(f"head.{kind}")] = layers[f"{name}.{kind}"]
+        return model, name
+    if after:
+        cause = f"layers after the model, {listed(list(layers))}, are not its head: it would be one linear layer"
+        drop = droppable(list(layers))
+        details = mismatch(unexpected=list(layers))
+        raise RefusedContent(cause, where=where, hint=f"{drop} reads the ViT alone", options=[drop], details=details)
+    return model, None
+
+
+def _after(around: Tensors, widths: set[int], prefix: str) -> dict[str, Stored]:
+    """The tensors around a model of the modules that take its features, whose widths are given, or each other's."""
+    modules: dict[str, dict[str, Stored]] = {}
+    for name, tensor in around.items():
+        modules.setdefault(_module(name, prefix), {})[name] = tensor
+    after: dict[str, Stored] = {}
+    while True:
+        new = [module for module in modules if any(_takes(t, widths, len(modules[module])) for t in modules[module].values())]
+        if not new:
+            return after
+        for module in new:
+            taken = modules.pop(module)
+            after |= taken
+            widths = widths | {tensor.shape[0] for tensor in taken.values() if len(tensor.shape) > 1}
+
+
+def _module(name: str, prefix: str) -> str:
+    """The outermost part of a name that is not one of the model's prefix: the module beside the model, or a layer of it."""
+    parts, own = name.split("."), prefix.split(".")
+    shared = next((i for i, (part, other) in enumerate(zip(parts, own, strict=False)) if part != other), 0)
+    return ".".join(parts[: shared + 1])
+
+
+def _takes(tensor: Stored, widths: set[int], count: int) -> bool:
+    """Whether a tensor takes features of these widths: a kernel, rows beside them, or a norm in a module of `count` tensors."""
+    shape = tensor.shape
+    return any(length in widths for length in shape[1:]) or (len(shape) == 1 and shape[0] in widths and count > 1)
+
+
+def _linear(layers: Tensors, dim: int, opened: Opened, prefix: str) -> str | None:
+    """The name of the one linear layer among these, which takes `dim` features; None if there are more tensors or none."""
+    weights = [name for name, tensor in layers.items() if len(tensor.shape) == 2]
+    if len(weights) != 1 or not weights[0].endswith(".weight"):
+        return None
+    name = weights[0].removesuffix(".weight")
+    classes, width = layers[weights[0]].shape
+    bias = layers.get(f"{name}.bias")
+    own = name.removeprefix(prefix).removeprefix(opened.prefix)
+    if width != dim or len(layers) != 1 + (bias is not None) or (bias is not None and bias.shape != (classes,)):
+        return None
+    if any(tensor.dtype not in DTYPES for tensor in layers.values()):
+        return None
+    if bias is None and own not in PLAIN_HEADS:  # it may be a table of embeddings
+        return None
+    # not a layer within the model, such as an adapter
+    parts = {theirs.split(".")[0] for rule in opened.dialect.rules if not rule.ours.startswith("head") for theirs in rule.theirs}
+    return None if own.split(".")[0] in parts - {"heads"} else name
+
+
+def _without_unknown(
+    model: dict[str, Stored], prefix: str, keys: Mapping[str, str], allow_drop: Sequence[str], where: object
+) -> Choice:
+    """The choice of tensors in which no model was found, without the unknown ones that may be left out."""
+    gone: list[str] = []
+    if allow_drop:
+        opened, _ = opened_by(detect(model, where=where), model)
+        gone = [n for n in opened.unknown() if n in model and any(matches(prefix + n, pattern) for pattern in allow_drop)]
+    rest = {name: tensor for name, tensor in model.items() if name not in gone}
+    left_out = tuple(keys[prefix + name] for name in gone)
+    notes = (f"left out: {listed(left_out)}",) if left_out else ()
+    return Choice(rest, prefix, left_out, notes)
+
+
+def _outer(names: Iterable[str]) -> str:
+    """The parts with which all names begin."""
+    columns = zip(*(name.split(".")[:-1] for name in names), strict=False)
+    return "".join(f"{column[0]}." for column in itertools.takewhile(lambda column: len(set(column)) == 1, columns))
+
+
+def _dotted(prefix: object) -> str:
+    """A prefix as the user states it, with or without its last dot, as names begin with it."""
+    text = SHELL.sub("", f"{prefix}".strip(".") + ".")
+    return "" if text == "." else text
+
+
+def _shown(prefix: str) -> str:
+    return repr(prefix.rstrip(".")) if prefix else "no prefix"
+
+
+def _place(one: Candidate, others: Sequence[Candidate]) -> str:
+    """The shortest prefix of a model that none of the others has, under which its head can be too."""
+    parts, other_parts = one.prefix.split(".")[:-1], [other.prefix.split(".")[:-1] for other in others]
+    lengths = (k for k in range(1, len(parts) + 1) if all(other[:k] != parts[:k] for other in other_parts))
+    return "".join(f"{part}." for part in parts[: next(lengths, len(parts))])
+
+
+def _which(cause: str, found: Iterable[Candidate], where: object) -> InputError:
+    """The error that asks which of these models is meant."""
+    found = list(found)
+    options = [fact("prefix", _place(each, [other for other in found if other is not each]).rstrip(".")) for each in found]
+    hint = f"state which: {' or '.join(map(str, options))}" if options else None
+    return InputError(cause, where=where, hint=hint, options=options)
