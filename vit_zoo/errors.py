@@ -45,6 +45,18 @@ def fact(name: str, value: str) -> Option:
     return Option(name, value, f"--set {name}={value}")
 
 
+def notice(line: str) -> None:
+    """Tell the user what was decided: a warning of the logger `vit_zoo`, which the command line prints on stderr."""
+    import logging
+
+    logging.getLogger("vit_zoo").warning("%s", printable(without_tokens(line)))
+
+
+def printable(text: str) -> str:
+    """Return the text in one line: names and file contents come from outside, and must not move the cursor."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def did_you_mean(name: str, known: list[str]) -> str:
     """Return "; nearest: a, b" with up to three known names similar to `name`, or "" if none is similar."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
@@ -100,8 +112,7 @@ class VitzooError(Exception):
     def __str__(self) -> str:
         line = self.message if self.where is None else f"{self.where}: {self.message}"
         line = line if self.hint is None else f"{line} ({self.hint})"
-        # names and file contents come from outside: they must not move the cursor or start a second line
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+        return printable(line)
 
 
 class InputError(VitzooError, ValueError):

@@ -24,6 +24,7 @@ from vit_zoo.model.preprocess import Preprocess
 
 RGB = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 ODD = ((301, 225), (97, 161), (1, 50), (640, 333), (1000, 333), (900, 301), (60, 90), (50, 66), (31, 640))
+DOWN, FLOATS = {"crop_rounding": "down"}, {"resize_dtype": "float32"}
 CROPS = {"squashed": None, "shorter edge": 76, "squashed, then cropped": (61, 71)}
 
 
@@ -65,6 +66,40 @@ def test_pixels_match_pillow(include, opset, interpolation, crop):
     else:
         assert worst < 2.5
         assert off / count <= 0.005
+
+
+@pytest.mark.parametrize("crop", CROPS)
+@pytest.mark.parametrize(("include", "opset"), [("preprocess-exact", 17), ("preprocess", 18)])
+@pytest.mark.parametrize("rounding", [DOWN, FLOATS, DOWN | FLOATS], ids=str)
+def test_pixels_match_pillow_with_transformers_rounding(include, opset, rounding, crop):
+    """The crop of transformers, and the resize of floats, which the default variant computes as exactly as the other."""
+    how = Preprocess(size=(50, 66), resize_to=CROPS[crop], interpolation="bicubic", **RGB, **rounding)
+    session = _session(how, GraphOptions(opset=opset, include=include))
+    random, worst, off, count = np.random.default_rng(0), 0.0, 0, 0
+    for h, w in (*ODD, (76, 101), (129, 76), (53, 54)):
+        x = random.integers(0, 256, (2, h, w, 3), dtype=np.uint8)
+        (given,) = session.run(None, {"image": x})
+        wanted = np.stack([how(Image.fromarray(image)) for image in x])
+        apart = np.abs(given - wanted) * 255 * np.reshape(how.std, (-1, 1, 1))
+        worst, off, count = max(worst, apart.max()), off + (apart > 0.5).sum(), count + apart.size
+    if include == "preprocess-exact" or "resize_dtype" in rounding:
+        assert worst < 0.02, "in levels"
+    else:
+        assert worst < 2.5
+        assert off / count <= 0.005
+
+
+@pytest.mark.parametrize("include", ["preprocess", "preprocess-exact"])
+@pytest.mark.parametrize("rounding", [DOWN, DOWN | FLOATS], ids=str)
+def test_the_wrong_rounding_is_found(folder, monkeypatch, include, rounding):
+    """A file that prepares images with timm's rounding while its config states another is rejected."""
+    model = _model(resize_to=60, **rounding)
+    (done,) = vit_zoo.export(model, "onnx", out="right.onnx", include=[include])
+    assert done.report.preparation.ok
+    original = preprocess.add_preprocessing
+    monkeypatch.setattr("vit_zoo.graph.build.add_preprocessing", lambda g, how, *rest: original(g, how.with_defaults(), *rest))
+    with pytest.raises(CheckFailed, match=include):
+        vit_zoo.export(model, "onnx", out="wrong.onnx", include=[include])
 
 
 @pytest.mark.parametrize("include", ["preprocess", "preprocess-exact"])

@@ -132,7 +132,11 @@ def table(module):
 
 CHANGED = {
     "torchvision, a hook": (peers.torchvision_vit, hook_of_attention, "in block 1"),
-    "transformers, a hook before the head": (lambda: built("ViTForImageClassification")[0], pre_hook_of_the_head, "behind the blocks"),
+    "transformers, a hook before the head": (
+        lambda: built("ViTForImageClassification")[0],
+        pre_hook_of_the_head,
+        "behind the blocks",
+    ),
     "timm, forward of a block": (peers.timm_vit, forward_of_a_block, "in block 2"),
     "vit-pytorch, class of a part": (peers.article_vit, class_of_a_part, "in block 1"),
     "timm, activation": (peers.timm_vit, act_of_one_block, "blocks.1.mlp.act has the activation gelu_tanh"),
@@ -236,7 +240,9 @@ def with_text_tower(name):
     if name == "Siglip2":
         return T.Siglip2Model(T.Siglip2Config(vision_config={**vision, "num_patches": 16}, text_config=text))
     vision |= {"image_size": 32}
-    config = getattr(T, f"{name}Config")(vision_config=vision, text_config=text, **({"projection_dim": 24} if name == "CLIP" else {}))
+    config = getattr(T, f"{name}Config")(
+        vision_config=vision, text_config=text, **({"projection_dim": 24} if name == "CLIP" else {})
+    )
     return getattr(T, f"{name}Model")(config)
 
 
@@ -284,7 +290,9 @@ def decoders():
     sizes = CLASSES["ViTModel"][1]
     return {
         "masked images": lambda: T.ViTForMaskedImageModeling(T.ViTConfig(**sizes, encoder_stride=8)),
-        "MAE's decoder": lambda: T.ViTMAEForPreTraining(T.ViTMAEConfig(**sizes, decoder_hidden_size=32, decoder_num_attention_heads=2)),
+        "MAE's decoder": lambda: T.ViTMAEForPreTraining(
+            T.ViTMAEConfig(**sizes, decoder_hidden_size=32, decoder_num_attention_heads=2)
+        ),
     }
 
 

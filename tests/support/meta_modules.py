@@ -123,9 +123,7 @@ class BlockChunk(nn.ModuleList):
 class DinoVisionTransformer(nn.Module):
     """DINOv2's: blocks in chunks, each filled up with identities in front, so that the numbers of blocks do not start anew."""
 
-    def __init__(
-        self, *, image=28, patch=14, dim=48, depth=4, heads=3, hidden=96, eps=1e-6, mlp=Mlp, registers=0, chunks=0
-    ):
+    def __init__(self, *, image=28, patch=14, dim=48, depth=4, heads=3, hidden=96, eps=1e-6, mlp=Mlp, registers=0, chunks=0):
         super().__init__()
         norm = partial(nn.LayerNorm, eps=eps)
         self.num_features = self.embed_dim = dim

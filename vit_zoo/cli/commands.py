@@ -142,7 +142,8 @@ def create(name: str, out: Path | None, seed: int, dry_run: bool, force: bool, f
     "--accept",
     multiple=True,
     metavar="FIELD",
-    help="Accept the target's own value of norm_eps or act; the effect on the outputs is measured. Repeatable.",
+    help="Accept the target's own value of norm_eps or act, whose effect on the outputs is measured, or its own rounding of "
+    "crops (preprocess). Repeatable.",
 )
 @click.option("--allow-drop", multiple=True, metavar="GLOB", help="Leave out matching tensors, such as 'head.*'. Repeatable.")
 @click.option("--force", is_flag=True, help="Replace an existing file or model.")

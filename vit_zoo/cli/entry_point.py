@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import json
-import logging
 import os
 import platform
 import signal
@@ -37,33 +36,8 @@ def main() -> NoReturn:
     sys.exit(run(sys.argv[1:]))
 
 
-class Notes(logging.Handler):
-    """Prints what the package logs about a checkpoint on stderr, each line once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.printed: set[str] = set()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        line = record.getMessage()
-        if line not in self.printed:
-            self.printed.add(line)
-            click.echo(f"vitzoo: {line}", err=True)
-
-
 def run(arguments: list[str]) -> int:
     """Run `vitzoo` with these arguments and return the exit code; print any error as one line on stderr."""
-    logger, notes = logging.getLogger("vit_zoo"), Notes()
-    propagate, logger.propagate = logger.propagate, False
-    logger.addHandler(notes)
-    try:
-        return _run(arguments)
-    finally:
-        logger.removeHandler(notes)
-        logger.propagate = propagate
-
-
-def _run(arguments: list[str]) -> int:
     try:
         from vit_zoo.cli.commands import vitzoo
 

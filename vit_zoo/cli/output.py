@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,9 +52,33 @@ def with_output(command: Callable[..., None]) -> Callable[..., None]:
     def decorated(*args: Any, as_json: bool, quiet: bool, verbose: bool, debug: bool, **options: Any) -> None:
         if quiet and verbose:
             raise InputError("--quiet and --verbose contradict each other")
-        command(*args, output=Output(as_json, quiet, verbose), **options)
+        output = Output(as_json, quiet, verbose)
+        with _notices(output):
+            command(*args, output=output, **options)
 
     return decorated
+
+
+@contextmanager
+def _notices(output: Output) -> Iterator[None]:
+    """Print what the logger `vit_zoo` tells the user as warnings, each line once."""
+    import logging
+
+    printed: set[str] = set()
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            line = record.getMessage()
+            if line not in printed:
+                printed.add(line)
+                output.warn(line)
+
+    logger, handler = logging.getLogger("vit_zoo"), Handler(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _plain(document: Any) -> Any:

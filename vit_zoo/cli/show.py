@@ -22,6 +22,7 @@ from vit_zoo.registry.lookup import Named, aliases_of, tags_of
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Description
+    from vit_zoo.model.preprocess import Preprocess
 
 
 def overview(locator: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
@@ -206,7 +207,7 @@ def _lines(config: ModelConfig) -> dict[str, str]:
         lines["licence"] = config.licence
     lines["cost"] = f"{spec.params:,} parameters, {spec.macs / 1e9:.3f} GMACs per image, {spec.tokens} tokens"
     if preprocess is not None:
-        size, resize = f"{preprocess.size[0]}x{preprocess.size[1]}", _resize(preprocess.resize_to)
+        size, resize = f"{preprocess.size[0]}x{preprocess.size[1]}", _resize(preprocess)
         normalise = f"mean {_plain(preprocess.mean)}, std {_plain(preprocess.std)}"
         lines["images"] = f"{size}, {preprocess.interpolation}, {resize}, {normalise}"
     if config.labels is not None:
@@ -215,12 +216,15 @@ def _lines(config: ModelConfig) -> dict[str, str]:
     return lines
 
 
-def _resize(resize_to: int | tuple[int, int] | None) -> str:
+def _resize(preprocess: Preprocess) -> str:
+    resize_to = preprocess.resize_to
+    suffix = " as floats" if preprocess.resize_dtype == "float32" else ""
     if resize_to is None:
-        return "squashed"
+        return f"squashed{suffix}"
+    crop = "centre crop, margin rounded down" if preprocess.crop_rounding == "down" else "centre crop"
     if isinstance(resize_to, tuple):
-        return f"squashed to {resize_to[0]}x{resize_to[1]}, centre crop"
-    return f"shorter edge {resize_to}, centre crop"
+        return f"squashed to {resize_to[0]}x{resize_to[1]}{suffix}, {crop}"
+    return f"shorter edge {resize_to}{suffix}, {crop}"
 
 
 def _plain(value: Any) -> str:

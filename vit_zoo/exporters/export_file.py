@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from vit_zoo import __version__
 from vit_zoo.errors import CheckFailed, InputError, RefusedContent
@@ -51,7 +51,8 @@ def export_model(model: ModelLike, options: ExportOptions, facts: Mapping[str, A
     sized = bool({"image_size", "patch_size"} & set(facts))
     # with a dynamic size, the recipe applies to the graph only
     recipe = facts.get("resize") if sized or options.dynamic is None else facts.pop("resize", None)
-    source = find_source(model, weights=options.weights, allow_drop=options.allow_drop, **facts)
+    any_size: Literal["any"] | None = None if options.dynamic is None else "any"
+    source = find_source(model, weights=options.weights, file_size=any_size, allow_drop=options.allow_drop, **facts)
     if isinstance(source, Checkpoint):
         source = reduced(source, options.allow_drop)
     elif options.allow_drop:

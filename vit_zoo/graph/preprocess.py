@@ -4,6 +4,8 @@ There are two kinds. `preprocess` resizes by Resize operators on bytes, one axis
 integers as Pillow does, but with different rounding. `preprocess-exact` has Pillow's own arithmetic: weights in units of
 2^-22, and bytes between the two axes (the 8-bit passes of Resample.c). It also works before opset 18, whose Resize is the
 first with antialias. The order of the axes changes 2 % of the pixels by one level; `_vertical_first` has the rule.
+
+Where the config states that floats are resized, both resize floats: nothing is rounded or clipped.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ def add_preprocessing(g: GraphBuilder, how: Preprocess | None, options: GraphOpt
         original = g.node("Shape", IMAGE, start=1, end=3)
         scaled = _scaled(g, original, how)
         first = _vertical_first(g, original, scaled)
-        offset = _offset(g, scaled, how.size)
+        offset = _offset(g, scaled, how)
         levels = (_exact if exact else _resized)(g, original, scaled, first, offset, how)
         scale = g.floats(*(1 / (255 * std) for std in how.std))
         shift = g.floats(*(mean / std for mean, std in zip(how.mean, how.std, strict=True)))
@@ -55,10 +57,13 @@ def _scaled(g: GraphBuilder, original: str, how: Preprocess) -> str:
     return g.node("Div", g.node("Mul", original, g.ints(how.resize_to)), g.node("ReduceMin", original, keepdims=1))
 
 
-def _offset(g: GraphBuilder, scaled: str, size: tuple[int, int]) -> str:
-    """Return the top left corner of the crop, rounded half to even, int64."""
-    spare = g.node("Cast", g.node("Sub", scaled, g.ints(*size)), to=FLOAT)
-    return g.node("Cast", g.node("Round", g.node("Mul", spare, g.float_(0.5))), to=INT64)
+def _offset(g: GraphBuilder, scaled: str, how: Preprocess) -> str:
+    """Return the top left corner of the crop, rounded as the config states, int64."""
+    margin = g.node("Sub", scaled, g.ints(*how.size))
+    if how.crop_rounding == "down":
+        return g.node("Div", margin, g.int_(2))
+    half = g.node("Mul", g.node("Cast", margin, to=FLOAT), g.float_(0.5))
+    return g.node("Cast", g.node("Round", half), to=INT64)
 
 
 def _vertical_first(g: GraphBuilder, original: str, scaled: str) -> str:
@@ -73,24 +78,25 @@ def _vertical_first(g: GraphBuilder, original: str, scaled: str) -> str:
 
 
 def _resized(g: GraphBuilder, original: str, scaled: str, first: str, offset: str, how: Preprocess) -> str:
-    """Resize by Resize operators, and crop: b H W c, integers in float32."""
+    """Resize by Resize operators, and crop: b H W c, float32; integers if bytes are resized."""
     more = {"cubic_coeff_a": CUBIC} if how.interpolation == "bicubic" else {}
     mode = "cubic" if how.interpolation == "bicubic" else "linear"
     batch = g.node("Shape", IMAGE, start=0, end=1)
     axes = g.node("Reshape", first, g.ints(1)), g.node("Reshape", g.node("Not", first), g.ints(1))
     between = g.node("Where", g.node("Concat", *axes, axis=0), scaled, original)  # one axis is scaled, the other is not yet
-    x = IMAGE
+    x = IMAGE if how.resize_dtype == "uint8" else g.node("Cast", IMAGE, to=FLOAT)
     for size in (between, scaled):
         sizes = g.node("Concat", batch, size, g.ints(len(how.mean)), axis=0)
         x = g.node("Resize", x, "", "", sizes, mode=mode, antialias=1, exclude_outside=1, **more)
     if how.resize_to is not None:
         x = g.node("Slice", x, offset, g.node("Add", offset, g.ints(*how.size)), g.ints(1, 2))
-    return g.node("Cast", x, to=FLOAT)
+    return g.node("Cast", x, to=FLOAT) if how.resize_dtype == "uint8" else x
 
 
 def _exact(g: GraphBuilder, original: str, scaled: str, first: str, offset: str, how: Preprocess) -> str:
-    """Resize by a matrix product for each axis, for the pixels inside the crop only: b H W c, integers in float32.
+    """Resize by a matrix product for each axis, for the pixels inside the crop only: b H W c, float32.
 
+    The values are integers if bytes are resized.
     The graph holds both orders of the axes. All images go through one of them, an empty batch through the other.
     """
     rows, columns = (_weights(g, original, scaled, offset, axis, how) for axis in (0, 1))
@@ -98,20 +104,22 @@ def _exact(g: GraphBuilder, original: str, scaled: str, first: str, offset: str,
     cut = g.node("Mul", batch, g.node("Cast", first, to=INT64))
     tall = g.node("Cast", g.node("Slice", IMAGE, g.ints(0), cut, g.ints(0)), to=DOUBLE)
     wide = g.node("Cast", g.node("Slice", IMAGE, cut, batch, g.ints(0)), to=DOUBLE)
-    tall = _passes(g, g.node("Transpose", tall, perm=[0, 3, 2, 1]), rows, columns)  # b c H W
-    wide = _passes(g, g.node("Transpose", wide, perm=[0, 3, 1, 2]), columns, rows)  # b c W H
+    rounded = how.resize_dtype == "uint8"
+    tall = _passes(g, g.node("Transpose", tall, perm=[0, 3, 2, 1]), rows, columns, rounded=rounded)  # b c H W
+    wide = _passes(g, g.node("Transpose", wide, perm=[0, 3, 1, 2]), columns, rows, rounded=rounded)  # b c W H
     parts = g.node("Transpose", tall, perm=[0, 2, 3, 1]), g.node("Transpose", wide, perm=[0, 3, 2, 1])
     return g.node("Cast", g.node("Concat", *parts, axis=0), to=FLOAT)
 
 
-def _passes(g: GraphBuilder, x: str, last: str, other: str) -> str:
-    """Resize the last axis, then the one before it, and swap the two.
+def _passes(g: GraphBuilder, x: str, last: str, other: str, *, rounded: bool) -> str:
+    """Resize the last axis, then the one before it, and swap the two; `rounded`: the sums are in units and become bytes.
 
     The weights are on the right, and no Transpose precedes a product that it could be fused with: onnxruntime 1.30 rejects
     an empty batch in both cases.
     """
-    x = _levels(g, g.node("Transpose", g.node("MatMul", x, last), perm=[0, 1, 3, 2]))
-    return _levels(g, g.node("MatMul", x, other))
+    x = g.node("Transpose", g.node("MatMul", x, last), perm=[0, 1, 3, 2])
+    x = g.node("MatMul", _levels(g, x) if rounded else x, other)
+    return _levels(g, x) if rounded else x
 
 
 def _levels(g: GraphBuilder, x: str) -> str:
@@ -121,7 +129,10 @@ def _levels(g: GraphBuilder, x: str) -> str:
 
 
 def _weights(g: GraphBuilder, original: str, scaled: str, offset: str, axis: int, how: Preprocess) -> str:
-    """Return the weight of each row (or column) of the image in each row of the crop: old x new, double, in integer units."""
+    """Return the weight of each row (or column) of the image in each row of the crop: old x new, double.
+
+    They are integers, in units, if bytes are resized.
+    """
     old, new, start = (g.node("Gather", x, g.int_(axis)) for x in (original, scaled, offset))
     step = g.node("Div", g.node("Cast", old, to=DOUBLE), g.node("Cast", new, to=DOUBLE))
     places = g.node("Add", start, g.ints(*range(how.size[axis])))
@@ -134,4 +145,6 @@ def _weights(g: GraphBuilder, original: str, scaled: str, offset: str, axis: int
         return cubic(g, x, CUBIC) if how.interpolation == "bicubic" else linear(g, x)
 
     weights = antialiased(g, distances, step, kernel, axis=0)
+    if how.resize_dtype == "float32":
+        return weights
     return g.node("Floor", g.node("Add", g.node("Mul", weights, g.double(1 / UNIT)), g.double(0.5)))

@@ -90,6 +90,7 @@ def write_converted(
                 write_text(folder / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     accepted = tuple(name for name in fitted.differs if name in accept)
     difference = _difference(config, fitted) if accepted else None
+    accepted += ("preprocess",) if fitted.own_preprocess else ()
     return Converted(
         out, fitted.dialect.name, config, source.unwanted, dropped, fitted.added, fitted.equivalent.note, accepted, difference
     )  # fmt: skip
@@ -175,7 +176,10 @@ def summary_lines(done: Converted) -> list[str]:
     if done.note is not None:
         lines.append(done.note)
     if done.difference is not None:
-        lines.append(f"accepted: {', '.join(done.accepted)}; outputs differ by up to {done.difference:.1e} of the largest")
+        fields = ", ".join(name for name in done.accepted if name != "preprocess")
+        lines.append(f"accepted: {fields}; outputs differ by up to {done.difference:.1e} of the largest")
+    if "preprocess" in done.accepted:
+        lines.append("accepted: preprocess; the target rounds differently, and its crop can begin one pixel further")
     return lines
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from vit_zoo.errors import CannotWrite, HubError, InputError, RefusedContent
 from vit_zoo.files import Staged, Stored, digest_of, write_safetensors, write_text
@@ -110,12 +110,19 @@ def shipped_or_random_weights(architecture: Architecture, name: str, seed: int |
     return own or of_module(random_model(architecture.config, seed or 0), check=False)
 
 
-def find_weights(model: ModelLike, *, offline: bool | None = None, allow_drop: Sequence[str] = (), **facts: Any) -> Checkpoint:
+def find_weights(
+    model: ModelLike,
+    *,
+    offline: bool | None = None,
+    file_size: tuple[int, int] | Literal["any"] | None = None,
+    allow_drop: Sequence[str] = (),
+    **facts: Any,
+) -> Checkpoint:
     """Resolve a model with weights: its own, those that ship with its name, or those of the name's default tag.
 
     Raises HubError if there are none or they cannot be fetched, and otherwise as `find_source`.
     """
-    source = find_source(model, offline=offline, allow_drop=allow_drop, **facts)
+    source = find_source(model, offline=offline, file_size=file_size, allow_drop=allow_drop, **facts)
     if isinstance(source, Checkpoint):
         return source
     name = str(model)

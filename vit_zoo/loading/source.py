@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Literal, Union
 
-from vit_zoo.errors import HubError, InputError, Option, RefusedContent, VitzooError
+from vit_zoo.errors import HubError, InputError, Option, RefusedContent, notice
 from vit_zoo.files import SafetensorsFile, Stored, read_json
 from vit_zoo.files.checkpoints import CHECKPOINTS, checkpoint_in, read_checkpoint
 from vit_zoo.formats import FORMATS
@@ -39,10 +38,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from vit_zoo.weights.read import Reading
+    from vit_zoo.weights.sidecar import Sidecar
 
 ModelLike = Union[str, "os.PathLike[str]", "nn.Module"]
 ASSUMED = ("heads", "norm_eps", "act", "pool")  # the fields that conventions of dialects decide
-NOTES = logging.getLogger("vit_zoo")  # what was decided about a checkpoint that its user may want otherwise
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,17 @@ class Checkpoint:
     digest: str | None = None  # the content hash stated in the file
     unwanted: tuple[str, ...] = ()  # known tensors of the file that are not part of the model
     cached: bool = False  # whether the file is in the Hub's cache, which is not written to
-    notes: tuple[str, ...] = ()  # what was decided about the file: where the model is in it, and what is assumed
+    notes: tuple[str, ...] = ()  # what was decided: where the model is in the file, what is assumed, its image size (the last)
+    as_stored: Reading | None = None  # the model with positions as stored, where they are resized for its processor's images
+
+    def at_stored_size(self) -> Checkpoint:
+        """Return the model with the positions as stored, and the preprocessing for that size."""
+        if self.as_stored is None:
+            return self
+        spec, how = self.as_stored.spec, self.config.preprocess
+        config = self.config.replace(spec=spec, preprocess=None if how is None else how.for_size(spec.image_size))
+        tensors, origin = self.as_stored.tensors, self.as_stored.origin
+        return replace(self, config=config, tensors=tensors, origin=origin, notes=self.notes[:-1], as_stored=None)
 
     def in_float32(self) -> Checkpoint:
         """Return the same weights with those in float64 rounded to float32, in which exported files compute."""
@@ -80,6 +89,7 @@ def find_source(
     *,
     weights: str | os.PathLike[str] | None = None,
     offline: bool | None = None,
+    file_size: tuple[int, int] | Literal["any"] | None = None,
     allow_drop: Sequence[str] = (),
     **facts: Any,
 ) -> Architecture | Checkpoint:
@@ -87,11 +97,13 @@ def find_source(
 
     * `weights`: a checkpoint of the same architecture, which replaces the model's own.
     * `offline`: take the weights of tagged names and of `hf-hub:` repositories from the Hub's cache only.
+    * `file_size`: the image size of the exported file that the model is for. If it is the size of the stored positions, or any,
+      they are not resized for the images that the model's processor prepares.
     * `allow_drop`: patterns of tensors in a checkpoint that are not part of a ViT and may be left out.
     * `facts`: fields of the spec that a checkpoint does not state, such as heads.
 
-    Raises InputError for a name or path that does not exist, RefusedContent for tensors that do not fit, HubError for
-    weights that cannot be fetched.
+    Tells the user the checkpoint's notes. Raises InputError for a name or path that does not exist, RefusedContent for tensors
+    that do not fit, HubError for weights that cannot be fetched.
     """
     if allow_drop:
         facts["allow_drop"] = tuple(allow_drop)
@@ -104,7 +116,18 @@ def find_source(
             source = _architecture(locator, of_model)
         else:
             source = _resolve(locator, of_model, offline)
-    return source if weights is None else _with_weights(source.config, weights, facts, offline)
+    source = source if weights is None else _with_weights(source.config, weights, facts, offline)
+    if isinstance(source, Checkpoint):
+        if source.as_stored is not None and file_size in ("any", source.as_stored.spec.image_size):
+            source = source.at_stored_size()
+        _tell(source)
+    return source
+
+
+def _tell(source: Checkpoint) -> None:
+    """Tell the user what was decided about a checkpoint, in one line."""
+    if source.notes:
+        notice(f"{source.config.name if source.path is None else source.path.name}: {'; '.join(source.notes)}")
 
 
 def find_architecture(name: str | os.PathLike[str], **facts: Any) -> ModelConfig:
@@ -127,7 +150,11 @@ def default_weights(
     if not isinstance(locator, RegistryName):
         return None
     tag = next((tag for tag in tags_of(locator.named.variant.name).values() if tag.is_on_hub), None)
-    return None if tag is None else _of_tag(tag, {**facts, **({"allow_drop": tuple(allow_drop)} if allow_drop else {})}, offline)
+    if tag is None:
+        return None
+    source = _of_tag(tag, {**facts, **({"allow_drop": tuple(allow_drop)} if allow_drop else {})}, offline)
+    _tell(source)
+    return source
 
 
 def shipped(name: str, spec: ViTSpec) -> Checkpoint | None:
@@ -340,9 +367,16 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
         if error.details is not None and chosen.notes:
             error.details = {**error.details, "notes": list(chosen.notes)}
         raise
-    notes = chosen.notes if module is not None else (*chosen.notes, *_assumptions(reading, with_config=bool(sidecar.facts)))
-    if notes:
-        NOTES.warning("%s", VitzooError("; ".join(notes), where=where if path is None else path.name))
+    notes, as_stored = chosen.notes, None
+    if module is None:  # what a live module does not state is compared with what it computes
+        notes += _assumptions(reading, with_config=bool(sidecar.facts))
+        size = _other_size(sidecar, reading.spec, facts, where)
+        if size is not None:
+            notes += (_size_note(size, reading.spec.image_size, interpolates=sidecar.interpolates),)
+        if size is not None and sidecar.interpolates:
+            as_stored = reading
+            reading = read(chosen.tensors, {**facts, "image_size": size}, dialect=dialect, config=sidecar.facts, where=where)
+            reading.origin["image_size"] = "its processor"
     stem = "".join(c if c.isalnum() or c in "_.-" else "_" for c in (path.stem if path else "model")).lstrip("_.-")
     origin = path.name if path else where
     labels = sidecar.labels if sidecar.labels and len(sidecar.labels) == reading.spec.num_classes else None
@@ -357,11 +391,19 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
         labels=labels,
         resize=None if reading.recipe == "timm" else reading.recipe,
     )
-    unwanted = (*chosen.left_out, *reading.unwanted)
-    return Checkpoint(config, reading.tensors, path, reading.dialect.name, reading.origin, unwanted=unwanted, notes=notes)
+    return Checkpoint(
+        config,
+        reading.tensors,
+        path,
+        reading.dialect.name,
+        reading.origin,
+        unwanted=(*chosen.left_out, *reading.unwanted),
+        notes=notes,
+        as_stored=as_stored,
+    )
 
 
-def _assumptions(reading: Reading, *, with_config: bool) -> list[str]:
+def _assumptions(reading: Reading, *, with_config: bool) -> tuple[str, ...]:
     """The line about the fields that neither the file nor its config nor the user states, if there are any.
 
     A config of a class that pools in one way does not mention it.
@@ -369,9 +411,42 @@ def _assumptions(reading: Reading, *, with_config: bool) -> list[str]:
     convention = f"convention of {reading.dialect.name}"
     fields = [name for name in ASSUMED if reading.origin[name] == convention]
     if with_config and fields == ["pool"]:
-        return []
+        return ()
     values = ", ".join(f"{name} = {getattr(reading.spec, name)}" for name in fields)
-    return [f"assumed by {convention}: {values}"] if fields else []
+    return (f"assumed by {convention}: {values}",) if fields else ()
+
+
+def _other_size(sidecar: Sidecar, spec: ViTSpec, facts: Mapping[str, Any], where: object) -> tuple[int, int] | None:
+    """Return the size of the images that the sidecar's preprocessing makes, if it is not the model's and no size is stated.
+
+    Raises InputError if the library would interpolate positions for images that patches do not divide.
+    """
+    preprocess = sidecar.preprocess
+    if preprocess is None or len(preprocess.mean) != spec.channels or preprocess.size == spec.image_size or "image_size" in facts:
+        return None
+    (height, width), (p, q) = preprocess.size, spec.patch_size
+    if sidecar.interpolates and (height % p or width % q):
+        cause = f"its preprocessing makes images of {_by(preprocess.size)}, which patches of {_by(spec.patch_size)} do not divide"
+        hint = f"state the size: image_size={_stated(spec.image_size)} is that of the stored positions"
+        raise InputError(cause, where=where, hint=hint)
+    return preprocess.size
+
+
+def _size_note(prepared: tuple[int, int], stored: tuple[int, int], *, interpolates: bool) -> str:
+    if interpolates:
+        cause = f"the model takes images of {_by(prepared)}, as its processor prepares them, and not of {_by(stored)}"
+        return f"{cause}; image_size={_stated(stored)} keeps the stored size"
+    cause = f"its processor prepares images of {_by(prepared)}, but the model takes {_by(stored)}, which is used"
+    return f"{cause}; image_size={_stated(prepared)} resizes the model"
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _stated(size: tuple[int, int]) -> str:
+    """Return a size as a user states it."""
+    return str(size[0]) if size[0] == size[1] else f"{size[0]},{size[1]}"
 
 
 def _checked(config: ModelConfig, opened: SafetensorsFile, facts: Mapping[str, Any]) -> Checkpoint:

@@ -1,5 +1,9 @@
 """Preprocessing of images to the model's input; the sidecars for other libraries and the ONNX preprocessing derive from it.
 
+The libraries differ in two points, which are fields: timm, torchvision and open_clip round half of the margin of a crop to even,
+transformers rounds it down; and transformers' DINOv3 resizes floats, which are not rounded to bytes, as all others' pixels are.
+All truncate the longer edge of the resized image, and all resize with antialias.
+
 It needs only NumPy and Pillow, so that an installation without torch prepares images exactly as training did.
 """
 
@@ -7,7 +11,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from vit_zoo.errors import InputError
 from vit_zoo.model.spec import Size
@@ -25,11 +37,16 @@ Side = Annotated[int, Field(ge=1, le=16384)]
 Edge = Annotated[Side | tuple[Side, Side], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
 
 
+OPTIONAL = {"crop_rounding": "even", "resize_dtype": "uint8"}  # the defaults of optional fields
+
+
 class Preprocess(BaseModel):
     """Resize, centre crop to `size` (height, width), scale to 0..1, subtract `mean` and divide by `std` per channel.
 
     `resize_to` is the length of the shorter edge before the crop, or the (height, width) to which the image is squashed
     before the crop; None squashes it to `size` without a crop. One mean stands for grey images, three for RGB.
+    `crop_rounding` is how half of the crop's margin is rounded, if the margin is odd; `resize_dtype` is the type of the resized
+    pixels. Both are omitted from JSON if they have their defaults.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -39,6 +56,14 @@ class Preprocess(BaseModel):
     interpolation: Literal["bilinear", "bicubic"]
     mean: Mean
     std: Mean
+    crop_rounding: Literal["even", "down"] = "even"
+    resize_dtype: Literal["uint8", "float32"] = "uint8"
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, serialised: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Return the fields, without those that files of earlier versions do not have if they have their defaults."""
+        fields: dict[str, Any] = serialised(self)
+        return {name: value for name, value in fields.items() if OPTIONAL.get(name, ...) != value}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -53,29 +78,27 @@ class Preprocess(BaseModel):
 
     def for_size(self, size: tuple[int, int]) -> Self:
         """Return the preprocessing for another input size, which crops the same fraction of the image."""
+        if size == self.size:
+            return self
         if self.resize_to is None or size[0] != size[1]:
-            return self.model_copy(update={"size": size, "resize_to": None})
+            return self.model_copy(update={"size": size, "resize_to": None, "crop_rounding": "even"})
         edges = (self.resize_to,) * 2 if isinstance(self.resize_to, int) else self.resize_to
         scaled = tuple(round(edge * new / old) for edge, new, old in zip(edges, size, self.size, strict=True))
         return self.model_copy(update={"size": size, "resize_to": max(scaled) if isinstance(self.resize_to, int) else scaled})
 
+    def with_defaults(self) -> Self:
+        """Return the preprocessing with timm's rounding: half of a margin to even, and resized pixels to bytes."""
+        return self.model_copy(update=OPTIONAL)
+
     def __call__(self, image: Image.Image) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Return the model's input for one image: float32, channels x height x width."""
         import numpy as np
-        from PIL import Image
 
         height, width = self.size
         image = self._converted(image)
-        resample = Image.Resampling[self.interpolation.upper()]
-        if self.resize_to is None:
-            image = image.resize((width, height), resample)
-        else:
-            scaled = self._scaled(image.width, image.height)
-            image = image.resize(scaled, resample)
-            # as in torchvision, offsets are rounded half to even
-            left, top = round((scaled[0] - width) / 2), round((scaled[1] - height) / 2)
-            image = image.crop((left, top, left + width, top + height))
-        pixels = np.asarray(image, dtype=np.float32).reshape(height, width, -1)
+        scaled = (width, height) if self.resize_to is None else self._scaled(image.width, image.height)
+        left, top = self._offset(scaled[0] - width), self._offset(scaled[1] - height)
+        pixels = self._resized(image, scaled)[top : top + height, left : left + width].astype(np.float32)
         scale = 1 / (255 * np.asarray(self.std, dtype=np.float64))
         shift = np.asarray(self.mean, dtype=np.float64) / np.asarray(self.std, dtype=np.float64)
         return np.ascontiguousarray((pixels * scale - shift).astype(np.float32).transpose(2, 0, 1))
@@ -87,6 +110,33 @@ class Preprocess(BaseModel):
         if self.resize_to is not None:
             self._scaled(image.width, image.height)
         return np.asarray(self._converted(image)).reshape(image.height, image.width, -1)
+
+    @property
+    def crop_can_differ(self) -> bool:
+        """Whether `crop_rounding` matters for some image: for a margin of 3, 7, 11, ... pixels."""
+        return isinstance(self.resize_to, int) or self.crop_differs_for(*self.size)  # the longer edge may have any length
+
+    def crop_differs_for(self, width: int, height: int) -> bool:
+        """Whether `crop_rounding` matters for an image of this size."""
+        if self.resize_to is None:
+            return False
+        columns, rows = self._scaled(width, height)
+        return (columns - self.size[1]) % 4 == 3 or (rows - self.size[0]) % 4 == 3
+
+    def _offset(self, margin: int) -> int:
+        """Return the pixels before the crop."""
+        return margin // 2 if self.crop_rounding == "down" else round(margin / 2)
+
+    def _resized(self, image: Image.Image, size: tuple[int, int]) -> np.ndarray[Any, Any]:
+        """Return the pixels of the image at a size (width, height): height x width x channels, 0 to 255, in `resize_dtype`."""
+        import numpy as np
+        from PIL import Image
+
+        resample = Image.Resampling[self.interpolation.upper()]
+        if self.resize_dtype == "uint8":
+            return np.asarray(image.resize(size, resample)).reshape(size[1], size[0], -1)
+        # Pillow resizes a single channel as floats, with the same kernels
+        return np.stack([np.asarray(channel.convert("F").resize(size, resample)) for channel in image.split()], axis=-1)
 
     def _converted(self, image: Image.Image) -> Image.Image:
         """Return the image as RGB or grey, as the number of means requires."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from vit_zoo.errors import CheckFailed, InputError, NotRepresentable, Option, OtherWeights, RefusedContent
 from vit_zoo.files import write_text
@@ -127,7 +127,7 @@ def reference_of(against: ModelLike, facts: Mapping[str, Any], about: Descriptio
         config = artifact.about.config or (None if about is None else about.config)
         return ArtifactReference(artifact, _frame(config, artifact.path, {}))
     if isinstance(against, str | os.PathLike | ViT):
-        return Live(find_weights(against, **facts)).reference
+        return Live(find_weights(against, file_size=None if about is None else _size_of(about), **facts)).reference
     try:
         source = of_module(against, check=False, **facts)
     except (RefusedContent, NotRepresentable):  # no known dialect: the module runs its own code
@@ -139,6 +139,21 @@ def reference_of(against: ModelLike, facts: Mapping[str, Any], about: Descriptio
     except (CheckFailed, RefusedContent):  # its own code computes more than its tensors say
         like = None
     return ModuleReference(against, type(against).__name__, frame, like)
+
+
+def _size_of(about: Description) -> tuple[int, int] | Literal["any"] | None:
+    """Return the image size of an exported file, "any" if it is free, or None if it is not known."""
+    if about.config is not None:
+        return "any" if "dynamic" in about.export else about.config.spec.image_size
+    if not about.graph:
+        return None
+    from vit_zoo.formats.onnx_skeleton import declared
+
+    shape = declared(about.path)[1]
+    if len(shape) != 4:
+        return None
+    height, width = shape[2:]
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else "any"
 
 
 def _sizes_of(module: Any) -> dict[str, Any]:

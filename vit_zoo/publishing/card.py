@@ -52,7 +52,7 @@ def card_of(staging: Staging, repo: str, record: Record, existing: str | None = 
         "Each file was compared with the model in float32 and float64 before publication. Its `.parity.json` has all figures.",
         _table(_files(staging.files, record)),
         _measured_on(record),
-        *([] if config.preprocess is None else ["## Preprocessing", _preprocessing(config)]),
+        *([] if config.preprocess is None else ["## Preprocessing", _preprocessing(profile)]),
         "## Usage",
         *(f"{title}\n\n```{kind}\n{code}\n```" for title, kind, code in snippets_of(profile, repo, dtypes)),
         "## Licence and origin",
@@ -169,9 +169,9 @@ def _measured_on(record: Record) -> str:
     return f"Times are medians at batch size 1, with {where}; other machines differ."
 
 
-def _preprocessing(config: ModelConfig) -> str:
-    assert config.preprocess is not None
-    p = config.preprocess
+def _preprocessing(profile: Profile) -> str:
+    p = profile.source.config.preprocess
+    assert p is not None
     height, width = p.size
     match p.resize_to:
         case None:
@@ -180,8 +180,14 @@ def _preprocessing(config: ModelConfig) -> str:
             first = f"resize the shorter edge to {edge}, centre crop to {height} x {width}"
         case (h, w):
             first = f"resize to {h} x {w}, centre crop to {height} x {width}"
+    if p.crop_can_differ:
+        first += ", half of its margin rounded down" if p.crop_rounding == "down" else ", half of its margin rounded to even"
+    kind = "antialiased, in floats" if p.resize_dtype == "float32" else "antialiased"
     mean, std = (", ".join(f"{x:g}" for x in values) for values in (p.mean, p.std))
-    return f"{first.capitalize()} ({p.interpolation}, antialiased); divide by 255; subtract {mean}; divide by {std}."
+    text = f"{first.capitalize()} ({p.interpolation}, {kind}); divide by 255; subtract {mean}; divide by {std}."
+    if "image_processor_type" in profile.config:
+        text += "\n\nIn transformers, timm prepares the images (`pip install timm`): no processor of its own rounds so."
+    return text
 
 
 def _licence_and_origin(config: ModelConfig) -> str:

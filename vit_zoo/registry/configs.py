@@ -84,9 +84,10 @@ def _preprocess(variant: Variant, table: Mapping[str, Any] | None, spec: ViTSpec
 
     fields = {key: value for key, value in table.items() if key not in ("crop", "squash", "resize_to")}
     try:
-        preprocess = Preprocess.model_validate(
-            {**fields, "size": spec.image_size, "resize_to": _resize_to(table, spec.image_size)}
-        )
+        resize_to = _resize_to(table, spec.image_size)
+        if resize_to is None:
+            fields.pop("crop_rounding", None)
+        preprocess = Preprocess.model_validate({**fields, "size": spec.image_size, "resize_to": resize_to})
     except ValidationError as error:
         faults = "; ".join(f"preprocess.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
         raise InputError(faults, where=variant.file) from None

@@ -77,7 +77,9 @@ def read_tags(file: Path) -> dict[str, dict[str, Tag]]:
 def _tag(name: str, tag: str, row: dict[str, Any], pixels: dict[str, Any]) -> Tag:
     fields = dict(row)
     preprocess = {"interpolation": fields.pop("interpolation"), **pixels[fields.pop("pixels")]}
-    for key in ("crop", "squash", "resize_to"):
+    if fields["dialect"] == "transformers":
+        preprocess["crop_rounding"] = "down"
+    for key in ("crop", "squash", "resize_to", "resize_dtype"):
         if key in fields:
             preprocess[key] = fields.pop(key)
     optional: dict[str, Any] = {"labels": None, "top1": None, "top1_by": None, "origin": None, "spec": {}}

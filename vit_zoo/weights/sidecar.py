@@ -28,6 +28,7 @@ class SidecarFormat:
     * `labels`, `preprocess`: the names of the classes, and how images are prepared; None where the file does not state it.
     * `preprocess_file`: the file that `preprocess` reads, where it is another one.
     * `write_preprocess`: the content of `preprocess_file` for a converted model.
+    * `interpolates`: whether the library runs such a model at any image size, with interpolated positions, without being asked.
     """
 
     facts: Callable[[Mapping[str, Any], object], dict[str, Any]]
@@ -37,15 +38,20 @@ class SidecarFormat:
     preprocess: Callable[[Mapping[str, Any]], Preprocess | None] = lambda config: None
     preprocess_file: str | None = None
     write_preprocess: Callable[[Preprocess], dict[str, Any]] | None = None
+    interpolates: Callable[[Mapping[str, Any]], bool] = lambda config: False
 
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What a sidecar states: fields of the spec, the names of the classes, and how images are prepared."""
+    """What a sidecar states: fields of the spec, the names of the classes, and how images are prepared.
+
+    `interpolates`: the library runs the model at the size of the prepared images, whatever its own is.
+    """
 
     facts: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] | None = None
     preprocess: Preprocess | None = None
+    interpolates: bool = False
 
     @classmethod
     def of(cls, checkpoint: Path, dialect: Dialect) -> Sidecar:
@@ -62,7 +68,7 @@ class Sidecar:
             preprocess = kind.preprocess(config)
         elif (other := path.with_name(kind.preprocess_file)).is_file():
             preprocess = kind.preprocess(read_json(other))
-        return cls(kind.facts(config, path), kind.labels(config), preprocess)
+        return cls(kind.facts(config, path), kind.labels(config), preprocess, kind.interpolates(config))
 
     @classmethod
     def of_module(cls, module: Any, dialect: Dialect, *, where: object) -> Sidecar:

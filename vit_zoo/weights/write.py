@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from vit_zoo.model.preprocess import Preprocess
     from vit_zoo.model.spec import ViTSpec
 
-ACCEPTABLE = ("norm_eps", "act")  # conventions that a user may give up: the difference is small and can be measured
+ACCEPTABLE = ("norm_eps", "act", "preprocess")  # conventions that a user may give up: the difference is small
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ class Fit:
     * `equivalent`: the model that is written, which computes the same as the given one.
     * `differs`: fields of the spec that are others after reading.
     * `added`: tensors that are written as zeros because the library's class has them.
+    * `own_preprocess`: the config states the library's own rounding of crops, which is not the model's.
     """
 
     dialect: Dialect
@@ -88,6 +89,7 @@ class Fit:
     equivalent: Equivalent
     differs: tuple[str, ...]
     added: tuple[str, ...]
+    own_preprocess: bool = False
 
     def documents(self, preprocess: Preprocess | None) -> dict[str, dict[str, Any]]:
         """The content of the files next to the weights, by their names."""
@@ -109,7 +111,7 @@ def fit(target: str, config: ModelConfig, tensors: Mapping[str, Stored], accept:
     for dialect in TARGETS[target].dialects:
         for model in equivalents(config.spec, tensors):
             try:
-                fitted = _fit(dialect, config, model, with_config=with_config and TARGETS[target].config)
+                fitted = _fit(dialect, config, model, accept, with_config=with_config and TARGETS[target].config)
             except NotRepresentable as error:
                 causes.append(error)
                 continue
@@ -125,13 +127,13 @@ def fit(target: str, config: ModelConfig, tensors: Mapping[str, Stored], accept:
     raise next((cause for cause in causes if cause.hint), causes[0])
 
 
-def _fit(dialect: Dialect, config: ModelConfig, model: Equivalent, *, with_config: bool) -> Fit:
+def _fit(dialect: Dialect, config: ModelConfig, model: Equivalent, accept: Sequence[str], *, with_config: bool) -> Fit:
     spec = model.spec
     prefix = dialect.prefixes[0] if dialect.write_prefix is None else dialect.write_prefix(spec)
     theirs = to_theirs(dialect, model.tensors, _sizes(spec), prefix)
     added = {name: shape(spec) for name, shape in dialect.added.items() if prefix + name not in theirs}
     theirs = _with_zeros(theirs, {prefix + name: shape for name, shape in added.items()})
-    written = dialect.write_config(config.replace(spec=spec)) if with_config and dialect.write_config is not None else None
+    written, own_preprocess = _written(dialect, config.replace(spec=spec), accept) if with_config else (None, False)
     facts = {"heads": spec.heads, **dialect.write_facts(spec)}
     facts |= {"grid": spec.grid} if spec.pos == "learned" else {"image_size": spec.image_size}
     stated: dict[str, Any] = {}
@@ -147,7 +149,20 @@ def _fit(dialect: Dialect, config: ModelConfig, model: Equivalent, *, with_confi
     ignored = TRAINING if spec.prefix_tokens else (*TRAINING, "pos_covers", "pool_tokens")
     fields = [name for name in type(spec).model_fields if name not in ignored]
     differs = tuple(name for name in fields if getattr(spec, name) != getattr(reading.spec, name))
-    return Fit(dialect, theirs, written, reading, model, differs, tuple(name for name, shape in added.items() if 0 not in shape))
+    zeros = tuple(name for name, shape in added.items() if 0 not in shape)
+    return Fit(dialect, theirs, written, reading, model, differs, zeros, own_preprocess)
+
+
+def _written(dialect: Dialect, config: ModelConfig, accept: Sequence[str]) -> tuple[dict[str, Any] | None, bool]:
+    """The library's config, and whether it states the library's own rounding in place of the model's, as `accept` permits."""
+    if dialect.write_config is None:
+        return None, False
+    try:
+        return dialect.write_config(config), False
+    except NotRepresentable:
+        if "preprocess" not in accept or config.preprocess is None:
+            raise
+        return dialect.write_config(config.replace(preprocess=config.preprocess.with_defaults())), True
 
 
 def _sizes(spec: ViTSpec) -> dict[str, int]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import InputError, NotRepresentable, RefusedContent
-from vit_zoo.weights.configs.image_processors import of_hf, to_hf
+from vit_zoo.weights.configs.image_processors import hf_model_keys, of_hf, to_hf
 from vit_zoo.weights.sidecar import SidecarFormat
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ DEFAULTS = {
     "siglip_vision_model": (1e-6, "gelu_pytorch_tanh"),
     "siglip2_vision_model": (1e-6, "gelu_pytorch_tanh"),
 }
+# the model types that interpolate positions, or compute them, for any image without being asked; the others raise an error
+ANY_SIZE = ("dinov2", "dinov2_with_registers", "dinov3_vit")
 TOWERS = {"clip": "clip_vision_model", "siglip": "siglip_vision_model", "siglip2": "siglip2_vision_model"}
 HEADS = {"clip_vision_model": 12, "siglip_vision_model": 12, "siglip2_vision_model": 12, "dinov3_vit": 6}
 
@@ -107,6 +109,7 @@ SIDECAR = SidecarFormat(
     preprocess=of_hf,
     preprocess_file="preprocessor_config.json",
     write_preprocess=to_hf,
+    interpolates=lambda config: config.get("model_type") in ANY_SIZE,
 )
 
 
@@ -148,7 +151,7 @@ def config_of(class_of: ClassOf, config: ModelConfig) -> dict[str, Any]:
     elif spec.num_classes:
         document["id2label"] = {str(i): word for i, word in enumerate(words)}
         document["label2id"] = {word: i for i, word in enumerate(words)}
-    return document
+    return document if config.preprocess is None else {**document, **hf_model_keys(config.preprocess)}
 
 
 def _ratio(spec: ViTSpec) -> int:

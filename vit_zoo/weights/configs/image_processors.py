@@ -1,24 +1,43 @@
 """Image preparation in the configs of timm and transformers, to and from `Preprocess`.
 
-Readers return None for what `Preprocess` does not express exactly.
+Readers return None for what `Preprocess` does not express exactly, and for classes that are not listed here.
 
-Sources: timm 1.0.31, data/transforms_factory.py; transformers 5.23, models/*/image_processing_*.py. With odd
-margins, the centre crops of the two differ by one pixel: transformers rounds the margin down, timm to even.
+Sources: timm 1.0.31, data/transforms_factory.py; transformers 5.23, image_processing_backends.py and
+models/*/image_processing_*.py. With margins of 3, 7, 11, ... pixels, the centre crops of the two differ by one pixel:
+transformers rounds half of the margin down, timm to even. transformers' only class that crops as timm does is TimmWrapper,
+which runs timm's transforms from the `pretrained_cfg` in config.json. Its DINOv3 alone resizes floats.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from vit_zoo.errors import NotRepresentable
+from vit_zoo.errors import NotRepresentable, Option
 from vit_zoo.model.preprocess import Preprocess
 
 RESAMPLE: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
-# the classes for which a `size` of one number means both edges; for the others it is the shorter edge
-SQUASHING = ("ViT", "DeiT", "Siglip", "DINOv3ViT", "Dinov3ViT")
-OPENAI = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
+HALF, IMAGENET = (0.5, 0.5, 0.5), (0.485, 0.456, 0.406)
+CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+VIT = {"size": {"height": 224, "width": 224}, "resample": 2, "do_center_crop": False, "image_mean": HALF, "image_std": HALF}
+CENTRE = {"crop_size": {"height": 224, "width": 224}, "do_center_crop": True, "resample": 3}
+# what the classes of transformers do if their config does not state it
+CLASSES: dict[str, dict[str, Any]] = {
+    "ViT": VIT,
+    "DeiT": {**VIT, **CENTRE, "size": {"height": 256, "width": 256}},
+    "Bit": {**CENTRE, "size": {"shortest_edge": 224}, "image_mean": CLIP[0], "image_std": CLIP[1]},
+    "CLIP": {**CENTRE, "size": {"shortest_edge": 224}, "image_mean": CLIP[0], "image_std": CLIP[1]},
+    "Siglip": {**VIT, "resample": 3},
+    "DINOv3ViT": {**VIT, "image_mean": IMAGENET, "image_std": (0.229, 0.224, 0.225)},
+    "TimmWrapper": {},  # as `to_hf` writes it
+    "": {},  # not stated, as in old files: the model's own class, which the file does not name
+}
+SQUASHING = ("ViT", "DeiT", "DINOv3ViT")  # a `size` of one number is both edges; for the other classes it is the shorter one
+CLASS = re.compile(r"(\w*?)(?:ImageProcessor(?:Fast|Pil)?|FeatureExtractor)?")
+ACCEPT = Option("accept", "['preprocess']", "--accept preprocess")
+ROUNDS_TO_EVEN = "rounds half of the margin of a crop to even, and not down: its crop can begin one pixel further"
 CLOSE = 1e-6  # relative tolerance for a rescale_factor that was written with few digits
 
 
@@ -41,7 +60,7 @@ def _of_timm(config: Mapping[str, Any]) -> Preprocess | None:
     size, interpolation = cfg.get("input_size"), cfg.get("interpolation")
     if not isinstance(size, list) or len(size) != 3 or not {"mean", "std"} <= set(cfg):
         return None
-    height, width = size[1:]
+    height, width = _fixed_size(config, cfg) or size[1:]
     share, mode = cfg.get("crop_pct", 0.875), cfg.get("crop_mode", "center")
     if not isinstance(share, int | float) or not 0 < share <= 1:
         return None
@@ -56,9 +75,22 @@ def _of_timm(config: Mapping[str, Any]) -> Preprocess | None:
     return _valid(size=(height, width), resize_to=resize_to, interpolation=interpolation, mean=cfg["mean"], std=cfg["std"])
 
 
+def _fixed_size(config: Mapping[str, Any], cfg: Mapping[str, Any]) -> list[int] | None:
+    """Return the image size of the model's arguments, which timm's `_parse_model_cfg` puts in the place of `input_size`."""
+    arguments = config.get("model_args") or {}
+    free = arguments.get("dynamic_img_size") or arguments.get("strict_img_size") is False
+    side = arguments.get("img_size")
+    if side is None or free or not cfg.get("fixed_input_size"):
+        return None
+    return [side, side] if isinstance(side, int) else list(side)
+
+
 def to_timm(preprocess: Preprocess) -> dict[str, Any]:
-    """The keys of `pretrained_cfg`. Raises NotRepresentable for a resize that timm cannot express."""
+    """The keys of `pretrained_cfg`. Raises NotRepresentable for a resize or a crop that timm cannot express."""
     height, width = preprocess.size
+    if (preprocess.crop_rounding == "down" and preprocess.crop_can_differ) or preprocess.resize_dtype == "float32":
+        cause = "resizes bytes, and not floats" if preprocess.resize_dtype == "float32" else ROUNDS_TO_EVEN
+        raise NotRepresentable(f"timm {cause}", hint=f"{ACCEPT} writes timm's own preprocessing", options=[ACCEPT])
     match preprocess.resize_to:
         case None:
             mode, share = "squash", 1.0
@@ -101,7 +133,7 @@ def _of_open_clip(config: Mapping[str, Any]) -> Preprocess | None:
         case _:
             return None
     interpolation = "bilinear" if cfg.get("interpolation") == "bilinear" else "bicubic"
-    mean, std = (cfg.get(name) or default for name, default in OPENAI.items())
+    mean, std = cfg.get("mean") or CLIP[0], cfg.get("std") or CLIP[1]
     return _valid(size=(height, width), resize_to=resize_to, interpolation=interpolation, mean=mean, std=std)
 
 
@@ -111,7 +143,11 @@ def of_hf(config: Mapping[str, Any]) -> Preprocess | None:
 
 
 def _of_hf(config: Mapping[str, Any]) -> Preprocess | None:
-    kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
+    match = CLASS.fullmatch(str(config.get("image_processor_type") or config.get("feature_extractor_type") or ""))
+    kind = match[1] if match else None
+    if kind not in CLASSES:
+        return None
+    config = {**CLASSES[kind], **{key: value for key, value in config.items() if value is not None}}
     if config.get("do_resize", True) is not True or config.get("do_rescale", True) is not True:
         return None
     if abs(config.get("rescale_factor", 1 / 255) * 255 - 1) > CLOSE or config.get("do_pad"):
@@ -119,9 +155,17 @@ def _of_hf(config: Mapping[str, Any]) -> Preprocess | None:
     edge = config.get("size")
     size: Any = edge
     if isinstance(edge, Mapping):
-        size = edge.get("shortest_edge") or (edge.get("height"), edge.get("width"))
-    elif kind.startswith(SQUASHING) and isinstance(edge, int):
+        match sorted(edge):
+            case ["shortest_edge"]:
+                size = edge["shortest_edge"]
+            case ["height", "width"]:
+                size = edge["height"], edge["width"]
+            case _:
+                return None  # such as a longest edge
+    elif kind in SQUASHING and isinstance(edge, int):
         size = (edge, edge)
+    if kind == "" and (size is edge or "do_center_crop" not in config):
+        return None  # the class decides
     crop: Any = None
     if config.get("do_center_crop"):
         crop = config.get("crop_size")
@@ -134,15 +178,26 @@ def _of_hf(config: Mapping[str, Any]) -> Preprocess | None:
         mean, std = config.get("image_mean"), config.get("image_std")
     else:
         mean, std = [0.0] * 3, [1.0] * 3
-    resample = RESAMPLE.get(config.get("resample", 3 if kind.startswith(("CLIP", "Bit", "Siglip", "DeiT")) else 2))
-    return _valid(size=crop, resize_to=None if size == crop else size, interpolation=resample, mean=mean, std=std)
+    return _valid(
+        size=crop,
+        resize_to=None if size == crop else size,
+        interpolation=RESAMPLE.get(config.get("resample", -1)),
+        mean=mean,
+        std=std,
+        crop_rounding="even" if size in (None, crop) or kind == "TimmWrapper" else "down",
+        resize_dtype="float32" if kind == "DINOv3ViT" else "uint8",
+    )
 
 
 def to_hf(preprocess: Preprocess) -> dict[str, Any]:
-    """The content of preprocessor_config.json, for classes that both transformers and transformers.js have."""
+    """The content of preprocessor_config.json, for classes that both transformers and transformers.js have.
+
+    transformers.js has no TimmWrapper; it then does what the keys state. Raises NotRepresentable for a crop of floats that is
+    rounded to even.
+    """
     height, width = preprocess.size
     document: dict[str, Any] = {
-        "image_processor_type": "ViTImageProcessor" if preprocess.resize_to is None else "CLIPImageProcessor",
+        "image_processor_type": f"{_class_of(preprocess)}ImageProcessor",
         "do_convert_rgb": len(preprocess.mean) == 3,
         "do_resize": True,
         "size": {"height": height, "width": width},
@@ -157,6 +212,25 @@ def to_hf(preprocess: Preprocess) -> dict[str, Any]:
     document |= {"do_center_crop": cropped, **({"crop_size": {"height": height, "width": width}} if cropped else {})}
     document |= {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
     return {**document, "image_mean": list(preprocess.mean), "image_std": list(preprocess.std)}
+
+
+def hf_model_keys(preprocess: Preprocess) -> dict[str, Any]:
+    """The keys of transformers' config.json from which its TimmWrapper takes timm's transforms, if `to_hf` names that class."""
+    if _class_of(preprocess) != "TimmWrapper":
+        return {}
+    size = [len(preprocess.mean), *preprocess.size]
+    keys = {"input_size": size, **to_timm(preprocess)}
+    # in a folder, transformers reads the class from here; on the Hub, from preprocessor_config.json
+    return {"image_processor_type": "TimmWrapperImageProcessor", "pretrained_cfg": keys}
+
+
+def _class_of(preprocess: Preprocess) -> str:
+    even = preprocess.crop_rounding == "even" and preprocess.crop_can_differ
+    if preprocess.resize_dtype == "float32":
+        if even:
+            raise NotRepresentable("transformers resizes floats only where it rounds the margin of a crop down")
+        return "DINOv3ViT"
+    return "TimmWrapper" if even else "ViT" if preprocess.resize_to is None else "CLIP"
 
 
 def _valid(**fields: Any) -> Preprocess | None:  # pydantic's error is a ValueError

@@ -69,7 +69,15 @@ def config_from_module(module: Any) -> dict[str, Any]:
     return {"pretrained_cfg": cfg, "label_names": cfg.get("label_names")}
 
 
-SIDECAR = SidecarFormat(facts_of_config, required_key="architecture", labels=labels_of, preprocess=of_timm)
+def _interpolates(config: Mapping[str, Any]) -> bool:
+    """Whether the model interpolates positions for any image; by default timm's raise an error."""
+    arguments = config.get("model_args")
+    return isinstance(arguments, Mapping) and arguments.get("dynamic_img_size") is True
+
+
+SIDECAR = SidecarFormat(
+    facts_of_config, required_key="architecture", labels=labels_of, preprocess=of_timm, interpolates=_interpolates
+)
 
 
 def config_of(config: ModelConfig) -> dict[str, Any]:

@@ -71,7 +71,8 @@ def config_from_module(module: Any) -> dict[str, Any]:
     if not cfg and getattr(tower, "image_mean", None) is not None:  # before open_clip 2.24
         cfg = {"mean": tower.image_mean, "std": tower.image_std}
     size = cfg.get("size") or getattr(tower, "image_size", None)
-    return {"preprocess_cfg": {**cfg, "size": size}} if cfg else {}
+    size = list(size) if isinstance(size, tuple) else size
+    return {"model_cfg": {"vision_cfg": {"image_size": size}}, "preprocess_cfg": cfg} if cfg else {}
 
 
 def run_module(module: Any, images: Any) -> Any:
