@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import types
+import warnings
 
 import onnxruntime
 import pytest
 import torch
 from torch import nn
+from vit_pytorch.simple_vit_with_qk_norm import SimpleViT as SimpleViTWithNorms
 
 import vit_zoo
 from support import meta_modules, peers
@@ -17,12 +19,10 @@ from support.transformers_classes import CLASSES, built
 from vit_zoo.errors import CheckFailed, InputError, NotRepresentable, RefusedContent, VitzooError
 from vit_zoo.loading.source import find_source
 
-with peers.warnings.catch_warnings():
-    peers.warnings.simplefilter("ignore")
-    import open_clip
-
+open_clip = peers.open_clip
 T = peers.transformers
 SQUARE = {"img_size": 32, "patch_size": 8}
+NAMED = {"image_size": 32, "patch_size": 8, "num_classes": 5, "dim": 48, "depth": 2, "heads": 3, "mlp_dim": 96}
 
 
 def ours(**options):
@@ -343,6 +343,14 @@ OTHER = {
     "no config": lambda: bare(built("ViTForImageClassification")[0]),
     "no images": lambda: failing(peers.timm_vit(**SQUARE)),
     "a list of modules": lambda: nn.Sequential(peers.timm_vit(**SQUARE), nn.Softmax(-1)),
+    "TorchScript": lambda: torch.jit.trace(peers.timm_vit(**SQUARE).eval(), torch.zeros(1, 3, 32, 32)),
+    "traced by torch.fx": lambda: torch.fx.symbolic_trace(peers.timm_vit(**SQUARE)),
+    "quantised": lambda: torch.ao.quantization.quantize_dynamic(peers.timm_vit(**SQUARE), {nn.Linear}),
+    "without values": lambda: peers.timm_vit(**SQUARE).to("meta"),
+    "differential attention": lambda: peers.timm.create_model(
+        "vit_dwee_patch16_reg1_gap_256", embed_dim=48, depth=2, num_heads=3, img_size=32
+    ),
+    "vit-pytorch's SimpleViT with queries and keys normalised": lambda: SimpleViTWithNorms(**NAMED),
     "another network": lambda: nn.Sequential(nn.Linear(3, 4), nn.ReLU()),
     "no tensors": nn.Identity,
     "Cait": lambda: peers.timm.create_model("cait_xxs24_224", embed_dim=48, depth=2, num_heads=3, img_size=64),
@@ -383,7 +391,9 @@ def failing(module):
 
 @pytest.mark.parametrize("name", OTHER)
 def test_a_module_of_another_class_is_refused_in_one_line(name):
-    module = OTHER[name]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript and torch.ao are deprecated
+        module = OTHER[name]()
     with pytest.raises(VitzooError) as refusal:
         vit_zoo.load(module)
     assert refusal.value.code in (2, 3, 6, 7)
@@ -394,8 +404,13 @@ def test_a_module_of_another_class_is_refused_in_one_line(name):
 def test_what_is_read_is_named():
     with pytest.raises(RefusedContent, match=r"has the tensors of dialect timm, but .*torch\.save\(module\.state_dict\(\)"):
         vit_zoo.load(bare(peers.timm_vit()))
-    with pytest.raises(InputError, match="expected a name, a path or a torch module, got list"):
-        vit_zoo.load([])
+    with pytest.raises(RefusedContent, match=r"4 tensors .* not part of .*torch\.save\(module\.state_dict\(\)"):
+        vit_zoo.load(SimpleViTWithNorms(**NAMED))
+    with pytest.raises(RefusedContent, match=r"pass the inner model, module\.module"):
+        vit_zoo.load(nn.DataParallel(peers.timm_vit()))
+    for other in ([], peers.timm_vit().state_dict(), torch.optim.SGD(peers.timm_vit().parameters())):
+        with pytest.raises(InputError, match=f"expected a name, a path or a torch module, got {type(other).__name__}"):
+            vit_zoo.load(other)
     with pytest.raises(NotRepresentable, match="its activation is ReLU"):
         vit_zoo.load(peers.timm_vit(act_layer="relu"))
 
@@ -415,6 +430,19 @@ def test_a_module_for_another_size_is_compared_at_its_own():
     module.norm.register_forward_hook(lambda part, args, result: result * 2)
     with pytest.raises(CheckFailed):
         vit_zoo.load(module, image_size=(64, 96))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: peers.timm_vit(img_size=(36, 47), patch_size=8),
+        lambda: T.SiglipVisionModel(T.SiglipVisionConfig(**{**CLASSES["SiglipVisionModel"][1], "image_size": 39})),
+        lambda: T.CLIPVisionModel(T.CLIPVisionConfig(**{**CLASSES["CLIPVisionModel"][1], "image_size": 36})),
+    ],
+)
+def test_a_size_that_patches_do_not_divide(make):
+    """A convolution leaves out the last rows and columns, as in SigLIP's models for 384 pixels and patches of 14."""
+    assert vit_zoo.load(noise(make())).spec.image_size == (32, 40 if "img_size" in str(make.__code__.co_consts) else 32)
 
 
 def test_the_module_is_left_as_it_was():

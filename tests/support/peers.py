@@ -13,6 +13,7 @@ from support import torchvision_operators
 torchvision_operators.declare()
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
+    import open_clip
     import timm
     import torchvision
     import transformers
@@ -161,6 +162,7 @@ __all__ = [
     "SwiGLUPacked",
     "article_vit",
     "mae_table",
+    "open_clip",
     "simple_vit",
     "timm",
     "timm_distilled",

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from vit_zoo.errors import RefusedContent
 from vit_zoo.files.pickles import tensors_of
 from vit_zoo.model import positions
-from vit_zoo.model.vit import HEADS, ViT
+from vit_zoo.model.vit import HEADS, ViT, linear_in
+from vit_zoo.weights.candidates import listed
 from vit_zoo.weights.translate import check_tensors
 
 if TYPE_CHECKING:
     from vit_zoo.files import Stored
 
 COMPILED = "_orig_mod"  # torch.compile puts a module under this name
-# functions of torch that compute a weight from tensors of other names: what they are called, the endings of two of these names,
-# and the function that leaves a plain weight
-COMPUTED = (
-    ("pruning", ("_mask", "_orig"), "prune.remove"),
-    ("spectral_norm", ("_u", "_orig"), "remove_spectral_norm"),
-    ("weight_norm", ("_g", "_v"), "remove_weight_norm"),
-)
+# the endings of the names of the tensors from which hooks of torch compute a weight: pruning, weight_norm and spectral_norm
+COMPUTED_FROM = ("_orig", "_mask", "_g", "_v", "_u")
 
 
 def uncompiled(module: Any) -> Any:
@@ -57,38 +54,66 @@ def has_part(module: nn.Module, path: str) -> bool:
     return True
 
 
-def tensors_of_module(module: nn.Module, *, where: object) -> dict[str, Stored]:
-    """The tensors of a module's state dict, by their plain paths.
+def tensors_of_module(module: nn.Module, *, where: object) -> tuple[dict[str, Stored], tuple[str, ...]]:
+    """The tensors of a module's state dict, by their plain paths, and notes about them.
 
-    Raises RefusedContent for a part whose weight is not a tensor of its own: an adapter, a parametrization, pruning.
+    A weight that torch's pruning or a parametrization computes from other tensors is read as computed. Raises RefusedContent for
+    an adapter of PEFT.
     """
+    state = {plain(name): tensor for name, tensor in module.state_dict().items()}
+    computed: dict[str, list[str]] = {}
     for path, part in module.named_modules():
         name = plain(path)
         if type(part).__module__.startswith("peft."):
             cause = f"{name or type(part).__name__} has an adapter of PEFT beside its weight"
             raise RefusedContent(cause, where=where, hint="merge the adapters first: model.merge_and_unload()")
-        computed = _computed_weight(part)
-        if computed is not None:
-            kind, weight, function = computed
-            expression = re.sub(r"\.(\d+)", r"[\1]", f"model.{name}")
-            call = f"{function}({expression}, '{weight}')"
-            raise RefusedContent(f"'{weight}' of {name} is computed by {kind}", where=where, hint=f"make it a tensor: {call}")
-    return {plain(name): tensor for name, tensor in tensors_of(module.state_dict(), where=where).items()}
+        prefix = f"{name}." if name else ""
+        for weight, kind, value in _computed_weights(part):
+            sources = {f"{prefix}{weight}{ending}" for ending in COMPUTED_FROM}
+            inner = f"{prefix}parametrizations.{weight}."
+            state = {key: tensor for key, tensor in state.items() if key not in sources and not key.startswith(inner)}
+            state[prefix + weight] = value
+            computed.setdefault(kind, []).append(prefix + weight)
+    notes = (f"read as {kind} computes them: {listed(names)}" for kind, names in computed.items())
+    return dict(tensors_of(state, where=where)), tuple(notes)
 
 
-def _computed_weight(part: nn.Module) -> tuple[str, str, str] | None:
-    """What computes a weight of this part, its name, and the function that leaves a plain one; None if nothing does."""
-    parametrized = part._modules.get("parametrizations")
-    if parametrized is not None:
-        weight = next((name for name, _ in parametrized.named_children()), "weight")
-        return "a parametrization", weight, "torch.nn.utils.parametrize.remove_parametrizations"
-    own = {*part._parameters, *part._buffers}
-    for kind, (one, other), function in COMPUTED:
-        for name in own:
-            weight = name.removesuffix(one)
-            if weight != name and weight + other in own:
-                return kind, weight, f"torch.nn.utils.{function}"
-    return None
+def _computed_weights(part: nn.Module) -> Iterator[tuple[str, str, Tensor]]:
+    """The weights that torch computes from other tensors of this part: their names, what computes them, and their values."""
+    from torch.nn.utils.prune import BasePruningMethod
+    from torch.nn.utils.spectral_norm import SpectralNorm
+    from torch.nn.utils.weight_norm import WeightNorm
+
+    with torch.no_grad():
+        parametrized = part._modules.get("parametrizations")
+        if isinstance(parametrized, nn.ModuleDict) and parametrize.is_parametrized(part):
+            training = {each: each.training for each in parametrized.modules()}
+            try:
+                for each in training:
+                    each.training = False  # otherwise, spectral_norm changes its vectors
+                for weight in parametrized:
+                    yield weight, "a parametrization", getattr(part, weight).detach()
+            finally:
+                for each, was in training.items():
+                    each.training = was
+        for hook in part._forward_pre_hooks.values():
+            match hook:
+                case BasePruningMethod():
+                    yield hook._tensor_name, "pruning", hook.apply_mask(part).detach()  # type: ignore[no-untyped-call]
+                case WeightNorm():
+                    yield hook.name, "weight_norm", hook.compute_weight(part).detach()
+                case SpectralNorm():
+                    yield hook.name, "spectral_norm", hook.compute_weight(part, do_power_iteration=False).detach()
+
+
+def with_plain_heads(model: ViT, tensors: Mapping[str, Stored]) -> dict[str, Stored]:
+    """The tensors of a model of ours, with those of a linear layer inside a classifier under the classifier's own name."""
+    names: dict[str, str] = {}
+    for name in HEADS:
+        found = linear_in(getattr(model, name, None))
+        if found is not None and found[0]:
+            names |= {f"{name}.{found[0]}.{kind}": f"{name}.{kind}" for kind in ("weight", "bias")}
+    return {names.get(name, name): tensor for name, tensor in tensors.items()}
 
 
 def check_tensors_of_vit(model: ViT, tensors: Mapping[str, Stored], *, where: object) -> None:
@@ -101,7 +126,7 @@ def check_tensors_of_vit(model: ViT, tensors: Mapping[str, Stored], *, where: ob
             path = path.rpartition(".")[0]
         owner = f"{path or 'the model'} is of the class {type(part_at(model, path)).__name__}"
         cause = "has no tensor" if odd[0] in shapes else "has a tensor that its config does not state:"
-        hint = "a classifier is one linear layer; model.set_head(num_classes) makes it" if path.startswith(HEADS) else None
+        hint = "a classifier is one linear layer, as model.set_head(num_classes) makes it" if path.startswith(HEADS) else None
         raise RefusedContent(f"{cause} '{odd[0]}'; {owner}", where=where, hint=hint)
     check_tensors(tensors, shapes, where=where)
 

@@ -13,7 +13,7 @@ from vit_zoo.errors import CannotWrite, HubError, InputError, RefusedContent
 from vit_zoo.files import Staged, Stored, digest_of, write_safetensors, write_text
 from vit_zoo.files.atomic import made_folder
 from vit_zoo.files.stored import as_float
-from vit_zoo.loading.source import Architecture, Checkpoint, ModelLike, default_weights, find_source, of_module, shipped
+from vit_zoo.loading.source import Architecture, Checkpoint, ModelLike, default_weights, find_source, of_module, shipped, tell
 from vit_zoo.model.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ def write_model(config: ModelConfig, tensors: Mapping[str, Stored], folder: Path
 def save_model(model: ViT, folder: Path) -> Path:
     """Write a model into a folder, which is created if it does not exist, and removed again if writing fails."""
     source = of_module(model)
+    tell(source)
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise CannotWrite("not a folder", where=folder)
     with made_folder(folder):

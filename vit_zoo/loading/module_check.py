@@ -91,6 +91,17 @@ def check_module(
             raise CheckFailed(f"{cause}; first difference {place}", where=where, hint=hint)
 
 
+def padded(images: Tensor, size: Any, patch: tuple[int, int]) -> Tensor:
+    """Images of a size that patches do not divide, whose last rows and columns have no effect, for a module that asks for it."""
+    stated = (size, size) if isinstance(size, int) else tuple(size or ())
+    if len(stated) != 2:
+        return images
+    bottom, right = (int(stated[i]) - images.shape[2 + i] for i in range(2))
+    if not (0 <= bottom < patch[0] and 0 <= right < patch[1]):
+        return images
+    return nn.functional.pad(images, (0, right, 0, bottom), value=9.0)
+
+
 def _blocks(module: nn.Module, spec: ViTSpec, key_of: Callable[[str], str]) -> list[Block]:
     """The encoder blocks: each is the part that the paths of its tensors have in common."""
     names, blocks = list(spec.shapes()), []

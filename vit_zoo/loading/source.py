@@ -120,11 +120,11 @@ def find_source(
     if isinstance(source, Checkpoint):
         if source.as_stored is not None and file_size in ("any", source.as_stored.spec.image_size):
             source = source.at_stored_size()
-        _tell(source)
+        tell(source)
     return source
 
 
-def _tell(source: Checkpoint) -> None:
+def tell(source: Checkpoint) -> None:
     """Tell the user what was decided about a checkpoint, in one line."""
     if source.notes:
         notice(f"{source.config.name if source.path is None else source.path.name}: {'; '.join(source.notes)}")
@@ -153,7 +153,7 @@ def default_weights(
     if tag is None:
         return None
     source = _of_tag(tag, {**facts, **({"allow_drop": tuple(allow_drop)} if allow_drop else {})}, offline)
-    _tell(source)
+    tell(source)
     return source
 
 
@@ -293,25 +293,38 @@ def of_module(module: Any, *, check: bool = True, **facts: Any) -> Checkpoint:
     With `check`, the module and what was read from it compute the same for the same images. Raises CheckFailed if they do
     not, RefusedContent for a module that is not read.
     """
-    if not hasattr(module, "state_dict"):
+    import torch
+
+    from vit_zoo.weights.sidecar import SAVE_STATE
+
+    if not isinstance(module, torch.nn.Module):
         raise InputError(f"expected a name, a path or a torch module, got {type(module).__name__}")
-    from vit_zoo.loading.live_module import check_tensors_of_vit, is_untouched, tensors_of_module, uncompiled
+    if isinstance(module, torch.jit.ScriptModule):
+        cause = "is a TorchScript module, whose class is not known"
+        raise RefusedContent(cause, where=type(module).__name__, hint=SAVE_STATE)
+    from vit_zoo.loading.live_module import check_tensors_of_vit, is_untouched, tensors_of_module, uncompiled, with_plain_heads
     from vit_zoo.loading.module_check import check_module
     from vit_zoo.model.vit import ViT
 
     module = uncompiled(module)
     where = type(module).__name__
-    tensors = tensors_of_module(module, where=where)
+    tensors, notes = tensors_of_module(module, where=where)
     if not isinstance(module, ViT):
-        source = _read(tensors, facts, where, module)
+        try:
+            source = _read(tensors, facts, where, module)
+        except RefusedContent as error:
+            if any(option.name == "allow_drop" for option in error.options):  # its code computes with these tensors
+                error.hint, error.options = SAVE_STATE, ()
+            raise
         if check:
             _check_foreign(module, source, tensors, facts, where)
-        return source
+        return replace(source, notes=(*source.notes, *notes))
     if _of_spec(facts):
         raise InputError(f"cannot set {next(iter(_of_spec(facts)))}: the module has a config", where=where)
+    tensors = with_plain_heads(module, tensors)
     check_tensors_of_vit(module, tensors, where=where)
     random = module.config.random_seed if module.is_random() else None
-    source = Checkpoint(module.config.replace(random_seed=random), tensors, dialect="timm")
+    source = Checkpoint(module.config.replace(random_seed=random), tensors, dialect="timm", notes=notes)
     if check and not is_untouched(module):
         check_module(module, source, where=where)
     return source
@@ -319,7 +332,7 @@ def of_module(module: Any, *, check: bool = True, **facts: Any) -> Checkpoint:
 
 def _check_foreign(module: Any, source: Checkpoint, tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: str) -> None:
     """Compare another library's module with what is read from it, at the size that it has before `facts` resize it."""
-    from vit_zoo.loading.module_check import check_module
+    from vit_zoo.loading.module_check import check_module, padded
     from vit_zoo.weights.detect import detect
     from vit_zoo.weights.keys import open_keys
 
@@ -330,7 +343,12 @@ def _check_foreign(module: Any, source: Checkpoint, tensors: Mapping[str, Stored
     dialect = detect(tensors, where=where)
     opened = open_keys(dialect, dialect.prepare(dict(tensors)))
     inner = opened.prefix.rstrip(".")
-    check_module(module, source, run=dialect.run_module, key_of=opened.key_for_ours, inner=inner, where=where)
+    stated = {} if dialect.facts_from_module is None else dialect.facts_from_module(module)
+
+    def run(module: Any, images: Any) -> Any:
+        return dialect.run_module(module, padded(images, stated.get("image_size"), source.config.spec.patch_size))
+
+    check_module(module, source, run=run, key_of=opened.key_for_ours, inner=inner, where=where)
 
 
 def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path | str, module: Any = None) -> Checkpoint:
@@ -355,9 +373,10 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
         chosen = Choice(whole)
     path = where if isinstance(where, Path) else None
     if module is not None:
-        if open_keys(dialect, tensors).prefix not in dialect.prefixes:
+        outer = open_keys(dialect, tensors).prefix
+        if outer not in dialect.prefixes:
             cause = f"is a wrapper of a model of dialect {dialect.name}, and may compute something else"
-            raise RefusedContent(cause, where=where, hint="pass the inner model")
+            raise RefusedContent(cause, where=where, hint=f"pass the inner model, module.{outer.rstrip('.')}")
         sidecar = Sidecar.of_module(module, dialect, where=where)
     else:
         sidecar = Sidecar.of(path, dialect) if path is not None else Sidecar()
