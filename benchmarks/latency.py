@@ -130,9 +130,12 @@ def _files(model: str, folder: Path, ours: Path, chosen: argparse.Namespace) -> 
 
 
 def _export(model: str, folder: Path, target: Path, *options: str) -> Path:
-    """Export by the model's registry name, which includes the preprocessing that int8 calibration needs."""
+    """Export by the default tag of the model's name, which states the preprocessing that int8 calibration needs."""
+    from vit_zoo.registry.lookup import tags_of
+
+    tag = next(iter(tags_of(model).values())).full_name
     weights = ["--weights", str(folder / "vitzoo")]
-    run([VITZOO, "export", model, *weights, "--onnx", "--verify", "off", *options, "-o", str(target)])
+    run([VITZOO, "export", tag, *weights, "--onnx", "--verify", "off", *options, "-o", str(target)])
     return target
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vit_zoo.errors import InputError
-from vit_zoo.loading.load import check_content, find_weights, model_of, random_model, reduced, save_model
+from vit_zoo.loading.load import RANDOM, check_content, find_weights, model_of, random_model, reduced, save_model
 from vit_zoo.loading.source import ModelLike, find_architecture
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def create(
         seed: Seed for the random weights.
         device: Device of the parameters, as in torch.
         dtype: Type of the parameters, float32 by default.
-        **overrides: Fields of the spec to replace, such as `num_classes=10`.
+        **overrides: Fields of the spec to replace, such as `num_classes=10`, and `problem_type` (see `load`).
 
     Raises:
         InputError: The name or a field does not exist, or sizes do not fit together.
@@ -58,8 +58,9 @@ def load(
     Only headers are read: tensors are memory-mapped and read when they are first used.
 
     Args:
-        source: A registry name, alone for its default tag or with a tag, a folder, a checkpoint file,
-            `hf-hub:ORG/NAME[@REVISION]`, or a module of another library.
+        source: A registry name or another library's name, alone for the weights that it means (those that ship with it, or its
+            default tag) or with a tag, a folder, a checkpoint file, `hf-hub:ORG/NAME[@REVISION]`, or a module of another
+            library. A folder or file that holds a model comes before a name.
         num_classes: Replace the head by a new one with this number of classes.
         check: `"full"` reads all tensors, refuses values that are not finite, and compares the content hash.
         device: Device to move the model to.
@@ -68,7 +69,9 @@ def load(
             with the hashes that the Hub states.
         allow_drop: Glob patterns of tensors to leave out, such as `criterion.*` or `head.*`.
         **facts: Fields of the spec that the checkpoint does not contain, such as `heads=3`; `prefix`, where a file contains
-            several models.
+            several models; and `problem_type`: what the outputs stand for, in transformers' words
+            (`single_label_classification`, `multi_label_classification`, `regression`). With `num_classes` it is that of the
+            new head.
 
     Raises:
         InputError: The source does not exist, or a fact is missing.
@@ -77,6 +80,7 @@ def load(
     """
     if check not in ("header", "full"):
         raise InputError(f"unknown check {check!r}; choose from header, full")
+    problem_type = facts.pop("problem_type", None) if num_classes is not None else None
     checkpoint = reduced(find_weights(source, offline=offline, allow_drop=allow_drop, **facts), allow_drop)
     if check == "full":
         check_content(checkpoint)
@@ -85,7 +89,9 @@ def load(
         for p in model.parameters():
             p.data = p.data.clone()
     if num_classes is not None and num_classes != model.spec.num_classes:
-        model.set_head(num_classes)
+        model.set_head(num_classes, problem_type=problem_type)
+    else:
+        model.config = model.config.with_problem_type(problem_type)
     return model.to(device=device, dtype=dtype) if device is not None or dtype is not None else model
 
 
@@ -108,6 +114,8 @@ def convert(
     accept: Sequence[str] = (),
     allow_drop: Sequence[str] = (),
     force: bool = False,
+    random: bool = False,
+    seed: int | None = None,
     **facts: Any,
 ) -> Converted:
     """Write a model with its weights for another library.
@@ -122,7 +130,10 @@ def convert(
             measured.
         allow_drop: Glob patterns of tensors to leave out, such as `head.*`, or of tensors that no ViT has.
         force: Replace an existing file or model.
-        **facts: Fields of the spec, as in `load`. `image_size` and `patch_size` resize the model.
+        random: Write random weights of a registry name or a config file.
+        seed: Seed for the random weights, 0 by default.
+        **facts: Fields of the spec, as in `load`. `image_size` and `patch_size` resize the model. With another `num_classes`
+            than the weights have, the classifier is replaced by a new one, with random weights.
 
     Raises:
         NotRepresentable: The target cannot express the model; the message names the field or tensor.
@@ -132,7 +143,7 @@ def convert(
     from vit_zoo.loading.convert import check_choice, write_converted
 
     check_choice(to, accept)
-    checkpoint = find_weights(source, allow_drop=allow_drop, **facts)
+    checkpoint = find_weights(source, random=random, seed=seed, ways=(RANDOM,), allow_drop=allow_drop, **facts)
     return write_converted(checkpoint, Path(out), to, accept=accept, allow_drop=allow_drop, force=force)
 
 
@@ -149,49 +160,56 @@ def export(
     verify: bool | Effort = True,
     weights: str | os.PathLike[str] | None = None,
     allow_drop: Sequence[str] = (),
+    random: bool = False,
     seed: int | None = None,
     precision: Precision = "fp32",
     calibrate: str | os.PathLike[str] | None = None,
     evaluate: str | os.PathLike[str] | None = None,
     min_agreement: float | None = None,
     min_accuracy: float | None = None,
+    min_cosine: float | None = None,
     note: Note = lambda line: None,
     **facts: Any,
 ) -> list[Export]:
     """Write a model as ONNX, TorchScript or `.pt2` files, each verified on disk before it gets its name.
 
     Args:
-        model: A model, as in `load`. A registry name without a tag is exported with the weights that ship with it, or with
-            random ones.
+        model: A model, as in `load`, or a config file, which gets random weights.
         to: One format or several: `onnx`, `torchscript`, `pt2`.
         out: A file (for one format) or a folder; the current folder by default.
         opset: ONNX only: the opset version, 17 to 25; 20 by default.
         placement: ONNX only: where the weights are stored. `inline`: in the file, the default below 2 GiB. `external`: in
             `NAME.onnx_data` next to it. `shared`: the file refers to the folder's `model.safetensors`.
         outputs: Names of the outputs, such as `logits` or `block.5`; by default the model's own output.
-        include: `softmax` replaces `logits` by `probabilities`. `preprocess`, ONNX only, adds preprocessing to the graph: the
-            input is `image`, uint8 [batch, height, width, channels], of any size. `preprocess-exact` gives exactly Pillow's
-            pixels, but is slower.
+        include: `softmax` replaces `logits` by `probabilities`, and so does `sigmoid` where the config's `problem_type` is
+            `multi_label_classification`. `preprocess`, ONNX only, adds preprocessing to the graph: the input is `image`, uint8
+            [batch, height, width, channels], of any size. `preprocess-exact` gives exactly Pillow's pixels, but is slower.
         dynamic: ONNX only: `hw` accepts images of any height and width that the patch size divides. Learned positions are
             interpolated in the graph with the method of their source, or with the fact `resize`.
         verify: Whether to verify each file, or the effort, as in `verify`.
-        weights: Weights for a registry name: a folder or a checkpoint file.
+        weights: Weights for a registry name: a folder or a checkpoint file. Preprocessing and labels are those of its folder,
+            or those that a tag states for this file; those of the name's published weights are not used.
         allow_drop: Glob patterns of tensors to leave out, as in `load`.
-        seed: Seed for the random weights of a registry name; 0 by default.
+        random: Export random weights of a registry name. The file is stamped, and the logger `vit_zoo` says it.
+        seed: Seed for the random weights, 0 by default.
         precision: ONNX only. `fp32`: weights as they are stored. `fp16`, `bf16`. `int8-static`: the ranges of the activations
             are calibrated on images. `int8-dynamic`: the ranges are those of each batch, so the images of a batch share their
             rounding. `int8-weights`: only the weights are quantised.
         calibrate: int8 only: a folder of images for calibration.
-        evaluate: int8 only: a folder of images for `min_agreement` and `min_accuracy`; by default a quarter of `calibrate`,
-            held out.
-        min_agreement: int8 only: minimum share of images (0 to 1) with the float model's top-1 class. As few layers as
-            necessary stay in float.
+        evaluate: int8 only: a folder of images on which the file must be close enough to the model; by default, if there is
+            one of the minima below, a quarter of `calibrate`, held out. As few layers as necessary stay in float.
+        min_agreement: int8 only: minimum share of images (0 to 1) with the float model's top-1 class; with the same classes
+            that apply, for `multi_label_classification`; for features, with the same nearest neighbour among the images.
         min_accuracy: int8 only: minimum top-1 accuracy (0 to 1). The subfolders of the images name the classes.
+        min_cosine: int8 only: minimum cosine of every image's outputs with the model's (0 to 1), in place of the usual limits
+            of int8 files (25 dB and a cosine of 0.998).
         note: Function that receives lines of progress.
-        **facts: Fields of the spec, as in `load`.
+        **facts: Fields of the spec, as in `load`. With another `num_classes` than the weights have, the classifier is replaced
+            by a new one, with random weights.
 
     Raises:
         InputError: Options are unknown or contradict each other.
+        HubError: The weights that a name means cannot be downloaded, or there are none.
         CheckFailed: A file does not compute the model, or misses a minimum; it is set aside as `*.rejected`.
         CannotWrite: A file cannot be written.
     """
@@ -200,8 +218,9 @@ def export(
 
     options = ExportOptions(
         formats=formats_of(to), out=out, opset=opset, placement=placement, outputs=tuple(outputs), include=tuple(include),
-        dynamic=dynamic, verify=verify, weights=weights, allow_drop=tuple(allow_drop), seed=seed, precision=precision,
-        calibrate=calibrate, evaluate=evaluate, min_agreement=min_agreement, min_accuracy=min_accuracy,
+        dynamic=dynamic, verify=verify, weights=weights, allow_drop=tuple(allow_drop), random=random, seed=seed,
+        precision=precision, calibrate=calibrate, evaluate=evaluate, min_agreement=min_agreement, min_accuracy=min_accuracy,
+        min_cosine=min_cosine,
     )  # fmt: skip
     return export_model(model, options, facts, note)
 
@@ -214,6 +233,9 @@ def verify(
     fixed: Sequence[str] = (),
     blocks: bool = False,
     pictures: str | os.PathLike[str] | None = None,
+    min_cosine: float | None = None,
+    random: bool = False,
+    seed: int | None = None,
     **facts: Any,
 ) -> ParityReport:
     """Check that an exported file of any tool computes a model, or that two models or two files compute the same.
@@ -232,6 +254,9 @@ def verify(
         blocks: Measure the error after every block.
         pictures: int8 only: a folder of real images to measure the file on. They should be like the images that it was
             calibrated with.
+        min_cosine: int8 only: another limit than the usual ones, as in `export`.
+        random: Compare with random weights of the name or config file `against`.
+        seed: Seed for the random weights, 0 by default.
         **facts: Fields of the spec of `against`, as in `load`.
 
     Raises:
@@ -240,7 +265,9 @@ def verify(
     """
     from vit_zoo.parity.resolve_reference import VerifyOptions, verify_model
 
-    options = VerifyOptions(effort=effort, fixed=tuple(fixed), blocks=blocks, pictures=pictures)
+    options = VerifyOptions(
+        effort=effort, fixed=tuple(fixed), blocks=blocks, pictures=pictures, min_cosine=min_cosine, random=random, seed=seed
+    )
     return verify_model(artifact, against, options, facts)
 
 

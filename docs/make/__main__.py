@@ -17,6 +17,7 @@ DOCS = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(Path(__file__).parent))
 
 import command_line  # noqa: E402
+import config_pages  # noqa: E402
 import how_pictures  # noqa: E402
 import line_picture  # noqa: E402
 import live_assets  # noqa: E402
@@ -26,7 +27,8 @@ import zoo_pages  # noqa: E402
 
 def made() -> dict[str, str]:
     """Return the text of every generated file, by its path in docs."""
-    return {**zoo_pages.pages(), **command_line.pages(), **how_pictures.pictures(), **plots.pictures(), **line_picture.pictures()}
+    pages = {**zoo_pages.pages(), **command_line.pages(), **config_pages.pages()}
+    return {**pages, **how_pictures.pictures(), **plots.pictures(), **line_picture.pictures()}
 
 
 def _same(old: str, new: str) -> bool:

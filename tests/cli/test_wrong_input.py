@@ -47,6 +47,14 @@ def damaged(change) -> bytes:
     return model.SerializeToString()
 
 
+def moved_weight(model: onnx.ModelProto) -> None:
+    """Say that a weight lies in a file that does not exist."""
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="gone.safetensors")
+
+
 def say(key: str, value: str):
     def change(model: onnx.ModelProto) -> None:
         next(entry for entry in model.metadata_props if entry.key == key).value = value
@@ -103,7 +111,8 @@ def _fill() -> None:
     Path("nonsense.onnx").write_bytes(damaged(say("vit_zoo", "{")))
     Path("deep.onnx").write_bytes(damaged(say("vit_zoo.export", '{"a":' + "[" * 100_000)))
     Path("outside.onnx").write_bytes(damaged(say("vit_zoo.export", '{"data": "../model.safetensors"}')))
-    Path("lonely.onnx").write_bytes(damaged(say("vit_zoo.export", '{"data": "gone.safetensors"}')))
+    Path("silent.onnx").write_bytes(damaged(say("vit_zoo.export", '{"data": "gone.safetensors"}')))
+    Path("lonely.onnx").write_bytes(damaged(moved_weight))
     Path("wider.onnx").write_bytes(damaged(say("vit_zoo", changed(config, "spec", dim=32))))
     Path("unprepared.onnx").write_bytes(damaged(say("vit_zoo", changed(config, "", preprocess=None))))
     Path("features.onnx").write_bytes(damaged(say("vit_zoo", changed(config, "spec", num_classes=0))))
@@ -112,6 +121,11 @@ def _fill() -> None:
     os.mkfifo("pipe")
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save("image.png")
     Path("half.png").write_bytes(Path("image.png").read_bytes()[:40])
+
+
+def without_announcement(err):
+    """Standard error without the line that announces random weights, before work that may fail."""
+    return "".join(line for line in err.splitlines(keepends=True) if not line.startswith("vitzoo: tiny has RANDOM WEIGHTS"))
 
 
 # arguments, exit code, a part of the message
@@ -269,7 +283,17 @@ WRONG = [
     (["export", "tiny", "--onnx", "--pt2", "-o", "one.onnx"], 2, "not a folder; several formats need one"),
     (["export", "tiny.toml", "--onnx", "--shared"], 2, "--shared needs a safetensors file"),
     (["export", "vit_ti16", "--onnx", "--weights", "nope"], 2, "no variant 'nope'"),
-    (["export", "vit_ti16", "--onnx", "--weights", "vit_b16"], 2, "vit_b16: has no weights"),
+    (["export", "vit_ti16", "--onnx", "--weights", "vit_b16"], 5, "cannot reach the Hub"),
+    (["export", "vit_ti16", "--onnx", "--seed", "1"], 2, "seed applies only to random weights (add --random)"),
+    (["export", "vit_ti16", "--onnx", "--random", "--weights", "tiny"], 2, "contradict each other"),
+    (["export", "tiny", "--onnx", "--random"], 2, "expected a name or a config, got a model with weights"),
+    (["export", "vit_b16.augreg_in1k", "--onnx", "--random"], 2, "expected a name or a config, got a model with weights"),
+    (["export", "vit_b16", "--onnx"], 5, "--weights FILE for weights of yours; --random for random weights; or a tag"),
+    (["export", "vit_b16", "--onnx", "--set", "depth=3"], 2, "the published weights have depth = 12, not 3 (--random makes"),
+    (["export", "vit_mu16", "--onnx"], 5, "no published weights are known (--weights FILE"),
+    (["export", "vit_b_16", "--onnx"], 5, "the weights 'torchvision_v1' of 'vit_b16' are at https://download.pytorch.org"),
+    (["export", "deit3-base-p16_3rdparty_in1k", "--onnx"], 5, "no published weights by mmpretrain are known"),
+    (["export", "google/vit-base-patch16-224", "--onnx"], 5, "hf-hub:google/vit-base-patch16-224: cannot reach the Hub"),
     (["export", "vit_ti16", "--onnx", "--weights", "tiny"], 2, "the config states dim = 16"),
     # verify
     (["verify", "no.onnx"], 2, "no.onnx: no such file or folder"),
@@ -286,6 +310,7 @@ WRONG = [
     (["verify", "domain.onnx"], 7, "No opset import for domain 'evil'"),
     (["verify", "foreign.onnx"], 7, "has no vit_zoo metadata"),
     (["verify", "outside.onnx"], 7, "outside its folder"),
+    (["verify", "silent.onnx"], 7, "metadata do not name the outputs"),
     (["verify", "lonely.onnx"], 7, "needs gone.safetensors, which is not in the same folder"),
     (["verify", "wider.onnx"], 7, "the size of 'cls_token' contradicts the metadata"),
     (["verify", "tiny.onnx", "--set", "heads=2"], 2, "--set states facts about the --against model"),
@@ -325,11 +350,11 @@ def test_wrong_input(arguments, code, fragment, place, monkeypatch, cli):
     before = contents(place)
     found, out, err = cli(*arguments)
     assert found == code
-    line, rest = err[:-1], err[-1:]
+    line, end, rest = without_announcement(err).partition("\n")
     assert line.startswith("vitzoo: error: ")
     assert fragment in line
     assert line.isprintable()  # so it is one line
-    assert rest == "\n"
+    assert (end, rest) == ("\n", "")
     assert len(line) < 1100
     assert out == ""
     assert contents(place) == before
@@ -337,7 +362,7 @@ def test_wrong_input(arguments, code, fragment, place, monkeypatch, cli):
         found, out, err = cli(*arguments, "--json")
         assert found == code
         document = json.loads(out)
-        assert err == f"{line}\n"
+        assert without_announcement(err) == f"{line}\n"
         names = ["missing", "unexpected", "misshapen"] if "tensors do not fit the model" in line else []
         assert list(document) == ["code", "kind", "message", "hint", *names]
         assert document["code"] == code
@@ -516,7 +541,9 @@ def test_names_that_the_terminal_cannot_encode(place, tmp_path):
 @pytest.mark.parametrize(("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")])
 def test_a_signal_during_an_export_keeps_the_old_file(number, code, word, folder):
     Path("vit_ti16.onnx").write_text("old")
-    with subprocess.Popen([*COMMAND, "export", "vit_ti16", "--onnx", "-v"], stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [*COMMAND, "export", "vit_ti16", "--random", "--onnx", "-v"], stderr=subprocess.PIPE, text=True
+    ) as process:
         for line in process.stderr:
             if "writing vit_ti16.onnx" in line:
                 break
@@ -538,7 +565,8 @@ def test_a_full_disk_during_create_and_export(place, tmp_path):
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, 16_384)),
         )  # fmt: skip
         assert done.returncode == 8
-        assert done.stderr.count("\n") == 1
+        *announced, _ = done.stderr.splitlines()  # random weights are announced before they are written
+        assert len(announced) == (arguments[0] == "export")
         assert "File too large" in done.stderr
         assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"tiny.onnx": "old"}
 

@@ -318,18 +318,17 @@ def test_layers_with_zero_inputs(folder):
 
 REFUSED = {
     "static int8 needs images for calibration": ["--int8", "static"],
-    "min_agreement and min_accuracy need real images": ["--int8", "dynamic", "--min-agreement", "0.9"],
+    "min_agreement, min_accuracy and min_cosine need real images": ["--int8", "dynamic", "--min-agreement", "0.9"],
     "int8 weights need no calibration": ["--int8", "weights", "--calibrate", "photos"],
-    "evaluate needs min_agreement or min_accuracy": ["--int8", "weights", "--evaluate", "photos"],
-    "calibrate, evaluate, min_agreement and min_accuracy apply to int8 only": ["--fp16", "--calibrate", "photos"],
+    "calibrate, evaluate, min_agreement, min_accuracy and min_cosine apply to int8 only": ["--fp16", "--calibrate", "photos"],
     "choose one of --fp16, --bf16 and --int8": ["--fp16", "--bf16"],
     "min_agreement must be above 0 and at most 1": ["--int8", "weights", "--evaluate", "photos", "--min-agreement", "1.5"],
     "min_accuracy needs images of known classes": ["--int8", "weights", "--evaluate", "photos", "--min-accuracy", "0.5"],
     "not a folder": ["--int8", "static", "--calibrate", "nowhere"],
     "contains no images": ["--int8", "static", "--calibrate", "model"],
     "too few to hold some out": ["--int8", "static", "--calibrate", "few", "--min-agreement", "0.9"],
-    "min_agreement and min_accuracy need the output 'logits'": [
-        "--int8", "dynamic", "--evaluate", "photos", "--min-agreement", "0.9", "--outputs", "pooler_output",
+    "min_accuracy needs the output 'logits'": [
+        "--int8", "dynamic", "--evaluate", "photos", "--min-accuracy", "0.9", "--outputs", "pooler_output",
     ],
     "--shared needs float32": ["--fp16", "--shared"],
 }  # fmt: skip

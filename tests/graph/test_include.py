@@ -238,7 +238,7 @@ def test_softmax_over_the_wrong_axis_fails(folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"include": ["resize"]}, "cannot include 'resize'; choose from softmax, preprocess, preprocess-exact"),
+        ({"include": ["resize"]}, "cannot include 'resize'; choose from softmax, sigmoid, preprocess, preprocess-exact"),
         ({"include": ["preprocess", "preprocess-exact"]}, "cannot include both preprocess and preprocess-exact"),
         ({"include": ["preprocess"], "opset": 17}, "'preprocess' needs opset 18 or later"),
         ({"include": ["preprocess"], "to": ["onnx", "pt2"]}, "apply to ONNX only"),
@@ -265,7 +265,7 @@ def test_the_command_line(folder, cli):
     assert "pixels differ from Pillow's by up to " in out
     code, _, err = cli("export", "vit_digits", "--onnx", "--include", "nothing")
     assert code == 2
-    assert "choose from softmax, preprocess, preprocess-exact" in err
+    assert "choose from softmax, sigmoid, preprocess, preprocess-exact" in err
     code, out, _ = cli("verify", "vit_digits.onnx", "--full")
     assert code == 0
     assert "onnxruntime runs" in out

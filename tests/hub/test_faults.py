@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from huggingface_hub import ModelCard
 from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -41,6 +42,7 @@ REQUESTS = {
     "verify": ("POST", "/lfs/verify"),
     "commit": ("POST", "/commit/"),
 }
+SIZED = {**SMALL, "depth": 1, "image_size": 32, "patch_size": 8}
 QUICK = ("--without", "fp32", "--without", "fp16", "--without", "int8")
 
 
@@ -532,6 +534,60 @@ def test_a_tag_of_the_zoo(hub, said, model, monkeypatch):
     assert (code, "the licence of the weights is apache-2.0" in err) == (2, True)
     code, _, err = said("create", "vit_ti16.augreg_in21k_ft_in1k")
     assert (code, "expected a name or a config, got a model with weights" in err) == (2, True)
+
+
+def test_a_name_means_its_published_weights(hub, said, tmp_path, monkeypatch):
+    """A bare name is exported with its default tag's weights, another library's name with those of that library."""
+    monkeypatch.chdir(tmp_path)
+    made = noise(vit_zoo.create("vit_ti16"))
+    vit_zoo.convert(made, "theirs", "timm")
+    files = {path.name: path.read_bytes() for path in Path("theirs").iterdir()}
+    hub.create("timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k", files)
+    images = np.random.default_rng(0).normal(size=(1, 3, 224, 224)).astype(np.float32)
+    wanted = made(torch.from_numpy(images)).detach().numpy()
+    for name in ("vit_ti16", "vit_tiny_patch16_224", "timm/vit_tiny_patch16_224"):
+        code, _, err = said("export", name, "--onnx", "-o", "a.onnx", "--verify", "off")
+        assert (code, "RANDOM" in err) == (0, False)
+        assert f"'{name.removeprefix('timm/')}' means the weights vit_ti16.augreg_in21k_ft_in1k" in err
+        artifact = vit_zoo.open("a.onnx")
+        assert (artifact.config.random_seed, artifact.config.preprocess.mean[0]) == (None, 0.5)
+        np.testing.assert_allclose(artifact.run(images)["logits"], wanted, rtol=0, atol=1e-4)
+    code, _, err = said("convert", "vit_ti16", "-o", "seven", "--set", "num_classes=7")
+    assert (code, "the weights have 1000 classes; the classifier for 7 classes is new" in err) == (0, True)
+    seven = vit_zoo.load("seven")
+    assert (seven.config.random_part, seven.config.labels) == ("head", None)
+    assert torch.equal(seven.blocks[3].attn.qkv.weight, made.blocks[3].attn.qkv.weight)
+    assert said("verify", "a.onnx", "--against", "vit_ti16")[0] == 0
+    asked = len(hub.log)
+    code, _, err = said("export", "vit_ti16", "--onnx", "--set", "depth=3")
+    assert (code, "the published weights have depth = 12, not 3 (--random makes random weights)" in err) == (2, True)
+    assert len(hub.log) == asked  # nothing is downloaded for it
+    hub.server.shutdown()  # the cache is enough
+    hub.server.server_close()
+    hub.server.serve_forever = lambda **_: None  # the fixture closes it once more
+    assert said("export", "vit_ti16", "--onnx", "-o", "b.onnx", "--verify", "off")[0] == 0
+    assert Path("b.onnx").read_bytes() == Path("a.onnx").read_bytes()
+    code, _, err = said("export", "vit_s16", "--onnx")
+    assert (code, "cannot reach the Hub" in err, "--random for random weights" in err) == (5, True, True)
+
+
+@pytest.mark.parametrize("name", ["google/vit-base-patch16-224", "facebook/deit-tiny-patch16-224"])
+def test_a_repositorys_name_means_that_repository(name, hub, said, tmp_path, monkeypatch):
+    """The repository itself, with what it says, however it is called in the registry."""
+    monkeypatch.chdir(tmp_path)
+    code, _, err = said("export", name, "--onnx")
+    assert (code, f"hf-hub:{name}" in err, "--random" in err) == (5, True, True)
+    assert not list(tmp_path.iterdir())
+    if name.startswith("google"):  # whose file a tag names
+        return
+    made = noise(vit_zoo.create("vit_ti16", **SIZED))
+    vit_zoo.convert(made, "theirs", "hf")
+    hub.create(name, {path.name: path.read_bytes() for path in Path("theirs").iterdir()})
+    code, _, err = said("export", name, "--onnx", "-o", "a.onnx", "--verify", "off")
+    assert (code, f"'{name}' means the repository hf-hub:{name}" in err) == (0, True)
+    config = vit_zoo.open("a.onnx").config
+    assert (config.random_seed, config.spec.dim) == (None, SIZED["dim"])
+    assert config.source.startswith(f"hf-hub:{name}@")
 
 
 def test_the_loopback_hub_hashes_content_as_git_does(tmp_path):

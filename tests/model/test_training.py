@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import io
+
 import pytest
 import torch
 
 import vit_zoo
 from support import peers
 from support.models import SMALL, noise
+from vit_zoo.errors import InputError
+from vit_zoo.files import digest_of
+from vit_zoo.model import vit
 
 
 def twenty_steps(model):
@@ -114,6 +120,109 @@ def test_weights_are_marked_random_until_they_change(folder):
         again.head.weight.mul_(2)
     vit_zoo.save(again, "touched")
     assert vit_zoo.load("touched").config.random_seed is None
+
+
+def half_of_the_head(model):
+    model.head.weight.data.mul_(0.5)
+
+
+def one_step_of_foreach(model):
+    torch._foreach_add_([p.data for p in model.parameters()], 0.01)
+
+
+def swapped_state(model):
+    model.load_state_dict({name: p + 0.1 for name, p in model.state_dict().items()}, assign=True)
+
+
+def numpy_values(model):
+    model.norm.weight.detach().numpy()[:] = 0.5
+
+
+CHANGES = [half_of_the_head, one_step_of_foreach, swapped_state, numpy_values]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("cast", [torch.float32, torch.bfloat16, torch.float64])
+def test_values_that_changed_are_not_random(change, cast, folder):
+    model = vit_zoo.create("vit_b16", **SMALL).to(cast)
+    assert model.is_random()
+    if change is numpy_values and cast is torch.bfloat16:
+        pytest.skip("numpy has no bfloat16")
+    change(model)
+    assert not model.is_random()
+    vit_zoo.save(model, "trained")
+    assert vit_zoo.load("trained").config.random_seed is None
+
+
+def pickled(model):
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=False)
+
+
+def filled_from_its_state(model):
+    other = vit_zoo.create("vit_b16", **SMALL, seed=4)
+    other.load_state_dict(model.state_dict())
+    model.load_state_dict(model.state_dict())
+    assert not other.is_random()  # its own seed gives other values
+    return model
+
+
+def with_a_compiled_block(model):
+    """A block whose parameters have other names."""
+    kept = vit_zoo.load(vit_zoo.save(model, "once"))
+    copied = copy.deepcopy(model)
+    for one in (kept, copied):
+        one.blocks[0] = torch.compile(one.blocks[0])
+        assert one.is_random()
+    return model
+
+
+COPIES = {
+    "deepcopy": copy.deepcopy,
+    "deepcopy of a loaded one": lambda model: copy.deepcopy(vit_zoo.load(vit_zoo.save(model, "once"))),
+    "pickle": pickled,
+    "compiled block": with_a_compiled_block,
+    "load_state_dict": filled_from_its_state,
+    "bfloat16": lambda model: copy.deepcopy(model).to(torch.bfloat16),
+    "there and back": lambda model: model.double().half().float(),
+    "frozen": lambda model: copy.deepcopy(model).requires_grad_(False),
+    "eval": lambda model: copy.deepcopy(model).eval(),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # of torch.compile
+@pytest.mark.parametrize("copied", COPIES)
+def test_a_copy_of_random_weights_is_random(copied, folder):
+    model = COPIES[copied](vit_zoo.create("vit_b16", **SMALL, seed=3))
+    assert model.is_random()
+    vit_zoo.save(model, "copy")
+    assert vit_zoo.load("copy").config.random_seed == 3
+    with pytest.raises(InputError, match="RANDOM WEIGHTS"):
+        vit_zoo.publish("copy", "me/copy", dry_run="staged")
+
+
+def test_random_weights_are_not_read_when_they_are_loaded(folder, monkeypatch):
+    vit_zoo.save(vit_zoo.create("vit_b16", **SMALL, seed=2), "fresh")
+    read = []
+    monkeypatch.setattr(vit, "_checksum", lambda p: read.append(p) or 0)
+    monkeypatch.setattr(vit, "digest_of", lambda tensors: read.append(tensors) or digest_of(tensors))
+    model = vit_zoo.load("fresh")
+    assert not read
+    assert model.is_random()
+    assert len(read) == 1  # the content hash that the file states
+    model.blocks[1].norm1.weight.data[0] += 1e-6
+    assert not model.is_random()
+
+
+def test_weights_without_a_stated_seed_are_random(folder):
+    spec = vit_zoo.create("vit_b16", **SMALL).spec
+    for model in (vit_zoo.ViT.from_spec(spec), copy.deepcopy(vit_zoo.ViT.from_spec(spec))):
+        vit_zoo.save(model, "kept")
+        kept = vit_zoo.load("kept")
+        again = vit_zoo.ViT.from_spec(spec, seed=kept.config.random_seed)
+        assert all(torch.equal(a, b) for a, b in zip(kept.parameters(), again.parameters(), strict=True))
 
 
 def test_seeds_determine_the_weights():

@@ -16,6 +16,7 @@ import vit_zoo
 from support import peers
 from support.models import noise
 from vit_zoo.errors import InputError, NotRepresentable, RefusedContent
+from vit_zoo.loading.load import find_weights
 from vit_zoo.loading.source import find_source
 
 SIZES = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3, "mlp_ratio": 2}
@@ -181,7 +182,7 @@ def test_a_prefix_is_that_of_the_weights(folder):
     own, new = (vit_zoo.create("vit_ti16", depth=1, image_size=32, seed=seed) for seed in (0, 1))
     vit_zoo.save(own, "ours")
     torch.save({"ema": new.state_dict(), "model": own.state_dict()}, "file.pth")
-    source = find_source("ours", weights="file.pth", prefix="ema")
+    source = find_weights("ours", weights="file.pth", prefix="ema")
     assert source.tensors["norm.weight"].array().tolist() == new.norm.weight.tolist()
     key = "blocks.0.attn.qkv.weight"
     assert source.tensors[key].array().tolist() == new.state_dict()[key].tolist()

@@ -13,9 +13,10 @@ import vit_zoo
 from support import peers
 from support.cases import CASE_NAMES, FACTS, case
 from support.models import SMALL, noise
-from vit_zoo.errors import InputError, NotRepresentable, RefusedContent
+from vit_zoo.errors import HubError, InputError, NotRepresentable, RefusedContent
 from vit_zoo.files import SafetensorsFile, Stored
 from vit_zoo.files.pickles import tensors_of
+from vit_zoo.loading.load import find_weights
 from vit_zoo.loading.source import find_source
 from vit_zoo.weights.detect import DIALECTS, detect
 from vit_zoo.weights.read import read
@@ -37,11 +38,12 @@ PEERS = {
 }
 
 
-# of transformers in test_hf.py; the rest as renamed files in test_dialects.py
+# of transformers in test_hf.py, of timm's and open_clip's CLIP towers in test_config_sweeps.py; the rest as renamed files in
+# test_dialects.py
 ELSEWHERE = {
     "hf-deit-teacher", "hf-dinov2-swiglu", "hf-dinov2-swiglu-5", "hf-dinov3-gated", "hf-clip-classifier", "hf-siglip-classifier",
     "hf-siglip2-naflex", "big_vision-naflex", "dinov2-swiglu", "dinov3-swiglu", "mae", "openai-clip",
-    "vit-pytorch-1.2",
+    "vit-pytorch-1.2", "timm-clip", "open_clip-timm-clip",
 }  # fmt: skip
 
 
@@ -225,7 +227,7 @@ def test_heads_of_names_that_many_sources_share_are_asked_for(folder):
         find_source("small.safetensors")
     assert error.value.code == 2
     assert find_source("small.safetensors", heads=6).config.spec == vit_zoo.get_spec("vit_s16")
-    assert find_source("vit_s16", weights="small.safetensors").config.spec.heads == 6  # the name states it
+    assert find_weights("vit_s16", weights="small.safetensors").config.spec.heads == 6  # the name states it
     save_file({key: torch.empty(t.shape) for key, t in odd.state_dict().items()}, "odd.safetensors")
     with pytest.raises(InputError, match="cannot infer heads"):
         find_source("odd.safetensors", image_size=(32, 48))
@@ -296,7 +298,7 @@ def test_weights_for_a_name(folder):
     assert done.config.random_seed is None
     with pytest.raises(InputError, match="the config states depth = 3, not 4"):
         vit_zoo.export("vit_b16", weights="trained", **{**config, "depth": 4})
-    with pytest.raises(InputError, match="has no weights"):
+    with pytest.raises(HubError, match="cannot reach the Hub"):  # the weights of that name
         vit_zoo.export("vit_b16", weights="vit_ti16")
 
 

@@ -10,7 +10,7 @@ import click
 from vit_zoo import __version__
 from vit_zoo.cli.export_commands import export, predict, verify
 from vit_zoo.cli.hub_commands import publish, pull
-from vit_zoo.cli.options import MODEL, SEED, facts, note_name, zoo
+from vit_zoo.cli.options import MODEL, SEED, facts, note_name, random_weights, zoo
 from vit_zoo.cli.output import Output, with_output
 from vit_zoo.cli.text import config_text, pairs, size_text, table
 
@@ -147,12 +147,13 @@ def create(name: str, out: Path | None, seed: int, dry_run: bool, force: bool, f
 )
 @click.option("--allow-drop", multiple=True, metavar="GLOB", help="Leave out matching tensors, such as 'head.*'. Repeatable.")
 @click.option("--force", is_flag=True, help="Replace an existing file or model.")
+@random_weights
 @facts
 @zoo
 @with_output
 def convert(
-    src: str, out: Path, to: str, accept: tuple[str, ...], allow_drop: tuple[str, ...], force: bool, facts: dict[str, Any],
-    output: Output,
+    src: str, out: Path, to: str, accept: tuple[str, ...], allow_drop: tuple[str, ...], force: bool, random: bool,
+    seed: int | None, facts: dict[str, Any], output: Output,
 ) -> None:  # fmt: skip
     """Convert a checkpoint of any supported library for another one.
 
@@ -170,9 +171,11 @@ def convert(
     from vit_zoo.cli.documents import ConvertDocument
     from vit_zoo.loading.convert import summary_lines
 
-    note_name(src, output)
+    note_name(src, output, as_architecture=random)
     output.progress(f"converting {src}")
-    done = convert_model(src, out, to, accept=accept, allow_drop=allow_drop, force=force, **facts)
+    done = convert_model(src, out, to, accept=accept, allow_drop=allow_drop, force=force, random=random, seed=seed, **facts)
+    if done.config.random_text:
+        output.warn(f"{done.config.name} has {done.config.random_text}")
     output.result(ConvertDocument.of(done), lambda: "\n".join(summary_lines(done)))
 
 

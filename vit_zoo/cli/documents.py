@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from vit_zoo.model.ops import Activation
 from vit_zoo.model.spec import ViTSpec
 
 if TYPE_CHECKING:
@@ -59,15 +60,24 @@ class LabelDocument(Document):
     probability: float
 
 
+class ValueDocument(Document):
+    label: str
+    value: float  # of a regression
+
+
 class PredictDocument(Document):
     file: str
-    predictions: tuple[LabelDocument, ...]
+    activation: Activation | None  # the function from the model's outputs to probabilities; null for a regression
+    predictions: tuple[LabelDocument, ...] | tuple[ValueDocument, ...]
 
     @classmethod
     def of(cls, prediction: Prediction) -> Self:
-        labels = zip(prediction.labels, prediction.probabilities, strict=True)
-        best = tuple(LabelDocument(label=label, probability=probability) for label, probability in labels)
-        return cls(file=prediction.file, predictions=best)
+        scores = list(zip(prediction.labels, prediction.scores, strict=True))
+        if prediction.activation is None:
+            values = tuple(ValueDocument(label=label, value=score) for label, score in scores)
+            return cls(file=prediction.file, activation=None, predictions=values)
+        best = tuple(LabelDocument(label=label, probability=score) for label, score in scores)
+        return cls(file=prediction.file, activation=prediction.activation, predictions=best)
 
 
 class PublishDocument(Document):

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vit_zoo.cli.options import MODEL, SEED, FormatsCommand, facts, note_name, zoo
+from vit_zoo.cli.options import MODEL, FormatsCommand, facts, note_name, random_weights, zoo
 from vit_zoo.cli.output import Output, with_output
 from vit_zoo.cli.text import export_text, table
 from vit_zoo.errors import CheckFailed, InputError
 
 if TYPE_CHECKING:
-    from vit_zoo.model.config import ModelConfig
+    from vit_zoo.inference.predict import Prediction
 
 VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are efforts
 
@@ -37,7 +37,10 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
 )
 @click.option("--dynamic", type=click.Choice(["hw"]), help="ONNX only: accept any height and width that the patch size divides.")
 @click.option(
-    "--include", multiple=True, metavar="PART", help="Include softmax or, ONNX only, preprocess or preprocess-exact. Repeatable."
+    "--include",
+    multiple=True,
+    metavar="PART",
+    help="Include softmax, sigmoid or, ONNX only, preprocess or preprocess-exact. Repeatable.",
 )
 @click.option(
     "--verify",
@@ -56,10 +59,14 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
     "--evaluate",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="int8 only: images for --min-agreement and --min-accuracy (default: a quarter of --calibrate, held out).",
+    help="int8 only: images on which the file must be close to the model; with a minimum, the default is a quarter of "
+    "--calibrate, held out.",
 )
 @click.option(
-    "--min-agreement", type=float, metavar="SHARE", help="int8 only: minimum top-1 agreement with the float model (0 to 1)."
+    "--min-agreement",
+    type=float,
+    metavar="SHARE",
+    help="int8 only: minimum share of images (0 to 1) with the float model's first class, or for features nearest neighbour.",
 )
 @click.option(
     "--min-accuracy",
@@ -67,9 +74,15 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
     metavar="SHARE",
     help="int8 only: minimum top-1 accuracy (0 to 1); subfolders of the images name the classes.",
 )
+@click.option(
+    "--min-cosine",
+    type=float,
+    metavar="COSINE",
+    help="int8 only: minimum cosine of each image's outputs with the float model's, in place of the usual limits.",
+)
 @click.option("--weights", metavar="SRC", help="Weights for a registry name: a folder or a checkpoint file.")
 @click.option("--allow-drop", multiple=True, metavar="GLOB", help="Leave out matching tensors, such as 'head.*'. Repeatable.")
-@click.option("--seed", type=SEED, metavar="INTEGER", help="Seed for the random weights of a registry name (default: 0).")
+@random_weights
 @facts
 @zoo
 @with_output
@@ -77,25 +90,26 @@ def export(
     model: str | None, formats: list[str], out: str | None, opset: int | None, placement: Any,
     outputs: str | None, include: tuple[str, ...], dynamic: Any, verify: str,
     fp16: bool, bf16: bool, int8: str | None, calibrate: Path | None, evaluate: Path | None,
-    min_agreement: float | None, min_accuracy: float | None, weights: str | None, allow_drop: tuple[str, ...], seed: int | None,
+    min_agreement: float | None, min_accuracy: float | None, min_cosine: float | None, weights: str | None,
+    allow_drop: tuple[str, ...], random: bool, seed: int | None,
     facts: dict[str, Any], output: Output,
 ) -> None:  # fmt: skip
     """Export a model to files and verify each of them.
 
-    MODEL defaults to the current folder. A file gets its name only after it was verified; one that does not compute the model
-    is set aside as NAME.rejected.
+    MODEL defaults to the current folder. A registry name means its published weights; --random makes random ones. A file gets
+    its name only after it was verified; one that does not compute the model is set aside as NAME.rejected.
 
     --int8 static quantises weights and activations. The ranges of the activations are calibrated on the images in --calibrate,
     so the result for an image does not depend on the other images of its batch. --int8 dynamic takes the ranges from each
-    batch; --int8 weights quantises the weights only. With --min-agreement or --min-accuracy, as few layers as necessary stay
-    in float; if that is not enough, the export fails.
+    batch; --int8 weights quantises the weights only. With --evaluate or a minimum, as few layers as necessary stay in float; if
+    that is not enough, the export fails.
 
     --dynamic hw interpolates learned position embeddings in the graph, with the method of the source library, or with the one
     that --set resize=RECIPE names.
 
     --include preprocess adds preprocessing to the graph: it takes images of any size as uint8 [batch, height, width, channels].
     Pixels differ from Pillow's by at most 2 of 255 levels; preprocess-exact gives the same pixels, but is slower.
-    --include softmax replaces logits by probabilities.
+    --include softmax replaces logits by probabilities; for classes of which several can apply, --include sigmoid does.
 
     \b
     vitzoo export --onnx
@@ -109,29 +123,18 @@ def export(
     precisions: list[Any] = [name for name, wanted in (("fp16", fp16), ("bf16", bf16), (f"int8-{int8}", int8)) if wanted]
     if len(precisions) > 1:
         raise InputError("choose one of --fp16, --bf16 and --int8")
-    note_name(model, output)
+    note_name(model, output, as_architecture=random or weights is not None)
     from vit_zoo.api import export as export_model
     from vit_zoo.cli.export_document import ExportDocument
 
     exports = export_model(
         "." if model is None else model, formats, out=out, opset=opset, placement=placement,
         outputs=[] if outputs is None else outputs.split(","), include=include, dynamic=dynamic,
-        verify=VERIFY.get(verify, verify), weights=weights, allow_drop=allow_drop, seed=seed,
+        verify=VERIFY.get(verify, verify), weights=weights, allow_drop=allow_drop, random=random, seed=seed,
         precision=precisions[0] if precisions else "fp32", calibrate=calibrate, evaluate=evaluate,
-        min_agreement=min_agreement, min_accuracy=min_accuracy, note=output.progress, **facts,
+        min_agreement=min_agreement, min_accuracy=min_accuracy, min_cosine=min_cosine, note=output.progress, **facts,
     )  # fmt: skip
-    if exports[0].config.random_seed is not None:
-        _warn_random(exports[0].config, output)
     output.result([ExportDocument.of(item) for item in exports], lambda: "\n".join(export_text(item) for item in exports))
-
-
-def _warn_random(config: ModelConfig, output: Output) -> None:
-    """Warn that the weights are random, and name published weights, if there are any."""
-    from vit_zoo.registry.lookup import is_name, tags_of
-
-    published = list(tags_of(config.name).values()) if is_name(config.name) else []
-    example = f", such as {published[0].address} (see `vitzoo show {config.name}`)" if published else ""
-    output.warn(f"RANDOM WEIGHTS (seed {config.random_seed}): use `vitzoo export --weights SRC` for trained weights{example}")
 
 
 @click.command(epilog=MODEL)
@@ -155,14 +158,18 @@ def _warn_random(config: ModelConfig, output: Output) -> None:
 )
 @click.option("--pictures", type=click.Path(path_type=Path), metavar="DIR", help="int8 only: real images to measure the file on.")
 @click.option(
+    "--min-cosine", type=float, metavar="COSINE", help="int8 only: another limit than the usual ones, as in `vitzoo export`."
+)
+@click.option(
     "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Plot the error after each block to FILE (.png or .svg)."
 )
+@random_weights
 @facts
 @zoo
 @with_output
 def verify(
-    artifact: str, against: str | None, effort: Any, fixed: str | None, pictures: Path | None, plot: Path | None,
-    facts: dict[str, Any], output: Output,
+    artifact: str, against: str | None, effort: Any, fixed: str | None, pictures: Path | None, min_cosine: float | None,
+    plot: Path | None, random: bool, seed: int | None, facts: dict[str, Any], output: Output,
 ) -> None:  # fmt: skip
     """Check that an exported file computes its model.
 
@@ -170,7 +177,7 @@ def verify(
     differ, the exit code is 3, and the first block and operation that differ are named. The report is written to
     FILE.parity.json.
 
-    --set states facts about the --against model.
+    --set states facts about the --against model, and --random compares with random weights of it.
 
     \b
     vitzoo verify vit_b16.onnx --against ./vit_b16
@@ -181,7 +188,7 @@ def verify(
 
     if facts and against is None:
         raise InputError("--set states facts about the --against model; give --against MODEL too")
-    note_name(against, output)
+    note_name(against, output, as_architecture=random)
     if plot is not None:
         from vit_zoo.parity.plot import check_plot
 
@@ -189,8 +196,9 @@ def verify(
     output.progress(f"checking {artifact}")
     axes = [] if fixed is None else fixed.split(",")
     report = verify_artifact(
-        artifact, against, effort=effort or "default", fixed=axes, blocks=plot is not None, pictures=pictures, **facts
-    )
+        artifact, against, effort=effort or "default", fixed=axes, blocks=plot is not None, pictures=pictures,
+        min_cosine=min_cosine, random=random, seed=seed, **facts,
+    )  # fmt: skip
     if plot is not None:
         from vit_zoo.parity.plot import draw
 
@@ -213,16 +221,22 @@ def verify(
 @click.argument("model")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "--top", type=click.IntRange(1), default=1, show_default=True, metavar="INTEGER", help="Number of classes to print."
+    "--top", type=click.IntRange(1), metavar="INTEGER", help="Number of classes to print (default: 1); not for a regression."
 )
 @click.option("--threads", type=click.IntRange(1, 1024), metavar="INTEGER", help="ONNX only: number of onnxruntime threads.")
+@facts
 @zoo
 @with_output
-def predict(model: str, images: tuple[Path, ...], top: int, threads: int | None, output: Output) -> None:
+def predict(
+    model: str, images: tuple[Path, ...], top: int | None, threads: int | None, facts: dict[str, Any], output: Output
+) -> None:
     """Classify images with an exported file or a model.
 
     Prints the most probable classes of each image with their probabilities. An exported ONNX file is enough: it contains the
     labels and the preprocessing, and torch is not needed.
+
+    Where several classes can apply to an image (problem_type multi_label_classification), each has a probability of its own. A
+    regression has values instead. --set problem_type=... states it for a model that does not.
 
     \b
     vitzoo predict vit_digits.onnx digit.png --top 3
@@ -230,16 +244,19 @@ def predict(model: str, images: tuple[Path, ...], top: int, threads: int | None,
     from vit_zoo.cli.documents import PredictDocument
     from vit_zoo.inference.predict import classify
 
-    note_name(model, output)
-    config, predictions = classify(model, images, top=top, threads=threads)
-    if config.random_seed is not None:
-        _warn_random(config, output)
+    note_name(model, output, as_architecture=False)
+    config, predictions = classify(model, images, top=top, threads=threads, facts=facts, default_top=1)
+    if config.random_text:
+        output.warn(f"{config.name} has {config.random_text}: its predictions mean nothing")
 
     def text() -> str:
         rows = [
-            (p.file, "  ".join(f"{name} {100 * x:.1f} %" for name, x in zip(p.labels, p.probabilities, strict=True)))
-            for p in predictions
+            (p.file, "  ".join(f"{name} {_score(p, x)}" for name, x in zip(p.labels, p.scores, strict=True))) for p in predictions
         ]
         return table(rows)
 
     output.result([PredictDocument.of(prediction) for prediction in predictions], text)
+
+
+def _score(prediction: Prediction, score: float) -> str:
+    return f"{score:.6g}" if prediction.activation is None else f"{100 * score:.1f} %"

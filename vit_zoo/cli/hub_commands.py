@@ -60,7 +60,7 @@ def publish(
     from vit_zoo.api import publish as publish_model
     from vit_zoo.cli.documents import PublishDocument
 
-    note_name(model, output)
+    note_name(model, output, as_architecture=random_weights)
     done = publish_model(
         model, repo, dry_run=dry_run, revision=revision, private=private, create_pr=create_pr, tag=tag, licence=licence,
         message=message, formats=formats, without=without, calibrate=calibrate, random_weights=random_weights,
@@ -68,8 +68,8 @@ def publish(
     )  # fmt: skip
     for line in done.unsent:
         output.warn(f"not sent: {line}")
-    if done.config.random_seed is not None:
-        output.warn(f"RANDOM WEIGHTS: {done.config.name} is not trained")
+    if done.config.random_text:
+        output.warn(f"{done.config.name} has {done.config.random_text}: it is not trained")
     if done.config.licence is None:
         output.warn("no licence is known; state one with --license")
     output.result(PublishDocument.of(done), lambda: published_text(done))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,7 +22,7 @@ MODEL is one of:
 
 SEED = click.IntRange(0, 2**63 - 1)  # seeds that torch takes
 
-CHECKPOINT_FACTS = ("grid", "resize", "prefix")  # facts about a checkpoint that are not fields of the spec
+CHECKPOINT_FACTS = ("grid", "resize", "prefix", "problem_type")  # facts about a checkpoint that are not fields of the spec
 
 
 def facts(command: Any) -> Any:
@@ -113,17 +112,25 @@ def _value(text: str) -> Any:
     return text
 
 
-def note_name(model: str | None, output: Output) -> None:
-    """Warn where a name is not what it seems: an alias, a name in another form, or the name of a folder too."""
+def random_weights(command: Any) -> Any:
+    """Add --random and --seed."""
+    seed = click.option("--seed", type=SEED, metavar="INTEGER", help="Seed for the random weights (default: 0).")
+    random = click.option("--random", is_flag=True, help="Use random weights of a registry name or a config file.")
+    return random(seed(command))
+
+
+def note_name(model: str | None, output: Output, *, as_architecture: bool = True) -> None:
+    """Warn where a name is an alias or has another form.
+
+    Where it does not stand for an architecture, what its weights are is told when they are found.
+    """
     if model is None:
         return
     from vit_zoo.loading.locator import RegistryName, TaggedName, parse_locator
 
-    match parse_locator(model):
+    match parse_locator(model, names_first=as_architecture):
         case RegistryName(named=named) | TaggedName(named=named) if named.alias is not None:
-            output.warn(named.alias.sentence)
-        case RegistryName(named=named):
-            if named.variant.name != model:
-                output.warn(f"'{model}' is {named.variant.name}")
-            if Path(model, "config.json").is_file():
-                output.warn(f"'{model}' is taken as a registry name; for the folder write ./{model}")
+            if as_architecture:
+                output.warn(named.alias.sentence)
+        case RegistryName(named=named) if named.variant.name != model:
+            output.warn(f"'{model}' is {named.variant.name}")

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.cli.text import pairs, table
-from vit_zoo.errors import InputError
+from vit_zoo.errors import InputError, notice
 from vit_zoo.files import sha256_of
 from vit_zoo.formats import describe
-from vit_zoo.loading.locator import ExportedFile, RegistryName, TaggedName, parse_locator
+from vit_zoo.loading.locator import ExportedFile, RegistryName, TaggedName, parse_locator, shadowed_name
 from vit_zoo.loading.source import Checkpoint, find_source
 from vit_zoo.model.config import ModelConfig
 from vit_zoo.registry.catalog import families
 from vit_zoo.registry.configs import config_of, origin_of
 from vit_zoo.registry.family_file import read_variant
 from vit_zoo.registry.labels import label_set
-from vit_zoo.registry.lookup import Named, aliases_of, tags_of
+from vit_zoo.registry.lookup import Named, aliases_of, tag_meant, tags_of
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Description
@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
 def overview(locator: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """Return the JSON document and the text for a name, a file or a folder. Raises InputError, RefusedContent."""
-    match parse_locator(locator):
+    parsed = parse_locator(locator)
+    shadowed = shadowed_name(locator, parsed)
+    if shadowed is not None:
+        notice(shadowed)
+    match parsed:
         case ExportedFile(path):
             if facts:
                 raise InputError("--set does not apply to an exported file: it contains its own config", where=path)
@@ -48,8 +52,11 @@ def _registry_name(named: Named, facts: Mapping[str, Any]) -> tuple[dict[str, An
     if named.alias is not None:
         lines["alias"] = named.alias.sentence
         document["called"] = asdict(named.alias)
-    shipped = named.variant.weights is not None
-    lines["weights"] = "shipped with this package" if shipped else "none shipped; the name is an architecture"
+    meant = tag_meant(named)
+    if named.variant.weights is not None:
+        lines["weights"] = "shipped with this package"
+    else:
+        lines["weights"] = "none known" if meant is None else f"none shipped; the name means {meant.full_name} ({meant.address})"
     if named.tag is not None:
         tag = named.tag
         lines["weights"] = f"published, not downloaded: {tag.address}, revision {tag.revision}, dialect {tag.dialect}"
@@ -199,8 +206,8 @@ def _common(config: ModelConfig) -> dict[str, Any]:
 def _lines(config: ModelConfig) -> dict[str, str]:
     spec, preprocess = config.spec, config.preprocess
     lines = {"name": config.name}
-    if config.random_seed is not None:
-        lines["weights"] = f"RANDOM WEIGHTS (seed {config.random_seed})"
+    if config.random_text:
+        lines["weights"] = config.random_text
     if config.source is not None:
         lines["source"] = config.source
     if config.licence is not None:
@@ -213,6 +220,13 @@ def _lines(config: ModelConfig) -> dict[str, str]:
     if config.labels is not None:
         more = ", ..." if len(config.labels) > 10 else ""
         lines["labels"] = f"{len(config.labels)}: {', '.join(config.labels[:10])}{more}"
+    if config.problem_type is not None:
+        scores = (
+            "the outputs are the values" if config.activation is None else f"scores are the {config.activation} of the outputs"
+        )
+        lines["problem"] = f"{config.problem_type}: {scores}"
+    elif spec.num_classes == 1:
+        lines["problem"] = "not stated: a value, or yes and no"
     return lines
 
 

@@ -8,29 +8,29 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from vit_zoo import __version__
-from vit_zoo.errors import CheckFailed, InputError, RefusedContent
+from vit_zoo.errors import CheckFailed, InputError, Option, RefusedContent, notice
 from vit_zoo.exporters.options import SHARED, ExportOptions, Placement
 from vit_zoo.files import SafetensorsFile, Staged, digest_of, staging_folder, write_text
 from vit_zoo.files.atomic import check_target, writing
 from vit_zoo.formats import FORMATS
 from vit_zoo.formats.artifact import report_path
 from vit_zoo.graph.options import GraphOptions
-from vit_zoo.loading.load import reduced, shipped_or_random_weights
-from vit_zoo.loading.source import Architecture, Checkpoint, ModelLike, find_source
+from vit_zoo.loading.load import RANDOM, WEIGHTS, find_weights, is_random_by_itself, reduced
+from vit_zoo.loading.source import Checkpoint, FileSize, ModelLike, find_architecture
 from vit_zoo.model.config import ModelConfig
 from vit_zoo.parity.reference import Live
 
 if TYPE_CHECKING:
     from vit_zoo.exporters.int8.search import Int8Search
-    from vit_zoo.formats.artifact import Array
     from vit_zoo.graph.build import Graph
     from vit_zoo.graph.int8_ops import Quantisation
     from vit_zoo.parity.report import Effort, ParityReport
     from vit_zoo.parity.tolerance import Judgement
 
+EVALUATE, MIN_COSINE = Option("evaluate", "FOLDER"), Option("min_cosine", "COSINE")
 Note = Callable[[str], None]  # receives a line of progress
 
 
@@ -51,17 +51,16 @@ def export_model(model: ModelLike, options: ExportOptions, facts: Mapping[str, A
     sized = bool({"image_size", "patch_size"} & set(facts))
     # with a dynamic size, the recipe applies to the graph only
     recipe = facts.get("resize") if sized or options.dynamic is None else facts.pop("resize", None)
-    any_size: Literal["any"] | None = None if options.dynamic is None else "any"
-    source = find_source(model, weights=options.weights, file_size=any_size, allow_drop=options.allow_drop, **facts)
-    if isinstance(source, Checkpoint):
-        source = reduced(source, options.allow_drop)
-    elif options.allow_drop:
-        raise InputError("allow_drop applies to weights; the model has none", where=str(model))
+    random = options.random or (options.weights is None and is_random_by_itself(model))
+    if random and options.weights is None and isinstance(model, str | os.PathLike):
+        options.resolve(find_architecture(model, **facts), recipe)  # before weights are made
+    size: FileSize = None if options.dynamic is None else "any"
+    source = find_weights(
+        model, weights=options.weights, random=random, seed=options.seed, file_size=size, ways=(WEIGHTS, RANDOM),
+        allow_drop=options.allow_drop, **facts,
+    )  # fmt: skip
+    source = reduced(source, options.allow_drop)
     graph_options, search = options.resolve(source.config, recipe)
-    if isinstance(source, Architecture):
-        source = shipped_or_random_weights(source, str(model), options.seed)
-    elif options.seed is not None:
-        raise InputError(f"seed applies only to random weights; {source.config.name} has trained weights")
     rounded = source.in_float32()
     if rounded is not source:
         note("rounding float64 weights to float32")
@@ -71,6 +70,8 @@ def export_model(model: ModelLike, options: ExportOptions, facts: Mapping[str, A
     targets = {name: target_path(source, name, options) for name in options.formats}
     for target in targets.values():
         check_target(target)
+    if source.config.random_text:
+        notice(f"{source.config.name} has {source.config.random_text}: it is not trained")
     live, written = Live(source), []
     for name, target in targets.items():
         note(f"writing {target}{', then verifying it' if options.effort else ''}")
@@ -159,7 +160,7 @@ def write_onnx_file(
             write(graph, graph_options)
         else:
             judgement = search.run(live, write_rounded)
-        report = _verified(staged, live, effort, data, None if search is None else search.pictures())
+        report = _verified(staged, live, effort, data, search)
         return _finish(staged, source.config, report, data, judgement)
 
 
@@ -179,15 +180,16 @@ def write_program(
 
 
 def _verified(
-    staged: Staged, live: Live, effort: Effort | None, data: Staged | None = None, pictures: Array | None = None
+    staged: Staged, live: Live, effort: Effort | None, data: Staged | None = None, search: Int8Search | None = None
 ) -> ParityReport | None:
     if effort is None:
         return None
     from vit_zoo.parity.verify import check_parity
 
+    given: dict[str, Any] = {} if search is None else {"pictures": search.pictures(), "limits": search.limits}
     try:
         companion = None if data is None else data.path
-        return check_parity(staged.path, live.reference, companion=companion, effort=effort, pictures=pictures)
+        return check_parity(staged.path, live.reference, companion=companion, effort=effort, **given)
     except RefusedContent as error:  # the file that we wrote cannot be opened
         aside = staged.reject()
         hint = f"set aside as {aside.name}"
@@ -206,6 +208,7 @@ def _finish(
     if report is not None and judgement is not None:
         report = report.model_copy(update={"judgement": judgement})
     cause = None
+    options: list[Option] = []
     if judgement is not None and not judgement.ok:
         cause = f"misses the required accuracy: {judgement}"
     elif report is not None and not report.ok:
@@ -218,7 +221,13 @@ def _finish(
         if report is not None:
             write_text(report_path(aside), report.model_copy(update={"file": aside.name}).dumps())
             details = {"report": report.model_dump(mode="json")}
-        raise CheckFailed(cause, where=target, hint=f"set aside as {aside.name}", details=details)
+        hint = f"set aside as {aside.name}"
+        far = [] if report is None or judgement is not None else [measured for measured in report.agreements if not measured.ok]
+        if any(measured.decibels is not None for measured in far):  # it misses the usual limits, and nothing was searched
+            hint += f"; {EVALUATE} leaves the layers in float that cause it"
+            hint += f", {MIN_COSINE} states another limit" if any(measured.angle is not None for measured in far) else ""
+            options = [EVALUATE, MIN_COSINE]
+        raise CheckFailed(cause, where=target, hint=hint, details=details, options=options)
     with writing(target):
         report_path(target).unlink(missing_ok=True)
     if data is not None:

@@ -8,18 +8,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from vit_zoo.errors import InputError, Option
+from vit_zoo.exporters.int8.accuracy_gate import Minima
 from vit_zoo.exporters.int8.search import Int8Search, int8_search
 from vit_zoo.formats import FORMATS
 from vit_zoo.graph.options import COMPUTED, INCLUDES, OPSET, GraphOptions, Include, Precision
+from vit_zoo.model.config import MULTI_LABEL
+from vit_zoo.model.ops import Activation
 from vit_zoo.model.outputs import checked_outputs
 from vit_zoo.model.resize_recipes import recipe_named
 from vit_zoo.parity.report import Effort, checked_effort
+from vit_zoo.parity.tolerance import check_cosine
 
 if TYPE_CHECKING:
     from vit_zoo.model.config import ModelConfig
 
 PathLike = str | os.PathLike[str]
 Placement = Literal["inline", "external", "shared"]
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)  # each is included as the output `probabilities`
 SHARED = Option("placement", "'shared'", "--shared")
 
 
@@ -47,12 +52,14 @@ class ExportOptions:
     verify: bool | Effort = True
     weights: PathLike | None = None
     allow_drop: tuple[str, ...] = ()
+    random: bool = False
     seed: int | None = None
     precision: Precision = "fp32"
     calibrate: PathLike | None = None
     evaluate: PathLike | None = None
     min_agreement: float | None = None
     min_accuracy: float | None = None
+    min_cosine: float | None = None
 
     def __post_init__(self) -> None:
         for name in self.formats:
@@ -61,8 +68,10 @@ class ExportOptions:
         if self.dynamic not in (None, "hw"):
             raise InputError(f"unknown dynamic {self.dynamic!r}; the only choice is 'hw', for height and width")
         for part in self.include:
-            if part not in ("softmax", *INCLUDES):
-                raise InputError(f"cannot include '{part}'; choose from softmax, {', '.join(INCLUDES)}")
+            if part not in (*ACTIVATIONS, *INCLUDES):
+                raise InputError(f"cannot include '{part}'; choose from {', '.join((*ACTIVATIONS, *INCLUDES))}")
+        if set(ACTIVATIONS) <= set(self.include):
+            raise InputError(f"cannot include both {' and '.join(ACTIVATIONS)}")
         if set(INCLUDES) <= set(self.include):
             raise InputError(f"cannot include both {' and '.join(INCLUDES)}")
         self._check_graph_options()
@@ -92,7 +101,7 @@ class ExportOptions:
     def _check_int8(self) -> None:
         if not self.precision.startswith("int8"):
             if self.gated or self.calibrate is not None or self.evaluate is not None:
-                raise InputError("calibrate, evaluate, min_agreement and min_accuracy apply to int8 only")
+                raise InputError("calibrate, evaluate, min_agreement, min_accuracy and min_cosine apply to int8 only")
             return
         if self.precision == "int8-static" and self.calibrate is None:
             images, dynamic = Option("calibrate", "FOLDER"), Option("precision", "'int8-dynamic'", "--int8 dynamic")
@@ -100,21 +109,24 @@ class ExportOptions:
             raise InputError("static int8 needs images for calibration", hint=hint, options=[images, dynamic])
         if self.precision == "int8-weights" and self.calibrate is not None and not self.gated:
             raise InputError("int8 weights need no calibration")
-        if self.evaluate is not None and not self.gated:
-            gates = Option("min_agreement", "SHARE"), Option("min_accuracy", "SHARE")
-            raise InputError("evaluate needs min_agreement or min_accuracy", hint=f"{gates[0]} or {gates[1]}", options=gates)
         if self.gated and self.calibrate is None and self.evaluate is None:
             images = Option("evaluate", "FOLDER")
-            raise InputError("min_agreement and min_accuracy need real images", hint=str(images), options=[images])
+            fault = "min_agreement, min_accuracy and min_cosine need real images"
+            raise InputError(fault, hint=str(images), options=[images])
         for name in ("min_agreement", "min_accuracy"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
                 raise InputError(f"{name} must be above 0 and at most 1, got {value}")
+        check_cosine(self.min_cosine)
 
     @property
     def gated(self) -> bool:
-        """Whether an int8 file must reach an agreement or accuracy on real images."""
-        return self.min_agreement is not None or self.min_accuracy is not None
+        """Whether an int8 file must reach an agreement, an accuracy or a cosine on real images."""
+        return self.minima.stated
+
+    @property
+    def minima(self) -> Minima:
+        return Minima(self.min_agreement, self.min_accuracy, self.min_cosine)
 
     @property
     def preprocessing(self) -> Include | None:
@@ -130,34 +142,57 @@ class ExportOptions:
 
         Raises InputError for outputs, images or a recipe that do not fit the model.
         """
+        outputs = self._outputs(config)
         graph = GraphOptions(
             opset=OPSET if self.opset is None else self.opset,
-            outputs=self._outputs(config),
+            outputs=outputs,
             precision=self.precision,
             include=self.preprocessing,
             dynamic=None if self.dynamic is None else _recipe_of(config, recipe),
+            activation=config.class_activation() if "probabilities" in outputs and config.spec.num_classes else "softmax",
         )
-        if self.gated and ("logits" not in (graph.outputs or (config.spec.output,)) or not config.spec.num_classes):
-            raise InputError("min_agreement and min_accuracy need the output 'logits'")
         search = int8_search(
             graph.precision,
             config,
+            checked_outputs(config.spec, outputs),
             calibrate=self.calibrate,
             evaluate=self.evaluate,
-            min_agreement=self.min_agreement,
-            min_accuracy=self.min_accuracy,
+            minima=self.minima,
         )
         return Resolved(graph, search)
 
     def _outputs(self, config: ModelConfig) -> tuple[str, ...]:
-        """Return the names of the outputs, with probabilities in place of logits if softmax is included."""
-        if "softmax" not in self.include:
+        """Return the names of the outputs, with probabilities in place of logits if softmax or sigmoid is included.
+
+        Raises InputError for the one that does not fit what the config states about the classes.
+        """
+        included = next((part for part in ACTIVATIONS if part in self.include), None)
+        if included is None:
             return tuple(self.outputs)
         names = checked_outputs(config.spec, self.outputs)
+        include = {part: Option("include", f"'{part}'", f"--include {part}") for part in ACTIVATIONS}
         if "logits" not in names:
-            softmax = Option("include", "'softmax'", "--include softmax")
-            raise InputError(f"{softmax} needs the output 'logits'; the outputs are {', '.join(names)}", options=[softmax])
+            fault = f"{include[included]} needs the output 'logits'; the outputs are {', '.join(names)}"
+            raise InputError(fault, options=[include[included]])
+        fitting = config.class_activation()
+        if included != fitting:
+            raise _other_activation(config, include[included], include[fitting])
         return tuple("probabilities" if name == "logits" else name for name in names)
+
+
+def _other_activation(config: ModelConfig, included: Option, fitting: Option) -> InputError:
+    """The error about a softmax of classes that do not exclude each other, or a sigmoid of classes that do."""
+    if config.spec.num_classes == 1:
+        cause = f"{included} does not fit a single output, whose softmax is always 1"
+    elif config.problem_type is not None:
+        cause = f"{included} does not fit problem_type = {config.problem_type}"
+    else:
+        cause = f"{included} does not fit the model: nothing states that several of its classes can apply to one image"
+    hint, options = f"{fitting} fits", [included, fitting]
+    if config.problem_type is None:
+        hint += f"; for a sigmoid state {MULTI_LABEL} too"
+        options.append(MULTI_LABEL)
+    return InputError(cause, where=config.name, hint=hint, options=options)
 
 
 def formats_of(to: str | Sequence[str]) -> tuple[str, ...]:

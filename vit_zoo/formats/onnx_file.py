@@ -14,7 +14,7 @@ from vit_zoo.files import SafetensorsFile
 from vit_zoo.files.wire import GRAPH, KEY, METADATA, VALUE, fields, tag
 from vit_zoo.formats.artifact import MAX_METADATA, Artifact, Description, config_from
 from vit_zoo.formats.format import Format, OpenOptions
-from vit_zoo.formats.onnx_skeleton import length_of
+from vit_zoo.formats.onnx_skeleton import external_files, length_of
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
@@ -54,6 +54,7 @@ def check_companion(about: Description) -> None:
     """Raise OtherWeights if the weights file next to a graph is not the one that the graph was exported with.
 
     onnxruntime reads whatever lies at the offsets: with another header it would return wrong values without an error.
+    Another tool, such as onnxruntime's optimiser, may have put the weights into the graph.
     """
     name = about.export.get("data")
     if name is None:
@@ -61,6 +62,8 @@ def check_companion(about: Description) -> None:
     if not isinstance(name, str) or Path(name).name != name:
         raise RefusedContent(f"refers to weights in {name!r}, outside its folder", where=about.path)
     companion = about.path.parent / name
+    if name not in external_files(about.path):
+        return
     if not companion.is_file():
         raise RefusedContent(f"needs {name}, which is not in the same folder", where=about.path)
     if "header_sha256" in about.export:

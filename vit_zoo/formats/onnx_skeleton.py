@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
 
 SMALL = 64  # bytes; constants up to this size, such as shapes and factors, stay in the graph
+_NAME = re.compile(r"([^\[\]]+)(?:\[(\d+):(\d+)\])?")
 _BYTES = {code: TYPES[dtype][0] for dtype, code in ONNX_TYPES.items()}
 
 
@@ -32,11 +34,9 @@ def weights_in(path: Path, shapes: Mapping[str, tuple[int, ...]], unread: tuple[
     """
     parts: dict[str, list[tuple[int, Stored]]] = {}
     for name, stored in skeleton(path).weights.items():
-        key, _, rows = name.partition("[")
-        start = rows.partition(":")[0] or "0"
-        if not start.isdecimal():
-            raise RefusedContent(f"unexpected weight name {name!r}", where=path)
-        parts.setdefault(key, []).append((int(start), stored))
+        if found := weight_of(name):
+            key, rows = found
+            parts.setdefault(key, []).append((rows.start or 0, stored))
     weights = {}
     for key, shape in shapes.items():
         if key not in parts and key.startswith(unread):
@@ -51,6 +51,21 @@ def weights_in(path: Path, shapes: Mapping[str, tuple[int, ...]], unread: tuple[
             raise RefusedContent(f"the size of {key!r} contradicts the metadata", where=path)
         weights[key] = Stored(pieces[0].dtype, shape, partial(_joined, pieces, shape))
     return weights
+
+
+def weight_of(name: str) -> tuple[str, slice] | None:
+    """Return the weight that an initializer of our files stands for by its name, and which rows of it; None for other names.
+
+    Other tools append to our names: `blocks.0.attn.qkv.weight[0:48]_scale` is no weight.
+    """
+    match = _NAME.fullmatch(name)
+    return None if match is None else (match[1], slice(*(None if row is None else int(row) for row in match.group(2, 3))))
+
+
+def external_files(path: Path) -> set[str]:
+    """Return the names of the files next to a graph that hold weights of it."""
+    spans = (stored.span for stored in skeleton(path).weights.values())
+    return {span.file.name for span in spans if span is not None and span.file != path}
 
 
 def lies_in_file(piece: Stored) -> bool:

@@ -42,9 +42,10 @@ class Program(nn.Module):
     def __init__(self, model: ViT, outputs: tuple[str, ...]) -> None:
         super().__init__()
         self.model, self.outputs = model, outputs
+        self.activation = model.config.activation or "softmax"
 
     def forward(self, pixel_values: Tensor) -> Tensor | tuple[Tensor, ...]:
-        outputs = forward.vit(self.model, pixel_values, self.model.spec, EVAL, self.outputs)
+        outputs = forward.vit(self.model, pixel_values, self.model.spec, EVAL, self.outputs, self.activation)
         values = tuple(outputs[name] for name in self.outputs)
         return values[0] if len(values) == 1 else values
 

@@ -1,4 +1,4 @@
-"""Structure of an exported file, read without running it: LayerNorm epsilons, activations, operator domains, precision.
+"""Structure of an exported file, read without running it: LayerNorm epsilons, activations, precision.
 
 Outputs do not reveal these faults: an epsilon of 1e-12 instead of 1e-6 changes a healthy model's output by 1e-6, which is no
 more than rounding.
@@ -6,7 +6,7 @@ more than rounding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +18,13 @@ from vit_zoo.formats.onnx_skeleton import Skeleton, lies_in_file, skeleton
 if TYPE_CHECKING:
     import onnx
 
-DOMAINS = ("", "ai.onnx", "com.microsoft")
 MATRIX_PRODUCTS = ("Gemm", "MatMul", "Conv", "Attention", "FusedMatMul", "MultiHeadAttention")  # they decide the precision
 QUANTISED = ("integer", "quanti", "qlinear", "qattention", "qgemm", "nbits", "bnb4")  # parts of the names of int8 operators
 PRECISIONS = ("fp32", "fp16", "bf16")  # finest first
 HALVES = {10: "fp16", 16: "bf16"}  # TensorProto.DataType
 INTEGERS = (2, 3)  # uint8 and int8, TensorProto.DataType
 NORMS = ("LayerNormalization", "SkipLayerNormalization")
+QUICK = 1.702  # the factor in the quick GELU, x sigmoid(1.702 x)
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,6 @@ def read_onnx(path: Path) -> tuple[Structure, list[str]]:
     """Return the structure of any tool's ONNX file, and the faults that do not depend on the model."""
     read = skeleton(path)
     faults = [
-        f"uses operators of the unknown domain '{opset.domain}'"
-        for opset in read.proto.opset_import
-        if opset.domain not in DOMAINS and opset.domain not in {function.domain for function in read.proto.functions}
-    ]
-    faults += [
         f"does not contain the data of tensor {name!r}" for name, stored in read.weights.items() if not lies_in_file(stored)
     ][:1]
     values = _constants(read)
@@ -72,7 +67,10 @@ def read_torchscript(program: Any) -> Structure:
     norms = [(node, list(node.inputs())[4]) for node in graph.findAllNodes("aten::layer_norm")]
     gelus = [(node, list(node.inputs())[1]) for node in graph.findAllNodes("aten::gelu")]
     acts = [Fact("gelu_tanh" if form.toIValue() == "tanh" else "gelu", node.scopeName()) for node, form in gelus]
-    acts += [Fact("quick_gelu", node.scopeName()) for node in graph.findAllNodes("aten::sigmoid")]
+    for node in graph.findAllNodes("aten::sigmoid"):
+        source = next(node.inputs()).node()
+        if source.kind() == "aten::mul" and _is_quick(value.toIValue() for value in source.inputs()):
+            acts.append(Fact("quick_gelu", node.scopeName()))
     return Structure(
         tuple(Fact(eps.toIValue(), node.scopeName()) for node, eps in norms), tuple(acts), "fp32", frozenset({"F32"})
     )
@@ -87,9 +85,14 @@ def read_pt2(module: Any) -> Structure:
             norms.append(Fact(node.args[4] if len(node.args) > 4 else 1e-5, node.name))
         elif target == "aten.gelu.default":
             acts.append(Fact("gelu_tanh" if node.kwargs.get("approximate") == "tanh" else "gelu", node.name))
-        elif target == "aten.sigmoid.default":
+        elif target == "aten.sigmoid.default" and str(node.args[0].target) == "aten.mul.Tensor" and _is_quick(node.args[0].args):
             acts.append(Fact("quick_gelu", node.name))
     return Structure(tuple(norms), tuple(acts), "fp32", frozenset({"F32"}))
+
+
+def _is_quick(factors: Iterable[Any]) -> bool:
+    """Return whether one of the factors is that of the quick GELU; a sigmoid of anything else makes probabilities."""
+    return any(isinstance(factor, float) and abs(factor - QUICK) < 1e-3 for factor in factors)
 
 
 def operator_label(node: onnx.NodeProto, index: int) -> str:
@@ -151,11 +154,12 @@ def _activations(read: Skeleton, values: dict[str, float]) -> Iterator[Fact]:
                 yield Fact("gelu", here)
             case "FastGelu":
                 yield Fact("gelu_tanh", here)
-            case "QuickGelu":
-                yield Fact("quick_gelu", here)
+            case "QuickGelu":  # x sigmoid(alpha x), which onnxruntime's optimiser also makes of x sigmoid(x)
+                alpha = next((a.f for a in node.attribute if a.name == "alpha"), 1.702)
+                yield Fact("silu" if alpha == 1 else "quick_gelu", here)
             case "Tanh" | "Sigmoid" if node.input[0] in producers and producers[node.input[0]].op_type == "Mul":
                 factors = [values[name] for name in producers[node.input[0]].input if name in values]
-                if any(abs(factor - (0.7978846 if node.op_type == "Tanh" else 1.702)) < 1e-3 for factor in factors):
+                if any(abs(factor - (0.7978846 if node.op_type == "Tanh" else QUICK)) < 1e-3 for factor in factors):
                     yield Fact("gelu_tanh" if node.op_type == "Tanh" else "quick_gelu", here)
 
 

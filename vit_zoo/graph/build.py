@@ -56,7 +56,7 @@ def build(
     image = input_of(spec, options)
     op = operations(spec, tensors, options, quantisation, image)
     graph_input = image if options.include is None else add_preprocessing(op, preprocess, options, INPUT)
-    values = forward.vit(Scope(), image, spec, op, names)
+    values = forward.vit(Scope(), image, spec, op, names, options.activation)
     _check_accounting(op, spec, names)
     results = {name: op.unflatten(value) for name, value in values.items()}
     proto = to_proto(op, graph_input, _name_outputs(op, results), options.opset)

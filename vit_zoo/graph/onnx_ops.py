@@ -16,7 +16,7 @@ from vit_zoo.graph.dynamic_positions import DynamicGrid
 from vit_zoo.graph.values import BATCH, COLUMNS, ROWS, Heads, Scope, Shape, Value, plus
 
 if TYPE_CHECKING:
-    from vit_zoo.model.ops import Ops
+    from vit_zoo.model.ops import Activation, Ops
 
 END = 2**63 - 1  # stands for the end of any axis
 SIGMOID = {"quick_gelu": 1.702, "silu": 1.0}  # x sigmoid(scale x)
@@ -85,8 +85,8 @@ class OnnxOps(GraphBuilder):
         gate = self.node("Add", inner, self.float_(1.0))
         return self._like(x, "Mul", self.node("Mul", x.name, gate), half)
 
-    def probabilities(self, x: Value) -> Value:
-        return self._like(x, "Softmax", x.name, axis=-1)
+    def probabilities(self, x: Value, activation: Activation) -> Value:
+        return self._like(x, "Sigmoid", x.name) if activation == "sigmoid" else self._like(x, "Softmax", x.name, axis=-1)
 
     def tanh(self, x: Value) -> Value:
         return self._like(x, "Tanh", x.name)

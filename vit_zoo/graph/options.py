@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self, get_args
 
 from vit_zoo.errors import InputError
+from vit_zoo.model.ops import Activation
 from vit_zoo.model.resize_recipes import RECIPES
 
 OPSETS = range(17, 26)
@@ -29,6 +30,7 @@ class GraphOptions:
     precision: Precision = "fp32"  # fp32: weights as they are stored
     include: Include | None = None  # preprocessing inside the graph
     dynamic: str | None = None  # images of any size: the recipe that interpolates learned positions, or `computed`
+    activation: Activation = "softmax"  # of the output `probabilities`
     float_layers: tuple[str, ...] = ()  # paths of the layers that an int8 graph leaves in float
 
     def __post_init__(self) -> None:
@@ -40,6 +42,8 @@ class GraphOptions:
             raise InputError(f"unknown dynamic {self.dynamic!r}; choose from {', '.join(RECIPES)}, {COMPUTED}")
         if self.include not in (None, *INCLUDES):
             raise InputError(f"unknown include {self.include!r}; choose from {', '.join(INCLUDES)}")
+        if self.activation not in get_args(Activation):
+            raise InputError(f"unknown activation {self.activation!r}; choose from {', '.join(get_args(Activation))}")
         if self.include is not None and self.precision.startswith("int8"):
             raise InputError("int8 files cannot include preprocessing: they are calibrated on prepared images")
         if self.dynamic is not None and self.precision.startswith("int8"):
@@ -59,7 +63,7 @@ class GraphOptions:
     @classmethod
     def of(cls, export: Mapping[str, Any]) -> Self | None:
         """Return the options in a file's metadata; None if this version cannot read them."""
-        known = {name: export[name] for name in ("opset", "precision", "include", "dynamic") if name in export}
+        known = {name: export[name] for name in ("opset", "precision", "include", "dynamic", "activation") if name in export}
         try:
             outputs, float_layers = tuple(export.get("outputs", ())), tuple(export.get(FLOAT_LAYERS, ()))
             return cls(**known, outputs=outputs, float_layers=float_layers)

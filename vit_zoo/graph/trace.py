@@ -55,7 +55,7 @@ def steps_of(spec: ViTSpec, options: GraphOptions, *, pruned: bool = True) -> li
     image = input_of(spec, options)
     op: Any = operations(spec, tensors, options, None, image, lambda ops: recorded(ops, pruned=pruned))
     op.steps = []
-    values = forward.vit(Scope(), image, spec, op, options.outputs)
+    values = forward.vit(Scope(), image, spec, op, options.outputs, options.activation)
     renamed: dict[str, str] = {}
     for name, value in values.items():
         renamed.setdefault(op.unflatten(value).name, name)

@@ -21,7 +21,8 @@ PREFIX = "hf-hub:"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 REVISION = re.compile(r"[\w.][\w./-]{0,254}", re.ASCII)
-CONFIGS = ("config.json", "preprocessor_config.json", "open_clip_config.json", "README.md")  # files that describe the weights
+# files that describe the weights
+CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json", "open_clip_config.json", "README.md")
 TERMS = re.compile(r"(LICEN[CS]E|NOTICE|COPYING)([.-][\w.-]+)?", re.ASCII)  # licence texts, copied with the weights
 OFFLINE = "HF_HUB_OFFLINE"
 

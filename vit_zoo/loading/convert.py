@@ -33,7 +33,7 @@ class Converted:
     unwanted: tuple[str, ...]  # known tensors of the source that are not part of the model
     dropped: tuple[str, ...]  # tensors of the model that the user allowed to drop
     added: tuple[str, ...]  # zeros for parameters that the target's class has but does not use
-    note: str | None  # change of the class token's position
+    note: str | None  # what was moved, such as the class token's position, and what a user of the target must know
     accepted: tuple[str, ...]  # conventions that the target cannot express
     difference: float | None  # largest change of the outputs by `accepted`, relative to the largest output
 
@@ -91,9 +91,7 @@ def write_converted(
     accepted = tuple(name for name in fitted.differs if name in accept)
     difference = _difference(config, fitted) if accepted else None
     accepted += ("preprocess",) if fitted.own_preprocess else ()
-    return Converted(
-        out, fitted.dialect.name, config, source.unwanted, dropped, fitted.added, fitted.equivalent.note, accepted, difference
-    )  # fmt: skip
+    return Converted(out, fitted.dialect.name, config, source.unwanted, dropped, fitted.added, fitted.notes, accepted, difference)
 
 
 def _check_out(out: Path, folder: Path | None, force: bool) -> None:

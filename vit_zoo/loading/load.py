@@ -4,22 +4,39 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import CannotWrite, HubError, InputError, RefusedContent
+from vit_zoo.errors import CannotWrite, HubError, InputError, Option, RefusedContent, notice
 from vit_zoo.files import Staged, Stored, digest_of, write_safetensors, write_text
 from vit_zoo.files.atomic import made_folder
 from vit_zoo.files.stored import as_float
-from vit_zoo.loading.source import Architecture, Checkpoint, ModelLike, default_weights, find_source, of_module, shipped, tell
+from vit_zoo.loading.locator import ConfigFile, RegistryName, parse_locator, shadowed_name
+from vit_zoo.loading.source import (
+    Architecture,
+    Checkpoint,
+    FileSize,
+    ModelLike,
+    find_architecture,
+    find_source,
+    of_module,
+    published_weights,
+    settle_size,
+    tell,
+    with_weights,
+)
 from vit_zoo.model.config import ModelConfig
+from vit_zoo.registry.lookup import tags_of
 
 if TYPE_CHECKING:
     import torch
 
     from vit_zoo.model.vit import ViT
+
+RANDOM, WEIGHTS = Option("random"), Option("weights", "'FILE'", "--weights FILE")
 
 
 # tensors that a model can do without, and the field and value of the spec that state it
@@ -52,7 +69,7 @@ def model_of(source: Checkpoint) -> ViT:
             state[name] = tensor.view(torch.bfloat16) if stored.dtype == "BF16" else tensor
         model.load_state_dict(state, assign=True)
     if source.config.random_seed is not None:
-        model.mark_random()
+        model.mark_random(source.config.random_part, source.digest)
     return model
 
 
@@ -71,6 +88,9 @@ def without(source: Checkpoint, patterns: Sequence[str]) -> tuple[ModelConfig, M
     for name, (field, value) in DROPPABLE.items():
         if name in source.tensors and name not in tensors:
             spec = spec.replace(**{field: value}, **({"head_bias": True} if field == "num_classes" else {}))
+    if spec.num_classes and spec.representation != config.spec.representation:
+        cause = "cannot drop 'pre_logits.weight': the head reads its output"
+        raise InputError(cause, where=source.path, hint="drop 'head.*' with it")
     shapes = spec.shapes()
     wrong = [name for name in (*shapes, *tensors) if (name in shapes) != (name in tensors)]
     wrong += [name for name in shapes if name in tensors and shapes[name] != tensors[name].shape]
@@ -82,7 +102,8 @@ def without(source: Checkpoint, patterns: Sequence[str]) -> tuple[ModelConfig, M
     if not dropped:
         return config, source.tensors, ()
     labels = config.labels if spec.num_classes else None
-    return config.replace(spec=spec, labels=labels), tensors, dropped
+    problem_type = config.problem_type if spec.num_classes else None
+    return config.replace(spec=spec, labels=labels, problem_type=problem_type), tensors, dropped
 
 
 def reduced(source: Checkpoint, patterns: Sequence[str]) -> Checkpoint:
@@ -104,36 +125,131 @@ def check_content(source: Checkpoint) -> None:
         raise RefusedContent("weights have changed since the file was written: the content hash differs", where=source.path)
 
 
-def shipped_or_random_weights(architecture: Architecture, name: str, seed: int | None) -> Checkpoint:
-    """Return the weights that ship with a name, or random ones, marked as such, if there are none or `seed` is given."""
-    own = shipped(name, architecture.config.spec) if seed is None else None
-    return own or of_module(random_model(architecture.config, seed or 0), check=False)
-
-
 def find_weights(
     model: ModelLike,
     *,
+    weights: str | os.PathLike[str] | None = None,
+    random: bool = False,
+    seed: int | None = None,
     offline: bool | None = None,
-    file_size: tuple[int, int] | Literal["any"] | None = None,
+    file_size: FileSize = None,
+    ways: Sequence[Option] = (),
     allow_drop: Sequence[str] = (),
     **facts: Any,
 ) -> Checkpoint:
-    """Resolve a model with weights: its own, those that ship with its name, or those of the name's default tag.
+    """Resolve a model with weights: its own, or for a name those that it means, as in `published_weights`.
 
-    Raises HubError if there are none or they cannot be fetched, and otherwise as `find_source`.
+    * `weights`: a checkpoint of the same architecture, in place of the model's own.
+    * `random`, `seed`: random weights for a name or a config file.
+    * `ways`: the caller's options that the error for a name without weights suggests.
+    * `allow_drop`: patterns of tensors in a checkpoint that are not part of a ViT and may be left out.
+    * `file_size`, `facts`: as in `find_source`. With another `num_classes` than the weights have, the classifier is replaced by
+      a new one.
+
+    Raises HubError if there are no weights or they cannot be fetched, and otherwise as `find_source`.
     """
-    source = find_source(model, offline=offline, file_size=file_size, allow_drop=allow_drop, **facts)
-    if isinstance(source, Checkpoint):
-        return source
-    name = str(model)
-    hint = f"name a folder or a checkpoint file; `vitzoo create {name}` writes a folder with random weights"
+    problem_type = facts.pop("problem_type", None)
+    if allow_drop:
+        facts["allow_drop"] = tuple(allow_drop)
+    if random and allow_drop:
+        raise InputError("allow_drop applies to weights; random ones are those of the model", where=str(model))
+    if random:
+        source = _random_weights(model, 0 if seed is None else seed, weights, facts)
+    elif seed is not None:
+        hint, options = f"add {RANDOM}", [RANDOM]
+        raise InputError("seed applies only to random weights", hint=hint, options=options)
+    elif weights is not None:
+        source = with_weights(model, weights, offline=offline, **facts)
+        source = _with_classes(settle_size(source, file_size), facts.get("num_classes"))
+    else:
+        classes = facts.pop("num_classes", None)
+        source = _with_classes(_own_weights(model, offline, file_size, ways, facts), classes)
+    return replace(source, config=source.config.with_problem_type(problem_type))
+
+
+def _own_weights(
+    model: ModelLike, offline: bool | None, file_size: FileSize, ways: Sequence[Option], facts: Mapping[str, Any]
+) -> Checkpoint:
+    """Return the weights of a model, or those that a name means."""
+    locator = parse_locator(model) if isinstance(model, str | os.PathLike) else None
+    shadowed = None if locator is None else shadowed_name(str(model), locator)
+    if shadowed is not None:
+        notice(shadowed)
+    if isinstance(locator, RegistryName):
+        return settle_size(_of_name(locator, facts, offline, ways), file_size)
+    found = find_source(model, offline=offline, file_size=file_size, **facts)
+    if isinstance(found, Architecture):
+        raise HubError("no published weights", where=str(model), hint=_ways_on(str(model), (), ways), options=ways)
+    return found
+
+
+def _of_name(locator: RegistryName, facts: Mapping[str, Any], offline: bool | None, ways: Sequence[Option]) -> Checkpoint:
+    name = locator.named.variant.name
+    hint = _ways_on(locator.text, tags_of(name), ways)
     try:
-        checkpoint = shipped(name, source.config.spec) or default_weights(name, offline=offline, allow_drop=allow_drop, **facts)
+        checkpoint = published_weights(locator.named, facts, offline)
     except HubError as error:
-        raise type(error)(error.message, where=error.where, hint=error.hint or hint) from None
+        cause = f"{error.where}: {error.message}" + ("" if error.hint is None else f" ({error.hint})")
+        again = type(error)(cause, where=locator.text, hint=hint, options=[*error.options, *ways])
+        again.passing = error.passing
+        raise again from None
     if checkpoint is None:
-        raise HubError("no published weights", where=name, hint=hint)
+        of = "" if locator.named.alias is None else f" by {locator.named.alias.library}"
+        raise HubError(f"no published weights{of} are known", where=locator.text, hint=hint, options=ways)
     return checkpoint
+
+
+def _ways_on(name: str, tags: Iterable[str], ways: Sequence[Option]) -> str:
+    """Return how the user can go on where a name has no weights."""
+    tag = next((f"a tag, such as {name}.{tag}" for tag in tags), None)
+    if not ways:
+        ways_on = ["name a folder or a checkpoint file", f"`vitzoo create {name}` writes a folder with random weights"]
+        return "; ".join([*ways_on, *([f"or name {tag}"] if tag else [])])
+    texts = [f"{way} for random weights" if way.name.startswith("random") else f"{way} for weights of yours" for way in ways]
+    return "; ".join([*texts, *([f"or {tag}"] if tag else [])])
+
+
+def _random_weights(model: ModelLike, seed: int, weights: str | os.PathLike[str] | None, facts: Mapping[str, Any]) -> Checkpoint:
+    """Return random weights for a name or a config. Raises InputError for a model that has weights."""
+    if weights is not None:
+        raise InputError("random weights and given ones contradict each other", where=str(weights))
+    if not isinstance(model, str | os.PathLike):
+        raise InputError("random weights are for a name or a config, not for a module", where=type(model).__name__)
+    shadowed = shadowed_name(str(model), parse_locator(model, names_first=True))
+    if shadowed is not None:
+        notice(shadowed)
+    return of_module(random_model(find_architecture(model, **facts), seed), check=False)
+
+
+def _with_classes(source: Architecture | Checkpoint, classes: Any) -> Checkpoint:
+    """Return weights with a classifier for this number of classes, a new one if they have another number."""
+    assert isinstance(source, Checkpoint)
+    before = source.config.spec.num_classes
+    if classes is None or classes == before:
+        return source
+    model = model_of(source)
+    model.set_head(classes)
+    if classes and source.config.random_seed is None:
+        notice(
+            f"{source.config.name}: the weights have {before or 'no'} classes; the classifier for {classes} classes is new, with "
+            "random weights, and needs training"
+        )
+    return replace(of_module(model, check=False), unwanted=source.unwanted)
+
+
+def is_random_by_itself(model: ModelLike) -> bool:
+    """Return whether a model is a config file, which has no weights but random ones."""
+    return isinstance(model, str | os.PathLike) and isinstance(parse_locator(model), ConfigFile)
+
+
+def has_weights(model: ModelLike) -> bool:
+    """Return whether a model has weights of its own: it is no config, and no name of which only published ones are known."""
+    if not isinstance(model, str | os.PathLike):
+        return True
+    locator = parse_locator(model)
+    if isinstance(locator, RegistryName):
+        return locator.named.variant.weights is not None
+    return not isinstance(locator, ConfigFile)
 
 
 def write_model(config: ModelConfig, tensors: Mapping[str, Stored], folder: Path) -> None:

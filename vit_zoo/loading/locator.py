@@ -1,6 +1,6 @@
 """Locators: parsed forms of the text that names a model, in Python and on the command line.
 
-A registry name has precedence over a path in the current folder; another library's name comes last.
+A folder or file in the current folder comes before a name, if it holds a model.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files import read_json, sniff
-from vit_zoo.files.checkpoints import CHECKPOINTS
+from vit_zoo.files.checkpoints import CHECKPOINTS, NAMES
 from vit_zoo.formats import FORMATS, format_of
 from vit_zoo.hub.download import PREFIX, Address
 from vit_zoo.registry.lookup import Named, find, is_alias, is_name
@@ -84,23 +84,25 @@ class ExportedFile:
 Locator = RegistryName | TaggedName | HubRepo | Folder | ConfigFile | CheckpointFile | ExportedFile
 
 
-def parse_locator(model: str | os.PathLike[str]) -> Locator:
+def parse_locator(model: str | os.PathLike[str], *, names_first: bool = False) -> Locator:
     """Parse a name or path, with the registry and the content of files.
 
-    Raises InputError for a name or path that does not exist, RefusedContent for a file that is neither a config, a
-    checkpoint nor an exported file.
+    A folder or file that holds a model comes before a registry name, unless `names_first`: where the name stands for an
+    architecture. Raises InputError for a name or path that does not exist, and if a name could mean a folder or a file;
+    RefusedContent for a file that is neither a config, a checkpoint nor an exported file.
     """
     text = str(model)
     if not text:
         raise InputError("the name is empty")
     if text.startswith(PREFIX):
         return HubRepo(Address.parse(text))
-    if is_name(text):
-        return RegistryName(text, find(text))
     path = Path(text)
-    if path.is_dir():
+    if is_name(text):
+        local = None if names_first else _local_model(path)
+        return RegistryName(text, find(text)) if local is None else local
+    if path.is_dir() and not (is_alias(text) and _local_model(path) is None):
         return Folder(path)
-    if path.exists():
+    if path.exists() and not path.is_dir():
         return file_locator(path)
     if (
         path.suffix in SUFFIXES
@@ -110,6 +112,45 @@ def parse_locator(model: str | os.PathLike[str]) -> Locator:
         raise InputError("no such file or folder", where=text)
     named = find(text)
     return RegistryName(text, named) if named.tag is None else TaggedName(text, named)
+
+
+def shadowed_name(text: str, locator: Locator) -> str | None:
+    """Return a note if a text could mean a model name and a folder or file here with a model, else None."""
+    path = Path(text)
+    if not path.exists() or not (is_name(text) or is_alias(text)):
+        return None
+    try:
+        name = find(text).variant.name
+    except InputError:  # an ambiguous name, or a file name that begins with a name
+        return None
+    what = "folder" if path.is_dir() else "file"
+    if isinstance(locator, RegistryName):
+        holds = path.is_file() or _holds_model(path)
+        return f"'{text}' is taken as the model name; for the {what} here write ./{text}" if holds else None
+    return f"'{text}' is taken as the {what} here, not as the model name {name}"
+
+
+def _local_model(path: Path) -> Locator | None:
+    """Return the locator of a folder or file with a model, or None. Raises InputError if a folder and a file have one."""
+    if path.is_file():
+        try:
+            return file_locator(path)
+        except RefusedContent:
+            return None
+    if not path.is_dir() or not _holds_model(path):
+        return None
+    files = [file for suffix in SUFFIXES if (file := path.with_name(path.name + suffix)).is_file() and sniff(file) in CHECKPOINTS]
+    if files:
+        cause = f"both the folder {path}/ and the file {files[0]} hold a model"
+        raise InputError(f"'{path}' is ambiguous: {cause}", hint=f"write ./{path} or {files[0]}")
+    return Folder(path)
+
+
+def _holds_model(folder: Path) -> bool:
+    """Return whether a folder has a config or a checkpoint. One that is incomplete counts: it is an error to be reported."""
+    if any((folder / name).is_file() for name in ("config.json", *NAMES)):
+        return True
+    return any(path.is_file() and sniff(path) in CHECKPOINTS for path in folder.iterdir())
 
 
 def file_locator(path: Path) -> ConfigFile | CheckpointFile | ExportedFile:

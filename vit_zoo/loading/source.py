@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, Union
 
 from vit_zoo.errors import HubError, InputError, Option, RefusedContent, notice
 from vit_zoo.files import SafetensorsFile, Stored, read_json
-from vit_zoo.files.checkpoints import CHECKPOINTS, checkpoint_in, read_checkpoint
+from vit_zoo.files.checkpoints import CHECKPOINTS, NAMES, checkpoint_in, read_checkpoint
 from vit_zoo.formats import FORMATS
-from vit_zoo.hub.download import Address, fetch
+from vit_zoo.hub.download import PREFIX, Address, fetch
 from vit_zoo.loading.locator import (
     CheckpointFile,
     ConfigFile,
@@ -25,13 +25,14 @@ from vit_zoo.loading.locator import (
     TaggedName,
     file_locator,
     parse_locator,
+    shadowed_name,
 )
-from vit_zoo.model.config import ModelConfig
+from vit_zoo.model.config import ModelConfig, stored_problem_type
 from vit_zoo.model.spec import ViTSpec
-from vit_zoo.registry.catalog import variants
-from vit_zoo.registry.configs import config_of
+from vit_zoo.registry.catalog import zoo_folder
+from vit_zoo.registry.configs import config_of, preprocess_file
 from vit_zoo.registry.family_file import read_variant
-from vit_zoo.registry.lookup import find, tags_of
+from vit_zoo.registry.lookup import Named, find, is_name, tag_meant, tag_of_file, tags_of
 from vit_zoo.registry.pretrained_tags import Tag
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 ModelLike = Union[str, "os.PathLike[str]", "nn.Module"]
 ASSUMED = ("heads", "norm_eps", "act", "pool")  # the fields that conventions of dialects decide
+FileSize = tuple[int, int] | Literal["any"] | None
 
 
 @dataclass(frozen=True)
@@ -87,40 +89,39 @@ class Checkpoint:
 def find_source(
     model: ModelLike,
     *,
-    weights: str | os.PathLike[str] | None = None,
     offline: bool | None = None,
-    file_size: tuple[int, int] | Literal["any"] | None = None,
+    file_size: FileSize = None,
     allow_drop: Sequence[str] = (),
     **facts: Any,
 ) -> Architecture | Checkpoint:
     """Resolve a name, a path or a torch module.
 
-    * `weights`: a checkpoint of the same architecture, which replaces the model's own.
     * `offline`: take the weights of tagged names and of `hf-hub:` repositories from the Hub's cache only.
     * `file_size`: the image size of the exported file that the model is for. If it is the size of the stored positions, or any,
       they are not resized for the images that the model's processor prepares.
     * `allow_drop`: patterns of tensors in a checkpoint that are not part of a ViT and may be left out.
-    * `facts`: fields of the spec that a checkpoint does not state, such as heads.
+    * `facts`: fields of the spec that a checkpoint does not state, such as heads, and `problem_type`.
 
     Tells the user the checkpoint's notes. Raises InputError for a name or path that does not exist, RefusedContent for tensors
     that do not fit, HubError for weights that cannot be fetched.
     """
+    problem_type = facts.pop("problem_type", None)
     if allow_drop:
         facts["allow_drop"] = tuple(allow_drop)
-    of_model = {name: value for name, value in facts.items() if weights is None or name != "prefix"}
     if not isinstance(model, str | os.PathLike):
-        source: Architecture | Checkpoint = of_module(model, **of_model)
+        source: Architecture | Checkpoint = of_module(model, **facts)
     else:
-        locator = parse_locator(model)
-        if isinstance(locator, TaggedName) and weights is not None:  # do not fetch its published weights
-            source = _architecture(locator, of_model)
-        else:
-            source = _resolve(locator, of_model, offline)
-    source = source if weights is None else _with_weights(source.config, weights, facts, offline)
+        source = _resolve(parse_locator(model), facts, offline)
     if isinstance(source, Checkpoint):
-        if source.as_stored is not None and file_size in ("any", source.as_stored.spec.image_size):
-            source = source.at_stored_size()
-        tell(source)
+        source = settle_size(source, file_size)
+    return replace(source, config=source.config.with_problem_type(problem_type))
+
+
+def settle_size(source: Checkpoint, file_size: FileSize) -> Checkpoint:
+    """Return the model for an exported file of this image size, as in `find_source`, and tell the user its notes."""
+    if source.as_stored is not None and file_size in ("any", source.as_stored.spec.image_size):
+        source = source.at_stored_size()
+    tell(source)
     return source
 
 
@@ -132,46 +133,93 @@ def tell(source: Checkpoint) -> None:
 
 def find_architecture(name: str | os.PathLike[str], **facts: Any) -> ModelConfig:
     """Return the config of a name or a config file. Raises InputError for a model that has weights."""
-    match parse_locator(name):
+    problem_type = facts.pop("problem_type", None)
+    match parse_locator(name, names_first=True):
         case RegistryName() | ConfigFile() as locator:
             source = _resolve(locator, facts, None)
             if isinstance(source, Architecture) and source.config.source is None:
-                return source.config
+                return source.config.with_problem_type(problem_type)
         case Folder() | CheckpointFile() | ExportedFile() as locator:
             _resolve(locator, facts, None)  # raises if it is not a model at all
     raise InputError("expected a name or a config, got a model with weights", where=name)
 
 
-def default_weights(
-    model: str, *, offline: bool | None = None, allow_drop: Sequence[str] = (), **facts: Any
-) -> Checkpoint | None:
-    """Return the published weights of a name's default tag, or None if the Hub has none."""
-    locator = parse_locator(model)
-    if not isinstance(locator, RegistryName):
-        return None
-    tag = next((tag for tag in tags_of(locator.named.variant.name).values() if tag.is_on_hub), None)
+def published_weights(named: Named, facts: Mapping[str, Any], offline: bool | None) -> Checkpoint | None:
+    """Return the weights that a name without a tag means, or None if none are known.
+
+    They are those that ship with the name, else its default tag, the first one on the Hub. A name of another library means
+    that library's weights. Raises InputError for facts that they do not have, HubError if they cannot be fetched.
+    """
+    alias = named.alias
+    if named.variant.weights is not None:
+        return _of_folder(named.variant.weights, facts)
+    tag = tag_meant(named)
+    if tag is None and alias is not None and alias.is_repository:
+        source = _of_hub(Address(alias.alias), facts, offline)
+        notice(f"'{alias.alias}' means the repository {PREFIX}{alias.alias}")
+        return source
     if tag is None:
         return None
-    source = _of_tag(tag, {**facts, **({"allow_drop": tuple(allow_drop)} if allow_drop else {})}, offline)
-    tell(source)
+    _check_shapes(tag, facts)
+    source = _of_tag(tag, facts, offline)
+    name = tag.name if alias is None else alias.alias
+    notice(f"'{name}' means the weights {tag.full_name} ({tag.address})")
     return source
 
 
-def shipped(name: str, spec: ViTSpec) -> Checkpoint | None:
-    """Return the weights that ship with a registry name, or None if it has none for exactly this spec."""
-    variant = variants().get(name)
-    if variant is None or variant.weights is None:
-        return None
-    source = _of_folder(variant.weights, {})
-    return source if source.config.spec == spec else None
+def _check_shapes(tag: Tag, facts: Mapping[str, Any]) -> None:
+    """Raise InputError for facts that weights can only have if they are made so, before anything is downloaded."""
+    variant = find(tag.name).variant
+    fields: dict[str, Any] = {name: facts[name] for name in ViTSpec.model_fields if name in facts}
+    sizes: dict[str, Any] = {name: fields[name] for name in ("image_size", "patch_size") if name in fields}
+    own, stated = (config_of(variant, tag, **some).spec for some in (sizes, fields))
+    if own.shapes() != stated.shapes():
+        name = next(name for name in fields if getattr(own, name) != getattr(stated, name))
+        random = Option("random")
+        message = f"the published weights have {name} = {getattr(own, name)}, not {getattr(stated, name)}"
+        raise InputError(message, where=tag.full_name, hint=f"{random} makes random weights", options=[random])
+
+
+def with_weights(model: ModelLike, weights: str | os.PathLike[str], *, offline: bool | None = None, **facts: Any) -> Checkpoint:
+    """Read a checkpoint of the architecture of `model`. Raises RefusedContent if it has another one.
+
+    With `num_classes` in the facts, the checkpoint may have another number of classes. What the registry or a folder states
+    about its own weights (preprocessing, labels, licence) is not transferred to others; a config file is a statement.
+    """
+    named: Named | None = None
+    of_config = _of_spec(facts, "prefix")
+    if not isinstance(model, str | os.PathLike):
+        config = of_module(model, **of_config).config
+    else:
+        locator = parse_locator(model)
+        shadowed = shadowed_name(str(model), locator)
+        if shadowed is not None:
+            notice(shadowed)
+        match locator:
+            case RegistryName() | TaggedName():
+                named = locator.named
+                config = config_of(named.variant, named.tag, **of_config)
+            case ConfigFile(path) if path.suffix == ".toml":
+                named = Named(read_variant(path))
+                config = config_of(named.variant, **of_config)
+            case ConfigFile():
+                config = _resolve(locator, of_config, offline).config
+                return _described(config, _fitting(config, weights, facts, offline))
+            case _:
+                others = {name: value for name, value in facts.items() if name not in ("num_classes", "prefix")}
+                config = _resolve(locator, others, offline).config
+    source = _fitting(config, weights, facts, offline)
+    if named is not None:
+        return _described_by_row(named, config, source, weights, of_config)
+    return _not_described(config, source, weights, "state it in a config file, and name that file with the weights")
 
 
 def _resolve(locator: Locator, facts: Mapping[str, Any], offline: bool | None) -> Architecture | Checkpoint:
     match locator:
         case HubRepo(address):
             return _of_hub(address, facts, offline)
-        case RegistryName():
-            return _architecture(locator, facts)
+        case RegistryName(named=named):
+            return Architecture(config_of(named.variant, **_of_spec(facts)))
         case TaggedName(named=named):
             assert named.tag is not None
             return _of_tag(named.tag, facts, offline)
@@ -187,33 +235,82 @@ def _resolve(locator: Locator, facts: Mapping[str, Any], offline: bool | None) -
             raise RefusedContent(f"expected a checkpoint, got an exported {FORMATS[kind].title}", where=path)
 
 
-def _architecture(locator: RegistryName | TaggedName, facts: Mapping[str, Any]) -> Architecture:
-    return Architecture(config_of(locator.named.variant, locator.named.tag, **_of_spec(facts)))
+def _of_spec(facts: Mapping[str, Any], *others: str) -> dict[str, Any]:
+    """Return the facts without `allow_drop` and the others of these names, which concern only the tensors of a file."""
+    return {name: value for name, value in facts.items() if name not in ("allow_drop", *others)}
 
 
-def _of_spec(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the facts without `allow_drop`, which concerns only the names in a file."""
-    return {name: value for name, value in facts.items() if name != "allow_drop"}
-
-
-def _with_weights(
-    config: ModelConfig, weights: str | os.PathLike[str], facts: Mapping[str, Any], offline: bool | None
-) -> Checkpoint:
+def _fitting(config: ModelConfig, weights: str | os.PathLike[str], facts: Mapping[str, Any], offline: bool | None) -> Checkpoint:
     """Read a checkpoint of the architecture in `config`. Raises RefusedContent if it has another architecture."""
-    source = _resolve(parse_locator(weights), {**config.spec.model_dump(), **facts}, offline)
+    stated = {**config.spec.model_dump(), **facts}
+    if "num_classes" in facts:  # the head of another one is replaced
+        del stated["num_classes"]
+    source: Architecture | Checkpoint | None = _resolve(parse_locator(weights), stated, offline)
     if isinstance(source, Architecture):
-        own = shipped(str(weights), source.config.spec)
-        if own is None:
+        locator = parse_locator(weights)
+        source = published_weights(locator.named, {}, offline) if isinstance(locator, RegistryName) else None
+        if source is None:
             raise InputError("has no weights", where=weights)
-        source = own
-    if source.config.spec != config.spec:
-        differing = [
-            field for field in type(config.spec).model_fields if getattr(source.config.spec, field) != getattr(config.spec, field)
-        ]
+    assert isinstance(source, Checkpoint)
+    spec = config.spec
+    if "num_classes" in facts:
+        spec = spec.replace(num_classes=source.config.spec.num_classes, head_bias=source.config.spec.head_bias)
+    if source.config.spec != spec:
+        differing = [field for field in type(spec).model_fields if getattr(source.config.spec, field) != getattr(spec, field)]
         raise RefusedContent(f"weights of another architecture: {differing[0]} differs", where=weights)
-    metadata = {name: getattr(source.config, name) for name in ("source", "random_seed", "resize")}
-    config = config.replace(**metadata, licence=source.config.licence or config.licence)
-    return replace(source, config=config)
+    return replace(source, config=source.config.replace(name=config.name), unwanted=())
+
+
+def _described(config: ModelConfig, source: Checkpoint) -> Checkpoint:
+    """Describe weights by the user's own config; what it leaves open comes from the folder of the weights."""
+    own = source.config
+    labels = config.labels if config.labels is not None and len(config.labels) == own.spec.num_classes else own.labels
+    if None not in (config.preprocess, own.preprocess) and config.preprocess != own.preprocess:
+        notice(f"{config.name}: preprocessing is that of the config; the folder of the weights states another")
+    preprocess, licence = config.preprocess or own.preprocess, own.licence or config.licence
+    return replace(source, config=own.replace(preprocess=preprocess, labels=labels, licence=licence))
+
+
+def _described_by_row(
+    named: Named, config: ModelConfig, source: Checkpoint, weights: str | os.PathLike[str], facts: Mapping[str, Any]
+) -> Checkpoint:
+    """Describe weights that are used with a name of the registry.
+
+    A row describes its published weights: its preprocessing and labels are used if the user states by a tag that the weights
+    are those, and their dialect agrees. What the folder of the weights states comes first. A row of the user's own zoo files is
+    the user's statement.
+    """
+    variant, own = named.variant, source.config
+    stated_in = preprocess_file(variant)
+    if named.tag is None and stated_in is not None and zoo_folder() not in stated_in.parents:
+        return _described(config, source)
+    file = "" if source.path is None else source.path.name
+    tag = named.tag
+    if tag is not None and tag.has_dialect(source.dialect):
+        other = None if file in NAMES else tag_of_file(variant.name, file)
+        if other is not None and other != tag:
+            raise InputError(f"is the file of {other.full_name}, not of {tag.full_name}", where=weights)
+        row = config_of(variant, tag, **{**facts, "num_classes": own.spec.num_classes})
+        if Path(tag.file).name != file and own.preprocess is None:
+            notice(f"{weights}: preprocessing is that of {tag.full_name}, whose file is {Path(tag.file).name}")
+        licence = own.licence or (tag.licence if own.spec.num_classes == tag.num_classes else None)
+        description = {"preprocess": own.preprocess or row.preprocess, "labels": own.labels or row.labels, "licence": licence}
+        return replace(source, config=own.replace(**description))
+    published = tags_of(variant.name).values() if is_name(variant.name) else ()
+    fitting = next((tag.full_name for tag in published if tag.has_dialect(source.dialect)), None)
+    tags = "" if fitting is None else f", or name published weights, such as {fitting}"
+    return _not_described(
+        config, source, weights, f'state it as [preprocess] in a TOML file with extends = "{variant.name}"{tags}'
+    )
+
+
+def _not_described(config: ModelConfig, source: Checkpoint, weights: str | os.PathLike[str], way: str) -> Checkpoint:
+    """Return weights with the description of their own folder, and tell what a config of other weights would have added."""
+    parts = {"preprocess": "preprocessing", "labels": "labels"}
+    lost = [text for name, text in parts.items() if getattr(config, name) is not None and getattr(source.config, name) is None]
+    if lost:
+        notice(f"{weights}: {' and '.join(lost)} left out: what {config.name} states is of other weights; {way}")
+    return source
 
 
 def _of_hub(address: Address, facts: Mapping[str, Any], offline: bool | None) -> Checkpoint:
@@ -240,7 +337,7 @@ def _origin(address: str, source: Checkpoint) -> str:
 
 def _of_tag(tag: Tag, facts: Mapping[str, Any], offline: bool | None) -> Checkpoint:
     """Fetch the published weights of a name: the file that the tag names."""
-    config = config_of(find(tag.full_name).variant, tag, **_of_spec(facts))
+    config = config_of(find(tag.name).variant, tag, **_of_spec(facts, "prefix"))
     if not tag.is_on_hub:
         weights = Option("weights", "FILE")
         hint = f"download the file and pass {weights} with '{tag.full_name}'"
@@ -248,9 +345,10 @@ def _of_tag(tag: Tag, facts: Mapping[str, Any], offline: bool | None) -> Checkpo
         raise HubError(message, hint=hint, options=[weights])
     revision = None if tag.revision == "unpinned" else tag.revision
     download = fetch(Address(tag.repo, revision), [tag.file], offline=offline)
-    source = _with_weights(config, download.folder / tag.file, facts, offline)
-    metadata = {"source": f"{download.address}/{tag.file} ({tag.dialect})", "licence": tag.licence}
-    return replace(source, config=source.config.replace(**metadata), cached=True)
+    others = {name: value for name, value in facts.items() if name != "num_classes"}  # the head must fit too
+    source = _fitting(config, download.folder / tag.file, others, offline)
+    metadata = {"source": f"{download.address}/{tag.file} ({tag.dialect})", "resize": source.config.resize}
+    return replace(source, config=config.replace(**metadata, random_seed=source.config.random_seed), cached=True)
 
 
 def _of_folder(folder: Path, facts: Mapping[str, Any]) -> Checkpoint:
@@ -261,10 +359,21 @@ def _of_folder(folder: Path, facts: Mapping[str, Any]) -> Checkpoint:
             parsed, file = ModelConfig.parse(document, where=config), folder / "model.safetensors"
             if not file.is_file():
                 raise InputError("has a config.json but no model.safetensors", where=folder)
+            _check_problem_type(parsed, document, config)
             return _checked(parsed, SafetensorsFile(file), facts)
     source = _resolve(file_locator(checkpoint_in(folder)), facts, None)
     assert isinstance(source, Checkpoint)
     return source
+
+
+def _check_problem_type(config: ModelConfig, document: Mapping[str, Any], where: Path) -> None:
+    """Raise RefusedContent if what transformers reads of a published config.json is not what our part of it states."""
+    from vit_zoo.weights.sidecar import problem_type_of
+
+    stated = problem_type_of(document, where)
+    if stated is not None and stored_problem_type(stated, config.spec.num_classes) != config.problem_type:
+        cause = f"states two problem types: {stated}, and {config.problem_type or 'none'} under 'vit_zoo'"
+        raise RefusedContent(cause, where=where, hint="make them the same")
 
 
 def _of_file(path: Path, kind: str, facts: Mapping[str, Any]) -> Checkpoint:
@@ -323,8 +432,8 @@ def of_module(module: Any, *, check: bool = True, **facts: Any) -> Checkpoint:
         raise InputError(f"cannot set {next(iter(_of_spec(facts)))}: the module has a config", where=where)
     tensors = with_plain_heads(module, tensors)
     check_tensors_of_vit(module, tensors, where=where)
-    random = module.config.random_seed if module.is_random() else None
-    source = Checkpoint(module.config.replace(random_seed=random), tensors, dialect="timm", notes=notes)
+    config = module.config if module.is_random() else module.config.replace(random_seed=None, random_part=None)
+    source = Checkpoint(config, tensors, dialect="timm", notes=notes)
     if check and not is_untouched(module):
         check_module(module, source, where=where)
     return source
@@ -409,6 +518,7 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
         source=f"{origin} ({reading.dialect.name})",
         labels=labels,
         resize=None if reading.recipe == "timm" else reading.recipe,
+        problem_type=stored_problem_type(sidecar.problem_type, reading.spec.num_classes),
     )
     return Checkpoint(
         config,

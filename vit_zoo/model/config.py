@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from vit_zoo.errors import InputError
+from vit_zoo.errors import InputError, Option
+from vit_zoo.model.ops import Activation
 from vit_zoo.model.preprocess import Preprocess
 from vit_zoo.model.resize_recipes import RECIPES
 from vit_zoo.model.spec import ViTSpec, faults_of
 
 SCHEMA = 1
+# transformers' words for what the outputs stand for
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+PROBLEM_TYPES: tuple[ProblemType, ...] = get_args(ProblemType)
+REGRESSION = Option("problem_type", "'regression'", "--set problem_type=regression")
+MULTI_LABEL = Option("problem_type", "'multi_label_classification'", "--set problem_type=multi_label_classification")
 
 
 class ModelConfig(BaseModel):
     """A spec with the model's name, preprocessing, labels, and the origin of its weights.
 
-    `source` and `licence` are those of the weights. `random_seed` is set if the weights are random. `resize` is the recipe
+    `source` and `licence` are those of the weights. `random_seed` is set if the weights are random, and `random_part` if only
+    a part of them is: a new classifier on trained weights. `resize` is the recipe
     with which the source of the weights resizes positions to another image size (see `resize_recipes.py`); None means timm's.
+    `problem_type` states what the outputs stand for; None means classes of which one applies, except for a single output.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -33,12 +41,24 @@ class ModelConfig(BaseModel):
     licence: str | None = None
     licence_link: str | None = None  # URL of the text, for a licence that is not well known
     random_seed: int | None = None
+    random_part: Literal["head"] | None = None
     resize: str | None = None
+    problem_type: ProblemType | None = None
+
+    @property
+    def random_text(self) -> str:
+        """What is random about the weights, in capitals, with the seed; empty if nothing is."""
+        if self.random_seed is None:
+            return ""
+        what = "RANDOM WEIGHTS" if self.random_part is None else "RANDOM WEIGHTS in the new classifier"
+        return f"{what} (seed {self.random_seed})"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.labels is not None and len(self.labels) != self.spec.num_classes:
             raise ValueError(f"{len(self.labels)} labels for {self.spec.num_classes} classes")
+        if self.problem_type is not None and not self.spec.num_classes:
+            raise ValueError(f"problem_type '{self.problem_type}' needs classes")
         if self.resize not in (None, *RECIPES):
             raise ValueError(f"unknown resize '{self.resize}'; choose from {', '.join(RECIPES)}")
         if self.preprocess is not None:
@@ -75,6 +95,46 @@ class ModelConfig(BaseModel):
         except ValidationError as error:
             raise InputError("; ".join(faults_of(error, list(cls.model_fields))), where=where) from None
 
+    @property
+    def activation(self) -> Activation | None:
+        """The function that makes probabilities of the logits; None if they are no classes, or nothing states what they are.
+
+        The rule is that of transformers' pipeline, except for one output of a model that states no problem type: there the
+        pipeline applies the sigmoid, while the training of transformers fits a regression.
+        """
+        if self.problem_type == "regression" or not self.spec.num_classes:
+            return None
+        if self.spec.num_classes == 1:
+            return None if self.problem_type is None else "sigmoid"
+        return "sigmoid" if self.problem_type == "multi_label_classification" else "softmax"
+
+    def class_activation(self) -> Activation:
+        """Return `activation`. Raises InputError where there is none, with the fact to state if it is missing."""
+        if self.activation is not None:
+            return self.activation
+        if not self.spec.num_classes:
+            raise InputError("the model has no classes: it computes features", where=self.name)
+        if self.problem_type == "regression":
+            raise InputError("the model is a regression: its outputs are values, not probabilities", where=self.name)
+        raise InputError(
+            "the model has one output, and nothing states what it stands for",
+            where=self.name,
+            hint=f"state it: {REGRESSION} for a value, {MULTI_LABEL} for the probability of yes",
+            options=[REGRESSION, MULTI_LABEL],
+        )
+
+    def with_problem_type(self, stated: Any) -> Self:
+        """Return a copy with the problem type that the user states, if any. Raises InputError if the config has another."""
+        if stated is None:
+            return self
+        if stated not in PROBLEM_TYPES:
+            raise InputError(f"unknown problem_type '{stated}'; choose from {', '.join(PROBLEM_TYPES)}")
+        if not self.spec.num_classes:
+            raise InputError("problem_type does not apply: the model has no classes", where=self.name)
+        if self.problem_type not in (None, stated):
+            raise InputError(f"the config states problem_type = {self.problem_type}, not {stated}", where=self.name)
+        return self.replace(problem_type=stored_problem_type(stated, self.spec.num_classes))
+
     def document(self) -> dict[str, Any]:
         """Return the JSON document that `parse` reads."""
         fields = self.model_dump(mode="json", exclude_none=True)
@@ -94,3 +154,15 @@ class ModelConfig(BaseModel):
         """Return a copy with other values, validated. Raises InputError."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return self.checked({**values, **fields}, where=self.name)
+
+
+def stored_problem_type(stated: ProblemType | None, num_classes: int) -> ProblemType | None:
+    """Return what a config stores for a problem type: nothing where there are no classes, or for what None means.
+
+    One output of a single label is yes or no: transformers' pipeline applies the sigmoid. Its configs of today refuse the word.
+    """
+    if not num_classes:
+        return None
+    if stated == "single_label_classification":
+        return None if num_classes > 1 else "multi_label_classification"
+    return stated

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from vit_zoo.model.ops import Module, Ops, Rope, Rows, Tensor
+from vit_zoo.model.ops import Activation, Module, Ops, Rope, Rows, Tensor
 from vit_zoo.model.outputs import MAP, output_plan, pooled_rows
 from vit_zoo.model.spec import ViTSpec
 
@@ -145,8 +145,13 @@ def logits(m: Module, pooled: list[Tensor], spec: ViTSpec, op: Ops) -> Tensor:
     return op.average([op.linear(head, x) for head, x in zip(heads, pooled, strict=True)])
 
 
-def vit(m: Module, image: Tensor, spec: ViTSpec, op: Ops, outputs: Collection[str]) -> dict[str, Tensor]:
-    """Compute named outputs for a normalised image, b c H W. `outputs.output_names` lists them with their shapes."""
+def vit(
+    m: Module, image: Tensor, spec: ViTSpec, op: Ops, outputs: Collection[str], activation: Activation = "softmax"
+) -> dict[str, Tensor]:
+    """Compute named outputs for a normalised image, b c H W. `outputs.output_names` lists them with their shapes.
+
+    `activation` makes probabilities of the logits.
+    """
     plan = output_plan(spec, outputs)
     values: dict[str, Tensor] = {}
     x = tokens(m, image, spec, op)
@@ -171,7 +176,7 @@ def vit(m: Module, image: Tensor, spec: ViTSpec, op: Ops, outputs: Collection[st
         if plan.logits:
             values["logits"] = logits(m, pooled, spec, op)
         if "probabilities" in outputs:
-            values["probabilities"] = op.probabilities(values["logits"])
+            values["probabilities"] = op.probabilities(values["logits"], activation)
     for name in outputs:
         if name.endswith(MAP):
             patches = op.rows(values[name.removesuffix(MAP)], spec.prefix_tokens, None)

@@ -9,11 +9,12 @@ Shapes: b batch · t tokens · r query rows · d dim · n heads · e head width 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 Module = Any  # a part of the model with its parameters: a torch module, or a `Scope` of weight names
 Parameter = Any  # a single parameter: a torch parameter, or a `Scope`
 Tensor = Any  # a torch tensor, or a `Value` of a graph
+Activation = Literal["softmax", "sigmoid"]  # from logits to probabilities
 Heads = Any  # b n t e in torch; a graph keeps b t (n e) as long as it can
 Rows = tuple[int, int]  # first token, and the one after the last
 Rope = Any  # tables that rotate queries and keys: cosines and sines, each t 1 e/2
@@ -53,8 +54,8 @@ class Ops(Protocol):
     def tanh(self, x: Tensor) -> Tensor:
         """Apply the hyperbolic tangent, element by element."""
 
-    def probabilities(self, x: Tensor) -> Tensor:
-        """Apply softmax over the classes: b k."""
+    def probabilities(self, x: Tensor, activation: Activation) -> Tensor:
+        """Apply softmax over the classes, or the sigmoid to each: b k."""
 
     def dropout(self, x: Tensor, rate: float) -> Tensor:
         """Apply dropout in training; otherwise return `x`."""

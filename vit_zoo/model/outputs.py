@@ -18,7 +18,7 @@ def output_names(spec: ViTSpec) -> list[str]:
     """List every output that `forward.vit` has for this spec:
 
     `logits` b k
-    `probabilities` b k, their softmax
+    `probabilities` b k, their softmax; the sigmoid of each where several classes can apply (`ModelConfig.activation`)
     `pooler_output` b d, the input of the head; the mean of both inputs if there are two heads
     `last_hidden_state` b t d, all tokens, after the final norm if that comes before pooling
     `block.N` b t d, all tokens after block N, counted from 0, without a norm

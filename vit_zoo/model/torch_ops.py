@@ -14,7 +14,7 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from vit_zoo.model.ops import Ops
+    from vit_zoo.model.ops import Activation, Ops
 
 ACTS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -51,8 +51,8 @@ class TorchOps:
     def act(self, x: Tensor, name: str) -> Tensor:
         return ACTS[name](x)
 
-    def probabilities(self, x: Tensor) -> Tensor:
-        return x.softmax(-1)
+    def probabilities(self, x: Tensor, activation: Activation) -> Tensor:
+        return x.sigmoid() if activation == "sigmoid" else x.softmax(-1)
 
     def tanh(self, x: Tensor) -> Tensor:
         return torch.tanh(x)

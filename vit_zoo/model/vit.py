@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vit_zoo.errors import InputError
+from vit_zoo.errors import InputError, RefusedContent
+from vit_zoo.files import digest_of
 from vit_zoo.model import forward, positions
 from vit_zoo.model.config import ModelConfig
 from vit_zoo.model.outputs import check_names, output_names
@@ -183,7 +184,7 @@ class ViT(Part):
 
     @classmethod
     def from_spec(cls, spec: ViTSpec, *, seed: int | None = None, device: Any = None, dtype: torch.dtype | None = None) -> Self:
-        """Return a model of any family with random weights from `seed`, or from torch's global generator without one."""
+        """Return a model of any family with random weights from `seed`, which torch's global generator draws if there is none."""
         model = cls.empty(ModelConfig(name="vit", spec=spec))
         if dtype is not None:
             model.to(dtype)
@@ -203,7 +204,8 @@ class ViT(Part):
         spec = config.spec
         super().__init__(spec)
         self.config = config
-        self._random: dict[str, tuple[int, int]] = {}
+        self._random: dict[str, int] = {}  # checksums of random values, by parameter
+        self._random_digest: str | None = None  # or the content hash of all of them, if they were read from a file that states it
         if spec.class_token:
             self.cls_token = nn.Parameter(torch.empty(1, 1, spec.dim))
         if spec.dist_token:
@@ -233,21 +235,27 @@ class ViT(Part):
         return self._outputs(image, (self.spec.output,))[self.spec.output]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        """Move or cast parameters, as torch does; tables follow to the device and stay float32."""
+        """Move or cast parameters, as torch does; tables follow to the device and stay float32, random weights stay marked."""
+        random = self.is_random()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         fill_tables(self)
+        if random:
+            self.mark_random(self.config.random_part)
         return self
 
     def features(self, image: Tensor, *outputs: str) -> dict[str, Tensor]:
         """Return named tensors for an image: any of `outputs.output_names`, `class_token` b d and `patch_tokens` b t d.
 
         Class and patch tokens are rows of `last_hidden_state`. Without names, all outputs without a block number are
-        returned. Raises InputError for an unknown name.
+        returned. Raises InputError for an unknown name, and for `probabilities` where `config.activation` has no function.
         """
         spec, p = self.spec, self.spec.prefix_tokens
         token_rows = {"class_token": slice(0, 1)} if spec.class_token else {}
         token_rows["patch_tokens"] = slice(p, None)
-        known = [*output_names(spec), *token_rows]
+        none = {"probabilities"} if spec.num_classes and self.config.activation is None else set()
+        if none & set(outputs):
+            self.config.class_activation()  # raises
+        known = [*(name for name in output_names(spec) if name not in none), *token_rows]
         names = outputs or tuple(name for name in known if "." not in name)
         check_names(names, known)
         needed = dict.fromkeys("last_hidden_state" if name in token_rows else name for name in names)
@@ -258,16 +266,21 @@ class ViT(Part):
                 tensors[name] = x[:, 0] if name == "class_token" else x
         return {name: tensors[name] for name in names}
 
-    def set_head(self, num_classes: int, labels: Sequence[str] | None = None, *, seed: int = 0) -> None:
+    def set_head(
+        self, num_classes: int, labels: Sequence[str] | None = None, *, problem_type: str | None = None, seed: int = 0
+    ) -> None:
         """Replace the classifier by one for `num_classes` (0: none) with random weights from `seed`.
 
-        The model counts as random until the new classifier is trained.
+        `problem_type` states what its outputs stand for, as in a config. The model counts as random until the new classifier
+        is trained.
         """
         spec = self.spec.replace(num_classes=num_classes)
-        config = self.config.replace(spec=spec, labels=None if labels is None else tuple(labels))
-        like, random = self.patch_embed.proj.weight, self.is_random()
-        if num_classes and not random:
-            config = config.replace(random_seed=seed)
+        config = self.config.replace(spec=spec, labels=None if labels is None else tuple(labels), problem_type=None)
+        config = config.with_problem_type(problem_type)
+        like, all_random = self.patch_embed.proj.weight, self.is_random() and self.config.random_part is None
+        if not all_random:  # the rest is trained
+            random = {"random_seed": seed, "random_part": "head"} if num_classes else {"random_seed": None, "random_part": None}
+            config = config.replace(**random)
         for name in [name for name, _ in self.named_children() if name in HEADS]:
             delattr(self, name)
         if num_classes:
@@ -276,7 +289,7 @@ class ViT(Part):
                 for kind, p in head.to(like).named_parameters():
                     _fill(f"{name}.{kind}", p, generator)
         self._set_spec(config)
-        self.mark_random(("",) if random else tuple(f"{name}." for name in HEADS))
+        self.mark_random(None if all_random else "head")
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute, as torch does. With a new classifier, `model.head = nn.Linear(...)`, the config changes too.
@@ -291,12 +304,12 @@ class ViT(Part):
         if config.spec != self.spec:
             self._set_spec(config)
         if random:  # as in `set_head`: random until a part of it changes
-            self.mark_random()
+            self.mark_random(self.config.random_part)
 
     def _config_with(self, name: str, head: nn.Module) -> ModelConfig:
         """The config with the classes of the heads, `head` among them: those of linear layers, or none of identities.
 
-        Labels are dropped if their number is another. Other modules are left to the user: `save` refuses them.
+        Labels and the problem type are dropped if the number is another. Other modules are left to the user: `save` refuses them.
         """
         spec = self.spec
         heads = [head if each == name else getattr(self, each, None) for each in HEADS[: 1 + spec.dist_token]]
@@ -310,18 +323,42 @@ class ViT(Part):
                 spec = spec.replace(num_classes=0, head_bias=True)
         labels = self.config.labels
         kept = labels is not None and len(labels) == spec.num_classes
-        return self.config.replace(spec=spec, labels=labels if kept else None)
+        problem_type = self.config.problem_type if spec.num_classes == self.spec.num_classes else None
+        return self.config.replace(spec=spec, labels=labels if kept else None, problem_type=problem_type)
 
-    def mark_random(self, prefixes: tuple[str, ...] = ("",)) -> None:
-        """Record that the parameters with these prefixes have random values."""
-        self._random = {name: state for name, state in self._state().items() if name.startswith(prefixes)}
+    def mark_random(self, part: Literal["head"] | None = None, digest: str | None = None) -> None:
+        """Record that the parameters have random values: all of them, or those of the classifier.
+
+        With `digest`, the content hash of all of them, none is read.
+        """
+        self._random, self._random_digest = {}, None
+        if part is None and digest is not None:
+            self._random_digest = digest
+        else:
+            prefixes = ("",) if part is None else tuple(f"{name}." for name in HEADS)
+            self._random = {name: _checksum(p) for name, p in self._named().items() if name.startswith(prefixes)}
+
+    def _named(self) -> dict[str, Tensor]:
+        """The parameters by our names, which `torch.compile` changes."""
+        return {name.replace("_orig_mod.", ""): p for name, p in self.named_parameters()}
 
     def is_random(self) -> bool:
-        """Return whether the parameters marked as random are unchanged: nothing was loaded into them, no optimizer step."""
-        return bool(self._random) and self._random.items() <= self._state().items()
+        """Return whether the parameters marked as random have the same values still.
 
-    def _state(self) -> dict[str, tuple[int, int]]:
-        return {name: (id(p), p._version) for name, p in self.named_parameters()}
+        Values are compared, however they change: by an optimizer, through `.data`, or by loading. A copy on another device or
+        in another type is the same.
+        """
+        parameters = self._named()
+        if self._random_digest is not None:
+            from vit_zoo.files.pickles import tensors_of
+
+            try:
+                return digest_of(tensors_of(parameters, where=type(self).__name__)) == self._random_digest
+            except RefusedContent:  # a type that files do not have
+                return False
+        return bool(self._random) and all(
+            name in parameters and _checksum(parameters[name]) == checksum for name, checksum in self._random.items()
+        )
 
     def _make_heads(self, spec: ViTSpec) -> dict[str, nn.Module]:
         heads = {name: Linear(spec.head_width, spec.num_classes, bias=spec.head_bias) for name in HEADS[: 1 + spec.dist_token]}
@@ -339,7 +376,7 @@ class ViT(Part):
         expected = (self.spec.channels, *self.spec.image_size)
         if image.ndim != 4 or tuple(image.shape[1:]) != expected:
             raise InputError(f"expected images of shape (batch, {', '.join(map(str, expected))}), got {tuple(image.shape)}")
-        return forward.vit(self, image, self.spec, self.op, outputs)
+        return forward.vit(self, image, self.spec, self.op, outputs, self.config.activation or "softmax")
 
 
 def linear_in(head: Any) -> tuple[str, nn.Linear] | None:
@@ -358,17 +395,31 @@ def initialise(model: ViT, seed: int | None = None) -> None:
     """Fill all parameters with random values, as the original does: linear layers uniform (Glorot and Bengio, 2010).
 
     Biases are 0, norms 1, tokens and positions N(0, 0.02). Unlike the original's, the head is not zero: with zero logits
-    every check of the outputs would pass.
+    every check of the outputs would pass. Without a seed, torch's global generator draws one.
     """
-    generator = None
-    if seed is not None:
-        generator = torch.Generator(device=next(model.parameters()).device).manual_seed(seed)
+    if seed is None:
+        seed = int(torch.randint(2**63 - 1, (), device="cpu"))
+    device = next(model.parameters()).device
+    generator = None if device.type == "meta" else torch.Generator(device=device).manual_seed(seed)
     for name, p in model.named_parameters():
         _fill(name, p, generator)
     fill_tables(model)
-    if seed is not None:
-        model.config = model.config.replace(random_seed=seed)
+    model.config = model.config.replace(random_seed=seed, random_part=None)
     model.mark_random()
+
+
+@torch.no_grad()
+def _checksum(p: Tensor) -> int:
+    """Return the sum of a tensor's values, read as integers of 64 bits; it is exact, so it is the same on every device."""
+    if p.is_meta:
+        return 0
+    flat = p.detach().reshape(-1)
+    per_integer = 8 // flat.element_size()
+    if flat.storage_offset() % per_integer:  # torch views aligned memory only
+        flat = flat.clone()
+    whole = flat.numel() - flat.numel() % per_integer
+    integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[flat.element_size()]
+    return int(flat[:whole].view(torch.int64).sum()) + int(flat[whole:].view(integers).sum())
 
 
 def fill_tables(model: ViT, *_: Any) -> None:

@@ -63,6 +63,12 @@ def first_divergence_by_name(
     return divergence, list(blocks.values())
 
 
+def computes(path: Path, steps: Sequence[Step]) -> bool:
+    """Return whether a graph has every step's value under our name for it. Optimisers remove some by fusing operators."""
+    producers = _producers(skeleton(path).proto.graph)
+    return all(step.value in producers for step in steps)
+
+
 def first_divergence_of_models(model: Sequence[Step], reference: Sequence[Step]) -> tuple[Divergence | None, list[BlockError]]:
     """Compare two models of the same shapes. Return the first step that differs, or None, and the error after each block."""
     divergence, blocks, last = None, {}, None

@@ -33,6 +33,7 @@ from vit_zoo.weights.resize import resize_positions
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array, Artifact
     from vit_zoo.model.config import ModelConfig
+    from vit_zoo.model.ops import Activation
     from vit_zoo.model.spec import ViTSpec
     from vit_zoo.model.vit import ViT
 
@@ -98,7 +99,8 @@ class ModelReference(Reference):
         self.frame = Frame.of(self.spec, model.config.preprocess)
         self.norm_eps, self.acts = frozenset({self.spec.norm_eps}), frozenset({self.spec.act})
         self.dynamic: str | None = None  # how positions follow the image size, as in graph options
-        if model.config.random_seed is not None:
+        self.activation: Activation = self.config.activation or "softmax"
+        if model.config.random_seed is not None and model.config.random_part is None:
             self.notes = ("random initial weights: biases of 0 and norms of 1 hide some faults",)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -121,16 +123,17 @@ class ModelReference(Reference):
         with torch.inference_mode():
             if not double:
                 with self._at(size, torch.float32) as spec:
-                    single = _arrays(forward.vit(self.model, torch.from_numpy(images), spec, EVAL, outputs))
+                    single = _arrays(forward.vit(self.model, torch.from_numpy(images), spec, EVAL, outputs, self.activation))
                 return single, _unmeasured(outputs, images)
             # a few logits can be close by chance; the features before them give a steadier floor
             behind = ["logits"] if "probabilities" in outputs else []
             behind += ["pooler_output"] if CLASSES & set(outputs) else []
             more = tuple(dict.fromkeys((*outputs, *behind)))
             with self._at(size, torch.float32) as spec:
-                single = _arrays(forward.vit(self.model, torch.from_numpy(images), spec, EVAL, more))
+                single = _arrays(forward.vit(self.model, torch.from_numpy(images), spec, EVAL, more, self.activation))
             with self._at(size, torch.float64) as spec:
-                wanted = _arrays(forward.vit(self.model, torch.from_numpy(images).double(), spec, Float64Ops(), more))
+                x = torch.from_numpy(images).double()
+                wanted = _arrays(forward.vit(self.model, x, spec, Float64Ops(), more, self.activation))
         floors = {name: relative(single[name], wanted[name]) for name in more}
         if "logits" in more:
             floors["logits"] = np.maximum(floors["logits"], floors["pooler_output"])
@@ -164,7 +167,8 @@ class ModelReference(Reference):
                 setattr(self.model, name, value)
 
     def steps(self, images: Array, outputs: Sequence[str], options: GraphOptions | None) -> list[Step]:
-        named = steps_of(self.spec, replace(options or GraphOptions(), outputs=tuple(outputs)), pruned=options is not None)
+        graph = replace(options or GraphOptions(), outputs=tuple(outputs), activation=self.activation)
+        named = steps_of(self.spec, graph, pruned=options is not None)
         steps, blocks = [], {f"blocks.{i}": i for i in range(self.spec.depth)}
         runs = (self._values(images, outputs, ops, pruned=options is not None) for ops in (Float64Ops, DirectOps))
         values = zip(named, *runs, strict=True)
@@ -180,13 +184,13 @@ class ModelReference(Reference):
         op.steps = []
         x = torch.from_numpy(images)
         with torch.inference_mode():
-            forward.vit(self.model, x.double() if ops is Float64Ops else x, self.spec, op, tuple(outputs))
+            forward.vit(self.model, x.double() if ops is Float64Ops else x, self.spec, op, tuple(outputs), self.activation)
         return (value for _, _, _, result in op.steps for value in values_of(result))
 
 
 def reference_name(source: Checkpoint) -> str:
     """Return the name of a reference in reports: never a folder name, which may be private."""
-    if source.config.random_seed is not None:
+    if source.config.random_seed is not None and source.config.random_part is None:
         return f"{source.config.name}, random weights of seed {source.config.random_seed}"
     return source.path.name if source.path is not None else source.config.name
 

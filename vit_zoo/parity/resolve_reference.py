@@ -6,21 +6,21 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import CheckFailed, InputError, NotRepresentable, Option, OtherWeights, RefusedContent
 from vit_zoo.files import write_text
 from vit_zoo.formats import describe, open_artifact
 from vit_zoo.formats.artifact import report_path
 from vit_zoo.loading.image_folder import read_image_folder
-from vit_zoo.loading.load import find_weights, model_of
+from vit_zoo.loading.load import RANDOM, find_weights, model_of
 from vit_zoo.loading.locator import ExportedFile, parse_locator
-from vit_zoo.loading.source import Checkpoint, ModelLike, of_module
+from vit_zoo.loading.source import Checkpoint, FileSize, ModelLike, of_module
 from vit_zoo.model.outputs import unused_weights
 from vit_zoo.parity.reference import Live
 from vit_zoo.parity.report import Effort, ParityReport, checked_effort, read_report
 from vit_zoo.parity.run import FIXABLE
-from vit_zoo.parity.tolerance import INT8_IMAGES
+from vit_zoo.parity.tolerance import INT8_IMAGES, Int8Limits, check_cosine
 
 if TYPE_CHECKING:
     from vit_zoo.files import Stored
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from vit_zoo.model.config import ModelConfig
     from vit_zoo.parity.inputs import Frame
     from vit_zoo.parity.reference import Reference
+
+AGAINST = Option("against", "MODEL")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,44 +40,61 @@ class VerifyOptions:
     fixed: tuple[str, ...] = ()
     blocks: bool = False
     pictures: str | os.PathLike[str] | None = None
+    min_cosine: float | None = None
+    random: bool = False
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         checked_effort(self.effort)
+        check_cosine(self.min_cosine)
         for axis in self.fixed:
             if axis not in FIXABLE:
                 raise InputError(f"unknown axis '{axis}'; choose from {', '.join(FIXABLE)}")
+
+    @property
+    def rounded_only(self) -> str:
+        """The option given that only int8 files have, as the beginning of a sentence."""
+        return "pictures apply" if self.pictures is not None else "" if self.min_cosine is None else "min_cosine applies"
 
 
 def verify_model(
     artifact: ModelLike, against: ModelLike | None, options: VerifyOptions, facts: Mapping[str, Any]
 ) -> ParityReport:
     """Compare an artifact or a model with `against`. The report on an artifact is also written next to it."""
+    from vit_zoo.formats.onnx_skeleton import external_files
     from vit_zoo.parity.reference import ModelReference
     from vit_zoo.parity.verify import check_model, check_parity
 
+    random = {"random": options.random, "seed": options.seed}
+    if against is None and (options.random or options.seed is not None):
+        raise InputError("random weights are for the model to compare with", hint=str(AGAINST), options=[AGAINST])
     if against is not None and not is_artifact(artifact):
-        if options.pictures is not None:
-            raise InputError("pictures apply to int8 files only", where=str(artifact))
+        if options.rounded_only:
+            raise InputError(f"{options.rounded_only} to int8 files only", where=str(artifact))
         if options.fixed:
             raise InputError("fixed axes apply to exported files only", where=str(artifact))
         model = Live(find_weights(artifact, **facts)).reference
-        return check_model(model, reference_of(against, facts), effort=options.effort, blocks=options.blocks)
+        return check_model(model, reference_of(against, facts, random), effort=options.effort, blocks=options.blocks)
     path = Path(artifact)  # type: ignore[arg-type]
     about, tensors = describe(path), None
     if against is None:
         tensors = weights_in_artifact(about)
         reference: Reference = ModelReference(model_of(Checkpoint(about.known_config(), tensors)), "the weights in the file")
     else:
-        reference = reference_of(against, facts, about)
+        reference = reference_of(against, facts, random, about)
     data = about.export.get("data")
-    companion = None if data is None else path.parent / str(data)
+    companion = path.parent / str(data) if data is not None and data in external_files(path) else None
     stack = None if options.pictures is None else _stack(Path(options.pictures), about.config or reference.config, path)
     report = check_parity(
         path, reference, companion=companion, effort=options.effort, fixed=options.fixed, tensors=tensors, blocks=options.blocks,
-        pictures=stack,
+        pictures=stack, limits=Int8Limits.of(options.min_cosine),
     )  # fmt: skip
-    if stack is not None and report.comparisons:  # an int8 file has agreements instead
-        raise InputError(f"pictures apply to int8 files only; this one is {report.precision}", where=path)
+    if report.comparisons and options.rounded_only:  # an int8 file has agreements instead
+        raise InputError(f"{options.rounded_only} to int8 files only; this one is {report.precision}", where=path)
+    if options.min_cosine is not None and any(
+        measured.decibels is not None and measured.angle is None for measured in report.agreements
+    ):
+        raise InputError("min_cosine does not apply: a single output has no direction", where=path)
     if report.replaces(read_report(path), against_itself=against is None):
         write_text(report_path(path), report.dumps())
     return report
@@ -92,34 +111,43 @@ def weights_in_artifact(about: Description) -> dict[str, Stored]:
     """Return the weights in a file of ours. Raises CheckFailed if the weights file next to it is another than on export."""
     from vit_zoo.formats.onnx_file import check_companion
     from vit_zoo.formats.onnx_skeleton import weights_in
+    from vit_zoo.formats.structure import read_onnx
 
     if not about.graph:
         open_artifact(about.path)
         raise _needs_reference(about, f"weights in a {about.format} file cannot be read")
     spec = about.known_config().spec
-    if about.rounded:
+    if about.rounded or read_onnx(about.path)[0].precision == "int8":  # the latter by another tool
         raise _needs_reference(about, "the weights are rounded to int8")
     try:
         check_companion(about)
     except OtherWeights as error:
         raise CheckFailed(error.message, where=about.path) from None
-    return weights_in(about.path, spec.shapes(), unused_weights(spec, about.export.get("outputs", ())))
+    outputs = about.export.get("outputs")
+    if not outputs:
+        raise RefusedContent("metadata do not name the outputs", where=about.path)
+    return weights_in(about.path, spec.shapes(), unused_weights(spec, outputs))
 
 
 def _needs_reference(about: Description, fault: str) -> InputError:
-    against = Option("against", "MODEL")
-    return InputError(fault, where=about.path, hint=f"name the model to compare with: {against}", options=[against])
+    return InputError(fault, where=about.path, hint=f"name the model to compare with: {AGAINST}", options=[AGAINST])
 
 
-def reference_of(against: ModelLike, facts: Mapping[str, Any], about: Description | None = None) -> Reference:
+def reference_of(
+    against: ModelLike, facts: Mapping[str, Any], random: Mapping[str, Any], about: Description | None = None
+) -> Reference:
     """Return the reference: an artifact, another library's module, which runs its own code, or a model of ours.
 
-    `about` describes the file that is checked; its input gives the image size if nothing else states it.
+    `random` holds the arguments of `find_weights` for random weights. `about` describes the file that is checked; its input
+    gives the image size if nothing else states it.
     """
     from vit_zoo.model.vit import ViT
     from vit_zoo.parity.inputs import Frame
     from vit_zoo.parity.reference import ArtifactReference, ModuleReference
 
+    named = isinstance(against, str | os.PathLike) and not is_artifact(against)
+    if (random["random"] or random["seed"] is not None) and not named:
+        raise InputError("random weights are for a name or a config", where=_shown(against))
     if is_artifact(against):
         artifact = open_artifact(against)  # type: ignore[arg-type]
         if facts:
@@ -127,7 +155,8 @@ def reference_of(against: ModelLike, facts: Mapping[str, Any], about: Descriptio
         config = artifact.about.config or (None if about is None else about.config)
         return ArtifactReference(artifact, _frame(config, artifact.path, {}))
     if isinstance(against, str | os.PathLike | ViT):
-        return Live(find_weights(against, file_size=None if about is None else _size_of(about), **facts)).reference
+        file_size = None if about is None else _size_of(about)
+        return Live(find_weights(against, **random, file_size=file_size, ways=(RANDOM,), **facts)).reference
     try:
         source = of_module(against, check=False, **facts)
     except (RefusedContent, NotRepresentable):  # no known dialect: the module runs its own code
@@ -141,7 +170,7 @@ def reference_of(against: ModelLike, facts: Mapping[str, Any], about: Descriptio
     return ModuleReference(against, type(against).__name__, frame, like)
 
 
-def _size_of(about: Description) -> tuple[int, int] | Literal["any"] | None:
+def _size_of(about: Description) -> FileSize:
     """Return the image size of an exported file, "any" if it is free, or None if it is not known."""
     if about.config is not None:
         return "any" if "dynamic" in about.export else about.config.spec.image_size

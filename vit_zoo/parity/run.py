@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -27,7 +27,7 @@ from vit_zoo.parity.preprocess_check import (
 from vit_zoo.parity.reference import ModelReference, Reference, Results
 from vit_zoo.parity.report import Effort
 from vit_zoo.parity.static_checks import Evidence
-from vit_zoo.parity.tolerance import INT8_IMAGES, TOLERANCES, agreement, judge, relative
+from vit_zoo.parity.tolerance import INT8_IMAGES, INT8_LIMITS, TOLERANCES, Int8Limits, agreement, judge, relative
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array, Artifact
@@ -255,7 +255,7 @@ class Runs:
                 continue
             self.evidence.faults.append(f"accepts images of {size[0]}x{size[1]}, which the patch size does not divide")
 
-    def measure_agreement(self, checked: Sessions, pictures: Array | None = None) -> None:
+    def measure_agreement(self, checked: Sessions, pictures: Array | None = None, limits: Int8Limits = INT8_LIMITS) -> None:
         """Measure a quantised file over many images, one at a time if it accepts that.
 
         `pictures` are real images, prepared; crops of the built-in photographs by default.
@@ -265,20 +265,21 @@ class Runs:
         stack = photo_crops(self.reference.frame, count) if pictures is None else pictures
         if len(stack) % size:
             stack = np.resize(stack, (count, *stack.shape[1:]))
-        for name, reference_name in self.names.items():
-            pairs = []
-            for x in np.split(stack, len(stack) // size):
-                expected = self.reference.results(x, (reference_name,), double=False)[0][reference_name]
-                try:
-                    pairs.append((artifact.run(x)[name], expected))
-                except VitzooError as error:
-                    self.evidence.faults.append(f"fails at batch {size}: {error.message}")
-                    return
-            actual, expected = (np.concatenate(part) for part in zip(*pairs, strict=True))
-            measured = agreement(name, actual, expected, logits=_are_logits(reference_name, expected))
+        try:
+            actual = run_all(artifact.run, stack, size)
+        except VitzooError as error:
+            self.evidence.faults.append(f"fails at batch {size}: {error.message}")
+            return
+        wanted = tuple(dict.fromkeys(self.names.values()))
+        expected = run_all(lambda x: self.reference.results(x, wanted, double=False)[0], stack, size)
+        for name, of in self.names.items():
+            logits = are_classes(of, expected[of], self.reference)
+            measured = agreement(name, actual[name], expected[of], logits=logits, limits=limits)
             self.evidence.agreements.append(measured)
             if not measured.ok:
-                self.evidence.faults.append(f"{name} over {measured.images} images: {measured}")
+                self.evidence.faults.append(
+                    f"{name} over {measured.images} images: {measured}; required: {limits.text(measured)}"
+                )
 
     def _check_other_channels(self, artifact: Artifact) -> None:
         """Check that a file with a free axis of channels refuses other numbers of channels than the model's."""
@@ -381,6 +382,18 @@ def batches_of(size: int, plan: CheckPlan) -> Batches:
 def described_outputs(reference: Reference) -> str:
     """Return the outputs of a reference with their shapes, as text."""
     return ", ".join(f"{name} {list(shape)}" for name, shape in reference.shapes().items())
+
+
+def run_all(run: Callable[[Array], Mapping[str, Array]], stack: Array, size: int = 1) -> dict[str, Array]:
+    """Return every output of a file or a reference for many images, `size` at a time."""
+    rows = [run(x) for x in np.split(stack, len(stack) // size)]
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
+def are_classes(output: str, values: Array, reference: Reference) -> bool:
+    """Return whether an output of the reference scores classes of which one applies, as far as is known."""
+    config = reference.config
+    return _are_logits(output, values) and (config is None or not config.spec.num_classes or config.activation == "softmax")
 
 
 def _are_logits(output: str, values: Array) -> bool:

@@ -7,12 +7,14 @@ weights 6e-4, bf16 weights 1.3e-2.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+
+from vit_zoo.errors import InputError
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
@@ -98,11 +100,11 @@ def judge(
     actual = actual.astype("<f8")
     with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity become a fault, not a warning
         error, scale = _largest(actual - expected), _scale(expected)
-        angles = _angles(actual, expected)
+        turned = angles(actual, expected)
         allowed = tolerance.allowed(floors)
-        within = (error <= allowed * scale) & (angles <= tolerance.angle)  # False for NaN and infinity on either side
+        within = (error <= allowed * scale) & (turned <= tolerance.angle)  # False for NaN and infinity on either side
         sizes = np.where(np.isfinite(error), error / scale, np.inf)
-        worst = int(np.where(np.isfinite(sizes), np.maximum(sizes / allowed, angles / tolerance.angle), np.inf).argmax())
+        worst = int(np.where(np.isfinite(sizes), np.maximum(sizes / allowed, turned / tolerance.angle), np.inf).argmax())
     finite = bool(np.isfinite(sizes).all())
     scores = _scores(actual, expected) if logits and finite else {}
     comparison = Comparison(
@@ -111,7 +113,7 @@ def judge(
         worst_input=names[worst],
         max_abs=float(error[worst]) if finite else None,
         relative=float(sizes[worst]) if finite else None,
-        angle=float(angles[worst]) if finite else None,
+        angle=float(turned[worst]) if finite else None,
         divergence=scores.get("divergence"),
         top1=scores.get("top1"),
         top5=scores.get("top5"),
@@ -124,7 +126,7 @@ def judge(
     if not finite:
         return f"image '{names[worst]}': not finite", comparison
     if error[worst] <= allowed[worst] * scale[worst]:
-        return f"image '{names[worst]}': 1 - cosine {angles[worst]:.1e}, allowed {tolerance.angle:.1e}", comparison
+        return f"image '{names[worst]}': 1 - cosine {turned[worst]:.1e}, allowed {tolerance.angle:.1e}", comparison
     return f"image '{names[worst]}': relative difference {sizes[worst]:.1e}, allowed {allowed[worst]:.1e}", comparison
 
 
@@ -136,55 +138,135 @@ class Agreement(BaseModel):
     output: str
     images: int
     decibels: float | None  # signal to quantisation noise over all values; null if the output is not finite
-    angle: float | None  # 1 - cosine of the worst image
-    top1: float | None  # share of images with the same first class; logits only
+    angle: float | None  # 1 - cosine of the worst image; null for a single value too, which has no direction
+    top1: float | None  # share of images with the same first class; logits of classes of which one applies only
     ok: bool
 
     def __str__(self) -> str:
-        size = "not finite" if self.decibels is None else f"{self.decibels:.1f} dB, 1 - cosine {self.angle:.1e}"
+        size = "not finite" if self.decibels is None else f"{self.decibels:.1f} dB"
+        size += "" if self.angle is None else f", 1 - cosine {self.angle:.1e}"
         return size + ("" if self.top1 is None else f", top-1 agreement {100 * self.top1:.1f} %")
 
 
+# What the agreement of a file with its model is counted on: the first class, which of several classes apply, or for features the
+# nearest neighbour of each image among the others
+Agreeing = Literal["classes", "decisions", "neighbours"]
+AGREEING: dict[Agreeing, str] = {
+    "classes": "top-1 agreement",
+    "decisions": "agreement on the classes that apply",
+    "neighbours": "nearest-neighbour agreement",
+}
+
+
 class Judgement(BaseModel):
-    """Results of a quantised file on real images: top-1 agreement with the model, and accuracy where classes are known."""
+    """Results of a quantised file on real images: agreement with the model, and accuracy where classes are known."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     images: int
-    agreement: float
+    agreement: float | None  # null for a regression, and for too few images
     accuracy: float | None
     accuracy_before: float | None  # accuracy of the float model
     min_agreement: float | None
     min_accuracy: float | None
     kept: tuple[str, ...]  # layers left in float, the most sensitive first
+    agreeing: Agreeing = "classes"  # what the agreement counts; this and the next fields are omitted if they have their default
+    cosine: float | None = None  # lowest cosine of an image's output with the model's
+    min_cosine: float | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        defaults = {"agreeing": "classes", "cosine": None, "min_cosine": None}
+        return {name: value for name, value in handler(self).items() if name not in defaults or value != defaults[name]}
 
     @property
     def ok(self) -> bool:
-        agrees = self.min_agreement is None or self.agreement >= self.min_agreement
-        return agrees and (self.min_accuracy is None or (self.accuracy is not None and self.accuracy >= self.min_accuracy))
+        return not any(_misses(*pair) for pair in self._required())
+
+    def _required(self) -> list[tuple[float | None, float | None]]:
+        """Return each figure with its minimum."""
+        return [
+            (self.agreement, self.min_agreement), (self.accuracy, self.min_accuracy), (self.cosine, self.min_cosine),
+        ]  # fmt: skip
 
     def __str__(self) -> str:
-        text = f"top-1 agreement {100 * self.agreement:.2f} % on {self.images} real images"
-        if self.accuracy is not None and self.accuracy_before is not None:
-            text += f", accuracy {100 * self.accuracy:.2f} % (float model: {100 * self.accuracy_before:.2f} %)"
+        share = "{:.2%}".format
+        agreement, accuracy, cosine = self._required()
+        texts = [
+            _figure(AGREEING[self.agreeing], *agreement, share),
+            _figure("lowest cosine", *cosine, "{:.4f}".format),
+        ]
+        text = f"{', '.join(filter(None, texts)) or 'judged'} on {self.images} real images"
+        if self.accuracy_before is not None:
+            text += f", {_figure('accuracy', *accuracy, share)} (float model: {100 * self.accuracy_before:.2f} %)"
         return text + (f"; layers left in float: {', '.join(self.kept)}" if self.kept else "")
 
 
+def _misses(value: float | None, minimum: float | None) -> bool:
+    return minimum is not None and (value is None or value < minimum)
+
+
+def _figure(name: str, value: float | None, minimum: float | None, form: Callable[[float], str]) -> str:
+    """Return a figure as text, with its minimum if it misses that; nothing if it was not measured."""
+    if value is None:
+        return ""
+    missed = f", required {form(minimum)}" if minimum is not None and value < minimum else ""
+    return f"{name} {form(value)}{missed}".replace("%", " %")
+
+
 INT8_IMAGES = 64  # images that an int8 file is measured on
-INT8_DECIBELS, INT8_ANGLE, INT8_TOP1 = 25.0, 2e-3, 0.90  # limits that it must meet on them
 
 
-def agreement(output: str, actual: Array, expected: Array, *, logits: bool) -> Agreement:
-    """Measure how far an output of an int8 file is from the model's over many images."""
+@dataclass(frozen=True)
+class Int8Limits:
+    """What an int8 file must meet on these images: decibels over all values, angle (1 - cosine) of each image, top-1 share."""
+
+    decibels: float = 25.0
+    angle: float = 2e-3
+    top1: float = 0.90
+
+    @staticmethod
+    def of(min_cosine: float | None) -> Int8Limits:
+        """Return the limits with another cosine, and the decibels that it leaves to an output of the right length."""
+        if min_cosine is None:
+            return INT8_LIMITS
+        angle = 1 - min_cosine
+        return Int8Limits(min(INT8_LIMITS.decibels, -10 * float(np.log10(2 * angle))), angle)
+
+    def text(self, measured: Agreement) -> str:
+        """Return the limits of the figures that were measured."""
+        text = f"{self.decibels:.1f} dB" + ("" if measured.angle is None else f", 1 - cosine {self.angle:.1e}")
+        return text + ("" if measured.top1 is None else f", top-1 agreement {100 * self.top1:.0f} %")
+
+    def allow(self, decibels: float, angle: float | None, top1: float | None) -> bool:
+        """Return whether the figures are within the limits. None: not measured."""
+        within = decibels >= self.decibels and (angle is None or angle <= self.angle)
+        return within and (top1 is None or top1 >= self.top1)
+
+
+INT8_LIMITS = Int8Limits()
+
+
+def check_cosine(min_cosine: float | None) -> None:
+    """Raise InputError for a cosine that is no limit; 1 would allow no rounding at all."""
+    if min_cosine is not None and not 0 < min_cosine < 1:
+        raise InputError(f"min_cosine must be above 0 and below 1, got {min_cosine}")
+
+
+def agreement(output: str, actual: Array, expected: Array, *, logits: bool, limits: Int8Limits = INT8_LIMITS) -> Agreement:
+    """Measure how far an output of an int8 file is from the model's over many images.
+
+    `logits`: it scores classes of which one applies.
+    """
     actual = actual.astype("<f8")
     finite = bool(np.isfinite(actual).all() and np.isfinite(expected).all())
     if not finite:
         return Agreement(output=output, images=len(expected), decibels=None, angle=None, top1=None, ok=False)
     noise = float(np.square(actual - expected).sum())
     decibels = 10 * np.log10(float(np.square(expected).sum()) / noise) if noise else 300.0
-    angle = float(_angles(actual, expected).max())
+    angle = float(angles(actual, expected).max()) if expected[0].size > 1 else None
     top1 = _scores(actual, expected)["top1"] if logits else None
-    ok = decibels >= INT8_DECIBELS and angle <= INT8_ANGLE and (top1 is None or top1 >= INT8_TOP1)
+    ok = limits.allow(decibels, angle, top1)
     return Agreement(output=output, images=len(expected), decibels=decibels, angle=angle, top1=top1, ok=ok)
 
 
@@ -198,7 +280,7 @@ def _scale(expected: Array) -> Array:
     return np.where(scale > 0, scale, 1)
 
 
-def _angles(actual: Array, expected: Array) -> Array:
+def angles(actual: Array, expected: Array) -> Array:
     """Return 1 - cosine for each image, computed from the difference of unit vectors, which loses no digits."""
     a, b = (x.reshape(len(x), -1).astype("<f8") for x in (actual, expected))
     lengths = [np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b)]
@@ -222,3 +304,8 @@ def softmax(x: Array) -> Array:
     """Return the softmax of the last axis, in float64."""
     powers = np.exp(x.astype("<f8") - x.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)  # type: ignore[no-any-return]
+
+
+def sigmoid(x: Array) -> Array:
+    """Return the sigmoid of each value, in float64."""
+    return (1 + np.tanh(x.astype("<f8") / 2)) / 2  # which cannot overflow

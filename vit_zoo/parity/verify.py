@@ -13,7 +13,7 @@ from vit_zoo.files import sha256_of
 from vit_zoo.formats import FORMATS
 from vit_zoo.formats.structure import Structure
 from vit_zoo.graph.options import GraphOptions
-from vit_zoo.parity.bisect import first_divergence_by_name, first_divergence_of_models
+from vit_zoo.parity.bisect import computes, first_divergence_by_name, first_divergence_of_models
 from vit_zoo.parity.fp16_range import headroom
 from vit_zoo.parity.inputs import probe_images
 from vit_zoo.parity.ort_profile import profile_operators
@@ -41,7 +41,7 @@ from vit_zoo.parity.static_checks import (
     check_structure,
     check_weights,
 )
-from vit_zoo.parity.tolerance import TOLERANCE_RECORD, TOLERANCES
+from vit_zoo.parity.tolerance import INT8_LIMITS, TOLERANCE_RECORD, TOLERANCES, Int8Limits
 from vit_zoo.parity.value_search import first_divergence_by_value
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def check_parity(
     tensors: dict[str, Stored] | None = None,
     blocks: bool = False,
     pictures: Array | None = None,
+    limits: Int8Limits = INT8_LIMITS,
 ) -> ParityReport:
     """Run the file and the reference on the same images and compare every output of every image.
 
@@ -70,6 +71,7 @@ def check_parity(
     * `tensors`: the file's own weights, if the reference is made of them.
     * `blocks`: measure the error after every block, even if nothing fails.
     * `pictures`: real images, prepared (b c H W), on which a quantised file is measured.
+    * `limits`: what a quantised file must meet on them.
 
     A fault of the file becomes a fault in the report, not an exception.
     """
@@ -81,14 +83,16 @@ def check_parity(
     else:
         if isinstance(reference, ModelReference):
             reference.dynamic = None if sessions.options is None else sessions.options.dynamic
+            if reference.model.config.problem_type is None and sessions.about.config is not None:  # as with labels
+                reference.activation = sessions.about.config.activation or "softmax"
         structure = _structure(path, sessions, evidence)
         tolerance, precision = _tolerance(structure, reference)
         check_structure(structure, reference, evidence)
         check_config(sessions.about, reference, evidence)
-        check_weights(path, sessions.about, reference, tensors, evidence)
+        check_weights(path, sessions.about, reference, tensors, evidence, rounded=precision == "int8")
         if precision == "int8" and sessions.axes is not None:
             check_integers(path, sessions.about, evidence)
-        _run(sessions, reference, plan, tolerance, precision, fixed, evidence, pictures)
+        _run(sessions, reference, plan, tolerance, precision, fixed, evidence, pictures, limits)
         if structure.precision == "fp16" and sessions.axes is not None:
             x = _sample_batch(sessions, reference, plan, len(plan.images))
             evidence.headroom = headroom(path, x, sessions.batch or 2)
@@ -98,7 +102,7 @@ def check_parity(
         if sessions.about.rounded:  # smoothing changes the inner values on purpose
             evidence.skipped.append("inner values: int8 rounds them and scales their channels")
         elif sessions.axes is not None and (evidence.faults or blocks or plan.inner):
-            _compare_inner_values(path, sessions, reference, plan, tolerance, evidence)
+            _compare_inner_values(path, sessions, reference, plan, tolerance, precision, evidence)
     return _report(path.name, sha256_of(path), reference, effort, precision, evidence, plan, data=companion)
 
 
@@ -213,6 +217,7 @@ def _run(
     fixed: Sequence[str],
     evidence: Evidence,
     pictures: Array | None,
+    limits: Int8Limits,
 ) -> None:
     """Run the file and compare its outputs."""
     if not accepts_images(sessions, reference.frame, evidence):
@@ -232,7 +237,7 @@ def _run(
     if sessions.prepares and names:
         runs.compare_raw_images(sessions)
     elif precision == "int8" and names:
-        runs.measure_agreement(sessions, pictures)
+        runs.measure_agreement(sessions, pictures, limits)
     elif names:
         runs.compare_batches(sessions, batches)
         runs.compare_sizes(sessions, fixed)
@@ -246,7 +251,13 @@ def _sample_batch(sessions: Sessions, reference: Reference, plan: CheckPlan, cou
 
 
 def _compare_inner_values(
-    path: Path, sessions: Sessions, reference: Reference, plan: CheckPlan, tolerance: Tolerance, evidence: Evidence
+    path: Path,
+    sessions: Sessions,
+    reference: Reference,
+    plan: CheckPlan,
+    tolerance: Tolerance,
+    precision: str,
+    evidence: Evidence,
 ) -> None:
     """Find the first block and operation whose values differ, if there is one, and the error after each block."""
     count = sessions.batch or 2
@@ -260,7 +271,8 @@ def _compare_inner_values(
     if not steps:
         evidence.skipped.append(f"inner values: {reference.name} has none to compare with")
         return
-    if steps[0].value is None:  # another tool's graph may compute differently inside, so this alone is no fault
+    as_written = precision != "int8" and all(step.value is not None for step in steps) and computes(path, steps)
+    if not as_written:  # another tool's graph may compute differently inside, so this alone is no fault
         evidence.divergence, evidence.blocks = first_divergence_by_value(path, steps, x, tolerance)
         return
     divergence, evidence.blocks = first_divergence_by_name(path, steps, x, tolerance, lenient=not evidence.faults)

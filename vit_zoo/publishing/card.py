@@ -28,6 +28,7 @@ Rows = list[tuple[str, ...]]
 BEGIN, END = "<!-- vitzoo: made by `vitzoo publish`; text outside these lines is kept -->", "<!-- vitzoo: end -->"
 OURS = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
 SOURCE = re.compile(rf"{PREFIX}([\w.-]+/[\w.-]+)(@[0-9a-f]{{40}})?")
+KINDS = {"multi_label_classification": "multi-label image classification", "regression": "image regression"}
 # licences of weights that the Hub's `license` field accepts; any other goes to `license_name`, with `license: other`
 LICENCES = (
     "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0",
@@ -97,9 +98,11 @@ def tag_of(config: ModelConfig) -> Tag | None:
 def _introduction(profile: Profile) -> str:
     config = profile.source.config
     spec = config.spec
-    kind = "image classification" if profile.classifies else "image features"
+    kind = KINDS.get(config.problem_type or "", "image classification") if profile.classifies else "image features"
     text = f"A Vision Transformer for {kind}: {spec.params:,} parameters, {spec.macs / 1e9:.3g} GMACs per image."
-    if config.random_seed is not None:
+    if config.random_part is not None:
+        text += "\n\n**RANDOM WEIGHTS in the classifier**: it is new and not trained; its predictions are meaningless."
+    elif config.random_seed is not None:
         text += "\n\n**RANDOM WEIGHTS**: this model is not trained; its predictions are meaningless."
     return text
 
@@ -116,12 +119,23 @@ def _facts(profile: Profile, tag: Tag | None) -> Rows:
         ("dimensions", f"width {spec.dim}, {spec.depth} blocks, {spec.heads} heads, MLP width {spec.mlp_dim}"),
         (
             "output",
-            f"{spec.num_classes:,} classes" if profile.classifies else f"features of width {spec.num_classes or spec.dim}",
+            _output(config) if profile.classifies else f"features of width {spec.num_classes or spec.dim}",
         ),
     ]
     if tag is not None and tag.top1 is not None:
         rows.append(("ImageNet-1k top-1", f"{tag.top1} %, as reported by {tag.top1_by}; not measured here"))
     return rows
+
+
+def _output(config: ModelConfig) -> str:
+    """Return what the outputs of a classifier or a regression stand for."""
+    count = config.spec.num_classes
+    if config.problem_type == "regression":
+        return f"{count:,} value{'s' if count > 1 else ''}, as they are (problem_type regression)"
+    if config.activation == "sigmoid":
+        what = f"{count:,} classes, of which several can apply to an image" if count > 1 else "yes or no"
+        return f"{what}: the sigmoid of each output is a probability (problem_type {config.problem_type})"
+    return f"{count:,} classes"
 
 
 def _clients(profile: Profile, dtypes: Sequence[str]) -> Rows:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 HF_WEIGHTS = "transformers.safetensors"
 # model types of transformers.js whose class reads the outputs of our graph; CLIP's expects other names
-JS_MODEL_TYPES = ("vit", "deit", "ijepa", "dinov2", "dinov2_with_registers", "dinov3_vit", "siglip_vision_model")
+JS_MODEL_TYPES = ("vit", "vit_msn", "deit", "ijepa", "dinov2", "dinov2_with_registers", "dinov3_vit", "siglip_vision_model")
 DTYPES = {"onnx/model.onnx": "fp32", "onnx/model_fp16.onnx": "fp16", "onnx/model_quantized.onnx": "q8"}  # transformers.js's
 CLIENTS = ("vit_zoo", "timm", "transformers", "transformers.js", "optimum", "onnxruntime")
 
@@ -86,6 +86,8 @@ def profile_of(source: Checkpoint, *, onnx: bool = True) -> Profile:
         assert timm.config is not None
         document |= timm.config
     document |= source.config.document()
+    if source.config.problem_type is not None:  # transformers reads it for timm's models too
+        document["problem_type"] = source.config.problem_type
     profile = Profile(source, document, None if hf is None else hf.tensors, preprocessor, reasons)
     kind = None if hf is None else str(document["model_type"])
     if not onnx:
@@ -97,6 +99,8 @@ def profile_of(source: Checkpoint, *, onnx: bool = True) -> Profile:
             reasons["transformers.js"] = f"its class for {kind} expects other outputs"
         elif preprocessor is None:
             reasons["transformers.js"] = "the config has no preprocessing"
+        elif profile.classifies and source.config.activation != "softmax":
+            reasons["transformers.js"] = "its pipeline takes the softmax of the outputs, whatever the config states"
         if not profile.classifies:
             reasons["optimum"] = "it has no class for image features"
     return profile

@@ -18,8 +18,8 @@ from vit_zoo.hub.client import hub_client
 from vit_zoo.hub.download import Address
 from vit_zoo.hub.manifest import Item, manifest_of
 from vit_zoo.hub.upload import Sent, check_tag, check_token, look, read_text, send
-from vit_zoo.loading.load import find_weights, shipped_or_random_weights
-from vit_zoo.loading.source import Architecture, Checkpoint, ModelLike, find_source
+from vit_zoo.loading.load import find_weights, has_weights
+from vit_zoo.loading.source import Checkpoint, ModelLike
 from vit_zoo.parity.report import ParityReport
 from vit_zoo.publishing.benchmark import RECORD, Record, measure
 from vit_zoo.publishing.card import card_of, checked_licence
@@ -27,6 +27,8 @@ from vit_zoo.publishing.stage import PROGRAMS, STANDARD, Staging, stage
 
 if TYPE_CHECKING:
     from vit_zoo.model.config import ModelConfig
+
+RANDOM_WEIGHTS = Option("random_weights")
 
 
 @dataclass(frozen=True)
@@ -85,19 +87,15 @@ class PublishOptions:
     def licensed(self, source: Checkpoint) -> Checkpoint:
         """Return the checkpoint under the stated licence. Raises InputError for random weights and for another licence."""
         if source.config.random_seed is not None and not self.random_weights:
-            message = f"{source.config.name} has RANDOM WEIGHTS, which are not published by default"
-            allowed = Option("random_weights")
-            raise InputError(message, hint=f"{allowed} publishes them", options=[allowed])
+            message = f"{source.config.name} has {source.config.random_text}, which are not published by default"
+            raise InputError(message, hint=f"{RANDOM_WEIGHTS} publishes them", options=[RANDOM_WEIGHTS])
         return replace(source, config=checked_licence(source.config, self.licence))
 
 
 def publish_model(model: ModelLike, options: PublishOptions, facts: Mapping[str, Any], note: Note) -> Published:
     """Publish a model, or stage it in a folder. Raises as `vit_zoo.publish`."""
-    source = find_source(model, **facts)
-    if isinstance(source, Architecture):
-        random = options.random_weights
-        source = shipped_or_random_weights(source, str(model), 0) if random else find_weights(model, **facts)
-    source = options.licensed(source).in_float32()
+    random = options.random_weights and not has_weights(model)
+    source = options.licensed(find_weights(model, random=random, ways=(RANDOM_WEIGHTS,), **facts)).in_float32()
     return _send(options, source, note) if options.dry_run is None else _stage_at(options, source, Path(options.dry_run), note)
 
 

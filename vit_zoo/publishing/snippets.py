@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from vit_zoo.publishing.clients import Profile
 
-# {repo}: the repository; {auto}: transformers' class; {value}: the output
+# {repo}: the repository; {auto}: transformers' class; {value}: the output; {read}: what is printed of it
 CLASSIFY = {
     "vit_zoo": ("vit_zoo, with the weights:", "python", """\
 import vit_zoo
@@ -26,7 +26,7 @@ from PIL import Image
 model = timm.create_model("hf-hub:{repo}", pretrained=True).eval()
 prepare = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
 with torch.inference_mode():
-    print(model(prepare(Image.open("image.jpg").convert("RGB")).unsqueeze(0)).topk(1))"""),
+    print(model(prepare(Image.open("image.jpg").convert("RGB")).unsqueeze(0)){read})"""),
     "transformers": ("transformers:", "python", """\
 import torch
 from PIL import Image
@@ -47,6 +47,13 @@ from optimum.onnxruntime import ORTModelForImageClassification
 
 model = ORTModelForImageClassification.from_pretrained("{repo}", subfolder="onnx", file_name="model.onnx")"""),
 }  # fmt: skip
+SCORES = {  # in place of the above, where the classes do not exclude each other, or for a regression
+    "transformers": ("transformers:", "python", """\
+from transformers import pipeline
+
+print(pipeline("image-classification", "{repo}")("image.jpg"))"""),
+}  # fmt: skip
+READ = {"softmax": ".topk(1)", "sigmoid": ".sigmoid()", None: ""}  # in torch
 FEATURES = {
     "vit_zoo": ("vit_zoo, with the weights:", "python", """\
 import torch
@@ -95,6 +102,8 @@ def snippets_of(profile: Profile, repo: str, dtypes: Sequence[str]) -> Iterator[
     words = {"repo": repo, "channels": config.spec.channels, "height": height, "width": width, "value": profile.outputs[-1]}
     words["dtype"] = "q8" if "q8" in dtypes else "fp32"
     words["auto"] = profile.architecture or "AutoModel"
-    for client, (title, kind, code) in (CLASSIFY if classify else FEATURES).items():
+    words["read"] = READ[config.activation]
+    blocks = {**CLASSIFY, **({} if config.activation == "softmax" else SCORES)} if classify else FEATURES
+    for client, (title, kind, code) in blocks.items():
         if client in profile.clients:
             yield title, kind, code.format(**words)

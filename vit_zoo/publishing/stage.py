@@ -61,6 +61,8 @@ def stage(
         check_no_secrets(home)
     check_content(source)
     profile = profile_of(source, onnx="fp32" not in without)
+    if profile.classifies and source.config.problem_type != "regression":
+        source.config.class_activation()  # raises if nothing states what a single output stands for
     staging = Staging(folder, profile)
     note("writing the model files")
     _write_model(profile, folder)
@@ -154,6 +156,10 @@ def _copy_export(path: Path, about: Description, name: str, staging: Staging, so
     products = integer_products(path) if report.precision == "int8" else None  # reports of older versions lack it
     if products is not None and not products.proven:
         raise CheckFailed(str(products), where=path, hint=hint)
+    assert about.config is not None
+    if about.config.problem_type != source.config.problem_type:
+        cause = f"was exported with problem_type = {about.config.problem_type}, the model has {source.config.problem_type}"
+        raise CheckFailed(cause, where=path, hint=hint)
     # as stored, and as published
     if not any(is_exported_from(about, tensors) for tensors in (source.tensors, staging.profile.source.tensors)):
         raise CheckFailed("was exported from other weights than the model's", where=path, hint=hint)
@@ -197,7 +203,8 @@ def _export_onnx(live: Live, staging: Staging, name: str, precision: str, calibr
     if precision == "int8":
         full = "int8-weights" if calibrate is None else "int8-static"
     images = calibrate if full == "int8-static" else None
-    options = ExportOptions(outputs=staging.profile.outputs, precision=full, calibrate=images)
+    judged = None if staging.profile.classifies else images  # rounding costs features more: some layers may stay in float
+    options = ExportOptions(outputs=staging.profile.outputs, precision=full, calibrate=images, evaluate=judged)
     graph_options, search = options.resolve(config)
     _add_export(
         staging.folder / name,

@@ -29,6 +29,11 @@ class Alias:
     note: str | None = None
 
     @property
+    def is_repository(self) -> bool:
+        """Whether the name is that of a repository of the Hugging Face Hub."""
+        return self.library == "transformers" and "/" in self.alias
+
+    @property
     def sentence(self) -> str:
         """The alias, its registry name and all differences, in one line."""
         return f"'{self.alias}' in {self.library} is {self.name}{self.difference}"

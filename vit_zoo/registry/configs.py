@@ -97,6 +97,11 @@ def _preprocess(variant: Variant, table: Mapping[str, Any] | None, spec: ViTSpec
     return preprocess if fits or (own_channels and own_table) else None
 
 
+def preprocess_file(variant: Variant) -> Path | None:
+    """Return the zoo file that states a variant's preprocessing, its own or that of a variant that it extends, or None."""
+    return next((row.file for row in (variant, *_bases(variant)) if row.preprocess is not None), None)
+
+
 def _labels(tag: Tag, spec: ViTSpec) -> tuple[str, ...] | None:
     """Return the class names of a tag's label set; None if it has no names, or if the head was replaced."""
     if tag.labels is None or spec.num_classes != tag.num_classes or not has_names(tag.labels):

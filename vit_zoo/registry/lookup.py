@@ -11,6 +11,12 @@ from vit_zoo.registry.family_file import NAME, Variant
 from vit_zoo.registry.parametric_names import parts_of, variant_of
 from vit_zoo.registry.pretrained_tags import Tag, read_tags
 
+# dialects of the published weights of a library that names models
+DIALECTS_OF = {
+    "timm": ("timm",), "torchvision": ("torchvision",), "open_clip": ("open_clip",), "google": ("google", "big_vision"),
+    "facebookresearch": ("dino", "dinov2", "dinov3", "mae"),
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Named:
@@ -117,3 +123,24 @@ def tags_of(name: str) -> dict[str, Tag]:
     variant = get_variant(name)
     file = variant.file.parent / "tags" / f"{variant.family}.toml"
     return read_tags(file).get(variant.name, {})
+
+
+def tag_meant(named: Named) -> Tag | None:
+    """Return the published weights that a name without a tag means, or None if none are known.
+
+    They are the first ones on the Hub; another library's name means its repository, or that library's first ones.
+    """
+    tags, alias = tags_of(named.variant.name).values(), named.alias
+    if alias is None:
+        return next((tag for tag in tags if tag.is_on_hub), None)
+    if alias.is_repository:
+        return next((tag for tag in tags if tag.repo == alias.alias), None)
+    return next((tag for tag in tags if tag.dialect in DIALECTS_OF.get(alias.library, ())), None)
+
+
+def tag_of_file(name: str, file: str) -> Tag | None:
+    """Return the published weights of a name whose file is called so, if no other ones have a file of this name."""
+    if not is_name(name):
+        return None
+    tags = [tag for tag in tags_of(name).values() if tag.file.rpartition("/")[2] == file]
+    return tags[0] if len(tags) == 1 else None

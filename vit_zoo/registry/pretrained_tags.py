@@ -13,6 +13,9 @@ from typing import Any
 from vit_zoo.errors import InputError
 from vit_zoo.registry.family_file import read_toml
 
+# how the dialect of a file is named in the table of dialects, where a tag names the library instead
+DETECTED_AS = {"transformers": "hf-", "deit": "timm", "dino": "timm", "ijepa": "timm"}
+
 
 @dataclass(frozen=True)
 class Tag:
@@ -49,6 +52,10 @@ class Tag:
     @property
     def is_on_hub(self) -> bool:
         return "://" not in self.repo
+
+    def has_dialect(self, detected: str | None) -> bool:
+        """Return whether the dialect that was detected in a file is that of these weights, or ours: a conversion of them."""
+        return detected is not None and detected.startswith(("vitzoo", DETECTED_AS.get(self.dialect, self.dialect)))
 
     @property
     def reported(self) -> str:

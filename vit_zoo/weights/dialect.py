@@ -118,6 +118,7 @@ class Dialect:
     * `head_width`: the width of a head, where all models of the library have the same.
     * `sidecar`: the format of the library's config file next to a checkpoint.
     * `needs`: tensors that no file lacks.
+    * `norm_place_is_stated`: the final norm has the same name before and after pooling, and a fact states where it is.
     * `unwanted`: regular expressions of names that are known and not part of the model.
     * `unwanted_outside`: the same for names outside the model's prefix, such as those of a text tower.
     * `position_covers`: the values of `pos_covers` that position tables may have in models with more than patch tokens.
@@ -155,6 +156,7 @@ class Dialect:
     head_width: int | None = None
     sidecar: SidecarFormat | None = None
     needs: tuple[Need, ...] = ()
+    norm_place_is_stated: bool = False
     unwanted: tuple[str, ...] = ()
     unwanted_outside: tuple[str, ...] = ()
     position_covers: tuple[str, ...] = ("all", "class")

@@ -7,6 +7,7 @@ shapes is an error.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ from vit_zoo.weights.infer import from_shapes, heads_of, pair, pool_tokens, pref
 from vit_zoo.weights.resize import resize_kernel, resize_positions
 from vit_zoo.weights.translate import Translation, check_needs, check_tensors, to_ours
 
+# A config that names an architecture states its activation only for the MLP that this architecture has.
+ACT_OF_PLAIN_MLP = "act_of_plain_mlp"
 # facts of the file, not of the spec: the grid of its positions, the recipe to resize them by, and what stands before the names
 SOURCE_FACTS = ("grid", "resize", "prefix")
 # the facts that shapes do not show for every file, with examples of their values
@@ -67,9 +70,14 @@ def read(
     # vit-pytorch stores an absent class token as an empty tensor
     ours = {name: tensor for name, tensor in translation.tensors.items() if 0 not in tensor.shape}
     ours = _in_one_type(ours, in_float32=dialect.computes_in_float32)
+    if dialect.norm_place_is_stated and {**config, **facts}.get("final_norm") == "before_pool":
+        ours = {re.sub(r"^fc_norm\.", "norm.", name): tensor for name, tensor in ours.items()}
     shapes = {name: tensor.shape for name, tensor in ours.items()}
     shown = from_shapes(shapes, where=where, key_of=key_of)
     conventions = dialect.conventions_of(shapes)
+    act = config.pop(ACT_OF_PLAIN_MLP, None)
+    if act is not None and {**shown, **conventions}["mlp"] == "plain":
+        config.setdefault("act", act)
     positions = shapes["pos_embed"][1] if len(shapes.get("pos_embed", ())) == 3 else 0
     fields, origin = _fields(dialect, translation, shown, conventions, config, facts, positions, where=where)
     if "pos_embed" in shapes:

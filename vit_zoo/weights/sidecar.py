@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import RefusedContent, VitzooError
+from vit_zoo.errors import RefusedContent, VitzooError, notice
 from vit_zoo.files import read_json
+from vit_zoo.model.config import PROBLEM_TYPES
 
 if TYPE_CHECKING:
+    from vit_zoo.model.config import ProblemType
     from vit_zoo.model.preprocess import Preprocess
     from vit_zoo.weights.dialect import Dialect
 
@@ -27,6 +29,7 @@ class SidecarFormat:
     * `required_key`: the file is the library's only if this key holds a text.
     * `labels`, `preprocess`: the names of the classes, and how images are prepared; None where the file does not state it.
     * `preprocess_file`: the file that `preprocess` reads, where it is another one.
+    * `preprocess_object`: a file and a key in it, whose object `preprocess` reads in place of that file where it is there.
     * `write_preprocess`: the content of `preprocess_file` for a converted model.
     * `interpolates`: whether the library runs such a model at any image size, with interpolated positions, without being asked.
     """
@@ -37,13 +40,14 @@ class SidecarFormat:
     labels: Callable[[Mapping[str, Any]], tuple[str, ...] | None] = lambda config: None
     preprocess: Callable[[Mapping[str, Any]], Preprocess | None] = lambda config: None
     preprocess_file: str | None = None
+    preprocess_object: tuple[str, str] | None = None
     write_preprocess: Callable[[Preprocess], dict[str, Any]] | None = None
     interpolates: Callable[[Mapping[str, Any]], bool] = lambda config: False
 
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What a sidecar states: fields of the spec, the names of the classes, and how images are prepared.
+    """What a sidecar states: fields of the spec, the names of the classes, what they are, and how images are prepared.
 
     `interpolates`: the library runs the model at the size of the prepared images, whatever its own is.
     """
@@ -51,6 +55,7 @@ class Sidecar:
     facts: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] | None = None
     preprocess: Preprocess | None = None
+    problem_type: ProblemType | None = None
     interpolates: bool = False
 
     @classmethod
@@ -63,12 +68,10 @@ class Sidecar:
         config = read_json(path)
         if kind.required_key is not None and not isinstance(config.get(kind.required_key), str):
             return cls()
-        preprocess = None
-        if kind.preprocess_file is None:
-            preprocess = kind.preprocess(config)
-        elif (other := path.with_name(kind.preprocess_file)).is_file():
-            preprocess = kind.preprocess(read_json(other))
-        return cls(kind.facts(config, path), kind.labels(config), preprocess, kind.interpolates(config))
+        preprocess = _preprocess(kind, path, config)
+        return cls(
+            kind.facts(config, path), kind.labels(config), preprocess, problem_type_of(config, path), kind.interpolates(config)
+        )
 
     @classmethod
     def of_module(cls, module: Any, dialect: Dialect, *, where: object) -> Sidecar:
@@ -82,6 +85,41 @@ class Sidecar:
         except (AttributeError, TypeError, LookupError, ValueError) as error:  # an attribute that the library's classes have
             cause = f"has the tensors of dialect {dialect.name}, but is not one of its classes that are known: {error}"
             raise RefusedContent(cause, where=where, hint=SAVE_STATE) from None
+        stated = {"problem_type": getattr(getattr(module, "config", None), "problem_type", None)}
+        problem_type = problem_type_of(stated, where)
         if kind is None:
-            return cls(facts)
-        return cls(facts, kind.labels(config), kind.preprocess(config) if kind.preprocess_file is None else None)
+            return cls(facts, problem_type=problem_type)
+        preprocess = kind.preprocess(config) if kind.preprocess_file is None else None
+        return cls(facts, kind.labels(config), preprocess, problem_type)
+
+
+def _preprocess(kind: SidecarFormat, path: Path, config: Mapping[str, Any]) -> Preprocess | None:
+    """How images are prepared; None where no file states it or, with a notice, where what it states is not supported."""
+    if kind.preprocess_file is None:
+        return kind.preprocess(config)
+    name, stated = kind.preprocess_file, None
+    if kind.preprocess_object is not None:
+        file, key = kind.preprocess_object
+        stated = read_json(path.with_name(file)).get(key) if path.with_name(file).is_file() else None
+        name = file if isinstance(stated, Mapping) else name
+    if not isinstance(stated, Mapping) and path.with_name(name).is_file():
+        stated = read_json(path.with_name(name))
+    if not isinstance(stated, Mapping):
+        return None
+    preprocess = kind.preprocess(stated)
+    if preprocess is None:
+        notice(f"{name}: this preparation of images is not supported, so the model has no preprocessing")
+    return preprocess
+
+
+def problem_type_of(config: Mapping[str, Any], where: object) -> ProblemType | None:
+    """What the outputs stand for, as transformers' configs state it, those that it writes for timm's models included.
+
+    `function_to_apply` is not read: transformers' pipeline asks for it only after every rule that gives an answer.
+    """
+    stated = config.get("problem_type")
+    if stated is None:
+        return None
+    if stated not in PROBLEM_TYPES:
+        raise RefusedContent(f"unknown problem_type {stated!r}; expected {', '.join(PROBLEM_TYPES)}", where=where)
+    return stated  # type: ignore[no-any-return]

@@ -1,29 +1,31 @@
 """Targets that a model can be written for, and whether a model fits one.
 
-A model fits if what is written reads back, by the same dialect, as the same model.
+A model fits if the library's class can be built as it, and if what is written reads back, by the same dialect, as the same model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import NotRepresentable, Option, VitzooError
 from vit_zoo.files import DTYPES, Stored
 from vit_zoo.model.spec import TRAINING
+from vit_zoo.weights import target_classes as classes
 from vit_zoo.weights.dialect import Dialect
 from vit_zoo.weights.dialects.clip import OPEN_CLIP
 from vit_zoo.weights.dialects.flax import GOOGLE
 from vit_zoo.weights.dialects.hf import HF_DEIT, HF_DEIT_TEACHER, HF_DINOV2, HF_DINOV2_SWIGLU, HF_DINOV3, HF_DINOV3_GATED, HF_VIT
 from vit_zoo.weights.dialects.hf_clip import HF_CLIP, HF_SIGLIP
 from vit_zoo.weights.dialects.meta import DEIT3, DINOV2, DINOV2_SWIGLU
-from vit_zoo.weights.dialects.timm import TIMM
+from vit_zoo.weights.dialects.timm import TIMM, TIMM_CLIP
 from vit_zoo.weights.dialects.torchvision import TORCHVISION
 from vit_zoo.weights.dialects.vit_pytorch import SIMPLE_VIT, VIT_PYTORCH, VIT_PYTORCH_0_40, VIT_PYTORCH_1_2, VIT_PYTORCH_1_15
 from vit_zoo.weights.equivalents import Equivalent, equivalents
 from vit_zoo.weights.read import Reading, read
+from vit_zoo.weights.target_classes import UNLIMITED, TargetClass, Values, shown
 from vit_zoo.weights.translate import to_theirs
 
 if TYPE_CHECKING:
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
     from vit_zoo.model.spec import ViTSpec
 
 ACCEPTABLE = ("norm_eps", "act", "preprocess")  # conventions that a user may give up: the difference is small
+# a model that only differs in these is of the same kind
+SIZES = ("image_size", "patch_size", "channels", "mlp_dim", "num_classes")
+DROPPABLE_FIELDS = {"head.*": "num_classes", "pre_logits.*": "representation"}  # tensors that may be left out, with their fields
+DROPPABLE = (("head.*",), ("pre_logits.*",), ("head.*", "pre_logits.*"))
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ class Target:
     * `wrapper`: the key of the state dict in a torch file, where it is not at the top.
     * `config`: a folder also holds the library's config.
     * `folder`: only a folder can be written, because the weights cannot be read without the config.
+    * `classes`: the class that loads the files of a dialect, by the dialect's name; one that is not here has no limits.
     """
 
     dialects: tuple[Dialect, ...]
@@ -50,23 +57,54 @@ class Target:
     wrapper: str | None = None
     config: bool = False
     folder: bool = False
+    classes: Mapping[str, TargetClass] = field(default_factory=dict)
 
 
 TARGETS = {
-    "timm": Target((TIMM,), "model.safetensors", config=True),
+    "timm": Target(
+        (TIMM, TIMM_CLIP),
+        "model.safetensors",
+        config=True,
+        classes={TIMM.name: classes.TIMM, TIMM_CLIP.name: classes.TIMM},
+    ),
     "hf": Target(
         (HF_VIT, HF_DEIT_TEACHER, HF_DEIT, HF_DINOV2, HF_DINOV2_SWIGLU, HF_DINOV3, HF_DINOV3_GATED, HF_CLIP, HF_SIGLIP),
         "model.safetensors",
         config=True,
         folder=True,
+        classes={
+            HF_VIT.name: classes.HF_VIT,
+            HF_DEIT_TEACHER.name: classes.HF_DEIT_TEACHER,
+            HF_DEIT.name: classes.HF_DEIT,
+            HF_DINOV2.name: classes.HF_DINOV2,
+            HF_DINOV2_SWIGLU.name: classes.HF_DINOV2_SWIGLU,
+            HF_DINOV3.name: classes.HF_DINOV3,
+            HF_DINOV3_GATED.name: classes.HF_DINOV3_GATED,
+            HF_CLIP.name: classes.HF_CLIP,
+            HF_SIGLIP.name: classes.HF_SIGLIP,
+        },
     ),
-    "torchvision": Target((TORCHVISION,), "model.pth"),
-    "vit-pytorch": Target((VIT_PYTORCH, SIMPLE_VIT, VIT_PYTORCH_1_15, VIT_PYTORCH_1_2, VIT_PYTORCH_0_40), "model.pth"),
-    "dinov2": Target((DINOV2, DINOV2_SWIGLU), "model.pth"),
-    "deit": Target((TIMM, DEIT3), "model.pth", wrapper="model"),
-    "mae": Target((TIMM,), "model.pth", wrapper="model"),
-    "open_clip": Target((OPEN_CLIP,), "model.pth"),
-    "google": Target((GOOGLE,), "model.npz"),
+    "torchvision": Target((TORCHVISION,), "model.pth", classes={TORCHVISION.name: classes.TORCHVISION}),
+    "vit-pytorch": Target(
+        (VIT_PYTORCH, SIMPLE_VIT, VIT_PYTORCH_1_15, VIT_PYTORCH_1_2, VIT_PYTORCH_0_40),
+        "model.pth",
+        classes={
+            VIT_PYTORCH.name: classes.VIT_PYTORCH,
+            SIMPLE_VIT.name: classes.SIMPLE_VIT,
+            VIT_PYTORCH_1_15.name: classes.VIT_PYTORCH_1_15,
+            VIT_PYTORCH_1_2.name: classes.VIT_PYTORCH_1_2,
+            VIT_PYTORCH_0_40.name: classes.VIT_PYTORCH_0_40,
+        },
+    ),
+    "dinov2": Target(
+        (DINOV2, DINOV2_SWIGLU),
+        "model.pth",
+        classes={DINOV2.name: classes.META_DINOV2, DINOV2_SWIGLU.name: classes.META_DINOV2_SWIGLU},
+    ),
+    "deit": Target((TIMM, DEIT3), "model.pth", wrapper="model", classes={TIMM.name: classes.DEIT, DEIT3.name: classes.DEIT3}),
+    "mae": Target((TIMM,), "model.pth", wrapper="model", classes={TIMM.name: classes.MAE}),
+    "open_clip": Target((OPEN_CLIP,), "model.pth", classes={OPEN_CLIP.name: classes.OPEN_CLIP}),
+    "google": Target((GOOGLE,), "model.npz", classes={GOOGLE.name: classes.GOOGLE}),
 }
 
 
@@ -80,6 +118,7 @@ class Fit:
     * `differs`: fields of the spec that are others after reading.
     * `added`: tensors that are written as zeros because the library's class has them.
     * `own_preprocess`: the config states the library's own rounding of crops, which is not the model's.
+    * `note`: what a user of the library's class must know.
     """
 
     dialect: Dialect
@@ -90,6 +129,12 @@ class Fit:
     differs: tuple[str, ...]
     added: tuple[str, ...]
     own_preprocess: bool = False
+    note: str | None = None
+
+    @property
+    def notes(self) -> str | None:
+        """What was moved, and what a user of the library's class must know; None for nothing of either."""
+        return "; ".join(note for note in (self.equivalent.note, self.note) if note) or None
 
     def documents(self, preprocess: Preprocess | None) -> dict[str, dict[str, Any]]:
         """The content of the files next to the weights, by their names."""
@@ -105,15 +150,21 @@ class Fit:
 def fit(target: str, config: ModelConfig, tensors: Mapping[str, Stored], accept: Sequence[str], *, with_config: bool) -> Fit:
     """The first dialect of a target that represents the model, or an equivalent one.
 
-    `accept` names conventions that may differ. Raises NotRepresentable for a field that the target cannot express.
+    `accept` names conventions that may differ. Raises NotRepresentable for a field that the target cannot express: of the
+    dialects, the cause of the one that comes nearest.
     """
-    causes: list[NotRepresentable] = []
+    causes: list[tuple[int, bool, NotRepresentable]] = []  # with the distance to the model, and False if there is a way on
     for dialect in TARGETS[target].dialects:
+        library = TARGETS[target].classes.get(dialect.name, UNLIMITED)
         for model in equivalents(config.spec, tensors):
+            if beyond := library.beyond(model.spec):
+                error = _cannot_express(dialect, library, model, beyond)
+                causes.append((sum(1 if name in SIZES else 2 for name in beyond), not error.hint, error))
+                continue
             try:
-                fitted = _fit(dialect, config, model, accept, with_config=with_config and TARGETS[target].config)
+                fitted = _fit(dialect, library, config, model, accept, with_config=with_config and TARGETS[target].config)
             except NotRepresentable as error:
-                causes.append(error)
+                causes.append((1, not error.hint, error))
                 continue
             refused = [name for name in fitted.differs if name not in accept]
             if not refused:
@@ -123,11 +174,13 @@ def fit(target: str, config: ModelConfig, tensors: Mapping[str, Stored], accept:
             accepted = Option("accept", f"['{name}']", f"--accept {name}")
             hint = f"{accepted} writes {other} and measures the difference" if name in ACCEPTABLE else None
             cause = f"{dialect.name} cannot express {name} = {value}, only {other}"
-            causes.append(NotRepresentable(cause, hint=hint, options=[accepted]))
-    raise next((cause for cause in causes if cause.hint), causes[0])
+            causes.append((len(refused), not hint, NotRepresentable(cause, hint=hint, options=[accepted])))
+    raise min(causes, key=lambda cause: cause[:2])[2]
 
 
-def _fit(dialect: Dialect, config: ModelConfig, model: Equivalent, accept: Sequence[str], *, with_config: bool) -> Fit:
+def _fit(
+    dialect: Dialect, library: TargetClass, config: ModelConfig, model: Equivalent, accept: Sequence[str], *, with_config: bool
+) -> Fit:
     spec = model.spec
     prefix = dialect.prefixes[0] if dialect.write_prefix is None else dialect.write_prefix(spec)
     theirs = to_theirs(dialect, model.tensors, _sizes(spec), prefix)
@@ -149,8 +202,26 @@ def _fit(dialect: Dialect, config: ModelConfig, model: Equivalent, accept: Seque
     ignored = TRAINING if spec.prefix_tokens else (*TRAINING, "pos_covers", "pool_tokens")
     fields = [name for name in type(spec).model_fields if name not in ignored]
     differs = tuple(name for name in fields if getattr(spec, name) != getattr(reading.spec, name))
-    zeros = tuple(name for name, shape in added.items() if 0 not in shape)
-    return Fit(dialect, theirs, written, reading, model, differs, zeros, own_preprocess)
+    unused = tuple(name for name, shape in added.items() if 0 not in shape)
+    return Fit(dialect, theirs, written, reading, model, differs, unused, own_preprocess, library.note(spec))
+
+
+def _cannot_express(dialect: Dialect, library: TargetClass, model: Equivalent, beyond: Mapping[str, Values]) -> NotRepresentable:
+    """The error about a model that the library's class cannot be built as, with the tensors to leave out where that helps."""
+    spec, (name, values) = model.spec, next(iter(beyond.items()))
+    cause = f"{dialect.name} cannot express {name} = {shown([getattr(spec, name)])}"
+    cause += f", only {shown(values)}" if values else ""
+    places = {each.ours for each in dialect.rules}
+    without = next((tensor for tensor in model.tensors if tensor not in places and not tensor.startswith("blocks.")), None)
+    cause += "" if without is None else f", and has no place for {without!r}"
+    for patterns in DROPPABLE:
+        fields = [DROPPABLE_FIELDS[pattern] for pattern in patterns]
+        complete = all(getattr(spec, each) for each in fields) and (not spec.num_classes or "num_classes" in fields)
+        if complete and not spec.dist_token and not library.beyond(spec.replace(**dict.fromkeys(fields, 0))):
+            flags = " ".join(f"--allow-drop '{pattern}'" for pattern in patterns)
+            dropped = Option("allow_drop", str(list(patterns)), flags)
+            return NotRepresentable(cause, hint=f"{dropped} leaves it out", options=[dropped])
+    return NotRepresentable(cause)
 
 
 def _written(dialect: Dialect, config: ModelConfig, accept: Sequence[str]) -> tuple[dict[str, Any] | None, bool]:

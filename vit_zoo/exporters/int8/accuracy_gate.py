@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -10,59 +10,178 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vit_zoo.errors import InputError
+from vit_zoo.errors import InputError, Option
 from vit_zoo.exporters.int8.calibration import fake_quantised, step_and_zero
 from vit_zoo.graph.int8_ops import Layer, Quantisation
 from vit_zoo.graph.int8_weights import nearest, row_steps
 from vit_zoo.loading.image_folder import ImageFolder
-from vit_zoo.parity.tolerance import Judgement
+from vit_zoo.parity.tolerance import Agreeing, Judgement, angles
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array, Artifact
+    from vit_zoo.model.config import ModelConfig
     from vit_zoo.model.vit import ViT
 
 RANKING_BATCHES = 1  # batches of images on which the sensitivity of layers is measured
+MIN_NEIGHBOURS = 3  # with two images, each is always the other's nearest
+TIE = 1e-6  # difference of two cosines that is rounding
+
+
+@dataclass(frozen=True)
+class Minima:
+    """What the user requires of an int8 file on real images: shares of images, and a cosine."""
+
+    agreement: float | None = None
+    accuracy: float | None = None
+    cosine: float | None = None
+
+    @property
+    def stated(self) -> bool:
+        return any(value is not None for value in (self.agreement, self.accuracy, self.cosine))
+
+    def check(self, config: ModelConfig, output: str, agreeing: Agreeing | None) -> None:
+        """Raise InputError for a minimum that cannot be measured on this output, with the one to use."""
+        agree, turn, evaluate = Option("min_agreement", "SHARE"), Option("min_cosine", "COSINE"), Option("evaluate", "FOLDER")
+        single = agreeing != "neighbours" and config.spec.num_classes == 1
+        alone = f"{evaluate} alone holds the file to the limits of int8 files"
+        if agreeing is None and config.problem_type is None and (self.agreement is not None or self.accuracy is not None):
+            config.class_activation()  # raises: nothing states what a single output stands for
+        if self.accuracy is not None and agreeing == "neighbours":
+            fault = f"min_accuracy needs the output 'logits', and the file has '{output}'"
+            hint = f"{agree} compares nearest neighbours, {turn} the features"
+            raise InputError(fault, where=config.name, hint=hint, options=[agree, turn])
+        if self.accuracy is not None and agreeing == "decisions":
+            fault = "min_accuracy counts images of one class each, and here several or none can apply"
+            raise InputError(fault, where=config.name, hint=f"use {agree}", options=[agree])
+        if agreeing is None and (self.agreement is not None or self.accuracy is not None):
+            hint = alone if single else f"{alone}, {turn} to another one"
+            fault = "min_agreement and min_accuracy count classes, and the model is a regression"
+            raise InputError(fault, where=config.name, hint=hint, options=[evaluate, turn])
+        if self.cosine is not None and single:
+            hint = alone if agreeing is None else f"use {agree}"
+            fault = "min_cosine does not apply: a single output has no direction"
+            raise InputError(fault, where=config.name, hint=hint, options=[evaluate, agree])
+
+
+def judged_output(config: ModelConfig, outputs: Sequence[str]) -> tuple[str, Agreeing | None]:
+    """Return the output that a gate judges, and what its agreement counts; None for values, or where nothing states it."""
+    output = next((name for name in ("logits", "probabilities", "pooler_output") if name in outputs), outputs[0])
+    if not config.spec.num_classes or output not in ("logits", "probabilities"):
+        return output, "neighbours"
+    return output, {"softmax": "classes", "sigmoid": "decisions", None: None}[config.activation]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a model or a file computes for the images of a gate, one row for each."""
+
+    rows: Array  # of the images that are judged
+    others: Array  # of further images among which nearest neighbours are searched
+
+    @property
+    def all(self) -> Array:
+        return np.concatenate([self.rows, self.others])
 
 
 @dataclass(frozen=True)
 class Gate:
-    """Required agreement and accuracy of a file, and the images on which they are measured."""
+    """Requirements on a file, and the images on which they are measured: agreement, accuracy, and the lowest cosine.
+
+    `agreeing` says what the agreement counts: the first class, which classes apply, or for features the nearest neighbour of
+    each image among all images given; None for values. `output` is the file's output that is judged; one of tokens or
+    maps is averaged over them.
+    """
 
     images: ImageFolder
+    output: str
+    agreeing: Agreeing | None
     min_agreement: float | None = None
     min_accuracy: float | None = None
+    min_cosine: float | None = None
+    others: ImageFolder | None = None  # further images among which nearest neighbours are searched
 
     def __post_init__(self) -> None:
         if self.min_accuracy is not None and self.images.classes is None:
             hint = "put the images into folders named after labels or class indices"
             raise InputError("min_accuracy needs images of known classes", hint=hint)
+        count = self._count
+        if self.min_agreement is not None and self.agreeing == "neighbours" and count < MIN_NEIGHBOURS:
+            images = Option("evaluate", "FOLDER")
+            fault = f"{count} images are too few for nearest neighbours: at least {MIN_NEIGHBOURS} are needed"
+            raise InputError(fault, hint=f"name a folder with more images: {images}", options=[images])
 
-    def model_classes(self, model: ViT) -> tuple[int, ...]:
-        """Return the float model's first class for each image."""
+    @property
+    def _count(self) -> int:
+        return len(self.images.files) + (0 if self.others is None else len(self.others.files))
+
+    def outputs(self, run: Callable[[Array], Array], *, batched: bool) -> Outputs:
+        """Return the outputs for all images. A file runs on one image at a time: dynamic ranges depend on the whole batch."""
+        others = self.others if self.agreeing == "neighbours" else None
+        rows, more = (
+            [
+                _pooled(run(x))
+                for images in ([] if folder is None else folder.batches())
+                for x in ([images] if batched else images[:, None])
+            ]
+            for folder in (self.images, others)
+        )
+        found = np.concatenate(rows)
+        return Outputs(found, np.concatenate([found[:0], *more]))
+
+    def model_outputs(self, model: ViT) -> Outputs:
+        """Return the float model's outputs."""
         import torch
 
-        classes: list[int] = []
+        def run(images: Array) -> Array:
+            return model.features(torch.from_numpy(images), self.output)[self.output].numpy()
+
         with torch.inference_mode():
-            for images in self.images.batches():
-                classes += model(torch.from_numpy(images)).argmax(dim=-1).tolist()
-        return tuple(classes)
+            return self.outputs(run, batched=True)
 
-    def judge(self, artifact: Artifact, model_classes: tuple[int, ...], float_layers: tuple[str, ...]) -> Judgement:
-        """Measure a file's agreement with the model, and its accuracy if the classes are known.
-
-        Images run one at a time, since dynamic ranges would depend on the rest of a batch.
-        """
-        classes = [int(artifact.run(x[None])["logits"][0].argmax()) for images in self.images.batches() for x in images]
-        correct = self.images.classes
+    def judge(self, artifact: Artifact, wanted: Outputs, float_layers: tuple[str, ...]) -> Judgement:
+        """Compare a file's outputs with the model's (`wanted`), and with the classes of the images if they are known."""
+        found = self.outputs(lambda x: artifact.run(x)[self.output], batched=False)
+        correct = self.images.classes if self.agreeing == "classes" else None
+        has_direction = found.rows.shape[1] > 1 and (self.agreeing == "neighbours" or self.min_cosine is not None)
         return Judgement(
-            images=len(classes),
-            agreement=_share_equal(classes, model_classes),
-            accuracy=None if correct is None else _share_equal(classes, correct),
-            accuracy_before=None if correct is None else _share_equal(model_classes, correct),
+            images=len(found.rows),
+            agreement=self._agreement(found, wanted),
+            accuracy=None if correct is None else _share_equal(found.rows.argmax(axis=1), correct),
+            accuracy_before=None if correct is None else _share_equal(wanted.rows.argmax(axis=1), correct),
             min_agreement=self.min_agreement,
             min_accuracy=self.min_accuracy,
             kept=float_layers,
+            agreeing=self.agreeing or "classes",
+            cosine=1 - float(np.nan_to_num(angles(found.rows, wanted.rows), nan=2.0).max()) if has_direction else None,
+            min_cosine=self.min_cosine,
         )
+
+    def _agreement(self, found: Outputs, wanted: Outputs) -> float | None:
+        if self.agreeing == "classes":
+            return _share_equal(found.rows.argmax(axis=1), wanted.rows.argmax(axis=1))
+        if self.agreeing == "decisions":
+            least = 0.5 if self.output == "probabilities" else 0.0
+            return float(np.mean(((found.rows > least) == (wanted.rows > least)).all(axis=1)))
+        if self.agreeing is None or self._count < MIN_NEIGHBOURS:
+            return None
+        nearest, near = _similarities(found).argmax(axis=1), _similarities(wanted)
+        chosen = near[np.arange(len(near)), nearest]
+        return float(np.mean(chosen >= near.max(axis=1) - TIE))  # one of two copies of an image is as near as the other
+
+
+def _pooled(x: Array) -> Array:
+    """Return one row of values for each image: of tokens (b t d) or maps (b d H W) the mean."""
+    return x if x.ndim == 2 else x.mean(axis=1 if x.ndim == 3 else (2, 3))
+
+
+def _similarities(outputs: Outputs) -> Array:
+    """Return the cosine of each image with all images; an image is no neighbour of itself."""
+    rows = outputs.all.astype("<f8")
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    rows = rows / np.where(lengths > 0, lengths, 1)
+    near = rows[: len(outputs.rows)] @ rows.T
+    near[np.arange(len(near)), np.arange(len(near))] = -np.inf
+    return near
 
 
 def _share_equal(classes: Any, others: Any) -> float:
@@ -88,17 +207,21 @@ def fewest_float_layers(passes: Callable[[int], bool], count: int) -> int | None
     return tried
 
 
-def rank_by_sensitivity(model: ViT, quantisation: Quantisation, kind: str, folder: ImageFolder) -> list[str]:
-    """Return the layers in order of how much the outputs change if that layer alone is rounded, the largest change first."""
+def rank_by_sensitivity(model: ViT, quantisation: Quantisation, kind: str, folder: ImageFolder, output: str) -> list[str]:
+    """Return the layers in order of how much an output changes if that layer alone is rounded, the largest change first."""
     import torch
 
     images = [torch.from_numpy(x) for x in islice(folder.batches(), RANKING_BATCHES)]
+
+    def run(x: Any) -> Any:
+        return model.features(x, output)[output]
+
     with torch.inference_mode():
-        expected = [model(x) for x in images]
+        expected = [run(x) for x in images]
         sensitivity = {}
         for path, layer in quantisation.layers.items():
             with _rounded_layer(model, path, layer, quantisation.smoothing.get(path), kind):
-                sensitivity[path] = sum(float((model(x) - y).square().sum()) for x, y in zip(images, expected, strict=True))
+                sensitivity[path] = sum(float((run(x) - y).square().sum()) for x, y in zip(images, expected, strict=True))
     return sorted(sensitivity, key=lambda path: -sensitivity[path])
 
 

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import InputError, NotRepresentable, RefusedContent
 from vit_zoo.weights.configs.image_processors import hf_model_keys, of_hf, to_hf
+from vit_zoo.weights.configs.keys import INITIAL, SHAPES, TRAINING, Keys, check_keys, ignored, mapping_in, only, read
+from vit_zoo.weights.configs.timm import TOP as TIMM
 from vit_zoo.weights.sidecar import SidecarFormat
 
 if TYPE_CHECKING:
     from vit_zoo.model.config import ModelConfig
+    from vit_zoo.model.preprocess import Preprocess
     from vit_zoo.model.spec import ViTSpec
 
 ClassOf = Callable[["ViTSpec"], tuple[str, str]]  # transformers' model type and class for a spec
@@ -48,26 +51,145 @@ TOWERS = {"clip": "clip_vision_model", "siglip": "siglip_vision_model", "siglip2
 HEADS = {"clip_vision_model": 12, "siglip_vision_model": 12, "siglip2_vision_model": 12, "dinov3_vit": 6}
 
 
-def facts_of_config(config: Mapping[str, Any], where: object) -> dict[str, Any]:
-    """Fields of the spec that a config states. Raises RefusedContent for a model that is not a plain ViT."""
+TEXT = ignored("text models only")
+DECODER = ignored("the decoder only, which is not read")
+BACKBONE = ignored("backbones only, whose outputs are those of single blocks")
+HEAD = ignored("masked image modelling only")
+RUNNING = ignored("how the code runs, not what it computes")
+ORIGIN = ignored("information for readers and other programs")
+OTHERS = ignored("read by other classes or libraries")
+# keys of every config, those of 4.x too, which wrote all of them into the configs of towers
+BASE: Keys = {
+    "model_type": read("which keys follow, and their defaults"),
+    "architectures": SHAPES,
+    **dict.fromkeys(("id2label", "label2id"), read("labels")),
+    **dict.fromkeys(("num_labels", "_num_labels"), SHAPES),
+    "problem_type": read("problem_type"),
+    **dict.fromkeys(("dtype", "torch_dtype"), SHAPES),
+    **dict.fromkeys(
+        (
+            "_name_or_path", "_commit_hash", "transformers_version", "transformers.js_config", "transformers_weights", "license",
+            "finetuning_task", "task_specific_params", "custom_pipelines", "tags",
+        ),
+        ORIGIN,
+    ),
+    **dict.fromkeys(
+        (
+            "output_attentions", "output_hidden_states", "output_scores", "return_dict", "return_dict_in_generate", "use_cache",
+            "chunk_size_feed_forward", "torchscript", "use_bfloat16", "gradient_checkpointing", "tf_legacy_loss",
+            "_attn_implementation", "_attn_implementation_autoset", "_attn_implementation_internal", "attn_implementation",
+            "_experts_implementation", "experts_implementation", "base_model_tp_plan", "base_model_pp_plan",
+        ),
+        RUNNING,
+    ),
+    **dict.fromkeys(
+        (
+            "is_encoder_decoder", "is_decoder", "add_cross_attention", "cross_attention_hidden_size", "tie_encoder_decoder",
+            "tie_word_embeddings", "max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups",
+            "diversity_penalty", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty",
+            "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences",
+            "remove_invalid_values", "exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens",
+            "forced_bos_token_id", "forced_eos_token_id", "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id",
+            "decoder_start_token_id", "tokenizer_class", "prefix", "vocab_size",
+        ),
+        TEXT,
+    ),
+    # a file may state the model for several libraries, and for transformers' class that runs timm's preprocessing
+    **dict.fromkeys(("image_processor_type", "vit_zoo", *TIMM), OTHERS),
+    "pruned_heads": only({}, []),
+    "auto_map": only({}),
+    **dict.fromkeys(("quantization_config", "compression_config", "per_layer_config"), only({})),
+}  # fmt: skip
+SIZES = ("hidden_size", "num_hidden_layers", "intermediate_size", "mlp_ratio")
+ENCODER: Keys = {
+    **dict.fromkeys(SIZES, SHAPES),
+    "num_attention_heads": read("heads"),
+    "hidden_act": read("act"),
+    "layer_norm_eps": read("norm_eps"),
+    "image_size": read("image_size"),
+    "patch_size": read("patch_size"),
+    "num_channels": read("channels"),
+    **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "dropout"), TRAINING),
+    "attention_dropout": TRAINING,
+    **dict.fromkeys(("initializer_range", "initializer_factor", "layerscale_value"), INITIAL),
+}
+PLAIN: Keys = {**ENCODER, "qkv_bias": read("qkv_bias")}
+VIT: Keys = {**PLAIN, "encoder_stride": HEAD, "pooler_output_size": SHAPES, "pooler_act": only("tanh")}
+BACKBONES: Keys = dict.fromkeys(
+    ("apply_layernorm", "reshape_hidden_states", "out_features", "out_indices", "_out_features", "_out_indices", "stage_names"),
+    BACKBONE,
+)
+MAE_DECODER = tuple(
+    f"decoder_{name}" for name in ("num_attention_heads", "hidden_size", "num_hidden_layers", "intermediate_size")
+)
+DINOV2: Keys = {**PLAIN, **BACKBONES, "use_swiglu_ffn": SHAPES, "use_mask_token": HEAD, "num_register_tokens": SHAPES}
+SIGLIP: Keys = {**ENCODER, "vision_use_head": read("pool")}
+# the keys of each model type, besides those of every config
+KEYS: Mapping[str, Keys] = {
+    "vit": VIT,
+    "deit": VIT,
+    "ijepa": VIT,
+    "vit_msn": PLAIN,
+    "vit_mae": {**PLAIN, **dict.fromkeys((*MAE_DECODER, "mask_ratio", "norm_pix_loss"), DECODER)},
+    "dinov2": DINOV2,
+    "dinov2_with_registers": DINOV2,
+    "dinov3_vit": {
+        **ENCODER,
+        **BACKBONES,
+        "rope_theta": only(100),
+        "key_bias": only(False),
+        **dict.fromkeys(("query_bias", "value_bias"), read("qkv_bias")),
+        "proj_bias": read("proj_bias"),
+        "mlp_bias": read("mlp_bias"),
+        **dict.fromkeys(("use_gated_mlp", "num_register_tokens"), SHAPES),
+        **dict.fromkeys(("pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale"), TRAINING),
+    },
+    "clip_vision_model": {**ENCODER, "projection_dim": SHAPES},
+    "siglip_vision_model": SIGLIP,
+    "siglip2_vision_model": {**SIGLIP, "num_patches": SHAPES},
+}
+# keys of a config of two towers, whose `vision_config` has the keys of the image tower
+TWO_TOWERS: Keys = {
+    "vision_config": read("see the image tower"),
+    **dict.fromkeys(("text_config", "text_config_dict"), ignored("the text tower is not read")),
+    "projection_dim": SHAPES,
+    **dict.fromkeys(("logit_scale_init_value", "initializer_factor", "initializer_range"), INITIAL),
+}
+CLIP_TOWERS: Keys = {**TWO_TOWERS, "vision_config_dict": read("see the image tower; it is used in place of vision_config")}
+BIASES = ("qkv_bias", "proj_bias", "mlp_bias")  # have the same names in transformers and in the spec
+
+
+def facts_of_config(config: Mapping[str, Any], where: object, *, live: bool = False) -> dict[str, Any]:
+    """Fields of the spec that a config states. Raises RefusedContent for a model that is not a plain ViT.
+
+    `live`: the config is that of a live module, whose class reads no other keys than its own.
+    """
     kind = config.get("model_type")
-    if kind in TOWERS:
-        config, kind = {**config, **(config.get("vision_config") or {})}, TOWERS[kind]
-    if kind not in DEFAULTS:
+    if kind not in TOWERS and kind not in DEFAULTS:
         raise RefusedContent(f"model_type '{kind}' is not a plain ViT", where=where)
-    if kind == "dinov3_vit" and (config.get("rope_theta", 100.0) != 100.0):
-        raise RefusedContent(f"rope_theta = {config['rope_theta']} is not supported; DINOv3 has 100", where=where)
+    if kind in TOWERS:
+        _check(config, {**BASE, **(CLIP_TOWERS if kind == "clip" else TWO_TOWERS)}, where, live=live)
+        config, kind = _tower(config, where), TOWERS[kind]
+        _check(config, {**BASE, **KEYS[kind]}, where, live=live, section="vision_config")
+    else:
+        _check(config, {**BASE, **KEYS[kind]}, where, live=live)
     eps, act = DEFAULTS[kind]
     facts: dict[str, Any] = {
         "heads": config.get("num_attention_heads", HEADS.get(kind, 12)),
-        "norm_eps": float(config.get("layer_norm_eps", eps)),
+        "norm_eps": _eps(config.get("layer_norm_eps", eps), where),
         "channels": config.get("num_channels", 3),
     }
+    name = config.get("hidden_act", act)
     if not config.get("use_swiglu_ffn"):  # Dinov2's SwiGLU uses SiLU whatever hidden_act is
-        name = config.get("hidden_act", act)
         if name not in ACTS:
             raise RefusedContent(f"unsupported hidden_act '{name}'; expected one of {', '.join(ACTS)}", where=where)
-        facts["act"] = ACTS[name]
+        facts["act_of_plain_mlp" if kind.startswith("dinov2") else "act"] = ACTS[name]
+    facts |= {name: False for name in BIASES if config.get(name) is False}
+    if kind == "dinov3_vit":
+        query, value = config.get("query_bias", True), config.get("value_bias", True)
+        if query != value:
+            raise RefusedContent(f"query_bias = {query} with value_bias = {value} is not supported", where=where)
+        facts |= {} if query else {"qkv_bias": False}
     if kind != "siglip2_vision_model" or "num_patches" not in config:
         size = config.get("image_size")
         if size is not None:
@@ -81,6 +203,22 @@ def facts_of_config(config: Mapping[str, Any], where: object) -> dict[str, Any]:
     if bad:
         raise InputError(f"{bad[0]} must be a positive integer, got {facts[bad[0]]!r}", where=where)
     return facts
+
+
+def _check(config: Mapping[str, Any], keys: Keys, where: object, *, live: bool, section: str = "") -> None:
+    check_keys({name: value for name, value in config.items() if name in keys or not live}, keys, where=where, section=section)
+
+
+def _tower(config: Mapping[str, Any], where: object) -> Mapping[str, Any]:
+    """The config of the image tower: `vision_config_dict`, which older CLIPs have, in place of `vision_config`."""
+    older = config.get("vision_config_dict") is not None
+    return mapping_in(config, "vision_config_dict" if older else "vision_config", where=where)
+
+
+def _eps(value: Any, where: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RefusedContent(f"layer_norm_eps must be a number, got {value!r}", where=where)
+    return float(value)
 
 
 def labels_of(config: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -101,13 +239,43 @@ PREFIXES = {
 }  # fmt: skip
 THEIR_ACTS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu", "silu": "silu"}
 
+VIDEO = ignored("videos only")
+CALL = ignored("the form of the result only")
+PROCESSOR: Keys = {
+    **dict.fromkeys(("image_processor_type", "feature_extractor_type", "do_resize", "size", "resample"), read("preprocess")),
+    **dict.fromkeys(("do_center_crop", "crop_size", "do_rescale", "rescale_factor", "do_normalize"), read("preprocess")),
+    **dict.fromkeys(("image_mean", "image_std", "do_pad", "default_to_square"), read("preprocess")),
+    "pad_size": ignored("do_pad only"),
+    "do_convert_rgb": ignored("images are converted as the model needs them"),
+    "do_reduce_labels": ignored("segmentation maps only"),
+    **dict.fromkeys(("do_thumbnail", "do_align_long_axis", "do_flip_channel_order", "do_grayscale"), only(False)),
+    **dict.fromkeys(("do_crop_margin", "keep_aspect_ratio", "offset", "rescale_offset"), only(False)),
+    "ensure_multiple_of": only(1),
+    "antialias": only(True),
+    **dict.fromkeys(("do_sample_frames", "num_frames", "fps", "video_metadata", "return_metadata"), VIDEO),
+    **dict.fromkeys(("data_format", "input_data_format", "return_tensors", "image_seq_length"), CALL),
+    **dict.fromkeys(("device", "disable_grouping", "backend", "_valid_processor_keys"), RUNNING),
+    **dict.fromkeys(("processor_class", "_processor_class", "image_processor_class", "model_input_names", "auto_map"), ORIGIN),
+}
+
+
+def preprocess_of(document: Mapping[str, Any]) -> Preprocess | None:
+    """Read the settings of an image processor; None for a setting that is not known, or not expressed by `Preprocess`."""
+    if any(name not in PROCESSOR or not PROCESSOR[name].accepts(value) for name, value in document.items()):
+        return None
+    edge, square = document.get("size"), document.get("default_to_square")
+    if type(edge) is int and isinstance(square, bool):
+        return of_hf({**document, "size": {"height": edge, "width": edge} if square else {"shortest_edge": edge}})
+    return of_hf(document)
+
 
 SIDECAR = SidecarFormat(
     facts_of_config,
     required_key="model_type",
     labels=labels_of,
-    preprocess=of_hf,
+    preprocess=preprocess_of,
     preprocess_file="preprocessor_config.json",
+    preprocess_object=("processor_config.json", "image_processor"),
     write_preprocess=to_hf,
     interpolates=lambda config: config.get("model_type") in ANY_SIZE,
 )
@@ -141,6 +309,8 @@ def config_of(class_of: ClassOf, config: ModelConfig) -> dict[str, Any]:
         document["num_register_tokens"] = spec.registers
     if kind in ("vit", "deit", "ijepa"):
         document |= {"qkv_bias": bool(spec.qkv_bias), "pooler_output_size": spec.representation or spec.dim, "pooler_act": "tanh"}
+    if kind == "vit_msn":
+        document["qkv_bias"] = bool(spec.qkv_bias)
     if kind == "dinov3_vit":
         document |= {
             "use_gated_mlp": spec.mlp == "swiglu", "query_bias": spec.qkv_bias == "qv", "value_bias": spec.qkv_bias == "qv",
@@ -151,6 +321,7 @@ def config_of(class_of: ClassOf, config: ModelConfig) -> dict[str, Any]:
     elif spec.num_classes:
         document["id2label"] = {str(i): word for i, word in enumerate(words)}
         document["label2id"] = {word: i for i, word in enumerate(words)}
+        document |= {} if config.problem_type is None else {"problem_type": config.problem_type}
     return document if config.preprocess is None else {**document, **hf_model_keys(config.preprocess)}
 
 

@@ -7,50 +7,179 @@ class.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import InputError, NotRepresentable
+from vit_zoo.errors import NotRepresentable, RefusedContent
 from vit_zoo.weights.configs.image_processors import of_timm, to_timm
+from vit_zoo.weights.configs.keys import INITIAL, SHAPES, TRAINING, Keys, check_keys, ignored, mapping_in, only, read
+from vit_zoo.weights.configs.timm_architectures import find
 from vit_zoo.weights.sidecar import SidecarFormat
 
 if TYPE_CHECKING:
     from vit_zoo.model.config import ModelConfig
 
 POOLS = {"token": "cls", "avg": "mean", "map": "map", "": "none"}
-ACTS = {"gelu": "gelu", "gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu", "quickgelu": "quick_gelu", "silu": "silu"}
+ACTS = {
+    "gelu": "gelu", "gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu", "quickgelu": "quick_gelu", "silu": "silu",
+    "swish": "silu", "": "gelu",
+}  # fmt: skip
+NORMS = {"": 1e-6, "layernorm": 1e-6, "layernormfp32": 1e-6}  # names of LayerNorm, with the eps of timm's classes
+MLPS = {"mlp": "plain", "swiglu_packed": "swiglu"}  # timm itself takes classes here, which JSON cannot hold
+
+SIZE = ignored("training on other sizes only")
+LOADING = ignored("loading of weights only")
+CARD = ignored("information for readers")
+RUNNING = ignored("how the code runs, not what it computes")
+CREATION: Keys = {
+    **dict.fromkeys(("pretrained", "pretrained_strict", "checkpoint_path", "cache_dir"), LOADING),
+    **dict.fromkeys(("scriptable", "exportable", "no_jit", "device", "dtype"), RUNNING),
+    "out_indices": ignored("feature extraction only"),
+    **dict.fromkeys(("features_only", "pruned", "use_naflex"), only(False)),
+}
+RATES = ("drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate")
+SHARED: Keys = {
+    **CREATION,
+    **dict.fromkeys(RATES, TRAINING),
+    **dict.fromkeys(("patch_size", "in_chans", "num_classes", "embed_dim", "depth", "mlp_ratio"), SHAPES),
+    **dict.fromkeys(("qkv_bias", "qk_norm", "init_values", "class_token", "no_embed_class"), SHAPES),
+    **dict.fromkeys(("dynamic_img_size", "dynamic_img_pad"), SIZE),
+    "img_size": read("image_size"),
+    "num_heads": read("heads"),
+    "global_pool": read("pool"),
+    "norm_layer": read("norm_eps"),
+}
+# arguments of the class VisionTransformer
+VIT_ARGUMENTS: Keys = {
+    **SHARED,
+    **dict.fromkeys(("proj_bias", "reg_tokens", "pre_norm", "final_norm", "fc_norm"), SHAPES),
+    **dict.fromkeys(("weight_init", "fix_init"), INITIAL),
+    **dict.fromkeys(("scale_attn_norm", "scale_mlp_norm"), only(False)),
+    **dict.fromkeys(("embed_layer", "embed_norm_layer", "block_fn"), only()),
+    "attn_layer": only("", "attn"),
+    "pos_embed": read("pos"),
+    "pool_include_prefix": read("pool_tokens"),
+    "act_layer": read("act"),
+    "mlp_layer": read("mlp"),
+}
+# arguments of the class Eva
+EVA_ARGUMENTS: Keys = {
+    **SHARED,
+    **dict.fromkeys(("swiglu_mlp", "swiglu_align_to", "num_reg_tokens", "use_post_transformer_norm"), SHAPES),
+    **dict.fromkeys(("rope_shift_coords", "rope_jitter_coords", "rope_rescale_coords"), TRAINING),
+    "head_init_scale": INITIAL,
+    **dict.fromkeys(("scale_mlp", "scale_attn_inner", "attn_only_layer_scale", "use_abs_pos_emb"), only(False)),
+    **dict.fromkeys(("use_post_norm", "use_pre_transformer_norm", "use_fc_norm"), only(False)),
+    **dict.fromkeys(("num_kv_heads", "attn_pool_num_heads", "attn_pool_mlp_ratio", "ref_feat_shape"), only()),
+    **dict.fromkeys(("qkv_fused", "use_rot_pos_emb", "rope_rotate_half"), only(True)),
+    "attn_type": only("eva"),
+    "rope_type": only("dinov3"),
+    "rope_grid_offset": only(0),
+    "rope_grid_indexing": only("ij"),
+    "rope_temperature": only(100),
+    "rope_mrope_section": only(),
+}
+# PretrainedCfg; a config of timm before 0.9 has these keys at its top level
+PRETRAINED: Keys = {
+    **dict.fromkeys(("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std"), read("preprocess")),
+    **dict.fromkeys(("test_input_size", "test_crop_pct", "test_pool_size"), ignored("a recommendation for other sizes")),
+    **dict.fromkeys(("min_input_size", "fixed_input_size", "pool_size"), SIZE),
+    **dict.fromkeys(("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "custom_load"), LOADING),
+    **dict.fromkeys(("first_conv", "classifier", "label_offset"), ignored("the file has the tensors as they are used")),
+    **dict.fromkeys(("architecture", "tag", "license", "description", "origin_url", "paper_name", "paper_ids", "notes"), CARD),
+    "num_classes": SHAPES,
+    "label_names": read("labels"),
+    "label_descriptions": CARD,
+}
+TOP: Keys = {
+    "architecture": read("norm_eps, act, heads, pool"),
+    "global_pool": read("pool"),
+    "model_args": read("see the arguments"),
+    "pretrained_cfg": read("preprocess"),
+    "num_classes": SHAPES,
+    "num_features": SHAPES,
+    "label_names": read("labels"),
+    "labels": read("labels"),
+    "label_descriptions": CARD,
+    "license": CARD,
+    "vit_zoo": CARD,
+}
 
 
-def facts_of_config(config: Mapping[str, Any], where: object) -> dict[str, Any]:
-    """Facts of the architecture that a config names, then those of its `model_args`, which take precedence."""
-    from vit_zoo.registry.configs import config_of as config_of_variant
-    from vit_zoo.registry.lookup import find
+def facts_of_config(config: Mapping[str, Any], where: object, *, class_: str = "VisionTransformer") -> dict[str, Any]:
+    """Facts of the architecture that a config names, then those of its `model_args`, which take precedence.
 
-    facts: dict[str, Any] = {}
-    arguments = config.get("model_args") or {}
-    try:
-        spec = config_of_variant(find(config["architecture"]).variant).spec
-    except InputError:  # not an architecture of the zoo: only the arguments are left
-        spec = None
-    if spec is not None:
-        facts = {"norm_eps": spec.norm_eps, "act": spec.act, "heads": spec.heads}
-    if isinstance(arguments.get("num_heads"), int):
-        facts["heads"] = arguments["num_heads"]
+    `class_` is the class of timm whose tensors the file has. Raises RefusedContent for an architecture that is not a plain ViT.
+    """
+    facts = facts_of_architecture(config["architecture"], where, class_=class_)
+    flat = "pretrained_cfg" not in config
+    shared = isinstance(config.get("model_type"), str)  # transformers reads the other keys of such a file
+    stated = {name: value for name, value in config.items() if name in TOP} if shared else config
+    check_keys(stated, {**PRETRAINED, **TOP} if flat else TOP, where=where)
+    check_keys(mapping_in(config, "pretrained_cfg", where=where), PRETRAINED, where=where, section="pretrained_cfg")
+    arguments = {name: each for name, each in mapping_in(config, "model_args", where=where).items() if each is not None}
+    keys = EVA_ARGUMENTS if class_ == "Eva" else VIT_ARGUMENTS
+    check_keys(arguments, keys, where=where, section="model_args")
+    if type(heads := arguments.get("num_heads")) is int:
+        facts["heads"] = heads
+    if "norm_layer" in arguments:
+        facts["norm_eps"] = _one_of(NORMS, "norm_layer", str(arguments["norm_layer"]).replace("_", "").lower(), where)
     if "act_layer" in arguments:
-        if arguments["act_layer"] not in ACTS:
-            raise InputError(f"unsupported act_layer '{arguments['act_layer']}'; expected one of {', '.join(ACTS)}", where=where)
-        facts["act"] = ACTS[arguments["act_layer"]]
+        facts.pop("act_of_plain_mlp", None)
+        facts["act"] = _one_of(ACTS, "act_layer", str(arguments["act_layer"]).lower(), where)
+    if "mlp_layer" in arguments:
+        facts["mlp"] = _one_of(MLPS, "mlp_layer", arguments["mlp_layer"], where)
+    if arguments.get("pos_embed") in ("", "none"):
+        facts["pos"] = "none"
     pool = arguments.get("global_pool", config.get("global_pool"))
-    if pool in POOLS:
-        facts["pool"] = POOLS[pool]
+    if pool is not None:
+        facts["pool"] = _one_of(POOLS, "global_pool", pool, where)
+    if "pool_include_prefix" in arguments:
+        facts.pop("pool_tokens", None)
+        if arguments["pool_include_prefix"] and facts.get("pool") in ("mean", "map"):
+            facts["pool_tokens"] = "all"
     if "img_size" in arguments:
         size = arguments["img_size"]
         facts["image_size"] = tuple(size) if isinstance(size, list) else size
     return facts
 
 
+def facts_of_architecture(name: str, where: object, *, class_: str = "VisionTransformer") -> dict[str, Any]:
+    """What the code behind one of timm's names states. Raises RefusedContent for a name that is not a plain ViT's."""
+    match = find(name)
+    if match is None or match[0].class_ != class_:
+        cause = f"architecture '{name}' is not a plain ViT" if match is None else f"architecture '{name}' has other tensors"
+        hint = "for a plain ViT, name one of timm's that has the same settings, such as vit_base_patch16_224"
+        raise RefusedContent(cause, where=where, hint=hint)
+    group, heads = match
+    facts: dict[str, Any] = {"norm_eps": group.norm_eps, "heads": heads}
+    if class_ == "Eva":
+        facts["act_of_plain_mlp"] = "gelu"  # its gated MLP has SiLU
+    elif group.mlp == "plain":  # where the file has a gated MLP, the code was told so by arguments that the config lacks
+        facts["act_of_plain_mlp"] = group.act
+    else:
+        facts |= {"act": group.act, "mlp": group.mlp}
+    if group.pool != "token":  # otherwise the tensors show that there is a class token, and that the norm is before pooling
+        facts["pool"] = POOLS[group.pool]
+    if group.include_prefix:
+        facts["pool_tokens"] = "all"
+    return facts
+
+
+def _one_of(known: Mapping[str, Any], key: str, value: Any, where: object) -> Any:
+    """Our word for a value. Raises RefusedContent for one that is not supported."""
+    if not isinstance(value, str) or value not in known:
+        expected = ", ".join(repr(name) for name in known)
+        raise RefusedContent(f"unsupported {key} {value!r}; expected one of {expected}", where=where)
+    return known[value]
+
+
 def labels_of(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     """The names of the classes, where they are listed in order."""
-    labels = config.get("label_names")
+    stated = config.get("pretrained_cfg")
+    inner = stated.get("label_names") if isinstance(stated, Mapping) else None
+    labels = next((each for each in (config.get("label_names"), config.get("labels"), inner) if each is not None), None)
     return tuple(labels) if isinstance(labels, list) and all(isinstance(label, str) for label in labels) else None
 
 
@@ -78,6 +207,7 @@ def _interpolates(config: Mapping[str, Any]) -> bool:
 SIDECAR = SidecarFormat(
     facts_of_config, required_key="architecture", labels=labels_of, preprocess=of_timm, interpolates=_interpolates
 )
+EVA_SIDECAR = replace(SIDECAR, facts=partial(facts_of_config, class_="Eva"))
 
 
 def config_of(config: ModelConfig) -> dict[str, Any]:
@@ -88,17 +218,20 @@ def config_of(config: ModelConfig) -> dict[str, Any]:
     square = spec.image_size[0] == spec.image_size[1], spec.patch_size[0] == spec.patch_size[1]
     pool = next(theirs for theirs, ours in POOLS.items() if ours == spec.pool)
     base = "deit_base_distilled_patch16_224" if spec.dist_token else "vit_base_patch16_224"
+    width = spec.mlp_dim
+    if spec.mlp == "swiglu":  # its layer is a class, which model_args cannot name, so the architecture brings it
+        base, width = "vit_giant_patch14_dinov2", 2 * spec.mlp_dim
     arguments: dict[str, Any] = {
         "img_size": spec.image_size[0] if square[0] else list(spec.image_size),
         "patch_size": spec.patch_size[0] if square[1] else list(spec.patch_size),
-        "embed_dim": spec.dim, "depth": spec.depth, "num_heads": spec.heads, "mlp_ratio": spec.mlp_dim / spec.dim,
+        "embed_dim": spec.dim, "depth": spec.depth, "num_heads": spec.heads, "mlp_ratio": _ratio(width, spec.dim),
         "in_chans": spec.channels, "qkv_bias": bool(spec.qkv_bias), "qk_norm": spec.qk_norm, "act_layer": spec.act,
         "init_values": 1e-5 if spec.layer_scale else None, "class_token": spec.class_token, "reg_tokens": spec.registers,
         "no_embed_class": spec.pos_covers == "patches", "pre_norm": spec.pre_norm, "proj_bias": spec.proj_bias,
         "pos_embed": "none" if spec.pos == "none" else "learn", "fc_norm": spec.final_norm == "after_pool",
     }  # fmt: skip
-    if spec.mlp == "swiglu":
-        arguments |= {"mlp_layer": "swiglu_packed"}
+    if spec.final_norm == "none":
+        arguments["final_norm"] = False
     return {
         "architecture": base,
         "num_classes": spec.num_classes,
@@ -115,3 +248,9 @@ def config_of(config: ModelConfig) -> dict[str, Any]:
         },
         **({} if config.labels is None else {"label_names": list(config.labels)}),
     }
+
+
+def _ratio(width: int, dim: int) -> float:
+    """`mlp_ratio`, whose product with `dim` timm cuts to an integer."""
+    ratio = width / dim
+    return ratio if int(dim * ratio) == width else (width + 0.5) / dim

@@ -4,19 +4,17 @@ The timm towers of open_clip have timm's names.
 
 Sources: openai/CLIP, clip/model.py; mlfoundations/open_clip, src/open_clip/transformer.py. eps 1e-5. OpenAI's archives mix
 half and float, and hold three numbers by which they are recognised: QuickGELU, heads of width 64. In open_clip's files,
-neither follows from the tensors.
+neither follows from the tensors, nor do the pooling and on which side of it the final norm is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from vit_zoo.errors import NotRepresentable
-from vit_zoo.weights.configs.image_processors import of_open_clip
+from vit_zoo.weights.configs.open_clip import POOLS, SIDECAR
 from vit_zoo.weights.dialect import Dialect, Need, layer, rule
-from vit_zoo.weights.sidecar import SidecarFormat
 
 NUMBERS = ("input_resolution", "context_length", "vocab_size")
 BLOCK = "transformer.resblocks.{i}"
@@ -28,19 +26,6 @@ CLIP_TEXT = (
 )  # fmt: skip
 
 
-def facts_of_config(config: Mapping[str, Any], where: object) -> dict[str, Any]:
-    """Activation and number of heads from open_clip_config.json; heads have width 64 unless it states another."""
-    model = config.get("model_cfg", config)
-    tower = model.get("vision_cfg") if isinstance(model, Mapping) else None
-    if not isinstance(tower, Mapping) or not isinstance(tower.get("width"), int):
-        return {}
-    return {
-        "act": "quick_gelu" if model.get("quick_gelu") else "gelu",
-        "heads": tower["width"] // tower.get("head_width", 64),
-    }
-
-
-POOLS = {"tok": "cls", "avg": "mean"}
 ACTS = {("GELU", "none"): "gelu", ("GELU", "tanh"): "gelu_tanh", ("QuickGELU", ""): "quick_gelu"}
 
 
@@ -52,16 +37,19 @@ def facts_from_module(module: Any) -> dict[str, Any]:
     pool = getattr(tower, "pool_type", "tok")  # OpenAI's class has no other
     if act not in ACTS:
         raise NotRepresentable(f"unsupported open_clip model: its activation is {act[0]}")
-    if pool not in POOLS or (pool == "avg" and not tower.final_ln_after_pool):
-        raise NotRepresentable(f"unsupported open_clip model: its pooling is '{pool}' after the norm")
-    return {
+    if pool not in POOLS:
+        raise NotRepresentable(f"unsupported open_clip model: its pooling is '{pool}'")
+    facts = {
         "heads": block.attn.num_heads,
         "image_size": getattr(tower, "image_size", None) or tower.input_resolution,
         "norm_eps": block.ln_1.eps,
         "act": ACTS[act],
         "pool": POOLS[pool],
-        "pool_tokens": "patches" if pool == "avg" else "all",
+        "pre_norm": hasattr(tower.ln_pre, "weight"),
     }
+    if pool == "avg":  # for the class token alone, both places of the norm give the same
+        facts |= {"pool_tokens": "patches", "final_norm": "after_pool" if tower.final_ln_after_pool else "before_pool"}
+    return facts
 
 
 def config_from_module(module: Any) -> dict[str, Any]:
@@ -82,7 +70,7 @@ def run_module(module: Any, images: Any) -> Any:
 
 OPEN_CLIP = Dialect(
     name="open_clip",
-    signature=("class_embedding", "conv1.weight", "ln_pre.weight"),
+    signature=("class_embedding", "conv1.weight", "transformer.resblocks.0.ln_1.weight"),
     rules=(
         rule("cls_token", "class_embedding", pattern="d -> 1 1 d"),
         rule("pos_embed", "positional_embedding", pattern="t d -> 1 t d"),
@@ -103,6 +91,7 @@ OPEN_CLIP = Dialect(
     conventions={"norm_eps": 1e-5, "pool": "cls"},
     needs=(
         Need("pos_embed", "pos"),
+        Need("norm_pre.weight", "pre_norm"),
         Need("blocks.0.attn.qkv.bias", "qkv_bias"),
         Need("blocks.0.attn.proj.bias", "proj_bias"),
         Need("blocks.0.mlp.fc1.bias", "mlp_bias"),
@@ -112,7 +101,8 @@ OPEN_CLIP = Dialect(
     facts_from_module=facts_from_module,
     config_from_module=config_from_module,
     run_module=run_module,
-    sidecar=SidecarFormat(facts_of_config, file="open_clip_config.json", preprocess=of_open_clip),
+    norm_place_is_stated=True,
+    sidecar=SIDECAR,
     # open_clip takes the activation from its config, as the flag `quick_gelu`
     write_facts=lambda spec: {"act": spec.act} if spec.act in ("gelu", "quick_gelu") else {},
     resize="open_clip",

@@ -23,7 +23,7 @@ ATTENTION = tuple(f"{BLOCK}.attention.attention.{part}" for part in ("query", "k
 
 def facts_from_module(module: Any) -> dict[str, Any]:
     """Facts from the config of a live module."""
-    return facts_of_config({**module.config.to_dict(), "architectures": [type(module).__name__]}, where=type(module).__name__)
+    return facts_of_config(module.config.to_dict(), where=type(module).__name__, live=True)
 
 
 def config_from_module(module: Any) -> dict[str, Any]:
@@ -61,8 +61,13 @@ def _head(spec: ViTSpec) -> str:
 
 
 def vit_class(spec: ViTSpec) -> tuple[str, str]:
-    """The model type and the class of transformers for a spec, as for the functions below."""
-    return ("vit", f"ViT{_head(spec)}") if spec.class_token else ("ijepa", f"IJepa{_head(spec)}")
+    """The model type and the class of transformers for a spec, as for the functions below.
+
+    A ViTModel always has a pooler; the same model without one is ViTMSNModel.
+    """
+    if not spec.class_token:
+        return "ijepa", f"IJepa{_head(spec)}"
+    return ("vit", f"ViT{_head(spec)}") if spec.num_classes or spec.representation else ("vit_msn", "ViTMSNModel")
 
 
 def deit_class(spec: ViTSpec) -> tuple[str, str]:
@@ -272,7 +277,10 @@ HF_DINOV3 = Dialect(
     sidecar=SIDECAR,
     write_prefix=partial(prefix_of, dinov3_class),
     write_config=partial(config_of, dinov3_class),
-    added={"embeddings.mask_token": lambda spec: (1, 1, spec.dim)},
+    added={
+        "embeddings.mask_token": lambda spec: (1, 1, spec.dim),
+        "embeddings.register_tokens": lambda spec: (1, 0, spec.dim),  # absent registers are stored as an empty tensor
+    },
 )
 
 HF_DINOV3_GATED = replace(

@@ -6,12 +6,15 @@ have eps 1e-5, and some of them QuickGELU; SigLIP towers have one of two GELUs.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import NotRepresentable
+from vit_zoo.weights.configs.open_clip import TIMM_SIDECAR as OPEN_CLIP_SIDECAR
 from vit_zoo.weights.configs.timm import POOLS, SIDECAR, config_from_module, config_of
 from vit_zoo.weights.dialect import HEAD_BIAS, POOL_LATENT, Dialect, Need, Rule, Shapes, layer
-from vit_zoo.weights.dialects.clip import CLIP_TEXT, run_module
+from vit_zoo.weights.dialects import clip
+from vit_zoo.weights.dialects.clip import CLIP_TEXT
 
 if TYPE_CHECKING:
     from vit_zoo.model.spec import ViTSpec
@@ -48,7 +51,6 @@ def facts_from_module(module: Any) -> dict[str, Any]:
 
     Meta's classes, DINO's for example, have the attributes of timm's that their blocks need, and their pooling is fixed.
     """
-    module = tower_of(module)
     block = first_block(module)
     if getattr(block.mlp, "gate_last", False):
         raise NotRepresentable("unsupported timm model: the gate of its MLP comes last")
@@ -66,11 +68,6 @@ def facts_from_module(module: Any) -> dict[str, Any]:
     if isinstance(getattr(module, "global_pool", None), str):
         facts["pool"], facts["pool_tokens"] = pool_of(module, include_prefix=getattr(module, "pool_include_prefix", False))
     return facts
-
-
-def tower_of(module: Any) -> Any:
-    """The image tower of a live module: open_clip's models hold timm's as `visual.trunk`."""
-    return getattr(getattr(module, "visual", module), "trunk", module)
 
 
 def first_block(module: Any) -> Any:
@@ -96,12 +93,7 @@ def pool_of(module: Any, *, include_prefix: bool) -> tuple[str, str]:
 
 
 def conventions_by_shapes(shapes: Shapes) -> dict[str, Any]:
-    """What differs in CLIP towers, which alone have a norm before the blocks, and in SigLIP towers.
-
-    SigLIP towers have no tokens but the patches, with attention pooling or without, and biases in every layer.
-    """
-    if "norm_pre.weight" in shapes:
-        return {"norm_eps": 1e-5, "act": None}
+    """What differs in SigLIP towers: no tokens but the patches, with attention pooling or without, and biases in every layer."""
     siglip = "blocks.0.attn.qkv.bias" in shapes and not {"cls_token", "reg_token", "dist_token"} & set(shapes)
     return {"act": None} if siglip else {}
 
@@ -135,14 +127,56 @@ TIMM = Dialect(
     rules=RULES,
     conventions={"norm_eps": 1e-6, "act": "gelu"},
     needs=(Need("pos_embed", "pos"), Need("patch_embed.proj.bias", "patch_bias", unless="norm_pre.weight"), HEAD_BIAS, *ALWAYS),
-    prefixes=("", "visual.trunk.", "trunk."),  # the latter two in open_clip's models
     position_covers=("patches", "all"),
-    unwanted_outside=(r"visual\.head\..*", *CLIP_TEXT),
     facts_from_module=facts_from_module,
     config_from_module=config_from_module,
-    run_module=run_module,
     sidecar=SIDECAR,
     conventions_by_shapes=conventions_by_shapes,
     write_facts=write_facts,
     write_config=config_of,
+)
+
+# CLIP towers, which have a norm before the blocks. timm builds all of them with eps 1e-5, and some with QuickGELU.
+TIMM_CLIP = replace(
+    TIMM,
+    name="timm-clip",
+    signature=(*TIMM.signature, "norm_pre.weight"),
+    conventions={"norm_eps": 1e-5},
+    conventions_by_shapes=lambda shapes: {},
+    write_facts=lambda spec: {"act": spec.act},
+)
+
+
+def facts_from_tower(module: Any) -> dict[str, Any]:
+    """Facts from a live model of open_clip, or from its image tower alone."""
+    tower = getattr(module, "visual", module)
+    kind = type(tower.trunk).__name__
+    if kind != "VisionTransformer":
+        raise NotRepresentable(f"unsupported open_clip model: its image tower is timm's {kind}")
+    facts = facts_from_module(tower.trunk)
+    projection = getattr(tower.head, "proj", None)
+    return facts if projection is None else {**facts, "head_bias": projection.bias is not None}
+
+
+# Towers of timm in open_clip's models, with the projection of their output.
+OPEN_CLIP_TIMM = replace(
+    TIMM,
+    name="open_clip-timm",
+    rules=(*RULES, *layer("head", "head.proj")),
+    prefixes=("visual.trunk.", "trunk."),
+    unprefixed=("visual.head.", "head."),
+    renames=((r"^visual\.head\.", "head."),),
+    unwanted_outside=CLIP_TEXT,
+    facts_from_module=facts_from_tower,
+    config_from_module=clip.config_from_module,
+    run_module=clip.run_module,
+    sidecar=OPEN_CLIP_SIDECAR,
+    write_config=None,
+)
+OPEN_CLIP_TIMM_CLIP = replace(
+    OPEN_CLIP_TIMM,
+    name="open_clip-timm-clip",
+    signature=TIMM_CLIP.signature,
+    conventions=TIMM_CLIP.conventions,
+    conventions_by_shapes=TIMM_CLIP.conventions_by_shapes,
 )

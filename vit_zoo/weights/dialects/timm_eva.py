@@ -11,7 +11,7 @@ from typing import Any
 
 from vit_zoo.errors import NotRepresentable
 from vit_zoo.model.positions import THETA
-from vit_zoo.weights.configs.timm import SIDECAR, config_from_module
+from vit_zoo.weights.configs.timm import EVA_SIDECAR, config_from_module
 from vit_zoo.weights.dialect import Dialect, Need, layer, rule
 from vit_zoo.weights.dialects.timm import CLOSING, act_of, pool_of
 
@@ -71,7 +71,7 @@ TIMM_EVA = Dialect(
     needs=(Need("cls_token", "class_token"), *CLOSING),
     facts_from_module=facts_from_module,
     config_from_module=config_from_module,
-    sidecar=SIDECAR,
+    sidecar=EVA_SIDECAR,
 )
 
 TIMM_EVA_SWIGLU = replace(

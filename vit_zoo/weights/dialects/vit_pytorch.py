@@ -51,8 +51,9 @@ def facts_from_module(module: Any) -> dict[str, Any]:
 
 
 def patch_facts(spec: ViTSpec) -> dict[str, Any]:
-    """Patch size and channels: a file holds only their product."""
-    return {"patch_size": spec.patch_size, "channels": spec.channels}
+    """Patch size and channels, of which a file holds only the product, and whether the tokens are pooled."""
+    pool = {"pool": spec.pool} if spec.pool == "none" else {}
+    return {"patch_size": spec.patch_size, "channels": spec.channels, **pool}
 
 
 BODY = (
