@@ -13,7 +13,9 @@ import vit_zoo
 from support import peers
 from support.models import noise
 from support.onnx_outputs import OPSETS, TOLERANCE, onnx_outputs, relative
-from vit_zoo.errors import InputError, NotRepresentable
+from vit_zoo.errors import CheckFailed, InputError, NotRepresentable
+from vit_zoo.loading.load import model_of
+from vit_zoo.loading.source import of_module
 from vit_zoo.model import positions
 from vit_zoo.model.spec import ViTSpec
 from vit_zoo.model.vit import ViT
@@ -148,14 +150,18 @@ def test_a_wrong_convention_is_detected(family, tmp_path):
     with torch.inference_mode():
         wanted = peer(images)
     for wrong in WRONG[family]:
-        ours = vit_zoo.load(peer, **{**facts, **wrong}).eval()
+        with pytest.raises(CheckFailed):
+            vit_zoo.load(peer, **{**facts, **wrong})
+        ours = model_of(of_module(peer, check=False, **{**facts, **wrong})).eval()
         assert relative(onnx_outputs(ours, images, 20, tmp_path)[ours.spec.output], wanted) > TOLERANCE, wrong
 
 
 def test_another_rotation_is_detected(monkeypatch):
     peer, _ = peer_and_ours("DINOv3")
     monkeypatch.setattr(positions, "THETA", 90.0)
-    ours = vit_zoo.load(peer).eval()
+    with pytest.raises(CheckFailed, match="first difference in block 0"):
+        vit_zoo.load(peer)
+    ours = model_of(of_module(peer, check=False)).eval()
     images = images_for(ours.spec)
     with torch.inference_mode():
         assert relative(ours(images), peer(images)) > TOLERANCE

@@ -61,12 +61,17 @@ def with_output(command: Callable[..., None]) -> Callable[..., None]:
 
 @contextmanager
 def _notices(output: Output) -> Iterator[None]:
-    """Print what the logger `vit_zoo` tells the user as warnings."""
+    """Print what the logger `vit_zoo` tells the user as warnings, each line once."""
     import logging
+
+    printed: set[str] = set()
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            output.warn(record.getMessage())
+            line = record.getMessage()
+            if line not in printed:
+                printed.add(line)
+                output.warn(line)
 
     logger, handler = logging.getLogger("vit_zoo"), Handler(logging.WARNING)
     logger.addHandler(handler)

@@ -66,6 +66,10 @@ def export_model(model: ModelLike, options: ExportOptions, facts: Mapping[str, A
     )
     source = reduced(found, options.allow_drop)
     graph_options, search = options.resolve(source.config, recipe)
+    rounded = source.in_float32()
+    if rounded is not source:
+        note("rounding float64 weights to float32")
+    source = rounded
     if options.placement == "shared":
         _check_shared(source, str(model))
     targets = {name: target_path(source, name, options) for name in options.formats}

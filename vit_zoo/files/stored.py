@@ -56,6 +56,10 @@ class Stored:
         """Return the same values in a wider type, F32 or F64."""
         return self if dtype == self.dtype else Stored(dtype, self.shape, partial(_widened, self, dtype))
 
+    def single(self, name: str, *, where: object) -> Stored:
+        """Return F64 values rounded to F32, others unchanged. Reading values beyond F32's range raises RefusedContent."""
+        return self if self.dtype != "F64" else Stored("F32", self.shape, partial(_single, self, name, where))
+
     def halved(self, dtype: str) -> Stored:
         """Return the values rounded to the nearest F16 or BF16; values beyond the range of F16 become infinite."""
         return self if dtype == self.dtype else Stored(dtype, self.shape, partial(_halved, self, dtype))
@@ -112,6 +116,17 @@ def refuse_type(name: str, dtype: str, where: object) -> Array:
 
 def _widened(stored: Stored, dtype: str) -> Array:
     return as_float(stored.dtype, stored.array()).astype(DTYPES[dtype][1])
+
+
+def _single(stored: Stored, name: str, where: object) -> Array:
+    import numpy as np
+
+    values = stored.array()
+    with np.errstate(over="ignore"):
+        rounded = values.astype("<f4")
+    if bool((np.isinf(rounded) & np.isfinite(values)).any()):
+        raise RefusedContent(f"{name!r} has values beyond the range of float32", where=where)
+    return rounded
 
 
 def _halved(stored: Stored, dtype: str) -> Array:

@@ -25,6 +25,7 @@ from vit_zoo.loading.source import (
     of_module,
     published_weights,
     settle_size,
+    tell,
     with_weights,
 )
 from vit_zoo.model.config import ModelConfig
@@ -216,7 +217,7 @@ def _random_weights(model: ModelLike, seed: int, weights: str | os.PathLike[str]
     shadowed = shadowed_name(str(model), parse_locator(model, names_first=True))
     if shadowed is not None:
         notice(shadowed)
-    return of_module(random_model(find_architecture(model, **facts), seed))
+    return of_module(random_model(find_architecture(model, **facts), seed), check=False)
 
 
 def _with_classes(source: Architecture | Checkpoint, classes: Any) -> Checkpoint:
@@ -232,7 +233,7 @@ def _with_classes(source: Architecture | Checkpoint, classes: Any) -> Checkpoint
             f"{source.config.name}: the weights have {before or 'no'} classes; the classifier for {classes} classes is new, with "
             "random weights, and needs training"
         )
-    return replace(of_module(model), unwanted=source.unwanted)
+    return replace(of_module(model, check=False), unwanted=source.unwanted)
 
 
 def is_random_by_itself(model: ModelLike) -> bool:
@@ -264,6 +265,7 @@ def write_model(config: ModelConfig, tensors: Mapping[str, Stored], folder: Path
 def save_model(model: ViT, folder: Path) -> Path:
     """Write a model into a folder, which is created if it does not exist, and removed again if writing fails."""
     source = of_module(model)
+    tell(source)
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise CannotWrite("not a folder", where=folder)
     with made_folder(folder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union
@@ -42,9 +43,9 @@ if TYPE_CHECKING:
     from vit_zoo.weights.sidecar import Sidecar
 
 ModelLike = Union[str, "os.PathLike[str]", "nn.Module"]
+ASSUMED = ("heads", "norm_eps", "act", "pool")  # the fields that conventions of dialects decide
 FileSize = tuple[int, int] | Literal["any"] | None
 HEAD_FIELDS = ("num_classes", "head_bias", "pool", "pool_tokens")  # the fields that a head in another file decides
-ASSUMED = ("heads", "norm_eps", "act", "pool")  # the fields that conventions of dialects decide
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,14 @@ class Checkpoint:
         config = self.config.replace(spec=spec, preprocess=None if how is None else how.for_size(spec.image_size))
         tensors, origin = self.as_stored.tensors, self.as_stored.origin
         return replace(self, config=config, tensors=tensors, origin=origin, notes=self.notes[:-1], as_stored=None)
+
+    def in_float32(self) -> Checkpoint:
+        """Return the same weights with those in float64 rounded to float32, in which exported files compute."""
+        if all(stored.dtype != "F64" for stored in self.tensors.values()):
+            return self
+        where = self.path or self.config.name
+        tensors = {name: stored.single(name, where=where) for name, stored in self.tensors.items()}
+        return replace(self, tensors=tensors, digest=None)
 
 
 def find_source(
@@ -115,11 +124,11 @@ def settle_size(source: Checkpoint, file_size: FileSize) -> Checkpoint:
     """Return the model for an exported file of this image size, as in `find_source`, and tell the user its notes."""
     if source.as_stored is not None and file_size in ("any", source.as_stored.spec.image_size):
         source = source.at_stored_size()
-    _tell(source)
+    tell(source)
     return source
 
 
-def _tell(source: Checkpoint) -> None:
+def tell(source: Checkpoint) -> None:
     """Tell the user what was decided about a checkpoint, in one line."""
     if source.notes:
         notice(f"{source.config.name if source.path is None else source.path.name}: {'; '.join(source.notes)}")
@@ -347,7 +356,7 @@ def _origin(address: str, source: Checkpoint) -> str:
 
 def _of_tag(tag: Tag, facts: Mapping[str, Any], offline: bool | None) -> Checkpoint:
     """Fetch the published weights of a name: the file that the tag names."""
-    config = config_of(find(tag.name).variant, tag, **_of_spec(facts))
+    config = config_of(find(tag.name).variant, tag, **_of_model(facts))
     if not tag.is_on_hub:
         weights = Option("weights", "FILE")
         hint = f"download the file and pass {weights} with '{tag.full_name}'"
@@ -408,22 +417,69 @@ def _config_in(path: Path, facts: Mapping[str, Any]) -> ModelConfig:
     return config.replace(spec=spec, random_seed=None, source=None, licence=None)
 
 
-def of_module(module: Any, **facts: Any) -> Checkpoint:
-    """Return the checkpoint of a torch module: ours, or one of a library whose dialect is known."""
-    from vit_zoo.files.pickles import tensors_of
+def of_module(module: Any, *, check: bool = True, **facts: Any) -> Checkpoint:
+    """Return the checkpoint of a torch module: ours, or one of a library whose dialect is known.
+
+    With `check`, the module and what was read from it compute the same for the same images. Raises CheckFailed if they do
+    not, RefusedContent for a module that is not read.
+    """
+    import torch
+
+    from vit_zoo.weights.sidecar import SAVE_STATE
+
+    if not isinstance(module, torch.nn.Module):
+        raise InputError(f"expected a name, a path or a torch module, got {type(module).__name__}")
+    if isinstance(module, torch.jit.ScriptModule):
+        cause = "is a TorchScript module, whose class is not known"
+        raise RefusedContent(cause, where=type(module).__name__, hint=SAVE_STATE)
+    from vit_zoo.loading.live_module import check_tensors_of_vit, is_untouched, tensors_of_module, uncompiled, with_plain_heads
+    from vit_zoo.loading.module_check import check_module
     from vit_zoo.model.vit import ViT
 
+    module = uncompiled(module)
     where = type(module).__name__
-    if not hasattr(module, "state_dict"):
-        raise InputError(f"expected a name, a path or a torch module, got {where}")
     _check_without_head(facts, where)
-    tensors = tensors_of(module.state_dict(), where=where)
-    if isinstance(module, ViT):
-        if _of_spec(facts):
-            raise InputError(f"cannot set {next(iter(_of_spec(facts)))}: the module has a config", where=where)
-        config = module.config if module.is_random() else module.config.replace(random_seed=None, random_part=None)
-        return Checkpoint(config, tensors, dialect="timm")
-    return _read(tensors, facts, where, module)
+    tensors, notes = tensors_of_module(module, where=where)
+    if not isinstance(module, ViT):
+        try:
+            source = _read(tensors, facts, where, module)
+        except RefusedContent as error:
+            if any(option.name == "allow_drop" for option in error.options):  # its code computes with these tensors
+                error.hint, error.options = SAVE_STATE, ()
+            raise
+        if check:
+            _check_foreign(module, source, tensors, facts, where)
+        return replace(source, notes=(*source.notes, *notes))
+    if _of_spec(facts):
+        raise InputError(f"cannot set {next(iter(_of_spec(facts)))}: the module has a config", where=where)
+    tensors = with_plain_heads(module, tensors)
+    check_tensors_of_vit(module, tensors, where=where)
+    config = module.config if module.is_random() else module.config.replace(random_seed=None, random_part=None)
+    source = Checkpoint(config, tensors, dialect="timm", notes=notes)
+    if check and not is_untouched(module):
+        check_module(module, source, where=where)
+    return source
+
+
+def _check_foreign(module: Any, source: Checkpoint, tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: str) -> None:
+    """Compare another library's module with what is read from it, at the size that it has before `facts` resize it."""
+    from vit_zoo.loading.module_check import check_module, padded
+    from vit_zoo.weights.detect import detect
+    from vit_zoo.weights.keys import open_keys
+
+    sizes = {"image_size", "patch_size", "resize"} & set(facts)
+    if sizes:
+        with suppress(InputError):  # the module does not state its size: then the stated size is the module's
+            source = _read(tensors, {name: value for name, value in facts.items() if name not in sizes}, where, module)
+    dialect = detect(tensors, where=where)
+    opened = open_keys(dialect, dialect.prepare(dict(tensors)))
+    inner = opened.prefix.rstrip(".")
+    stated = {} if dialect.facts_from_module is None else dialect.facts_from_module(module)
+
+    def run(module: Any, images: Any) -> Any:
+        return dialect.run_module(module, padded(images, stated.get("image_size"), source.config.spec.patch_size))
+
+    check_module(module, source, run=run, key_of=opened.key_for_ours, inner=inner, where=where)
 
 
 def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path | str, module: Any = None) -> Checkpoint:
@@ -433,7 +489,7 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
     from vit_zoo.weights.head_file import with_head_file
     from vit_zoo.weights.keys import open_keys
     from vit_zoo.weights.read import read
-    from vit_zoo.weights.sidecar import Sidecar, problem_type_of
+    from vit_zoo.weights.sidecar import Sidecar
 
     facts = dict(facts)
     allow_drop, prefix, head_file = facts.pop("allow_drop", ()), facts.pop("prefix", None), facts.pop("head", None)
@@ -450,14 +506,11 @@ def _read(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where: Path |
         chosen = Choice(whole)
     path = where if isinstance(where, Path) else None
     if module is not None:
-        if open_keys(dialect, tensors).prefix not in dialect.prefixes:
+        outer = open_keys(dialect, tensors).prefix
+        if outer not in dialect.prefixes:
             cause = f"is a wrapper of a model of dialect {dialect.name}, and may compute something else"
-            raise RefusedContent(cause, where=where, hint="pass the inner model")
-        of_config = {"problem_type": getattr(getattr(module, "config", None), "problem_type", None)}
-        sidecar = Sidecar(
-            dialect.facts_from_module(module) if dialect.facts_from_module is not None else {},
-            problem_type=problem_type_of(of_config, where),
-        )
+            raise RefusedContent(cause, where=where, hint=f"pass the inner model, module.{outer.rstrip('.')}")
+        sidecar = Sidecar.of_module(module, dialect, where=where)
     else:
         sidecar = Sidecar.of(path, dialect) if path is not None else Sidecar()
     model, stated = chosen.tensors, sidecar.facts

@@ -143,6 +143,10 @@ class ModelConfig(BaseModel):
             fields["preprocess"] = self.preprocess.model_dump(mode="json")  # keeps `resize_to` if it is null
         return {"vit_zoo": {"schema": SCHEMA, **fields}}
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the config as PEFT asks for it, with the `model_type` that it looks its defaults up by: it has none for us."""
+        return {"model_type": "vit_zoo", **self.model_dump(mode="json")}
+
     def dumps(self) -> str:
         """Return the text of `config.json`."""
         return json.dumps(self.document(), indent=2, ensure_ascii=False) + "\n"

@@ -23,6 +23,8 @@ from vit_zoo.model.torch_ops import EVAL, TRAIN, TorchOps
 
 Pair = int | Sequence[int]
 HEADS = ("head", "head_dist")
+# modules that change nothing in inference, and may stand in a classifier beside its linear layer
+NO_LAYERS = (nn.Dropout, nn.Identity, nn.Flatten)
 
 
 class Linear(nn.Linear):
@@ -289,6 +291,41 @@ class ViT(Part):
         self._set_spec(config)
         self.mark_random(None if all_random else "head")
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute, as torch does. With a new classifier, `model.head = nn.Linear(...)`, the config changes too.
+
+        Raises InputError for a classifier of a model that the spec gives none, because it does not pool its tokens.
+        """
+        if name not in HEADS or not isinstance(value, nn.Module):
+            super().__setattr__(name, value)
+            return
+        config, random = self._config_with(name, value), self.is_random()
+        super().__setattr__(name, value)
+        if config.spec != self.spec:
+            self._set_spec(config)
+        if random:  # as in `set_head`: random until a part of it changes
+            self.mark_random(self.config.random_part)
+
+    def _config_with(self, name: str, head: nn.Module) -> ModelConfig:
+        """The config with the classes of the heads, `head` among them: those of linear layers, or none of identities.
+
+        Labels and the problem type are dropped if the number is another. Other modules are left to the user: `save` refuses them.
+        """
+        spec = self.spec
+        heads = [head if each == name else getattr(self, each, None) for each in HEADS[: 1 + spec.dist_token]]
+        linear = [linear_in(each) for each in heads]
+        forms = {type(h) if found is None else found[1].weight.shape for h, found in zip(heads, linear, strict=True)}
+        biases = {found is not None and found[1].bias is not None for found in linear}
+        match [*forms, *biases]:
+            case [(int() as classes, int() as width), bool() as bias] if width == spec.head_width:
+                spec = spec.replace(num_classes=classes, head_bias=bias)
+            case [nn.Identity, False]:
+                spec = spec.replace(num_classes=0, head_bias=True)
+        labels = self.config.labels
+        kept = labels is not None and len(labels) == spec.num_classes
+        problem_type = self.config.problem_type if spec.num_classes == self.spec.num_classes else None
+        return self.config.replace(spec=spec, labels=labels if kept else None, problem_type=problem_type)
+
     def mark_random(self, part: Literal["head"] | None = None, digest: str | None = None) -> None:
         """Record that the parameters have random values: all of them, or those of the classifier.
 
@@ -340,6 +377,18 @@ class ViT(Part):
         if image.ndim != 4 or tuple(image.shape[1:]) != expected:
             raise InputError(f"expected images of shape (batch, {', '.join(map(str, expected))}), got {tuple(image.shape)}")
         return forward.vit(self, image, self.spec, self.op, outputs, self.config.activation or "softmax")
+
+
+def linear_in(head: Any) -> tuple[str, nn.Linear] | None:
+    """The path and the linear layer in a classifier that computes what this layer does; None for another classifier."""
+    if isinstance(head, nn.Linear):
+        return "", head
+    if type(head) is not nn.Sequential:
+        return None
+    match [(path, part) for path, part in head.named_children() if not isinstance(part, NO_LAYERS)]:
+        case [(path, nn.Linear() as layer)]:
+            return path, layer
+    return None
 
 
 def initialise(model: ViT, seed: int | None = None) -> None:

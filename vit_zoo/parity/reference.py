@@ -27,7 +27,7 @@ from vit_zoo.model.positions import tables
 from vit_zoo.model.torch_ops import EVAL, Float64Ops, TorchOps
 from vit_zoo.parity.inputs import Frame
 from vit_zoo.parity.tolerance import relative
-from vit_zoo.weights.dialects.timm import ACTS as TIMM_ACTS
+from vit_zoo.weights.dialects.timm import ACTS
 from vit_zoo.weights.resize import resize_positions
 
 if TYPE_CHECKING:
@@ -38,11 +38,6 @@ if TYPE_CHECKING:
     from vit_zoo.model.vit import ViT
 
 Results = tuple[dict[str, Any], dict[str, Any]]
-# activation classes of timm and transformers, by name and the value of their `approximate` argument
-ACTS = TIMM_ACTS | {
-    ("PytorchGELUTanh", ""): "gelu_tanh", ("GELUActivation", ""): "gelu", ("QuickGELUActivation", ""): "quick_gelu",
-    ("NewGELUActivation", ""): "gelu_tanh", ("FastGELUActivation", ""): "gelu_tanh",
-}  # fmt: skip
 HALVES = {torch.float16: "F16", torch.bfloat16: "BF16"}  # modules of any other type are treated as float32
 
 

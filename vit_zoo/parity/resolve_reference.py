@@ -158,11 +158,16 @@ def reference_of(
         file_size = None if about is None else _size_of(about)
         return Live(find_weights(against, **random, file_size=file_size, ways=(RANDOM,), **facts)).reference
     try:
-        like = model_of(of_module(against, **facts))
+        source = of_module(against, check=False, **facts)
     except (RefusedContent, NotRepresentable):  # no known dialect: the module runs its own code
         frame = _frame(None, None if about is None else about.path, {**_sizes_of(against), **facts})
         return ModuleReference(against, type(against).__name__, frame)
-    return ModuleReference(against, type(against).__name__, Frame.of(like.spec, like.config.preprocess), like)
+    frame = Frame.of(source.config.spec, source.config.preprocess)
+    try:
+        like = model_of(of_module(against, **facts))
+    except (CheckFailed, RefusedContent):  # its own code computes more than its tensors say
+        like = None
+    return ModuleReference(against, type(against).__name__, frame, like)
 
 
 def _size_of(about: Description) -> FileSize:

@@ -95,7 +95,7 @@ class PublishOptions:
 def publish_model(model: ModelLike, options: PublishOptions, facts: Mapping[str, Any], note: Note) -> Published:
     """Publish a model, or stage it in a folder. Raises as `vit_zoo.publish`."""
     random = options.random_weights and not has_weights(model)
-    source = options.licensed(find_weights(model, random=random, ways=(RANDOM_WEIGHTS,), **facts))
+    source = options.licensed(find_weights(model, random=random, ways=(RANDOM_WEIGHTS,), **facts)).in_float32()
     return _send(options, source, note) if options.dry_run is None else _stage_at(options, source, Path(options.dry_run), note)
 
 

@@ -176,12 +176,10 @@ def _candidates(tensors: Tensors) -> list[Candidate]:
                 stems.setdefault(name.removesuffix(first), []).append(dialect)
     found = []
     for stem, dialects in stems.items():
-        own_prefixes = [
-            (dialect, max((own for own in dialect.prefixes if _ends(stem, own)), key=len, default=None)) for dialect in dialects
-        ]
-        for dialect, own in sorted(own_prefixes, key=lambda pair: -len(pair[1] or "")):
-            if own is None:
-                continue
+        owns = [(max((own for own in d.prefixes if _ends(stem, own)), key=len, default=None), d) for d in dialects]
+        known = [(own, dialect) for own, dialect in owns if own is not None]
+        # a dialect that names the stem itself comes first: open_clip's towers of timm have timm's names under `visual.trunk.`
+        for own, dialect in sorted(known, key=lambda each: -len(each[0])):
             prefix = stem.removesuffix(own)
             # other models in the same place, such as a teacher beside the student, have longer stems
             longer = tuple(other for other in stems if other != stem and other.startswith(stem))

@@ -133,6 +133,8 @@ class Dialect:
       that kind do not have in common, so that it must be stated.
     * `facts_from_shapes`: facts that the library's shapes show and ours do not, such as the width of a head.
     * `facts_from_module`: facts of a live module of the library.
+    * `config_from_module`: what a live module says about classes and image preparation, as in the library's config file.
+    * `run_module`: how a live module computes its result for normalised images, b c H W.
     * `head_width`: the width of a head, where all models of the library have the same.
     * `sidecar`: the format of the library's config file next to a checkpoint.
     * `needs`: tensors that no file lacks.
@@ -174,6 +176,8 @@ class Dialect:
     conventions_by_shapes: Callable[[Shapes], Mapping[str, Any]] = lambda shapes: {}
     facts_from_shapes: Callable[[Shapes], dict[str, Any]] = lambda shapes: {}
     facts_from_module: Callable[[Any], dict[str, Any]] | None = None
+    config_from_module: Callable[[Any], Mapping[str, Any]] = lambda module: {}
+    run_module: Callable[[Any, Any], Any] = lambda module, images: module(images)
     head_width: int | None = None
     sidecar: SidecarFormat | None = None
     needs: tuple[Need, ...] = ()

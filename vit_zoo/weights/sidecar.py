@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import RefusedContent, notice
+from vit_zoo.errors import RefusedContent, VitzooError, notice
 from vit_zoo.files import read_json
 from vit_zoo.model.config import PROBLEM_TYPES
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from vit_zoo.model.config import ProblemType
     from vit_zoo.model.preprocess import Preprocess
     from vit_zoo.weights.dialect import Dialect
+
+# what to do with a module of another class
+SAVE_STATE = "read its tensors alone: torch.save(module.state_dict(), 'weights.pt') and load that file"
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,25 @@ class Sidecar:
         return cls(
             kind.facts(config, path), kind.labels(config), preprocess, problem_type_of(config, path), kind.interpolates(config)
         )
+
+    @classmethod
+    def of_module(cls, module: Any, dialect: Dialect, *, where: object) -> Sidecar:
+        """Read from a live module what a sidecar states. Raises RefusedContent for an unknown class."""
+        kind = dialect.sidecar
+        try:
+            facts = {} if dialect.facts_from_module is None else dialect.facts_from_module(module)
+            config = dialect.config_from_module(module)
+        except VitzooError:
+            raise
+        except (AttributeError, TypeError, LookupError, ValueError) as error:  # an attribute that the library's classes have
+            cause = f"has the tensors of dialect {dialect.name}, but is not one of its classes that are known: {error}"
+            raise RefusedContent(cause, where=where, hint=SAVE_STATE) from None
+        stated = {"problem_type": getattr(getattr(module, "config", None), "problem_type", None)}
+        problem_type = problem_type_of(stated, where)
+        if kind is None:
+            return cls(facts, problem_type=problem_type)
+        preprocess = kind.preprocess(config) if kind.preprocess_file is None else None
+        return cls(facts, kind.labels(config), preprocess, problem_type)
 
 
 def _preprocess(kind: SidecarFormat, path: Path, config: Mapping[str, Any]) -> Preprocess | None:

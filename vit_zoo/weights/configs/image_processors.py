@@ -50,7 +50,7 @@ def _or_none(read: Callable[[Mapping[str, Any]], Preprocess | None], config: Map
     """The result of a reader, or None where the config has values of other types than its library writes."""
     try:
         return read(config)
-    except (AttributeError, TypeError, ValueError, OverflowError):
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError):
         return None
 
 
@@ -111,6 +111,30 @@ def _share(side: int, edge: int) -> float:
         if 0 < share <= 1 and math.floor(side / share) == edge:
             return share
     return math.nextafter(side / edge, 0.0)
+
+
+def of_open_clip(config: Mapping[str, Any]) -> Preprocess | None:
+    """Read the `preprocess_cfg` of open_clip_config.json, or of a live module; the image size may be that of the model.
+
+    Source: open_clip 3.3, transform.py: squash, or resize the shorter edge and crop. `longest` pads.
+    """
+    return _or_none(_of_open_clip, config)
+
+
+def _of_open_clip(config: Mapping[str, Any]) -> Preprocess | None:
+    cfg = config["preprocess_cfg"]
+    size = cfg.get("size") or config["model_cfg"]["vision_cfg"]["image_size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    match cfg.get("resize_mode") or "shortest":
+        case "squash":
+            resize_to = None
+        case "shortest" if height == width:
+            resize_to = height
+        case _:
+            return None
+    interpolation = "bilinear" if cfg.get("interpolation") == "bilinear" else "bicubic"
+    mean, std = cfg.get("mean") or CLIP[0], cfg.get("std") or CLIP[1]
+    return _valid(size=(height, width), resize_to=resize_to, interpolation=interpolation, mean=mean, std=std)
 
 
 def of_hf(config: Mapping[str, Any]) -> Preprocess | None:

@@ -222,6 +222,21 @@ def labels_of(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     return tuple(labels) if isinstance(labels, list) and all(isinstance(label, str) for label in labels) else None
 
 
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+def config_from_module(module: Any) -> dict[str, Any]:
+    """What a live module says, as in a config.json: its `pretrained_cfg`, with the defaults of `resolve_model_data_config`."""
+    stated: Any = getattr(module, "pretrained_cfg", None)
+    stated = stated.to_dict() if hasattr(stated, "to_dict") else stated
+    if not isinstance(stated, Mapping) or not stated:
+        return {}
+    cfg = {"input_size": (3, 224, 224), "interpolation": "bicubic", "crop_pct": 0.875, "crop_mode": "center", **IMAGENET}
+    cfg |= {name: value for name, value in stated.items() if value is not None}
+    cfg = {name: list(value) if isinstance(value, tuple) else value for name, value in cfg.items()}
+    return {"pretrained_cfg": cfg, "label_names": cfg.get("label_names")}
+
+
 def _interpolates(config: Mapping[str, Any]) -> bool:
     """Whether the model interpolates positions for any image; by default timm's raise an error."""
     arguments = config.get("model_args")

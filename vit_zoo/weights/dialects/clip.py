@@ -10,8 +10,10 @@ neither follows from the tensors, nor do the pooling and on which side of it the
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
-from vit_zoo.weights.configs.open_clip import SIDECAR
+from vit_zoo.errors import NotRepresentable
+from vit_zoo.weights.configs.open_clip import POOLS, SIDECAR
 from vit_zoo.weights.dialect import Dialect, Need, layer, rule
 
 NUMBERS = ("input_resolution", "context_length", "vocab_size")
@@ -22,6 +24,48 @@ CLIP_TEXT = (
     r"token_embedding\..*", r"positional_embedding", r"ln_final\..*", r"text_projection(\.weight|\.bias)?", r"attn_mask",
     r"input_resolution|context_length|vocab_size", r"text_decoder\..*",
 )  # fmt: skip
+
+
+ACTS = {("GELU", "none"): "gelu", ("GELU", "tanh"): "gelu_tanh", ("QuickGELU", ""): "quick_gelu"}
+
+
+def facts_from_module(module: Any) -> dict[str, Any]:
+    """Facts from a live module, of the tower alone or of a model with a text tower."""
+    tower = getattr(module, "visual", module)
+    block = tower.transformer.resblocks[0]
+    act = (type(block.mlp.gelu).__name__, getattr(block.mlp.gelu, "approximate", ""))
+    pool = getattr(tower, "pool_type", "tok")  # OpenAI's class has no other
+    if act not in ACTS:
+        raise NotRepresentable(f"unsupported open_clip model: its activation is {act[0]}")
+    if pool not in POOLS:
+        raise NotRepresentable(f"unsupported open_clip model: its pooling is '{pool}'")
+    facts = {
+        "heads": block.attn.num_heads,
+        "image_size": getattr(tower, "image_size", None) or tower.input_resolution,
+        "norm_eps": block.ln_1.eps,
+        "act": ACTS[act],
+        "pool": POOLS[pool],
+        "pre_norm": hasattr(tower.ln_pre, "weight"),
+    }
+    if pool == "avg":  # for the class token alone, both places of the norm give the same
+        facts |= {"pool_tokens": "patches", "final_norm": "after_pool" if tower.final_ln_after_pool else "before_pool"}
+    return facts
+
+
+def config_from_module(module: Any) -> dict[str, Any]:
+    """How a live module's images are prepared, as in open_clip_config.json."""
+    tower = getattr(module, "visual", module)
+    cfg = dict(getattr(tower, "preprocess_cfg", None) or {})
+    if not cfg and getattr(tower, "image_mean", None) is not None:  # before open_clip 2.24
+        cfg = {"mean": tower.image_mean, "std": tower.image_std}
+    size = cfg.get("size") or getattr(tower, "image_size", None)
+    size = list(size) if isinstance(size, tuple) else size
+    return {"model_cfg": {"vision_cfg": {"image_size": size}}, "preprocess_cfg": cfg} if cfg else {}
+
+
+def run_module(module: Any, images: Any) -> Any:
+    """The result of a live module: of the image tower, if it has a text tower too."""
+    return getattr(module, "encode_image", module)(images)
 
 
 OPEN_CLIP = Dialect(
@@ -54,6 +98,9 @@ OPEN_CLIP = Dialect(
     ),
     prefixes=("visual.", ""),
     unwanted_outside=CLIP_TEXT,
+    facts_from_module=facts_from_module,
+    config_from_module=config_from_module,
+    run_module=run_module,
     norm_place_is_stated=True,
     sidecar=SIDECAR,
     # open_clip takes the activation from its config, as the flag `quick_gelu`

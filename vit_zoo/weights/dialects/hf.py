@@ -26,6 +26,36 @@ def facts_from_module(module: Any) -> dict[str, Any]:
     return facts_of_config(module.config.to_dict(), where=type(module).__name__, live=True)
 
 
+def config_from_module(module: Any) -> dict[str, Any]:
+    """The config of a live module, which names its classes."""
+    config: dict[str, Any] = module.config.to_dict()
+    return config
+
+
+def image_features(result: Any) -> Any:
+    """The features in the result of `get_image_features`, which is a tensor before 5.x."""
+    return getattr(result, "pooler_output", result)
+
+
+def run_module(module: Any, images: Any) -> Any:
+    """The result of a live module: of the image tower, if it has a text tower too.
+
+    ViTMAE drops random patches, and sorts the rest by its noise: it is told to drop none and to keep their order.
+    """
+    import torch
+
+    if hasattr(module, "get_image_features"):
+        return image_features(module.get_image_features(images))
+    if not hasattr(module.config, "mask_ratio"):
+        return module(images)
+    ratio, module.config.mask_ratio = module.config.mask_ratio, 0.0
+    try:
+        patches = module.config.image_size // module.config.patch_size
+        return module(images, noise=torch.arange(patches**2, device=images.device).expand(len(images), -1))
+    finally:
+        module.config.mask_ratio = ratio
+
+
 def _head(spec: ViTSpec) -> str:
     return "ForImageClassification" if spec.num_classes else "Model"
 
@@ -108,6 +138,8 @@ HF_VIT = Dialect(
     sometimes_unprefixed=("encoder.layer.",),  # ViTMSNForImageClassification, as 5.23 saves it
     unwanted=(r"embeddings\.mask_token", r"decoder\..*", r"mask_token"),
     facts_from_module=facts_from_module,
+    config_from_module=config_from_module,
+    run_module=run_module,
     sidecar=SIDECAR,
     write_prefix=partial(prefix_of, vit_class),
     write_config=partial(config_of, vit_class),
@@ -170,6 +202,8 @@ HF_DINOV2 = Dialect(
     unprefixed=("classifier",),
     unwanted=(r"embeddings\.mask_token",),
     facts_from_module=facts_from_module,
+    config_from_module=config_from_module,
+    run_module=run_module,
     sidecar=SIDECAR,
     write_prefix=partial(prefix_of, dinov2_class),
     write_config=partial(config_of, dinov2_class),
@@ -240,6 +274,8 @@ HF_DINOV3 = Dialect(
     unprefixed=("classifier",),
     unwanted=(r"embeddings\.mask_token", r"rope_embeddings\..*"),
     facts_from_module=facts_from_module,
+    config_from_module=config_from_module,
+    run_module=run_module,
     sidecar=SIDECAR,
     write_prefix=partial(prefix_of, dinov3_class),
     write_config=partial(config_of, dinov3_class),

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vit_zoo.weights.configs.hf import SIDECAR, config_of, prefix_of
 from vit_zoo.weights.dialect import HEAD_BIAS, POOL_LATENT, Dialect, Need, layer, rule
 from vit_zoo.weights.dialects.clip import CLIP_TEXT
 from vit_zoo.weights.dialects.flat_patch import flat_patch
-from vit_zoo.weights.dialects.hf import facts_from_module
+from vit_zoo.weights.dialects.hf import config_from_module, facts_from_module, image_features, run_module
 
 if TYPE_CHECKING:
     from vit_zoo.model.spec import ViTSpec
@@ -68,6 +68,8 @@ HF_CLIP = Dialect(
     unwanted=UNWANTED,
     unwanted_outside=CLIP_TEXT,
     facts_from_module=facts_from_module,
+    config_from_module=config_from_module,
+    run_module=run_module,
     sidecar=SIDECAR,
     write_prefix=partial(prefix_of, clip_class),
     write_config=partial(config_of, clip_class),
@@ -115,6 +117,8 @@ HF_SIGLIP = Dialect(
     unwanted=UNWANTED,
     unwanted_outside=CLIP_TEXT,
     facts_from_module=facts_from_module,
+    config_from_module=config_from_module,
+    run_module=run_module,
     sidecar=SIDECAR,
     write_prefix=partial(prefix_of, siglip_class),
     write_config=partial(config_of, siglip_class),
@@ -132,9 +136,27 @@ HF_SIGLIP_CLASSIFIER = replace(
 )
 
 
+def run_naflex(module: Any, images: Any) -> Any:
+    """The result of a live module, which takes patches of any grid, each flattened in the order (row, column, channel)."""
+    import torch
+    from einops import rearrange
+
+    config = getattr(module.config, "vision_config", module.config)
+    p = config.patch_size
+    grid = images.shape[2] // p, images.shape[3] // p
+    patches = rearrange(images, "b c (h p) (w q) -> b (h w) (p q c)", p=p, q=p)
+    mask = torch.ones(patches.shape[:2], dtype=torch.long, device=images.device)
+    shapes = torch.tensor([grid] * len(images), device=images.device)
+    words = {"pixel_attention_mask": mask, "spatial_shapes": shapes}
+    if hasattr(module, "get_image_features"):
+        return image_features(module.get_image_features(patches, **words))
+    return module(patches, **words)
+
+
 HF_SIGLIP2_NAFLEX = replace(
     HF_SIGLIP,
     name="hf-siglip2-naflex",
+    run_module=run_naflex,
     rules=(
         rule("patch_embed.proj.weight", "embeddings.patch_embedding.weight", pattern="d (p q c) -> d c p q"),
         *(r for r in HF_SIGLIP.rules if r.ours != "patch_embed.proj.weight"),

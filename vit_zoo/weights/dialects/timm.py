@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import NotRepresentable
 from vit_zoo.weights.configs.open_clip import TIMM_SIDECAR as OPEN_CLIP_SIDECAR
-from vit_zoo.weights.configs.timm import POOLS, SIDECAR, config_of
+from vit_zoo.weights.configs.timm import POOLS, SIDECAR, config_from_module, config_of
 from vit_zoo.weights.dialect import HEAD_BIAS, POOL_LATENT, Dialect, Need, Rule, Shapes, layer
+from vit_zoo.weights.dialects import clip
 from vit_zoo.weights.dialects.clip import CLIP_TEXT
 
 if TYPE_CHECKING:
@@ -30,32 +31,49 @@ LAYERS = (
 )  # fmt: skip
 
 
+# activation classes of torch, timm, open_clip and transformers, by name and the value of their `approximate` argument
 ACTS = {
     ("GELU", "none"): "gelu",
     ("GELU", "tanh"): "gelu_tanh",
     ("GELUTanh", ""): "gelu_tanh",
     ("QuickGELU", ""): "quick_gelu",
     ("SiLU", ""): "silu",
+    ("GELUActivation", ""): "gelu",
+    ("PytorchGELUTanh", ""): "gelu_tanh",
+    ("NewGELUActivation", ""): "gelu_tanh",
+    ("FastGELUActivation", ""): "gelu_tanh",
+    ("QuickGELUActivation", ""): "quick_gelu",
 }
 
 
 def facts_from_module(module: Any) -> dict[str, Any]:
-    """Facts from a live module: heads, image size, eps, activation, pooling, and which tensors it intentionally lacks."""
-    block = module.blocks[0]
+    """Facts from a live module: heads, image size, eps, activation, pooling, and which tensors it intentionally lacks.
+
+    Meta's classes, DINO's for example, have the attributes of timm's that their blocks need, and their pooling is fixed.
+    """
+    block = first_block(module)
     if getattr(block.mlp, "gate_last", False):
         raise NotRepresentable("unsupported timm model: the gate of its MLP comes last")
-    pool, pool_tokens = pool_of(module, include_prefix=module.pool_include_prefix)
-    return {
+    facts = {
         "heads": block.attn.num_heads,
         "image_size": module.patch_embed.img_size,
         "norm_eps": block.norm1.eps,
-        "act": act_of(block.mlp.act),
-        "pool": pool,
-        "pos": "none" if module.pos_embed is None else "learned",
         "patch_bias": module.patch_embed.proj.bias is not None,
         "head_bias": getattr(module.head, "bias", True) is not None,
-        "pool_tokens": pool_tokens,
     }
+    if hasattr(module, "pos_embed"):
+        facts["pos"] = "none" if module.pos_embed is None else "learned"
+    if hasattr(block.mlp, "act"):
+        facts["act"] = act_of(block.mlp.act)
+    if isinstance(getattr(module, "global_pool", None), str):
+        facts["pool"], facts["pool_tokens"] = pool_of(module, include_prefix=getattr(module, "pool_include_prefix", False))
+    return facts
+
+
+def first_block(module: Any) -> Any:
+    """The first block of a live module. DINOv2 groups blocks in chunks, which it fills up with identities."""
+    block = module.blocks[0]
+    return block[0] if type(block).__name__ == "BlockChunk" else block
 
 
 def act_of(act: Any) -> str:
@@ -126,6 +144,7 @@ TIMM = Dialect(
     needs=(Need("pos_embed", "pos"), Need("patch_embed.proj.bias", "patch_bias", unless="norm_pre.weight"), HEAD_BIAS, *ALWAYS),
     position_covers=("patches", "all"),
     facts_from_module=facts_from_module,
+    config_from_module=config_from_module,
     sidecar=SIDECAR,
     resize_unstated=looks_like_others,
     conventions_by_shapes=conventions_by_shapes,
@@ -155,6 +174,8 @@ OPEN_CLIP_TIMM = replace(
     renames=((r"^visual\.head\.", "head."),),
     unwanted_outside=CLIP_TEXT,
     facts_from_module=facts_from_tower,
+    config_from_module=clip.config_from_module,
+    run_module=clip.run_module,
     sidecar=OPEN_CLIP_SIDECAR,
     write_config=None,
 )

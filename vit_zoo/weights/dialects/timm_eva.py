@@ -11,7 +11,7 @@ from typing import Any
 
 from vit_zoo.errors import NotRepresentable
 from vit_zoo.model.positions import THETA
-from vit_zoo.weights.configs.timm import EVA_SIDECAR
+from vit_zoo.weights.configs.timm import EVA_SIDECAR, config_from_module
 from vit_zoo.weights.dialect import Dialect, Need, layer, rule
 from vit_zoo.weights.dialects.timm import CLOSING, act_of, pool_of
 
@@ -70,6 +70,7 @@ TIMM_EVA = Dialect(
     conventions={"norm_eps": 1e-5, "act": "gelu", "pos": "rope"},
     needs=(Need("cls_token", "class_token"), *CLOSING),
     facts_from_module=facts_from_module,
+    config_from_module=config_from_module,
     sidecar=EVA_SIDECAR,
 )
 
