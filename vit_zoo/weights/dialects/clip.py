@@ -10,9 +10,13 @@ neither follows from the tensors, nor do the pooling and on which side of it the
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from vit_zoo.weights.configs.open_clip import SIDECAR
 from vit_zoo.weights.dialect import Dialect, Need, layer, rule
+
+if TYPE_CHECKING:
+    from vit_zoo.model.spec import ViTSpec
 
 NUMBERS = ("input_resolution", "context_length", "vocab_size")
 BLOCK = "transformer.resblocks.{i}"
@@ -22,6 +26,12 @@ CLIP_TEXT = (
     r"token_embedding\..*", r"positional_embedding", r"ln_final\..*", r"text_projection(\.weight|\.bias)?", r"attn_mask",
     r"input_resolution|context_length|vocab_size", r"text_decoder\..*",
 )  # fmt: skip
+
+
+def write_facts(spec: ViTSpec) -> dict[str, Any]:
+    """What open_clip takes from its config: the activation, as the flag `quick_gelu`, and the pooling."""
+    act = {"act": spec.act} if spec.act in ("gelu", "quick_gelu") else {}
+    return act if spec.pre_norm else {**act, "pool": spec.pool}
 
 
 OPEN_CLIP = Dialect(
@@ -56,8 +66,9 @@ OPEN_CLIP = Dialect(
     unwanted_outside=CLIP_TEXT,
     norm_place_is_stated=True,
     sidecar=SIDECAR,
-    # open_clip takes the activation from its config, as the flag `quick_gelu`
-    write_facts=lambda spec: {"act": spec.act} if spec.act in ("gelu", "quick_gelu") else {},
+    # towers without a norm before the blocks, such as CLIPA's, are those that average the patches
+    conventions_by_shapes=lambda shapes: {} if "norm_pre.weight" in shapes else {"pool": None},
+    write_facts=write_facts,
     resize="open_clip",
 )
 
