@@ -452,7 +452,7 @@ def test_a_missing_first_norm_is_damage_unless_the_config_says_so(tmp_path):
     (tmp_path / "saved" / "open_clip_config.json").unlink()
     with pytest.raises(RefusedContent, match=r"no tensor 'visual.ln_pre.weight'"):
         vit_zoo.load(tmp_path / "saved", heads=3, act="gelu")
-    assert not vit_zoo.load(tmp_path / "saved", heads=3, act="gelu", pre_norm=False).spec.pre_norm
+    assert not vit_zoo.load(tmp_path / "saved", heads=3, act="gelu", pre_norm=False, pool="cls").spec.pre_norm
 
 
 @pytest.mark.parametrize("projection", ["linear", "none", None, "mlp"])

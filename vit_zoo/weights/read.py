@@ -17,7 +17,7 @@ from vit_zoo.files import Stored
 from vit_zoo.model.resize_recipes import UNSTATED, recipe_named
 from vit_zoo.model.spec import TRAINING, ViTSpec
 from vit_zoo.weights.detect import detect
-from vit_zoo.weights.dialect import Dialect
+from vit_zoo.weights.dialect import Dialect, Shapes
 from vit_zoo.weights.infer import from_shapes, heads_of, pair, pool_tokens, prefixes, stored_grid
 from vit_zoo.weights.resize import resize_kernel, resize_positions
 from vit_zoo.weights.translate import Translation, check_needs, check_tensors, to_ours
@@ -27,7 +27,10 @@ ACT_OF_PLAIN_MLP = "act_of_plain_mlp"
 # facts of the file, not of the spec: the grid of its positions, the recipe to resize them by, and what stands before the names
 SOURCE_FACTS = ("grid", "resize", "prefix")
 # the facts that shapes do not show for every file, with examples of their values
-NOT_IN_SHAPES = {"heads": "N", "norm_eps": "1e-5, say", "act": "gelu, say", "image_size": "HEIGHT or HEIGHT,WIDTH"}
+NOT_IN_SHAPES = {
+    "heads": "N", "norm_eps": "1e-5, say", "act": "gelu, say", "pool": "cls or mean", "final_norm": "before_pool or after_pool",
+    "image_size": "HEIGHT or HEIGHT,WIDTH",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ def read(
         config.setdefault("act", act)
     positions = shapes["pos_embed"][1] if len(shapes.get("pos_embed", ())) == 3 else 0
     fields, origin = _fields(dialect, translation, shown, conventions, config, facts, positions, where=where)
+    for name in _undecided(dialect, shapes, fields, {*config, *facts}):
+        del fields[name]
     if "pos_embed" in shapes:
         grid = translation.grid
         if grid is not None and pair(facts.get("grid", grid)) != grid:
@@ -101,6 +106,13 @@ def read(
     ours, resized_spec = resized({name: ours[name] for name in spec.shapes()}, spec, facts, recipe, where=where)
     recipe = facts.get("resize", recipe)
     return Reading(dialect, ours, resized_spec, {f: origin[f] for f in ViTSpec.model_fields}, translation.unwanted, recipe)
+
+
+def _undecided(dialect: Dialect, shapes: Shapes, fields: Mapping[str, Any], stated: set[str]) -> list[str]:
+    """The field about pooling that files of a dialect with these shapes do not have in common, and that is not stated."""
+    if dialect.conventions_by_shapes(shapes).get("pool", "") is None and "pool" not in stated:
+        return ["pool"]
+    return ["final_norm"] if dialect.norm_place_is_stated and fields["pool"] == "mean" and "final_norm" not in stated else []
 
 
 def _recipe(dialect: Dialect, spec: ViTSpec, *, other_patches: bool) -> str:

@@ -10,11 +10,14 @@ neither follows from the tensors, nor do the pooling and on which side of it the
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import NotRepresentable
 from vit_zoo.weights.configs.open_clip import POOLS, SIDECAR
 from vit_zoo.weights.dialect import Dialect, Need, layer, rule
+
+if TYPE_CHECKING:
+    from vit_zoo.model.spec import ViTSpec
 
 NUMBERS = ("input_resolution", "context_length", "vocab_size")
 BLOCK = "transformer.resblocks.{i}"
@@ -68,6 +71,12 @@ def run_module(module: Any, images: Any) -> Any:
     return getattr(module, "encode_image", module)(images)
 
 
+def write_facts(spec: ViTSpec) -> dict[str, Any]:
+    """What open_clip takes from its config: the activation, as the flag `quick_gelu`, and the pooling."""
+    act = {"act": spec.act} if spec.act in ("gelu", "quick_gelu") else {}
+    return act if spec.pre_norm else {**act, "pool": spec.pool}
+
+
 OPEN_CLIP = Dialect(
     name="open_clip",
     signature=("class_embedding", "conv1.weight", "transformer.resblocks.0.ln_1.weight"),
@@ -103,8 +112,9 @@ OPEN_CLIP = Dialect(
     run_module=run_module,
     norm_place_is_stated=True,
     sidecar=SIDECAR,
-    # open_clip takes the activation from its config, as the flag `quick_gelu`
-    write_facts=lambda spec: {"act": spec.act} if spec.act in ("gelu", "quick_gelu") else {},
+    # towers without a norm before the blocks, such as CLIPA's, are those that average the patches
+    conventions_by_shapes=lambda shapes: {} if "norm_pre.weight" in shapes else {"pool": None},
+    write_facts=write_facts,
     resize="open_clip",
 )
 
