@@ -317,3 +317,21 @@ def test_show_lists_unknown_facts(cli):
     assert code == 0
     assert "left out:" in out
     assert re.search(r"heads: +3 +stated", out)
+
+
+ROTATED = (
+    "vit_pe_core_base_patch16_224",
+    "vit_pe_spatial_small_patch16_512",
+    "eva02_tiny_patch14_224",
+    "eva02_enormous_patch14_clip_224",
+)
+
+
+@pytest.mark.parametrize("name", ROTATED)
+def test_positions_that_may_be_rotated_are_asked_about(name, folder):
+    """Bare files of PE and EVA-02 have the tensors of a ViT with learned positions alone."""
+    peer = peers.timm.create_model(name, img_size=112, embed_dim=48, depth=2, num_heads=3, num_classes=7)
+    torch.save(noise(peer).state_dict(), "file.pth")
+    with pytest.raises(InputError, match=r"cannot infer pos from the file; models that rotate positions .*pos=learned"):
+        vit_zoo.load("file.pth", heads=3, act="gelu")
+    assert vit_zoo.load("file.pth", heads=3, act="gelu", pos="learned").spec.pos == "learned"

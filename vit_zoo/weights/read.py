@@ -29,7 +29,7 @@ SOURCE_FACTS = ("grid", "resize", "prefix")
 # the facts that shapes do not show for every file, with examples of their values
 NOT_IN_SHAPES = {
     "heads": "N", "norm_eps": "1e-5, say", "act": "gelu, say", "pool": "cls or mean", "final_norm": "before_pool or after_pool",
-    "image_size": "HEIGHT or HEIGHT,WIDTH",
+    "image_size": "HEIGHT or HEIGHT,WIDTH", "pos": "learned, say",
 }  # fmt: skip
 
 
@@ -95,6 +95,8 @@ def read(
     elif "grid" in facts:
         raise InputError("grid does not apply: the file has no position table", where=where)
     unknown = [fact for fact in NOT_IN_SHAPES if fact not in fields]
+    if dialect.conventions_by_shapes(shapes).get("pos", "") is None and not config and "pos" not in facts:
+        unknown.append("pos")
     if unknown:
         raise _missing_facts(unknown, dialect, fields, origin, where=where)
     fields["patch_size"] = ours["patch_embed.proj.weight"].shape[2:]  # of the file; the one that is stated comes by resizing
@@ -129,7 +131,8 @@ def _missing_facts(
 ) -> InputError:
     """The error about facts that no source states; `details` holds what is known."""
     same = "; its shapes are the same for any number of heads" if unknown[0] == "heads" else ""
-    known = {name: value for name, value in fields.items() if name in ViTSpec.model_fields}
+    same += "; models that rotate positions have the same tensors" if "pos" in unknown else ""
+    known = {name: value for name, value in fields.items() if name in ViTSpec.model_fields and name not in unknown}
     sources = {name: origin[name] for name in known if name in origin}
     details = {"dialect": dialect.name, "known": known, "origin": sources, "unknown": unknown}
     cause = f"cannot infer {', '.join(unknown)} from the file{same}"

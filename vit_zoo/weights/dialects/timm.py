@@ -105,10 +105,15 @@ def looks_like_others(spec: ViTSpec) -> bool:
 def conventions_by_shapes(shapes: Shapes) -> dict[str, Any]:
     """What differs in CLIP towers, which alone have a norm before the blocks, and in SigLIP towers.
 
-    SigLIP towers have no tokens but the patches, with attention pooling or without, and biases in every layer.
+    SigLIP towers have no tokens but the patches, with attention pooling or without, and biases in every layer. `pos` must be
+    stated for the tensors of EVA-02 (biases of queries and values) and of PE (with a norm before the blocks, attention pooling or
+    no norm after them), which rotate positions too.
     """
     if "norm_pre.weight" in shapes:
-        return {"norm_eps": 1e-5, "act": None}
+        perception = "attn_pool.latent" in shapes or not {"norm.weight", "fc_norm.weight"} & set(shapes)
+        return {"norm_eps": 1e-5, "act": None, **({"pos": None} if perception else {})}
+    if "blocks.0.attn.q_bias" in shapes and "pos_embed" in shapes:
+        return {"pos": None}
     siglip = "blocks.0.attn.qkv.bias" in shapes and not {"cls_token", "reg_token", "dist_token"} & set(shapes)
     return {"act": None} if siglip else {}
 
