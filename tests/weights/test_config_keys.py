@@ -46,7 +46,7 @@ def test_every_key_that_timm_writes_is_in_the_table(folder):
 
 
 def test_the_table_of_timms_names_is_that_of_its_registry(monkeypatch):
-    """Names that differ in sizes only are in one group, or in none; `test_config_sweeps.py` compares one of each kind."""
+    """Names that differ in sizes only are in one group, or in none; `test_config_sweeps.py` compares every name."""
     registry = timm_names.settings(monkeypatch)
     groups = {}
     for name, (cls, arguments) in registry.items():
