@@ -12,7 +12,7 @@ from support import peers
 from support.paths import PHOTOS
 from vit_zoo.errors import NotRepresentable
 from vit_zoo.model.preprocess import Preprocess
-from vit_zoo.weights.configs.image_processors import hf_model_keys, of_hf, of_timm, to_hf, to_timm
+from vit_zoo.weights.configs.image_processors import hf_files, of_hf, of_timm, to_hf, to_timm
 
 HALF, IMAGENET = ((0.5,) * 3, (0.5,) * 3), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -40,11 +40,13 @@ def test_timm_prepares_images_identically(preprocess):
 def test_transformers_prepares_images_identically(preprocess, rounding, tmp_path):
     if preprocess.resize_to is not None:
         preprocess = preprocess.model_copy(update={"crop_rounding": rounding})
-    document = to_hf(preprocess)
-    back = of_hf(document)
+    files = hf_files(preprocess)
+    nested = files.get("processor_config.json", {}).get("image_processor")
+    back = of_hf(nested or files["preprocessor_config.json"])
     assert back == preprocess or not preprocess.crop_can_differ
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(document))
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit", **hf_model_keys(preprocess)}))
+    for name, document in files.items():
+        (tmp_path / name).write_text(json.dumps(document))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
     processor = peers.transformers.AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
     for photo in sorted(PHOTOS.glob("*.jpg")):
         image = Image.open(photo).convert("RGB")

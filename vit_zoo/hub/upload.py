@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 MAX_TEXT = 1_048_576  # bytes of a text that is downloaded from the repository
 # files that a publish writes, and an index that would refer to other weights
 PUBLISHED = (
-    "config.json", "preprocessor_config.json", "model.safetensors", "model.safetensors.index.json", "transformers.safetensors",
-    "measurements.json",
+    "config.json", "preprocessor_config.json", "processor_config.json", "model.safetensors", "model.safetensors.index.json",
+    "transformers.safetensors", "measurements.json",
 )  # fmt: skip
 REPORT = ".parity.json"  # suffix of a parity report
 

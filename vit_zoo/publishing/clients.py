@@ -32,7 +32,7 @@ class Profile:
     source: Checkpoint
     config: Mapping[str, Any]  # the content of config.json
     hf_tensors: Mapping[str, Stored] | None  # the weights under transformers' names
-    preprocessor: Mapping[str, Any] | None  # the content of preprocessor_config.json
+    preprocessors: Mapping[str, Mapping[str, Any]]  # the files about image preparation for transformers
     reasons: Mapping[str, str]  # why a client cannot load it, by client
 
     @property
@@ -65,7 +65,7 @@ def profile_of(source: Checkpoint, *, onnx: bool = True) -> Profile:
 
     `onnx` states whether the repository includes onnx/model.onnx.
     """
-    from vit_zoo.weights.configs.image_processors import to_hf
+    from vit_zoo.weights.configs.image_processors import hf_files
 
     reasons: dict[str, str] = {}
     timm = _fit("timm", source, reasons, "timm")
@@ -74,12 +74,12 @@ def profile_of(source: Checkpoint, *, onnx: bool = True) -> Profile:
         assert set(timm.tensors) == set(timm.equivalent.spec.shapes())  # timm's names are ours, so both read the same file
     hf = _fit("hf", source, reasons, "transformers")
     document: dict[str, Any] = {}
-    preprocessor = None
+    preprocessors: dict[str, dict[str, Any]] = {}
     if hf is not None:
         assert hf.config is not None
         document |= {**hf.config, "transformers_weights": HF_WEIGHTS}
         if source.config.preprocess is not None:
-            preprocessor = to_hf(source.config.preprocess)
+            preprocessors = hf_files(source.config.preprocess)
     elif timm is not None:
         del reasons["transformers"]  # its TimmWrapperModel reads timm's files
     if timm is not None:
@@ -88,7 +88,7 @@ def profile_of(source: Checkpoint, *, onnx: bool = True) -> Profile:
     document |= source.config.document()
     if source.config.problem_type is not None:  # transformers reads it for timm's models too
         document["problem_type"] = source.config.problem_type
-    profile = Profile(source, document, None if hf is None else hf.tensors, preprocessor, reasons)
+    profile = Profile(source, document, None if hf is None else hf.tensors, preprocessors, reasons)
     kind = None if hf is None else str(document["model_type"])
     if not onnx:
         reasons |= dict.fromkeys(("transformers.js", "optimum", "onnxruntime"), "model.onnx was left out")
@@ -97,7 +97,7 @@ def profile_of(source: Checkpoint, *, onnx: bool = True) -> Profile:
     else:
         if kind not in JS_MODEL_TYPES:
             reasons["transformers.js"] = f"its class for {kind} expects other outputs"
-        elif preprocessor is None:
+        elif not preprocessors:
             reasons["transformers.js"] = "the config has no preprocessing"
         elif profile.classifies and source.config.activation != "softmax":
             reasons["transformers.js"] = "its pipeline takes the softmax of the outputs, whatever the config states"

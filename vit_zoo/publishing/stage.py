@@ -97,8 +97,8 @@ def _home(source: Checkpoint) -> Path | None:
 def _write_model(profile: Profile, folder: Path) -> None:
     write_model(profile.source.config, profile.source.tensors, folder)
     _write_json(folder / "config.json", profile.config)
-    if profile.preprocessor is not None:
-        _write_json(folder / "preprocessor_config.json", profile.preprocessor)
+    for name, document in profile.preprocessors.items():
+        _write_json(folder / name, document)
     if profile.hf_tensors is not None:
         need = sum(tensor.nbytes for tensor in profile.hf_tensors.values())
         with Staged(folder / HF_WEIGHTS, need=need) as staged:

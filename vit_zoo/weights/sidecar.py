@@ -30,7 +30,7 @@ class SidecarFormat:
     * `labels`, `preprocess`: the names of the classes, and how images are prepared; None where the file does not state it.
     * `preprocess_file`: the file that `preprocess` reads, where it is another one.
     * `preprocess_object`: a file and a key in it, whose object `preprocess` reads in place of that file where it is there.
-    * `write_preprocess`: the content of `preprocess_file` for a converted model.
+    * `write_preprocess`: the files about image preparation of a converted model, by their names.
     * `interpolates`: whether the library runs such a model at any image size, with interpolated positions, without being asked.
     """
 
@@ -41,7 +41,7 @@ class SidecarFormat:
     preprocess: Callable[[Mapping[str, Any]], Preprocess | None] = lambda config: None
     preprocess_file: str | None = None
     preprocess_object: tuple[str, str] | None = None
-    write_preprocess: Callable[[Preprocess], dict[str, Any]] | None = None
+    write_preprocess: Callable[[Preprocess], dict[str, dict[str, Any]]] | None = None
     interpolates: Callable[[Mapping[str, Any]], bool] = lambda config: False
 
 

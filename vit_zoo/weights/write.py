@@ -137,8 +137,8 @@ class Fit:
         if self.config is None or sidecar is None:
             return {}
         documents = {sidecar.file: self.config}
-        if preprocess is not None and sidecar.preprocess_file is not None and sidecar.write_preprocess is not None:
-            documents[sidecar.preprocess_file] = sidecar.write_preprocess(preprocess)
+        if preprocess is not None and sidecar.write_preprocess is not None:
+            documents |= sidecar.write_preprocess(preprocess)
         return documents
 
 

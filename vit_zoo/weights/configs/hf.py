@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import InputError, NotRepresentable, RefusedContent
-from vit_zoo.weights.configs.image_processors import hf_model_keys, of_hf, to_hf
+from vit_zoo.weights.configs.image_processors import hf_files, hf_model_keys, of_hf
 from vit_zoo.weights.configs.keys import INITIAL, SHAPES, TRAINING, Keys, check_keys, ignored, mapping_in, only, read
 from vit_zoo.weights.configs.timm import TOP as TIMM
 from vit_zoo.weights.sidecar import SidecarFormat
@@ -245,6 +245,7 @@ PROCESSOR: Keys = {
     **dict.fromkeys(("image_processor_type", "feature_extractor_type", "do_resize", "size", "resample"), read("preprocess")),
     **dict.fromkeys(("do_center_crop", "crop_size", "do_rescale", "rescale_factor", "do_normalize"), read("preprocess")),
     **dict.fromkeys(("image_mean", "image_std", "do_pad", "default_to_square"), read("preprocess")),
+    "pretrained_cfg": ignored("the same for TimmWrapper, which runs timm's transforms"),
     "pad_size": ignored("do_pad only"),
     "do_convert_rgb": ignored("images are converted as the model needs them"),
     "do_reduce_labels": ignored("segmentation maps only"),
@@ -276,7 +277,7 @@ SIDECAR = SidecarFormat(
     preprocess=preprocess_of,
     preprocess_file="preprocessor_config.json",
     preprocess_object=("processor_config.json", "image_processor"),
-    write_preprocess=to_hf,
+    write_preprocess=hf_files,
     interpolates=lambda config: config.get("model_type") in ANY_SIZE,
 )
 

@@ -189,15 +189,27 @@ def _of_hf(config: Mapping[str, Any]) -> Preprocess | None:
     )
 
 
+def hf_files(preprocess: Preprocess) -> dict[str, dict[str, Any]]:
+    """The files about image preparation for transformers, by their names, as in `to_hf`.
+
+    transformers prefers processor_config.json, where TimmWrapper can be named. transformers.js has no such class; it reads the
+    other file, and rounds the margin of a crop down.
+    """
+    document = to_hf(preprocess)
+    keys = hf_model_keys(preprocess)
+    nested = {"image_processor": {**document, **keys}}
+    return {"preprocessor_config.json": document, **({"processor_config.json": nested} if keys else {})}
+
+
 def to_hf(preprocess: Preprocess) -> dict[str, Any]:
     """The content of preprocessor_config.json, for classes that both transformers and transformers.js have.
 
-    transformers.js has no TimmWrapper; it then does what the keys state. Raises NotRepresentable for a crop of floats that is
-    rounded to even.
+    Raises NotRepresentable for a crop of floats that is rounded to even.
     """
+    kind = _class_of(preprocess)
     height, width = preprocess.size
     document: dict[str, Any] = {
-        "image_processor_type": f"{_class_of(preprocess)}ImageProcessor",
+        "image_processor_type": f"{'CLIP' if kind == 'TimmWrapper' else kind}ImageProcessor",
         "do_convert_rgb": len(preprocess.mean) == 3,
         "do_resize": True,
         "size": {"height": height, "width": width},
@@ -215,12 +227,12 @@ def to_hf(preprocess: Preprocess) -> dict[str, Any]:
 
 
 def hf_model_keys(preprocess: Preprocess) -> dict[str, Any]:
-    """The keys of transformers' config.json from which its TimmWrapper takes timm's transforms, if `to_hf` names that class."""
+    """The keys from which transformers' TimmWrapper takes timm's transforms; empty where another class does the same."""
     if _class_of(preprocess) != "TimmWrapper":
         return {}
     size = [len(preprocess.mean), *preprocess.size]
     keys = {"input_size": size, **to_timm(preprocess)}
-    # in a folder, transformers reads the class from here; on the Hub, from preprocessor_config.json
+    # in a folder with timm's keys, transformers reads them in config.json; on the Hub, in processor_config.json
     return {"image_processor_type": "TimmWrapperImageProcessor", "pretrained_cfg": keys}
 
 
