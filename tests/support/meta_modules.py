@@ -11,6 +11,8 @@ from functools import partial
 import torch
 from torch import nn
 
+from support.meta_models import LayerScale
+
 
 class Mlp(nn.Module):
     def __init__(self, dim, hidden, act=nn.GELU):
@@ -45,15 +47,6 @@ class Attention(nn.Module):
         weights = (q @ k.transpose(-2, -1) * self.scale).softmax(dim=-1)
         x = self.proj((weights @ v).transpose(1, 2).reshape(b, t, d))
         return (x, weights) if self.with_weights else x
-
-
-class LayerScale(nn.Module):
-    def __init__(self, dim):
-        super().__init__()
-        self.gamma = nn.Parameter(torch.ones(dim))
-
-    def forward(self, x):
-        return x * self.gamma
 
 
 class DinoBlock(nn.Module):

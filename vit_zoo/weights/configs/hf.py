@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import InputError, NotRepresentable, RefusedContent
 from vit_zoo.weights.configs.image_processors import hf_files, hf_model_keys, of_hf
-from vit_zoo.weights.configs.keys import INITIAL, SHAPES, TRAINING, Keys, check_keys, ignored, mapping_in, only, read
+from vit_zoo.weights.configs.keys import (
+    CARD,
+    INITIAL,
+    RUNNING,
+    SHAPES,
+    TRAINING,
+    Keys,
+    check_keys,
+    ignored,
+    mapping_in,
+    only,
+    read,
+)
 from vit_zoo.weights.configs.timm import TOP as TIMM
 from vit_zoo.weights.sidecar import SidecarFormat
 
@@ -55,8 +67,6 @@ TEXT = ignored("text models only")
 DECODER = ignored("the decoder only, which is not read")
 BACKBONE = ignored("backbones only, whose outputs are those of single blocks")
 HEAD = ignored("masked image modelling only")
-RUNNING = ignored("how the code runs, not what it computes")
-ORIGIN = ignored("information for readers and other programs")
 OTHERS = ignored("read by other classes or libraries")
 # keys of every config, those of 4.x too, which wrote all of them into the configs of towers
 BASE: Keys = {
@@ -71,7 +81,7 @@ BASE: Keys = {
             "_name_or_path", "_commit_hash", "transformers_version", "transformers.js_config", "transformers_weights", "license",
             "finetuning_task", "task_specific_params", "custom_pipelines", "tags",
         ),
-        ORIGIN,
+        CARD,
     ),
     **dict.fromkeys(
         (
@@ -256,7 +266,7 @@ PROCESSOR: Keys = {
     **dict.fromkeys(("do_sample_frames", "num_frames", "fps", "video_metadata", "return_metadata"), VIDEO),
     **dict.fromkeys(("data_format", "input_data_format", "return_tensors", "image_seq_length"), CALL),
     **dict.fromkeys(("device", "disable_grouping", "backend", "_valid_processor_keys"), RUNNING),
-    **dict.fromkeys(("processor_class", "_processor_class", "image_processor_class", "model_input_names", "auto_map"), ORIGIN),
+    **dict.fromkeys(("processor_class", "_processor_class", "image_processor_class", "model_input_names", "auto_map"), CARD),
 }
 
 

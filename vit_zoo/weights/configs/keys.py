@@ -51,6 +51,8 @@ def only(*values: Any) -> Key:
 SHAPES = ignored("the tensors show it")
 TRAINING = ignored("training only")
 INITIAL = ignored("initial weights only")
+RUNNING = ignored("how the code runs, not what it computes")
+CARD = ignored("information for readers and other programs")
 
 
 def _same(value: Any, other: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from vit_zoo.errors import RefusedContent
 from vit_zoo.model.preprocess import Preprocess
-from vit_zoo.weights.configs.keys import INITIAL, SHAPES, TRAINING, Keys, check_keys, ignored, mapping_in, only, read
+from vit_zoo.weights.configs.keys import INITIAL, RUNNING, SHAPES, TRAINING, Keys, check_keys, ignored, mapping_in, only, read
 from vit_zoo.weights.configs.timm import POOLS as TIMM_POOLS
 from vit_zoo.weights.configs.timm import facts_of_architecture
 from vit_zoo.weights.sidecar import SidecarFormat
@@ -27,7 +27,7 @@ MODEL: Keys = {
     "quick_gelu": read("act"),
     **dict.fromkeys(("text_cfg", "multimodal_cfg", "custom_text", "hf_model_name", "hf_tokenizer_name"), TEXT),
     **dict.fromkeys(("init_logit_scale", "init_logit_bias", "nonscalar_logit_scale"), LOSS),
-    **dict.fromkeys(("cast_dtype", "output_dict", "precision"), ignored("how the code runs, not what it computes")),
+    **dict.fromkeys(("cast_dtype", "output_dict", "precision"), RUNNING),
 }
 # fields of CLIPVisionCfg
 CUSTOM_BLOCKS = ("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc")

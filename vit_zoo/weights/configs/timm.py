@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING, Any
 from vit_zoo.errors import NotRepresentable, RefusedContent
 from vit_zoo.model.resize_recipes import UNSTATED
 from vit_zoo.weights.configs.image_processors import of_timm, to_timm
-from vit_zoo.weights.configs.keys import INITIAL, SHAPES, TRAINING, Keys, check_keys, ignored, mapping_in, only, read
+from vit_zoo.weights.configs.keys import (
+    CARD,
+    INITIAL,
+    RUNNING,
+    SHAPES,
+    TRAINING,
+    Keys,
+    check_keys,
+    ignored,
+    mapping_in,
+    only,
+    read,
+)
 from vit_zoo.weights.configs.timm_architectures import find
 from vit_zoo.weights.sidecar import SidecarFormat
 
@@ -31,8 +43,6 @@ MLPS = {"mlp": "plain", "swiglu_packed": "swiglu"}  # timm itself takes classes 
 
 SIZE = ignored("training on other sizes only")
 LOADING = ignored("loading of weights only")
-CARD = ignored("information for readers")
-RUNNING = ignored("how the code runs, not what it computes")
 NO_ROTATION = ignored("rotary positions only")
 CREATION: Keys = {
     **dict.fromkeys(("pretrained", "pretrained_strict", "checkpoint_path", "cache_dir"), LOADING),
