@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vit_zoo.errors import InputError
+from vit_zoo.loading.checkpoint import ModelLike
 from vit_zoo.loading.load import RANDOM, check_content, find_weights, model_of, random_model, reduced, save_model
-from vit_zoo.loading.source import ModelLike, find_architecture
+from vit_zoo.loading.source import find_architecture
 
 if TYPE_CHECKING:
     import torch

@@ -14,8 +14,8 @@ from support import peers
 from support.models import noise
 from support.onnx_outputs import OPSETS, TOLERANCE, onnx_outputs, relative
 from vit_zoo.errors import CheckFailed, InputError, NotRepresentable
+from vit_zoo.loading.from_module import of_module
 from vit_zoo.loading.load import model_of
-from vit_zoo.loading.source import of_module
 from vit_zoo.model import positions
 from vit_zoo.model.spec import ViTSpec
 from vit_zoo.model.vit import ViT

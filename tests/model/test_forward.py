@@ -20,8 +20,8 @@ from vit_zoo.graph.fp16_ops import HalfOps
 from vit_zoo.graph.onnx_ops import OnnxOps
 from vit_zoo.graph.options import GraphOptions
 from vit_zoo.graph.values import Value
+from vit_zoo.loading.from_module import of_module
 from vit_zoo.loading.load import model_of
-from vit_zoo.loading.source import of_module
 from vit_zoo.model.outputs import output_names
 from vit_zoo.model.spec import ViTSpec
 from vit_zoo.model.torch_ops import EVAL

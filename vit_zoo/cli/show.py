@@ -11,8 +11,9 @@ from vit_zoo.cli.text import pairs, table
 from vit_zoo.errors import InputError, notice
 from vit_zoo.files import sha256_of
 from vit_zoo.formats import describe
+from vit_zoo.loading.checkpoint import Checkpoint
 from vit_zoo.loading.locator import ExportedFile, RegistryName, TaggedName, parse_locator, shadowed_name
-from vit_zoo.loading.source import Checkpoint, find_source
+from vit_zoo.loading.source import find_source
 from vit_zoo.model.config import ModelConfig
 from vit_zoo.registry.catalog import families
 from vit_zoo.registry.configs import config_of, origin_of

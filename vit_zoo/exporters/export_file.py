@@ -18,8 +18,9 @@ from vit_zoo.files.atomic import check_target, writing
 from vit_zoo.formats import FORMATS
 from vit_zoo.formats.artifact import report_path
 from vit_zoo.graph.options import GraphOptions
+from vit_zoo.loading.checkpoint import Checkpoint, ModelLike
 from vit_zoo.loading.load import RANDOM, WEIGHTS, find_weights, is_random_by_itself, reduced
-from vit_zoo.loading.source import Checkpoint, ModelLike, find_architecture
+from vit_zoo.loading.source import find_architecture
 from vit_zoo.model.config import ModelConfig
 from vit_zoo.parity.reference import Live
 

@@ -13,8 +13,8 @@ from vit_zoo.errors import FORCE, CannotWrite, InputError, RefusedContent, did_y
 from vit_zoo.files import Staged, Stored, digest_of, write_safetensors, write_text
 from vit_zoo.files.atomic import check_folder, check_target, made_folder
 from vit_zoo.files.checkpoints import read_checkpoint
+from vit_zoo.loading.checkpoint import Checkpoint
 from vit_zoo.loading.load import check_content, model_of, without, write_model
-from vit_zoo.loading.source import Checkpoint
 from vit_zoo.model.config import ModelConfig
 
 if TYPE_CHECKING:

@@ -14,20 +14,11 @@ from vit_zoo.errors import CannotWrite, HubError, InputError, Option, RefusedCon
 from vit_zoo.files import Staged, Stored, digest_of, write_safetensors, write_text
 from vit_zoo.files.atomic import made_folder
 from vit_zoo.files.stored import as_float
+from vit_zoo.loading.checkpoint import Architecture, Checkpoint, FileSize, ModelLike, settle_size, tell
+from vit_zoo.loading.from_module import of_module
+from vit_zoo.loading.given_weights import with_weights
 from vit_zoo.loading.locator import ConfigFile, RegistryName, parse_locator, shadowed_name
-from vit_zoo.loading.source import (
-    Architecture,
-    Checkpoint,
-    FileSize,
-    ModelLike,
-    find_architecture,
-    find_source,
-    of_module,
-    published_weights,
-    settle_size,
-    tell,
-    with_weights,
-)
+from vit_zoo.loading.source import find_architecture, find_source, published_weights
 from vit_zoo.model.config import ModelConfig
 from vit_zoo.registry.lookup import tags_of
 

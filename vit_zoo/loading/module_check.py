@@ -23,7 +23,7 @@ from vit_zoo.weights.dialects.timm import ACTS
 from vit_zoo.weights.sidecar import SAVE_STATE
 
 if TYPE_CHECKING:
-    from vit_zoo.loading.source import Checkpoint
+    from vit_zoo.loading.checkpoint import Checkpoint
     from vit_zoo.model.spec import ViTSpec
     from vit_zoo.model.vit import ViT
 

@@ -19,8 +19,8 @@ from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files import Stored
 from vit_zoo.graph.options import GraphOptions
 from vit_zoo.graph.trace import recorded, steps_of, values_of
+from vit_zoo.loading.checkpoint import Checkpoint
 from vit_zoo.loading.load import model_of
-from vit_zoo.loading.source import Checkpoint
 from vit_zoo.model import forward
 from vit_zoo.model.outputs import CLASSES, output_names
 from vit_zoo.model.positions import tables

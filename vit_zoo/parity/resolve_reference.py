@@ -12,10 +12,11 @@ from vit_zoo.errors import CheckFailed, InputError, NotRepresentable, Option, Ot
 from vit_zoo.files import write_text
 from vit_zoo.formats import describe, open_artifact
 from vit_zoo.formats.artifact import report_path
+from vit_zoo.loading.checkpoint import Checkpoint, FileSize, ModelLike
+from vit_zoo.loading.from_module import of_module
 from vit_zoo.loading.image_folder import read_image_folder
 from vit_zoo.loading.load import RANDOM, find_weights, model_of
 from vit_zoo.loading.locator import ExportedFile, parse_locator
-from vit_zoo.loading.source import Checkpoint, FileSize, ModelLike, of_module
 from vit_zoo.model.outputs import unused_weights
 from vit_zoo.parity.reference import Live
 from vit_zoo.parity.report import Effort, ParityReport, checked_effort, read_report

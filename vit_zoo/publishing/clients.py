@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import NotRepresentable
 from vit_zoo.files import Stored
-from vit_zoo.loading.source import Checkpoint
+from vit_zoo.loading.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from vit_zoo.weights.write import Fit

@@ -18,8 +18,8 @@ from vit_zoo.hub.client import hub_client
 from vit_zoo.hub.download import Address
 from vit_zoo.hub.manifest import Item, manifest_of
 from vit_zoo.hub.upload import Sent, check_tag, check_token, look, read_text, send
+from vit_zoo.loading.checkpoint import Checkpoint, ModelLike
 from vit_zoo.loading.load import find_weights, has_weights
-from vit_zoo.loading.source import Checkpoint, ModelLike
 from vit_zoo.parity.report import ParityReport
 from vit_zoo.publishing.benchmark import RECORD, Record, measure
 from vit_zoo.publishing.card import card_of, checked_licence

@@ -20,8 +20,9 @@ from vit_zoo.formats.artifact import report_path
 from vit_zoo.graph.options import Precision
 from vit_zoo.hub.download import TERMS
 from vit_zoo.hub.manifest import check_no_secrets
+from vit_zoo.loading.checkpoint import Checkpoint
 from vit_zoo.loading.load import check_content, write_model
-from vit_zoo.loading.source import Checkpoint, find_source
+from vit_zoo.loading.source import find_source
 from vit_zoo.parity.reference import Live
 from vit_zoo.parity.report import ParityReport, read_report
 from vit_zoo.parity.saturation import integer_products

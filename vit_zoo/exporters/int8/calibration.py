@@ -15,7 +15,7 @@ import numpy as np
 
 from vit_zoo.graph.int8_ops import Layer, Quantisation, bias_of, least_steps, quantisable, smoothable
 from vit_zoo.graph.int8_weights import compensated, nearest, row_steps
-from vit_zoo.loading.source import of_module
+from vit_zoo.loading.from_module import of_module
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
