@@ -536,6 +536,20 @@ def test_a_tag_of_the_zoo(hub, said, model, monkeypatch):
     assert (code, "expected a name or a config, got a model with weights" in err) == (2, True)
 
 
+def test_a_head_beside_the_weights_of_a_tag(hub, tmp_path, monkeypatch):
+    """The tag's weights have no classes; the model has those of the head."""
+    monkeypatch.chdir(tmp_path)
+    made = noise(vit_zoo.create("dinov2_s14"))
+    vit_zoo.convert(made, "theirs", "timm")
+    hub.create("timm/vit_small_patch14_dinov2.lvd142m", {path.name: path.read_bytes() for path in Path("theirs").iterdir()})
+    linear = noise(torch.nn.Linear(384, 5))
+    torch.save(linear.state_dict(), "linear.pth")
+    found = vit_zoo.load("dinov2_s14.lvd142m", head="linear.pth")
+    images = torch.randn(1, 3, 518, 518)
+    with torch.inference_mode():
+        torch.testing.assert_close(found.eval()(images), linear(made.eval()(images)), rtol=0, atol=1e-4)
+
+
 def test_a_name_means_its_published_weights(hub, said, tmp_path, monkeypatch):
     """A bare name is exported with its default tag's weights, another library's name with those of that library."""
     monkeypatch.chdir(tmp_path)
