@@ -45,11 +45,23 @@ def fact(name: str, value: str) -> Option:
     return Option(name, value, f"--set {name}={value}")
 
 
-def notice(line: str) -> None:
-    """Tell the user what was decided: a warning of the logger `vit_zoo`, which the command line prints on stderr."""
+def with_flags(text: str, options: Sequence[Option]) -> str:
+    """Return a text with its options written as on the command line."""
+    flags = {str(option): option.on_command_line for option in options}
+    if not flags:
+        return text
+    longest_first = sorted(flags, key=len, reverse=True)  # one may begin with another
+    return re.sub("|".join(map(re.escape, longest_first)), lambda match: flags[match[0]], text)
+
+
+def notice(line: str, options: Sequence[Option] = ()) -> None:
+    """Tell the user what was decided: a warning of the logger `vit_zoo`, which the command line prints on stderr.
+
+    `options` are those that the line refers to.
+    """
     import logging
 
-    logging.getLogger("vit_zoo").warning("%s", printable(without_tokens(line)))
+    logging.getLogger("vit_zoo").warning("%s", printable(without_tokens(line)), extra={"options": tuple(options)})
 
 
 def printable(text: str) -> str:
@@ -101,12 +113,9 @@ class VitzooError(Exception):
 
     def for_command_line(self) -> Self:
         """Return a copy of the error with its options written as flags."""
-        error, flags = copy.copy(self), {str(option): option.on_command_line for option in self.options}
-        if flags:
-            longest_first = sorted(flags, key=len, reverse=True)  # one may begin with another
-            pattern = re.compile("|".join(map(re.escape, longest_first)))
-            error.message = pattern.sub(lambda match: flags[match[0]], error.message)
-            error.hint = error.hint and pattern.sub(lambda match: flags[match[0]], error.hint)
+        error = copy.copy(self)
+        error.message = with_flags(error.message, self.options)
+        error.hint = error.hint and with_flags(error.hint, self.options)
         return error
 
     def __str__(self) -> str:

@@ -501,3 +501,11 @@ def test_a_file_is_verified_against_a_module_with_code_of_its_own(folder):
     module.head.register_forward_hook(lambda part, args, result: result * 1.5)
     report = vit_zoo.verify("a.onnx", module)
     assert not report.ok
+
+
+def test_the_limits_are_those_of_the_parity_check():
+    from vit_zoo.loading.module_check import FACTOR, HALVES, LIMIT, MOST
+    from vit_zoo.parity.tolerance import ILL_CONDITIONED, ILL_FACTOR, RELATIVE, TOLERANCES
+
+    assert (LIMIT, FACTOR, MOST) == (RELATIVE, ILL_FACTOR, ILL_CONDITIONED)
+    assert list(HALVES.values()) == [TOLERANCES["fp16"].relative, TOLERANCES["bf16"].relative]

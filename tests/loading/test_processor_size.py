@@ -207,6 +207,7 @@ def test_the_command_line_says_it(tmp_path, cli, monkeypatch):
     assert "its processor" in next(line for line in out.splitlines() if line.startswith("image_size"))
     assert "centre crop, margin rounded down" in out
     assert err.startswith("vitzoo: model.safetensors: the model takes images of 42x42")
+    assert "--set image_size=70 keeps the stored size" in err
     assert err.count("\n") == 1
     code, out, err = cli("show", "theirs", "--set", "image_size=70")
     assert (code, err) == (0, "")

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from vit_zoo.errors import InputError
+from vit_zoo.errors import InputError, with_flags
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _notices(output: Output) -> Iterator[None]:
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            line = record.getMessage()
+            line = with_flags(record.getMessage(), getattr(record, "options", ()))
             if line not in printed:
                 printed.add(line)
                 output.warn(line)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.cli.text import pairs, table
-from vit_zoo.errors import InputError, notice
+from vit_zoo.errors import InputError, notice, with_flags
 from vit_zoo.files import sha256_of
 from vit_zoo.formats import describe
 from vit_zoo.loading.checkpoint import Checkpoint
@@ -128,7 +128,7 @@ def _file_or_folder(locator: str, facts: Mapping[str, Any]) -> tuple[dict[str, A
         lines |= {"sha256": document["sha256"]}
         if source.notes:
             document["notes"] = list(source.notes)
-            lines["note"] = "; ".join(source.notes)
+            lines["note"] = with_flags("; ".join(source.notes), source.options)
         if source.unwanted:
             document["left_out"] = list(source.unwanted)
             lines["left out"] = f"{len(source.unwanted)} tensors that are not part of the model, such as {source.unwanted[0]}"

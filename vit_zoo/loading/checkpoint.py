@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Union
 
-from vit_zoo.errors import notice
+from vit_zoo.errors import Option, notice
 from vit_zoo.files import Stored
 from vit_zoo.model.config import ModelConfig
 
@@ -41,6 +41,7 @@ class Checkpoint:
     unwanted: tuple[str, ...] = ()  # known tensors of the file that are not part of the model
     cached: bool = False  # whether the file is in the Hub's cache, which is not written to
     notes: tuple[str, ...] = ()  # what was decided: where the model is in the file, what is assumed, its image size (the last)
+    options: tuple[Option, ...] = ()  # those that the notes refer to
     as_stored: Reading | None = None  # the model with positions as stored, where they are resized for its processor's images
 
     def at_stored_size(self) -> Checkpoint:
@@ -50,7 +51,7 @@ class Checkpoint:
         spec, how = self.as_stored.spec, self.config.preprocess
         config = self.config.replace(spec=spec, preprocess=None if how is None else how.for_size(spec.image_size))
         tensors, origin = self.as_stored.tensors, self.as_stored.origin
-        return replace(self, config=config, tensors=tensors, origin=origin, notes=self.notes[:-1], as_stored=None)
+        return replace(self, config=config, tensors=tensors, origin=origin, notes=self.notes[:-1], options=(), as_stored=None)
 
     def in_float32(self) -> Checkpoint:
         """Return the same weights with those in float64 rounded to float32, in which exported files compute."""
@@ -72,4 +73,5 @@ def settle_size(source: Checkpoint, file_size: FileSize) -> Checkpoint:
 def tell(source: Checkpoint) -> None:
     """Tell the user what was decided about a checkpoint, in one line."""
     if source.notes:
-        notice(f"{source.config.name if source.path is None else source.path.name}: {'; '.join(source.notes)}")
+        name = source.config.name if source.path is None else source.path.name
+        notice(f"{name}: {'; '.join(source.notes)}", source.options)

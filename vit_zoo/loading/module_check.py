@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from vit_zoo.model.vit import ViT
 
 # Two correct float32 results differ by less than LIMIT, relative to the largest value. Where an image's own rounding error is
-# larger, FACTOR times that error is allowed, up to MOST. For halves, see HALVES. All as in `parity/tolerance.py`.
+# larger, FACTOR times that error is allowed, up to MOST. A test keeps all equal to those of `parity/tolerance.py`, which is
+# above this package.
 LIMIT, FACTOR, MOST = 1e-5, 32, 2e-2
 HALVES = {torch.float16: 5e-3, torch.bfloat16: 3e-2}
 # transformers' names of results, and ours

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import InputError, RefusedContent
+from vit_zoo.errors import InputError, Option, RefusedContent, fact
 from vit_zoo.files import Stored
 from vit_zoo.files.checkpoints import read_checkpoint
 from vit_zoo.loading.checkpoint import Checkpoint
@@ -51,6 +51,7 @@ def read_tensors(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where:
             error.details = {**error.details, "notes": list(chosen.notes)}
         raise
     notes, as_stored = chosen.notes, None
+    options: tuple[Option, ...] = ()
     if head_file is not None:
         both = " of the class token and the mean of the patch tokens" if "pool" in of_head else ""
         notes += (f"its head{both} is in {Path(head_file).name}",)
@@ -59,7 +60,8 @@ def read_tensors(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where:
         notes += _assumptions(reading, with_config=bool(sidecar.facts))
         size = _other_size(sidecar, reading.spec, facts, where)
         if size is not None:
-            notes += (_size_note(size, reading.spec.image_size, interpolates=sidecar.interpolates),)
+            note, option = _size_note(size, reading.spec.image_size, interpolates=sidecar.interpolates)
+            notes, options = (*notes, note), (option,)
         if size is not None and sidecar.interpolates:
             as_stored = reading
             reading = read(model, {**facts, "image_size": size}, dialect=dialect, config=stated, where=where)
@@ -72,6 +74,7 @@ def read_tensors(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where:
         reading.origin,
         unwanted=(*chosen.left_out, *reading.unwanted),
         notes=notes,
+        options=options,
         as_stored=as_stored,
     )
 
@@ -161,23 +164,27 @@ def _other_size(sidecar: Sidecar, spec: ViTSpec, facts: Mapping[str, Any], where
     (height, width), (p, q) = preprocess.size, spec.patch_size
     if sidecar.interpolates and (height % p or width % q):
         cause = f"its preprocessing makes images of {_by(preprocess.size)}, which patches of {_by(spec.patch_size)} do not divide"
-        hint = f"state the size: image_size={_stated(spec.image_size)} is that of the stored positions"
-        raise InputError(cause, where=where, hint=hint)
+        option = _stated(spec.image_size)
+        hint = f"state the size: {option} is that of the stored positions"
+        raise InputError(cause, where=where, hint=hint, options=[option])
     return preprocess.size
 
 
-def _size_note(prepared: tuple[int, int], stored: tuple[int, int], *, interpolates: bool) -> str:
+def _size_note(prepared: tuple[int, int], stored: tuple[int, int], *, interpolates: bool) -> tuple[str, Option]:
+    """Return the line about a processor of another size than the stored positions, and the option that it names."""
     if interpolates:
+        option = _stated(stored)
         cause = f"the model takes images of {_by(prepared)}, as its processor prepares them, and not of {_by(stored)}"
-        return f"{cause}; image_size={_stated(stored)} keeps the stored size"
+        return f"{cause}; {option} keeps the stored size", option
+    option = _stated(prepared)
     cause = f"its processor prepares images of {_by(prepared)}, but the model takes {_by(stored)}, which is used"
-    return f"{cause}; image_size={_stated(prepared)} resizes the model"
+    return f"{cause}; {option} resizes the model", option
 
 
 def _by(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def _stated(size: tuple[int, int]) -> str:
+def _stated(size: tuple[int, int]) -> Option:
     """Return a size as a user states it."""
-    return str(size[0]) if size[0] == size[1] else f"{size[0]},{size[1]}"
+    return fact("image_size", str(size[0]) if size[0] == size[1] else f"{size[0]},{size[1]}")
