@@ -14,8 +14,7 @@ from vit_zoo.errors import RefusedContent
 from vit_zoo.files.pickles import tensors_of
 from vit_zoo.model import positions
 from vit_zoo.model.vit import HEADS, ViT, linear_in
-from vit_zoo.weights.candidates import listed
-from vit_zoo.weights.translate import check_tensors
+from vit_zoo.weights.translate import check_tensors, listed
 
 if TYPE_CHECKING:
     from vit_zoo.files import Stored

@@ -66,7 +66,7 @@ def model_of(source: Checkpoint) -> ViT:
 
 def without(source: Checkpoint, patterns: Sequence[str]) -> tuple[ModelConfig, Mapping[str, Stored], tuple[str, ...]]:
     """Drop the tensors that match the patterns. Raises InputError for a pattern without a match, or if the model needs them."""
-    from vit_zoo.weights.candidates import matches
+    from vit_zoo.weights.translate import matches
 
     config, tensors = source.config, dict(source.tensors)
     for pattern in patterns:

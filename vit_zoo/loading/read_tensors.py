@@ -94,9 +94,10 @@ def _of_file(
 
 def _of_module(tensors: Mapping[str, Stored], prefix: object, module: Any, where: Path | str) -> tuple[Choice, Dialect, Sidecar]:
     """Take all tensors of a live module, and read its config. Raises RefusedContent for a module around another one."""
-    from vit_zoo.weights.candidates import Choice, check_head_of, with_head
+    from vit_zoo.weights.candidates import Choice
     from vit_zoo.weights.detect import detect
     from vit_zoo.weights.keys import open_keys
+    from vit_zoo.weights.replaced_head import check_head_of, with_head
     from vit_zoo.weights.sidecar import Sidecar
 
     if prefix is not None:

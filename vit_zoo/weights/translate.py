@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -203,6 +204,18 @@ def mismatch(
 ) -> dict[str, list[Any]]:
     """The `details` of an error about tensors that do not match."""
     return {"missing": list(missing), "unexpected": list(unexpected), "misshapen": list(misshapen)}
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a glob pattern matches a name in a file, or the name without its outer parts: `fc.*` matches `model.fc.bias`."""
+    parts = name.split(".")
+    return any(fnmatch.fnmatchcase(".".join(parts[i:]), pattern) for i in range(len(parts)))
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names of a list, and the number of the others."""
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
 def droppable(names: Sequence[str]) -> Option:
