@@ -102,10 +102,10 @@ def test_where_a_head_does_not_apply(folder):
     vit_zoo.save(vit_zoo.load("backbone.pth", heads=3), "ours")
     for model, cause in (
         ("classifier.pth", "has a head already"),
-        ("ours", "head applies to a checkpoint of another library"),
-        ("ours/config.json", "head applies to a checkpoint of another library"),
-        ("vit_ti16", "head applies to a checkpoint of another library"),
-        (vit_zoo.load("backbone.pth", heads=3), "head applies to a checkpoint of another library"),
+        ("ours", "head=FILE applies only to a checkpoint of another library"),
+        ("ours/config.json", "head=FILE applies only to a checkpoint of another library"),
+        ("vit_ti16", "head=FILE applies only to a checkpoint of another library"),
+        (vit_zoo.load("backbone.pth", heads=3), "head=FILE applies only to a checkpoint of another library"),
     ):
         with pytest.raises(InputError, match=cause):
             find_source(model, head="linear.pth")

@@ -66,7 +66,7 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
     "--min-agreement",
     type=float,
     metavar="SHARE",
-    help="int8 only: minimum share of images (0 to 1) with the float model's first class, or for features nearest neighbour.",
+    help="int8 only: minimum share of images (0 to 1) whose top class, or for features nearest neighbour, is the float model's.",
 )
 @click.option(
     "--min-accuracy",
@@ -158,7 +158,10 @@ def export(
 )
 @click.option("--pictures", type=click.Path(path_type=Path), metavar="DIR", help="int8 only: real images to measure the file on.")
 @click.option(
-    "--min-cosine", type=float, metavar="COSINE", help="int8 only: another limit than the usual ones, as in `vitzoo export`."
+    "--min-cosine",
+    type=float,
+    metavar="COSINE",
+    help="int8 only: minimum cosine of each image's outputs, in place of the usual limits.",
 )
 @click.option(
     "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Plot the error after each block to FILE (.png or .svg)."

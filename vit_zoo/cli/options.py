@@ -30,7 +30,7 @@ def facts(command: Any) -> Any:
     """Add --set FIELD=VALUE, repeatable, and --head FILE, and pass the values to the command as the mapping `facts`."""
     with_head = click.option(
         "--head", metavar="FILE", expose_value=False, is_eager=True, callback=_head,
-        help="Take the linear head of a checkpoint without a head from FILE.",
+        help="Read the linear head from FILE, for a checkpoint without one.",
     )(command)  # fmt: skip
     return click.option(
         "--set", "facts", multiple=True, metavar="FIELD=VALUE", callback=_facts,

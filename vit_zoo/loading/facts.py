@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vit_zoo.errors import InputError
+from vit_zoo.errors import InputError, Option
 
 
 def of_spec(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,4 +21,5 @@ def of_model_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
 def check_without_head(facts: Mapping[str, Any], where: object) -> None:
     """Raise InputError if a file of a head is stated for what is not a checkpoint of another library."""
     if "head" in facts:
-        raise InputError("head applies to a checkpoint of another library without a head", where=where)
+        head = Option("head", "FILE", "--head")
+        raise InputError(f"{head} applies only to a checkpoint of another library that has no head", where=where, options=[head])

@@ -143,7 +143,8 @@ def find_weights(
         facts["allow_drop"] = tuple(allow_drop)
     if random:
         if allow_drop:
-            raise InputError("allow_drop applies to weights of a file, not to random ones", where=str(model))
+            dropped = Option("allow_drop", "[...]", "--allow-drop")
+            raise InputError(f"{dropped} applies to weights of a file, not to random ones", where=str(model), options=[dropped])
         source = _random_weights(model, 0 if seed is None else seed, weights, facts)
     elif seed is not None:
         hint, options = f"add {RANDOM}", [RANDOM]

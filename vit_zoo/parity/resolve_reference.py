@@ -68,7 +68,7 @@ def verify_model(
 
     random = {"random": options.random, "seed": options.seed}
     if against is None and (options.random or options.seed is not None):
-        raise InputError("random weights are for the model to compare with", hint=str(AGAINST), options=[AGAINST])
+        raise InputError("random weights are for the model to compare with", hint=f"add {AGAINST}", options=[AGAINST])
     if against is not None and not is_artifact(artifact):
         if options.rounded_only:
             raise InputError(f"{options.rounded_only} to int8 files only", where=str(artifact))
