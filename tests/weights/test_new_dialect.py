@@ -15,6 +15,7 @@ from vit_zoo.loading.source import find_source
 from vit_zoo.weights.dialect import HEAD_BIAS, Dialect, Need, layer, rule
 from vit_zoo.weights.dialects import DIALECTS
 from vit_zoo.weights.sidecar import SidecarFormat
+from vit_zoo.weights.target_classes import UNLIMITED
 from vit_zoo.weights.write import TARGETS, Target
 
 BLOCK = "stage.{i}"
@@ -63,7 +64,7 @@ ACME = Dialect(
 @pytest.fixture
 def acme(folder, monkeypatch):
     monkeypatch.setattr("vit_zoo.weights.detect.DIALECTS", (ACME, *DIALECTS))
-    monkeypatch.setitem(TARGETS, "acme", Target((ACME,), "model.safetensors", config=True))
+    monkeypatch.setitem(TARGETS, "acme", Target(((ACME, UNLIMITED),), "model.safetensors", config=True))
     return folder
 
 

@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 RANDOM, WEIGHTS = Option("random"), Option("weights", "'FILE'", "--weights FILE")
 
 
-# tensors that a model can do without, and the field and value of the spec that state it
-DROPPABLE = {"head.weight": ("num_classes", 0), "pre_logits.weight": ("representation", 0)}
-
-
 def random_model(config: ModelConfig, seed: int, *, device: Any = None, dtype: torch.dtype | None = None) -> ViT:
     """Return a torch model with random weights."""
     from vit_zoo.model.vit import ViT, initialise
@@ -67,6 +63,7 @@ def model_of(source: Checkpoint) -> ViT:
 def without(source: Checkpoint, patterns: Sequence[str]) -> tuple[ModelConfig, Mapping[str, Stored], tuple[str, ...]]:
     """Drop the tensors that match the patterns. Raises InputError for a pattern without a match, or if the model needs them."""
     from vit_zoo.weights.translate import matches
+    from vit_zoo.weights.write import DROPPABLE
 
     config, tensors = source.config, dict(source.tensors)
     for pattern in patterns:
@@ -76,9 +73,9 @@ def without(source: Checkpoint, patterns: Sequence[str]) -> tuple[ModelConfig, M
         for name in matching:
             del tensors[name]
     spec = config.spec
-    for name, (field, value) in DROPPABLE.items():
-        if name in source.tensors and name not in tensors:
-            spec = spec.replace(**{field: value}, **({"head_bias": True} if field == "num_classes" else {}))
+    for layer, field in DROPPABLE.items():
+        if f"{layer}.weight" in source.tensors and f"{layer}.weight" not in tensors:
+            spec = spec.replace(**{field: 0}, **({"head_bias": True} if field == "num_classes" else {}))
     if spec.num_classes and spec.representation != config.spec.representation:
         cause = "cannot drop 'pre_logits.weight': the head reads its output"
         raise InputError(cause, where=source.path, hint="drop 'head.*' with it")

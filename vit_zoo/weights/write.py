@@ -6,7 +6,7 @@ A model fits if the library's class can be built as it, and if what is written r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from vit_zoo.weights.dialects.torchvision import TORCHVISION
 from vit_zoo.weights.dialects.vit_pytorch import SIMPLE_VIT, VIT_PYTORCH, VIT_PYTORCH_0_40, VIT_PYTORCH_1_2, VIT_PYTORCH_1_15
 from vit_zoo.weights.equivalents import Equivalent, equivalents
 from vit_zoo.weights.read import Reading, read
-from vit_zoo.weights.target_classes import UNLIMITED, TargetClass, Values, shown
+from vit_zoo.weights.target_classes import TargetClass, Values, shown
 from vit_zoo.weights.translate import to_theirs
 
 if TYPE_CHECKING:
@@ -36,71 +36,54 @@ if TYPE_CHECKING:
 ACCEPTABLE = ("norm_eps", "act", "preprocess")  # conventions that a user may give up: the difference is small
 # a model that only differs in these is of the same kind
 SIZES = ("image_size", "patch_size", "channels", "mlp_dim", "num_classes")
-DROPPABLE_FIELDS = {"head.*": "num_classes", "pre_logits.*": "representation"}  # tensors that may be left out, with their fields
-DROPPABLE = (("head.*",), ("pre_logits.*",), ("head.*", "pre_logits.*"))
+DROPPABLE = {"head": "num_classes", "pre_logits": "representation"}  # layers that a model can do without: the field is then 0
 
 
 @dataclass(frozen=True)
 class Target:
     """A library to write for.
 
-    * `dialects`: its dialects; the first that fits is used.
+    * `dialects`: its dialects, each with the class of the library that loads its files; the first that fits is used.
     * `file`: the name of the weights in a folder; its ending is the container.
     * `wrapper`: the key of the state dict in a torch file, where it is not at the top.
     * `config`: a folder also holds the library's config.
     * `folder`: only a folder can be written, because the weights cannot be read without the config.
-    * `classes`: the class that loads the files of a dialect, by the dialect's name; one that is not here has no limits.
     """
 
-    dialects: tuple[Dialect, ...]
+    dialects: tuple[tuple[Dialect, TargetClass], ...]
     file: str
     wrapper: str | None = None
     config: bool = False
     folder: bool = False
-    classes: Mapping[str, TargetClass] = field(default_factory=dict)
 
 
 TARGETS = {
-    "timm": Target((TIMM,), "model.safetensors", config=True, classes={TIMM.name: classes.TIMM}),
+    "timm": Target(((TIMM, classes.TIMM),), "model.safetensors", config=True),
     "hf": Target(
-        (HF_VIT, HF_DEIT_TEACHER, HF_DEIT, HF_DINOV2, HF_DINOV2_SWIGLU, HF_DINOV3, HF_DINOV3_GATED, HF_CLIP, HF_SIGLIP),
+        (
+            (HF_VIT, classes.HF_VIT), (HF_DEIT_TEACHER, classes.HF_DEIT_TEACHER), (HF_DEIT, classes.HF_DEIT),
+            (HF_DINOV2, classes.HF_DINOV2), (HF_DINOV2_SWIGLU, classes.HF_DINOV2_SWIGLU),
+            (HF_DINOV3, classes.HF_DINOV3), (HF_DINOV3_GATED, classes.HF_DINOV3_GATED),
+            (HF_CLIP, classes.HF_CLIP), (HF_SIGLIP, classes.HF_SIGLIP),
+        ),
         "model.safetensors",
         config=True,
         folder=True,
-        classes={
-            HF_VIT.name: classes.HF_VIT,
-            HF_DEIT_TEACHER.name: classes.HF_DEIT_TEACHER,
-            HF_DEIT.name: classes.HF_DEIT,
-            HF_DINOV2.name: classes.HF_DINOV2,
-            HF_DINOV2_SWIGLU.name: classes.HF_DINOV2_SWIGLU,
-            HF_DINOV3.name: classes.HF_DINOV3,
-            HF_DINOV3_GATED.name: classes.HF_DINOV3_GATED,
-            HF_CLIP.name: classes.HF_CLIP,
-            HF_SIGLIP.name: classes.HF_SIGLIP,
-        },
     ),
-    "torchvision": Target((TORCHVISION,), "model.pth", classes={TORCHVISION.name: classes.TORCHVISION}),
+    "torchvision": Target(((TORCHVISION, classes.TORCHVISION),), "model.pth"),
     "vit-pytorch": Target(
-        (VIT_PYTORCH, SIMPLE_VIT, VIT_PYTORCH_1_15, VIT_PYTORCH_1_2, VIT_PYTORCH_0_40),
+        (
+            (VIT_PYTORCH, classes.VIT_PYTORCH), (SIMPLE_VIT, classes.SIMPLE_VIT), (VIT_PYTORCH_1_15, classes.VIT_PYTORCH_1_15),
+            (VIT_PYTORCH_1_2, classes.VIT_PYTORCH_1_2), (VIT_PYTORCH_0_40, classes.VIT_PYTORCH_0_40),
+        ),
         "model.pth",
-        classes={
-            VIT_PYTORCH.name: classes.VIT_PYTORCH,
-            SIMPLE_VIT.name: classes.SIMPLE_VIT,
-            VIT_PYTORCH_1_15.name: classes.VIT_PYTORCH_1_15,
-            VIT_PYTORCH_1_2.name: classes.VIT_PYTORCH_1_2,
-            VIT_PYTORCH_0_40.name: classes.VIT_PYTORCH_0_40,
-        },
     ),
-    "dinov2": Target(
-        (DINOV2, DINOV2_SWIGLU),
-        "model.pth",
-        classes={DINOV2.name: classes.META_DINOV2, DINOV2_SWIGLU.name: classes.META_DINOV2_SWIGLU},
-    ),
-    "deit": Target((TIMM, DEIT3), "model.pth", wrapper="model", classes={TIMM.name: classes.DEIT, DEIT3.name: classes.DEIT3}),
-    "mae": Target((TIMM,), "model.pth", wrapper="model", classes={TIMM.name: classes.MAE}),
-    "open_clip": Target((OPEN_CLIP,), "model.pth", classes={OPEN_CLIP.name: classes.OPEN_CLIP}),
-    "google": Target((GOOGLE,), "model.npz", classes={GOOGLE.name: classes.GOOGLE}),
-}
+    "dinov2": Target(((DINOV2, classes.META_DINOV2), (DINOV2_SWIGLU, classes.META_DINOV2_SWIGLU)), "model.pth"),
+    "deit": Target(((TIMM, classes.DEIT), (DEIT3, classes.DEIT3)), "model.pth", wrapper="model"),
+    "mae": Target(((TIMM, classes.MAE),), "model.pth", wrapper="model"),
+    "open_clip": Target(((OPEN_CLIP, classes.OPEN_CLIP),), "model.pth"),
+    "google": Target(((GOOGLE, classes.GOOGLE),), "model.npz"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -149,8 +132,7 @@ def fit(target: str, config: ModelConfig, tensors: Mapping[str, Stored], accept:
     dialects, the cause of the one that comes nearest.
     """
     causes: list[tuple[int, bool, NotRepresentable]] = []  # with the distance to the model, and False if there is a way on
-    for dialect in TARGETS[target].dialects:
-        library = TARGETS[target].classes.get(dialect.name, UNLIMITED)
+    for dialect, library in TARGETS[target].dialects:
         for model in equivalents(config.spec, tensors):
             if beyond := library.beyond(model.spec):
                 error = _cannot_express(dialect, library, model, beyond)
@@ -209,12 +191,12 @@ def _cannot_express(dialect: Dialect, library: TargetClass, model: Equivalent, b
     places = {each.ours for each in dialect.rules}
     without = next((tensor for tensor in model.tensors if tensor not in places and not tensor.startswith("blocks.")), None)
     cause += "" if without is None else f", and has no place for {without!r}"
-    for patterns in DROPPABLE:
-        fields = [DROPPABLE_FIELDS[pattern] for pattern in patterns]
+    for layers in (("head",), ("pre_logits",), ("head", "pre_logits")):
+        fields, patterns = [DROPPABLE[layer] for layer in layers], [f"{layer}.*" for layer in layers]
         complete = all(getattr(spec, each) for each in fields) and (not spec.num_classes or "num_classes" in fields)
         if complete and not spec.dist_token and not library.beyond(spec.replace(**dict.fromkeys(fields, 0))):
             flags = " ".join(f"--allow-drop '{pattern}'" for pattern in patterns)
-            dropped = Option("allow_drop", str(list(patterns)), flags)
+            dropped = Option("allow_drop", str(patterns), flags)
             return NotRepresentable(cause, hint=f"{dropped} leaves it out", options=[dropped])
     return NotRepresentable(cause)
 
