@@ -15,7 +15,7 @@ from vit_zoo.graph.options import COMPUTED, INCLUDES, OPSET, GraphOptions, Inclu
 from vit_zoo.model.config import MULTI_LABEL
 from vit_zoo.model.ops import Activation
 from vit_zoo.model.outputs import checked_outputs
-from vit_zoo.model.resize_recipes import recipe_named
+from vit_zoo.model.resize_recipes import OTHER_RECIPE, recipe_named
 from vit_zoo.parity.report import Effort, checked_effort
 from vit_zoo.parity.tolerance import check_cosine
 
@@ -206,7 +206,7 @@ def _recipe_of(config: ModelConfig, recipe: Any) -> str:
         name = recipe or config.resize or "timm"
         if recipe_named(name).mode == "rows":
             cause = f"recipe '{name}' interpolates no positions, so it has none for larger images"
-            raise InputError(cause, hint="another recipe interpolates: resize=timm, say")
+            raise InputError(cause, hint=f"another recipe interpolates: {OTHER_RECIPE}", options=[OTHER_RECIPE])
         return str(name)
     if recipe is not None:
         raise InputError("resize applies to learned positions; this model computes its positions for any size")

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from vit_zoo.errors import InputError
+from vit_zoo.errors import InputError, fact
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ RECIPES = {
 }
 # in place of a recipe: sources with different recipes have files that look the same
 UNSTATED = "unstated"
+OTHER_RECIPE = fact("resize", "timm, say")
 
 
 def recipe_named(name: Any, *, where: object = None) -> Recipe:
@@ -53,7 +54,8 @@ def recipe_named(name: Any, *, where: object = None) -> Recipe:
     """
     if name == UNSTATED:
         cause = "its library is unknown, and libraries resize positions differently"
-        raise InputError(cause, where=where, hint=f"state it: resize=timm, say; the recipes are {', '.join(RECIPES)}")
+        hint = f"state it: {OTHER_RECIPE}; the recipes are {', '.join(RECIPES)}"
+        raise InputError(cause, where=where, hint=hint, options=[OTHER_RECIPE])
     if name not in RECIPES:
         raise InputError(f"unknown recipe '{name}'; choose from {', '.join(RECIPES)}")
     return RECIPES[name]

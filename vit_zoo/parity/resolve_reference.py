@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import CheckFailed, InputError, NotRepresentable, Option, OtherWeights, RefusedContent
+from vit_zoo.errors import CheckFailed, InputError, NotRepresentable, Option, OtherWeights, RefusedContent, fact
 from vit_zoo.files import write_text
 from vit_zoo.formats import describe, open_artifact
 from vit_zoo.formats.artifact import report_path
@@ -209,7 +209,8 @@ def _frame(config: ModelConfig | None, path: Path | None, facts: Mapping[str, An
         if len(shape) == 4 and all(isinstance(length, int) for length in shape[1:]):
             channels, *size = shape[1:]
     if size is None:
-        raise InputError("the image size is unknown", hint="state it: image_size=HEIGHT or HEIGHT,WIDTH")
+        size = fact("image_size", "HEIGHT,WIDTH")
+        raise InputError("the image size is unknown", hint=f"state it: {size}", options=[size])
     pairs = [(value, value) if isinstance(value, int) else tuple(value) for value in (size, patch)]
     return Frame(int(channels), pairs[0], pairs[1], None)
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 # dialects in which the zoo lists the published weights of a source, each size with one number of heads
 PUBLISHERS = ("deit3", "dinov2", "dinov3", "mae", "timm", "torchvision")
-CLIP_TOWERS = ("timm-clip", "open_clip-timm", "open_clip-timm-clip")  # of which the zoo lists the weights as timm's
 # widths and depths that several sources have published under the names of one dialect, with different numbers of heads:
 # facebookresearch/moco-v3, vits.py, whose ViT-S has 12, and wangsr126/MAE-Lite, whose ViT-Tiny has 12
 AMBIGUOUS = {"timm": {(384, 12), (192, 12)}}
@@ -168,7 +167,7 @@ def heads_of(fields: Mapping[str, Any], dialect: str, positions: int) -> tuple[i
     """
     if "dim_head" in fields:
         return fields["inner"] // fields["dim_head"], "shapes"
-    source = "timm" if dialect in CLIP_TOWERS else dialect.removesuffix("-swiglu")
+    source = dialect.removeprefix("open_clip-").removesuffix("-swiglu")  # open_clip has towers of timm
     if source not in PUBLISHERS or (fields["dim"], fields["depth"]) in AMBIGUOUS.get(source, ()):
         return None
     sizes = (*(fields[name] for name in ("dim", "depth", "mlp_dim", "inner")), fields["patch_size"], positions)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files import Stored
-from vit_zoo.model.resize_recipes import Recipe, recipe_named
+from vit_zoo.model.resize_recipes import OTHER_RECIPE, Recipe, recipe_named
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ def resize_positions(table: Stored, prefix: int, old: Grid, new: Grid, recipe: s
         return table
     if chosen.mode == "rows" and new[0] * new[1] > old[0] * old[1]:
         cause = f"recipe '{recipe}' takes the first positions of a table: {old[0]}x{old[1]} are too few for {new[0]}x{new[1]}"
-        raise InputError(cause, hint="another recipe interpolates: resize=timm, say")
+        raise InputError(cause, hint=f"another recipe interpolates: {OTHER_RECIPE}", options=[OTHER_RECIPE])
     shape = (1, prefix + new[0] * new[1], table.shape[2])
     return Stored(table.dtype, shape, partial(_positions, table, prefix, old, new, chosen))
 
@@ -40,8 +40,8 @@ def resize_kernel(kernel: Stored, new: Grid, recipe: str) -> Stored:
     if kernel.shape[2:] == new:
         return kernel
     if chosen.kernel is None:
-        hint = "another recipe resizes the projection: resize=timm, say"
-        raise InputError(f"recipe '{recipe}' keeps the patch size", hint=hint)
+        hint = f"another recipe resizes the projection: {OTHER_RECIPE}"
+        raise InputError(f"recipe '{recipe}' keeps the patch size", hint=hint, options=[OTHER_RECIPE])
     return Stored(kernel.dtype, (*kernel.shape[:2], *new), partial(_kernel, kernel, new, chosen))
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from vit_zoo.errors import InputError
+from vit_zoo.errors import InputError, fact
 from vit_zoo.weights.infer import pair
 
 
@@ -20,5 +20,6 @@ def flat_patch(length: int, facts: Mapping[str, Any]) -> dict[str, int]:
     p, q = pair(facts.get("patch_size", math.isqrt(area)))
     if p * q * channels != length:
         cause = f"cannot infer the patch size of {length} values in {channels} channels"
-        raise InputError(cause, hint="state patch_size=HEIGHT,WIDTH, and channels if there are not three")
+        size = fact("patch_size", "HEIGHT,WIDTH")
+        raise InputError(cause, hint=f"state {size}, and channels if there are not three", options=[size])
     return {"p": p, "q": q, "c": channels}
