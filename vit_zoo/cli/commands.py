@@ -182,7 +182,8 @@ for command in (export, verify, predict, publish, pull):
 def doctor(output: Output) -> None:
     """Show versions and what this installation can do.
 
-    Prints the versions of the packages in use, what the CPU supports for int8, and which commands are ready to use.
+    Prints the versions of the packages in use, what the CPU supports for int8, which commands are ready to use, and whether
+    another project is installed that is taken for this one: `vit-zoo` on the package index is not `vitzoo`.
 
     \b
     vitzoo doctor
@@ -190,7 +191,9 @@ def doctor(output: Output) -> None:
     from vit_zoo.cli.doctor import doctor_report
 
     report = doctor_report()
-    output.result(report, lambda: pairs({name: str(value) for name, value in report.items()}))
+    if "conflict" in report:
+        output.warn(f"warning: {report['conflict']}")
+    output.result(report, lambda: pairs({name: str(value) for name, value in report.items() if name != "conflict"}))
 
 
 @vitzoo.command()
