@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from typing import Any
 
 from vit_zoo import __version__
@@ -50,11 +50,14 @@ def other_distribution() -> str | None:
 
     It is called vit-zoo, or has a package vit_zoo too.
     """
-    try:
-        version("vit-zoo")
-    except PackageNotFoundError:
-        return next((name for name in packages_distributions().get("vit_zoo", []) if name.lower() != OURS), None)
-    return "vit-zoo"
+    for distribution in distributions():
+        name = distribution.name.lower().replace("_", "-")
+        packages = distribution.read_text("top_level.txt")
+        # a RECORD has a line for each file; packages_distributions() takes seconds to parse all of them
+        has_ours = "vit_zoo" in packages.split() if packages else "\nvit_zoo/" in f"\n{distribution.read_text('RECORD') or ''}"
+        if name == "vit-zoo" or (has_ours and name != OURS):
+            return name
+    return None
 
 
 def _cpu() -> str:
