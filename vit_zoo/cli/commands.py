@@ -13,6 +13,7 @@ from vit_zoo.cli.hub_commands import publish, pull
 from vit_zoo.cli.options import MODEL, SEED, facts, note_name, random_weights, zoo
 from vit_zoo.cli.output import Output, with_output
 from vit_zoo.cli.text import config_text, pairs
+from vit_zoo.errors import InputError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -68,25 +69,31 @@ def list_(
 
 @vitzoo.command()
 @click.argument("locator", metavar="NAME|FILE|FOLDER")
+@click.option("--code", is_flag=True, help="Print the preprocessing as a Python program for numpy, which runs an ONNX file too.")
 @facts
 @zoo
 @with_output
-def show(locator: str, facts: dict[str, Any], output: Output) -> None:
-    """Describe a model name, a config, a checkpoint or an exported file.
+def show(locator: str, code: bool, facts: dict[str, Any], output: Output) -> None:
+    """Describe a model name, a config, a checkpoint, an exported file, a folder of them, or a parity report.
 
-    Prints the fields of the model with the origin of each, its cost, preprocessing, licence, and published weights. Files
-    are only read: no code in them is executed.
+    Prints the fields of the model with the origin of each, its cost, preprocessing, licence, and published weights. Of an
+    ONNX file of any tool: inputs, outputs, opset, operators, precision, size, and the result of its parity check. Files are
+    only read: no code in them is executed.
 
     \b
     vitzoo show vit_b16
     vitzoo show google/vit-base-patch16-224
     vitzoo show model.onnx
+    vitzoo show model.onnx --code > predict.py
     """
     note_name(locator, output)
     from vit_zoo.cli.show import overview
 
-    document, text = overview(locator, facts)
-    output.result(document, lambda: text)
+    shown = overview(locator, facts)
+    if code and shown.code is None:
+        raise InputError("its preprocessing is not known, so there is no code for it", where=locator)
+    document = shown.document if shown.code is None else {**shown.document, "code": shown.code}
+    output.result(document, lambda: str(shown.code).rstrip("\n") if code else shown.text)
 
 
 @vitzoo.command()
