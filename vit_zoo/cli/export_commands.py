@@ -198,7 +198,7 @@ def verify(
     vitzoo verify theirs.onnx --against checkpoint.safetensors --fixed height,width
     """
     from vit_zoo.api import verify as verify_artifact
-    from vit_zoo.cli.text import report_text
+    from vit_zoo.cli.text import report_text, verdict_text
 
     if facts and against is None:
         raise InputError("--set states facts about the --against model; give --against MODEL too")
@@ -225,9 +225,7 @@ def verify(
         hint = None if report.sha256 is None else f"see {Path(artifact).name}.parity.json"
         cause = f"does not compute {report.reference}: {report.summary()}"
         raise CheckFailed(cause, where=artifact, hint=hint, details={"report": report.model_dump(mode="json")})
-    verb = "approximates" if report.verdict == "approximate" else "computes"
-    precision = "" if report.precision == "fp32" else f" in {report.precision}"
-    text = f"{artifact} {verb} {report.reference}{precision}: {report.summary()}"
+    text = verdict_text(artifact, report)
     output.result(report, lambda: f"{report_text(report)}\n\n{text}" if output.verbose or effort == "full" else text)
 
 
