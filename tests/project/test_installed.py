@@ -40,16 +40,21 @@ def wheel(tmp_path_factory):
     return built
 
 
+def environment_with(folder, *packages):
+    """The interpreter of a fresh environment, into which the pip of this one installs the packages."""
+    venv.create(folder / "env")  # a pip of its own takes longer to install than all else
+    python = folder / "env" / "bin" / "python"
+    output(sys.executable, "-m", "pip", "--python", python, "install", "-q", *packages, cwd=folder)
+    return python
+
+
 @pytest.fixture(scope="module")
 def torch_free(wheel, tmp_path_factory):
     """A fresh environment with the wheel, without dependencies, and the requirements of a host without torch."""
     folder = tmp_path_factory.mktemp("host")
-    venv.create(folder / "env", with_pip=True)
-    python = folder / "env" / "bin" / "python"
-    output(python, "-m", "pip", "install", "-q", "--no-deps", wheel, cwd=folder)
-    output(
-        python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", "-r", ROOT / "requirements-runtime.txt", cwd=folder
-    )
+    python = environment_with(folder, "--no-deps", wheel)
+    runtime = ["-c", ROOT / "constraints.txt", "-r", ROOT / "requirements-runtime.txt"]
+    output(sys.executable, "-m", "pip", "--python", python, "install", "-q", *runtime, cwd=folder)
     return python
 
 
@@ -62,10 +67,7 @@ def test_the_zoo_of_a_checkout(tmp_path):
 
 @pytest.mark.parametrize("editable", [False, True])
 def test_the_zoo_of_an_installation(editable, wheel, tmp_path):
-    venv.create(tmp_path / "env", with_pip=True, system_site_packages=False)
-    python = tmp_path / "env" / "bin" / "python"
-    what = ["-e", ROOT] if editable else [wheel]
-    output(python, "-m", "pip", "install", "-q", "--no-deps", *what, cwd=tmp_path)
+    python = environment_with(tmp_path, "--no-deps", *(["-e", ROOT] if editable else [wheel]))
     names, folder = output(python, "-c", COUNT, cwd=tmp_path).split()
     assert int(names) == len(vit_zoo.list_models())
     assert (Path(folder) == ROOT / "zoo") == editable
