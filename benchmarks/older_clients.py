@@ -32,7 +32,7 @@ print(json.dumps({name: m.version(name) for name in ("transformers", "optimum-on
 def main(python: str) -> None:
     hub_environment.set_up()
     versions = json.loads(subprocess.run([python, "-c", VERSIONS], capture_output=True, text=True, check=True).stdout)
-    with tempfile.TemporaryDirectory() as place, Hub() as hub:
+    with tempfile.TemporaryDirectory() as place, Hub(hub_environment.HUB_PORT) as hub:
         published = Published(hub, Path(place))
         jobs = []
         names = ("vit", "distilled", "dinov2", "registers", "siglip")

@@ -1,4 +1,4 @@
-"""Fixtures of every test: a folder of its own, fixed random numbers, and no access to the real Hub."""
+"""Fixtures of every test, no access to the real Hub, and how the tests are run: one thread each, on every core."""
 
 from __future__ import annotations
 
@@ -12,9 +12,34 @@ pytest.register_assert_rewrite("support")
 
 from support import hub_environment, torchvision_operators  # noqa: E402  registered first, so that its assertions are rewritten
 from support.cli import CommandLine  # noqa: E402
+from support.paths import TESTS  # noqa: E402
+from support.quick import QUICK  # noqa: E402
+
+MOST_WORKERS = 4  # each has torch and the peers in memory, about 1.5 GB
 
 hub_environment.set_up()
 torchvision_operators.declare()  # test modules may import timm in any order
+torch.set_num_threads(1)  # models are tiny: a second thread costs more than it saves
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of child processes
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Distribute folders over the cores, file by file; a file, `-k` or `--pdb` runs in this process, as `-n 0` does."""
+    options = config.option
+    if not config.pluginmanager.hasplugin("xdist") or options.numprocesses is not None or hasattr(config, "workerinput"):
+        return
+    if options.keyword or options.usepdb or options.collectonly or any(".py" in argument for argument in config.args):
+        return
+    workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+    if workers > 1:
+        options.numprocesses, options.dist = workers, "loadfile"  # the fixtures of a module are made once
+        options.loadscopereorder = False  # the slowest files have few tests
+
+
+def pytest_itemcollected(item):
+    if item.path.relative_to(TESTS).as_posix() in QUICK:
+        item.add_marker("quick")
 
 
 @pytest.fixture

@@ -45,6 +45,14 @@ def built(source, folder):
     return wheel
 
 
+def environment_with(folder, *packages):
+    """The interpreter of a fresh environment, into which the pip of this one installs the packages."""
+    venv.create(folder / "env")  # a pip of its own takes longer to install than all else
+    python = folder / "env" / "bin" / "python"
+    output(sys.executable, "-m", "pip", "--python", python, "install", "-q", *packages, cwd=folder)
+    return python
+
+
 @pytest.fixture(scope="module")
 def wheel(source, tmp_path_factory):
     return built(source, tmp_path_factory.mktemp("wheel"))
@@ -59,9 +67,7 @@ def runtime_wheel(source, tmp_path_factory):
 def torch_free(runtime_wheel, tmp_path_factory):
     """The Python of a fresh environment with vitzoo-runtime, as `pip install ./runtime` makes it."""
     folder = tmp_path_factory.mktemp("host")
-    venv.create(folder / "env", with_pip=True)
-    python = folder / "env" / "bin" / "python"
-    output(python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", runtime_wheel, cwd=folder)
+    python = environment_with(folder, "-c", ROOT / "constraints.txt", runtime_wheel)
     return python
 
 
@@ -92,10 +98,7 @@ def test_the_zoo_of_a_checkout(tmp_path):
 
 @pytest.mark.parametrize("editable", [False, True])
 def test_the_zoo_of_an_installation(editable, wheel, tmp_path):
-    venv.create(tmp_path / "env", with_pip=True, system_site_packages=False)
-    python = tmp_path / "env" / "bin" / "python"
-    what = ["-e", ROOT] if editable else [wheel]
-    output(python, "-m", "pip", "install", "-q", "--no-deps", *what, cwd=tmp_path)
+    python = environment_with(tmp_path, "--no-deps", *(["-e", ROOT] if editable else [wheel]))
     names, folder = output(python, "-c", COUNT, cwd=tmp_path).split()
     assert int(names) == len(vit_zoo.list_models())
     assert (Path(folder) == ROOT / "zoo") == editable

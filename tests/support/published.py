@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import torch
 
 import vit_zoo
+from support.cli import Result
 from support.loopback_hub import WRITER
 from support.models import noise
 from support.paths import CLIENTS, ROOT
+from vit_zoo.cli.entry_point import run
 
 SMALL = {"dim": 48, "depth": 3, "heads": 3, "dim_head": 16, "mlp_dim": 96}
 # a name, what is other than the zoo's, transformers' class, transformers.js's class, and the values that all can give
@@ -44,7 +49,7 @@ def repo_of(name):
 
 
 class Published:
-    """The repositories of all models on a Hub, and the outputs expected of each."""
+    """The repositories of all models on a Hub at `HUB_PORT`, and the outputs expected of each."""
 
     def __init__(self, hub, folder):
         self.hub, self.folder = hub, folder
@@ -55,9 +60,12 @@ class Published:
         }  # fmt: skip
 
     def vitzoo(self, *arguments, code=0):
-        command = [sys.executable, "-m", "vit_zoo.cli", *map(str, arguments)]
-        done = subprocess.run(command, env=self.environment, cwd=self.folder, capture_output=True, text=True)
-        assert done.returncode == code, done.stderr
+        """Run the command line in this process, with the permission to write to the Hub."""
+        out, err = io.StringIO(), io.StringIO()
+        streams = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)
+        with contextlib.chdir(self.folder), mock.patch.dict(os.environ, HF_TOKEN=WRITER), streams[0], streams[1]:
+            done = Result(run([str(argument) for argument in arguments]), out.getvalue(), err.getvalue())
+        assert done.code == code, done.err
         return done
 
     def publish(self, name):
@@ -73,7 +81,7 @@ class Published:
         np.save(self.folder / f"{name}.npy", self.images[name])
         self.images[name].tofile(self.folder / f"{name}.raw")
         done = self.vitzoo("publish", name, repo_of(name), "--license", "apache-2.0", "--json")
-        self.clients[name] = json.loads(done.stdout)["clients"]
+        self.clients[name] = json.loads(done.out)["clients"]
 
     def given(self, client):
         """A client's outputs for every repository, from a process of its own."""
@@ -89,11 +97,15 @@ class Published:
             places = {"input": str(self.folder / f"{name}.npy"), "output": str(self.folder / f"{name}.{client}.npz")}
             about = {"auto": auto, "values": values, "theirs": THEIRS.get(name, {})}
             jobs.append({"repo": repo_of(name), "local": str(local), **about, **places})
-        command = [sys.executable, CLIENTS / "of_python.py"]
-        asked = json.dumps({"client": client, "jobs": jobs})
-        done = subprocess.run(command, input=asked, env=self.environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-3000:]
+        self.program("of_python.py", {"client": client, "jobs": jobs})
         return {name: dict(np.load(self.folder / f"{name}.{client}.npz")) for name in names}
+
+    def program(self, name, asked):
+        """The output of a client program, which reads what is asked of it from stdin."""
+        command = [sys.executable, CLIENTS / name]
+        done = subprocess.run(command, input=json.dumps(asked), env=self.environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
 
 
 def relative(given, wanted):

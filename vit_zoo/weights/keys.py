@@ -71,7 +71,10 @@ def open_keys(dialect: Dialect, keys: Iterable[str]) -> Opened:
 def _prefix(dialect: Dialect, keys: list[str]) -> tuple[str, str]:
     """The wrapper, and the wrapper with the model's own prefix, of the first tensor of the dialect that is there."""
     pattern = re.compile(f"({WRAPPERS})(?:{'|'.join(map(re.escape, dialect.prefixes))})")
+    lines = "\n".join([*keys, ""])
     for name in (*dialect.signature, *(theirs.replace("{i}", "0") for rule_ in dialect.rules for theirs in rule_.theirs)):
+        if f"{name}\n" not in lines:  # most names are in no key, and one search takes less time than a test of each key
+            continue
         stems = [key[: len(key) - len(name)] for key in keys if key.endswith(name)]
         matches = [match for match in map(pattern.fullmatch, stems) if match]
         if matches:
