@@ -22,7 +22,7 @@ from vit_zoo.loading.checkpoint import Checkpoint, ModelLike
 from vit_zoo.loading.load import RANDOM, WEIGHTS, find_weights, is_random_by_itself, reduced
 from vit_zoo.loading.source import find_architecture
 from vit_zoo.model.config import ModelConfig
-from vit_zoo.parity.reference import Live
+from vit_zoo.parity.live import Live
 
 if TYPE_CHECKING:
     from vit_zoo.exporters.int8.search import Int8Search

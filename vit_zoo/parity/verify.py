@@ -17,13 +17,11 @@ from vit_zoo.parity.bisect import computes, first_divergence_by_name, first_dive
 from vit_zoo.parity.fp16_range import headroom
 from vit_zoo.parity.inputs import probe_images
 from vit_zoo.parity.ort_profile import profile_operators
+from vit_zoo.parity.plan import INNER, PLANS, CheckPlan
 from vit_zoo.parity.preprocess_check import prepare_in_file, raw_batches
 from vit_zoo.parity.reference import ModelReference
 from vit_zoo.parity.report import Divergence, Effort, ParityReport
 from vit_zoo.parity.run import (
-    INNER,
-    PLANS,
-    CheckPlan,
     Computed,
     Runs,
     Sessions,
