@@ -23,6 +23,7 @@ from vit_zoo.loading.load import RANDOM, WEIGHTS, find_weights, is_random_by_its
 from vit_zoo.loading.source import find_architecture
 from vit_zoo.model.config import ModelConfig
 from vit_zoo.parity.live import Live
+from vit_zoo.progress import step
 
 if TYPE_CHECKING:
     from vit_zoo.exporters.int8.search import Int8Search
@@ -76,7 +77,7 @@ def export_model(model: ModelLike, options: ExportOptions, facts: Mapping[str, A
     targets = {name: target_path(source, name, options) for name in options.formats}
     for target in targets.values():
         check_target(target)
-    if source.config.random_text:
+    if source.config.random_text and not random:  # else it was announced before the weights were made
         notice(f"{source.config.name} has {source.config.random_text}: it is not trained")
     live, written = Live(source), []
     for name, target in targets.items():
@@ -181,7 +182,8 @@ def write_program(
     write = FORMATS[format_].write
     assert write is not None
     with Staged(target, need=sum(tensor.nbytes for tensor in source.tensors.values())) as staged:
-        write(live.model, names, staged, details)
+        with step(f"writing {target.name}"):
+            write(live.model, names, staged, details)
         return _finish(staged, source.config, _verified(staged, live, effort))
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from vit_zoo.parity.tolerance import angles, relative
+from vit_zoo.progress import part
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
@@ -33,7 +34,8 @@ class Expected:
 
     def __init__(self, reference: Reference, images: Array, outputs: Sequence[str], use: Float64) -> None:
         self.reference, self.images, self.outputs = reference, images, tuple(outputs)
-        self.single = reference.single(images, reference.for_floors(outputs))
+        with part(f"{len(images)} images in the model, float32"):
+            self.single = reference.single(images, reference.for_floors(outputs))
         self.values = {name: self.single[name].astype("<f8") for name in outputs}
         self.floors = {name: np.full(len(images), np.nan) for name in outputs}
         self.measured = np.zeros(len(images), bool)
@@ -50,7 +52,8 @@ class Expected:
         todo = [row for row in dict.fromkeys(rows) if not self.measured[row]]
         if not todo or not self.measurable:
             return False
-        double = self.reference.double(self.images[todo], self.outputs)
+        with part(f"{len(todo)} images in the model, float64"):
+            double = self.reference.double(self.images[todo], self.outputs)
         floors = self.reference.floors({name: x[todo] for name, x in self.single.items()}, double)
         for name in self.outputs:
             self.values[name][todo], self.floors[name][todo] = double[name], floors[name]

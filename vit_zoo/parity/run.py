@@ -25,6 +25,7 @@ from vit_zoo.parity.preprocess_check import (
     raw_batches,
 )
 from vit_zoo.parity.tolerance import INT8_IMAGES, INT8_LIMITS, TOLERANCES, Int8Limits, agreement, judge, relative
+from vit_zoo.progress import part
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array, Artifact
@@ -80,7 +81,8 @@ class Sessions:
             optimised = True
         if optimised not in self._open:
             self.close()
-            self._open[optimised] = open_artifact(self.path, optimised=optimised)
+            with part(f"opening it, optimiser {'on' if optimised else 'off'}" if self.about.graph else "opening it"):
+                self._open[optimised] = open_artifact(self.path, optimised=optimised)
         return self._open[optimised]
 
     def close(self) -> None:
@@ -244,7 +246,7 @@ class Runs:
             self.evidence.faults.append(f"fails at batch {size}: {error.message}")
             return
         wanted = tuple(dict.fromkeys(self.names.values()))
-        expected = run_all(lambda x: self.reference.single(x, wanted), stack, size)
+        expected = run_all(lambda x: self.reference.single(x, wanted), stack, size, what="running the model")
         for name, of in self.names.items():
             logits = are_classes(of, expected[of], self.reference)
             measured = agreement(name, actual[name], expected[of], logits=logits, limits=limits)
@@ -283,7 +285,8 @@ class Runs:
         at += "" if size == self.reference.frame.size else f", size {size[0]}x{size[1]}"
         outputs: dict[str, Array] = {}
         try:
-            outputs = runnable.run(x)
+            with part(f"running it, {at}"):
+                outputs = runnable.run(x)
         except VitzooError as error:
             self.evidence.faults.append(f"fails at {at}: {error.message}")
         return BatchRun(rows, images, outputs, optimised, size, at)
@@ -384,9 +387,15 @@ def described_outputs(reference: Reference) -> str:
     return ", ".join(f"{name} {list(shape)}" for name, shape in reference.shapes().items())
 
 
-def run_all(run: Callable[[Array], Mapping[str, Array]], stack: Array, size: int = 1) -> dict[str, Array]:
-    """Return every output of a file or a reference for many images, `size` at a time."""
-    rows = [run(x) for x in np.split(stack, len(stack) // size)]
+def run_all(
+    run: Callable[[Array], Mapping[str, Array]], stack: Array, size: int = 1, what: str = "running it"
+) -> dict[str, Array]:
+    """Return every output of a file or a reference for many images, `size` at a time; `what` describes it for progress."""
+    with part(what, len(stack), "images") as progress:
+        rows = []
+        for x in np.split(stack, len(stack) // size):
+            rows.append(run(x))
+            progress.advance(len(x))
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
