@@ -16,8 +16,8 @@ from support.models import SMALL, noise
 from support.paths import ROOT
 from vit_zoo.errors import InputError
 from vit_zoo.formats import programs
+from vit_zoo.parity.plan import PLANS
 from vit_zoo.parity.report import EFFORTS, ParityReport, schema
-from vit_zoo.parity.run import PLANS
 
 
 @pytest.fixture

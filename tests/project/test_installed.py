@@ -67,8 +67,7 @@ def runtime_wheel(source, tmp_path_factory):
 def torch_free(runtime_wheel, tmp_path_factory):
     """The Python of a fresh environment with vitzoo-runtime, as `pip install ./runtime` makes it."""
     folder = tmp_path_factory.mktemp("host")
-    python = environment_with(folder, "-c", ROOT / "constraints.txt", runtime_wheel)
-    return python
+    return environment_with(folder, "-c", ROOT / "constraints.txt", runtime_wheel)
 
 
 def contents(wheel):
@@ -107,7 +106,7 @@ def test_the_zoo_of_an_installation(editable, wheel, tmp_path):
 
 def test_a_host_without_torch(torch_free, folder):
     vitzoo = torch_free.parent / "vitzoo"
-    assert output(torch_free, "-m", "pip", "check", cwd=folder) == "No broken requirements found.\n"
+    assert output(sys.executable, "-m", "pip", "--python", torch_free, "check", cwd=folder) == "No broken requirements found.\n"
     vit_zoo.export("vit_digits")
     shutil.move("vit_digits.onnx", "renamed.bin")
     Path("vit_digits.onnx.parity.json").unlink()

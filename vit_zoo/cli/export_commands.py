@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vit_zoo.cli.next_steps import next_steps
 from vit_zoo.cli.options import MODEL, FormatsCommand, description, facts, note_name, random_weights, zoo
 from vit_zoo.cli.output import Output, with_output
 from vit_zoo.cli.text import export_text, table
@@ -143,9 +144,10 @@ def export(
         outputs=[] if outputs is None else outputs.split(","), include=include, dynamic=dynamic,
         verify=VERIFY.get(verify, verify), weights=weights, allow_drop=allow_drop, random=random, seed=seed,
         precision=precisions or "fp32", force=force, calibrate=calibrate, evaluate=evaluate,
-        min_agreement=min_agreement, min_accuracy=min_accuracy, min_cosine=min_cosine, note=output.progress, **facts,
+        min_agreement=min_agreement, min_accuracy=min_accuracy, min_cosine=min_cosine, **facts,
     )  # fmt: skip
     output.result([ExportDocument.of(item) for item in exports], lambda: "\n".join(export_text(item) for item in exports))
+    output.suggest(*next_steps(exports, model, None if outputs is None else outputs.split(","), random=random, seed=seed))
 
 
 @click.command(epilog=MODEL)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vit_zoo.errors import InputError, with_flags
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from vit_zoo.cli.live_line import LiveLine
 
 
 @dataclass(frozen=True)
@@ -22,9 +28,15 @@ class Output:
     json: bool
     quiet: bool
     verbose: bool
+    line: LiveLine | None = None  # the line of progress, on a terminal
+    printed: set[str] = field(default_factory=set)  # warnings, each of which is printed once
 
     def result(self, document: Any, text: Callable[[], str]) -> None:
         """Print the result of a command: `document` with --json, else `text()`, which is called only if it is printed."""
+        with self._alone():
+            self._result(document, text)
+
+    def _result(self, document: Any, text: Callable[[], str]) -> None:
         if self.json:
             click.echo(json.dumps(_plain(document), indent=2, ensure_ascii=False))
         elif not self.quiet:
@@ -32,13 +44,28 @@ class Output:
             click.echo("".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text()))
 
     def progress(self, line: str) -> None:
-        """Print a line of progress with --verbose or on a terminal."""
-        if self.verbose or (sys.stderr.isatty() and not self.quiet):
-            click.echo(f"vitzoo: {line}", err=True)
+        """Print a line of progress with --verbose."""
+        if self.verbose:
+            with self._alone():
+                click.echo(f"vitzoo: {line}", err=True)
 
     def warn(self, line: str) -> None:
-        """Print a warning, with --quiet too."""
-        click.echo(f"vitzoo: {line}", err=True)
+        """Print a warning, with --quiet too; the same one only once."""
+        if line not in self.printed:
+            self.printed.add(line)
+            with self._alone():
+                click.echo(f"vitzoo: {line}", err=True)
+
+    def suggest(self, *lines: str) -> None:
+        """Print what to do next, for a person at a terminal."""
+        if not self.json and not self.quiet and sys.stdout.isatty() and sys.stderr.isatty():
+            with self._alone():
+                for i, line in enumerate(lines):
+                    click.echo(f"{'next:' if i == 0 else '     '} {line}", err=True)
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """Keep the line of progress away within the block."""
+        return nullcontext() if self.line is None else self.line.paused()
 
 
 def with_output(command: Callable[..., None]) -> Callable[..., None]:
@@ -52,33 +79,48 @@ def with_output(command: Callable[..., None]) -> Callable[..., None]:
     def decorated(*args: Any, as_json: bool, quiet: bool, verbose: bool, debug: bool, **options: Any) -> None:
         if quiet and verbose:
             raise InputError("--quiet and --verbose contradict each other")
-        output = Output(as_json, quiet, verbose)
-        with _notices(output):
-            command(*args, output=output, **options)
+        line = None
+        if not quiet and is_terminal():
+            from vit_zoo.cli.live_line import LiveLine
+
+            line = LiveLine(command.__name__)
+        output = Output(as_json, quiet, verbose, line)
+        try:
+            with _logged(output):
+                command(*args, output=output, **options)
+        finally:
+            if line is not None:
+                line.close()
 
     return decorated
 
 
-@contextmanager
-def _notices(output: Output) -> Iterator[None]:
-    """Print what the logger `vit_zoo` tells the user as warnings, each line once."""
-    import logging
+def is_terminal() -> bool:
+    """Return whether stderr is a terminal on which a line can be drawn again."""
+    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
 
-    printed: set[str] = set()
+
+@contextmanager
+def _logged(output: Output) -> Iterator[None]:
+    """Print what the logger `vit_zoo` tells the user: warnings, and with --verbose progress."""
+    import logging
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             line = with_flags(record.getMessage(), getattr(record, "options", ()))
-            if line not in printed:
-                printed.add(line)
-                output.warn(line)
+            (output.warn if record.levelno >= logging.WARNING else output.progress)(line)
 
-    logger, handler = logging.getLogger("vit_zoo"), Handler(logging.WARNING)
+    level = logging.INFO if output.verbose else logging.WARNING
+    logger, handler = logging.getLogger("vit_zoo"), Handler(level)
+    before = logger.level
     logger.addHandler(handler)
+    if output.verbose:
+        logger.setLevel(level)
     try:
         yield
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def _plain(document: Any) -> Any:

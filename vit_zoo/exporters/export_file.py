@@ -23,7 +23,8 @@ from vit_zoo.loading.checkpoint import Checkpoint, ModelLike
 from vit_zoo.loading.load import RANDOM, WEIGHTS, find_weights, is_random_by_itself, reduced
 from vit_zoo.loading.source import find_architecture
 from vit_zoo.model.config import ModelConfig
-from vit_zoo.parity.reference import Live
+from vit_zoo.parity.live import Live
+from vit_zoo.progress import step
 
 if TYPE_CHECKING:
     from vit_zoo.exporters.int8.search import Int8Search
@@ -77,7 +78,7 @@ def export_model(model: ModelLike, options: ExportOptions, facts: Mapping[str, A
     if options.placement == "shared":
         _check_shared(source, str(model))
     targets = checked_targets(source.config, source.path, sum(tensor.nbytes for tensor in source.tensors.values()), options)
-    if source.config.random_text:
+    if source.config.random_text and not random:  # else it was announced before the weights were made
         notice(f"{source.config.name} has {source.config.random_text}: it is not trained")
     live, written = Live(source), []
     for name, precision, target in targets:
@@ -167,7 +168,8 @@ def write_program(
     write = FORMATS[format_].write
     assert write is not None
     with Staged(target, need=sum(tensor.nbytes for tensor in source.tensors.values())) as staged:
-        write(live.model, names, staged, details)
+        with step(f"writing {target.name}"):
+            write(live.model, names, staged, details)
         return _finish(staged, source.config, _verified(staged, live, effort))
 
 

@@ -20,7 +20,7 @@ from typing import BinaryIO, Self
 from vit_zoo.errors import FORCE, CannotWrite, InputError, Option, VitzooError
 
 OUT = Option("out", "FOLDER", flag="-o")
-STALE = re.compile(r"\..*\.vitzoo-(\d+)-[0-9a-f]{8}\.tmp")  # name of a temporary file or folder, with its process id
+STALE = re.compile(r"\.(.*)\.vitzoo-(\d+)-[0-9a-f]{8}\.tmp")  # name of a temporary file or folder, with its process id
 
 
 class Staged:
@@ -176,6 +176,12 @@ def writing(target: Path) -> Iterator[None]:
         raise CannotWrite(cause, where=target) from None
 
 
+def target_name(path: Path) -> str:
+    """Return a file's name, or the one that a temporary file will have."""
+    match = STALE.fullmatch(path.name)
+    return path.name if match is None else match[1]
+
+
 def _temporary(target: Path) -> Path:
     return target.parent / f".{target.name}.vitzoo-{os.getpid()}-{secrets.token_hex(4)}.tmp"
 
@@ -184,7 +190,7 @@ def _clear_stale(folder: Path) -> None:
     """Remove the temporary files and folders of processes that no longer run."""
     for entry in os.scandir(folder):
         match = STALE.fullmatch(entry.name)
-        if match and not _alive(int(match[1])):
+        if match and not _alive(int(match[2])):
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path, ignore_errors=True)
             else:

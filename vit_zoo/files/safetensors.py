@@ -20,6 +20,7 @@ from vit_zoo.errors import RefusedContent
 from vit_zoo.files.atomic import Staged
 from vit_zoo.files.sniff import reading, sniff
 from vit_zoo.files.stored import DTYPES, Span, Stored, refuse_type
+from vit_zoo.progress import BYTES, step
 
 if TYPE_CHECKING:
     from vit_zoo.files.stored import Array
@@ -135,6 +136,9 @@ def write_safetensors(staged: Staged, tensors: Mapping[str, Stored], metadata: M
     def fill(file: BinaryIO) -> None:
         file.write(len(text).to_bytes(8, "little") + text)
         for tensor in tensors.values():
-            file.writelines(tensor.chunks())
+            for piece in tensor.chunks():
+                file.write(piece)
+                progress.advance(len(piece))
 
-    staged.write(fill)
+    with step(f"writing {staged.target.name}", at, BYTES) as progress:
+        staged.write(fill)

@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from vit_zoo.errors import InputError, RefusedContent, VitzooError
+from vit_zoo.files.atomic import target_name
+from vit_zoo.progress import BYTES, step
 
+CHUNK = 1 << 20  # bytes that are hashed at once
 MAX_JSON = 4_194_304  # bytes; a config with 21,843 labels has about 1 MB
 
 MAGIC = (
@@ -132,15 +135,22 @@ def _limited(path: Path) -> bytes:
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's bytes in hexadecimal."""
-    with reading(path), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return _hashed(path, hashlib.sha256())
 
 
 def git_oid(path: Path) -> str:
     """Return the git object id of a file's content (a blob) in hexadecimal."""
-    with reading(path), path.open("rb") as file:
-        digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-        return hashlib.file_digest(file, lambda: digest).hexdigest()
+    with reading(path):
+        return _hashed(path, hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False))
+
+
+def _hashed(path: Path, digest: Any) -> str:
+    with reading(path), path.open("rb") as file, step(f"hashing {target_name(path)}", path.stat().st_size, BYTES) as progress:
+        buffer = bytearray(CHUNK)
+        while count := file.readinto(buffer):
+            digest.update(memoryview(buffer)[:count])
+            progress.advance(count)
+    return str(digest.hexdigest())
 
 
 def _zip_kind(path: Path) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import RefusedContent
+from vit_zoo.progress import BYTES, step
 
 if TYPE_CHECKING:
     import numpy as np
@@ -143,10 +144,12 @@ def _halved(stored: Stored, dtype: str) -> Array:
 def digest_of(tensors: Mapping[str, Stored]) -> str:
     """Return the content hash of weights: SHA-256 over name, type, shape and bytes of each tensor, sorted by name."""
     digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(describe(name, tensors[name]))
-        for piece in tensors[name].chunks():
-            digest.update(piece)
+    with step("hashing weights", sum(tensor.nbytes for tensor in tensors.values()), BYTES) as progress:
+        for name in sorted(tensors):
+            digest.update(describe(name, tensors[name]))
+            for piece in tensors[name].chunks():
+                digest.update(piece)
+                progress.advance(len(piece))
     return digest.hexdigest()
 
 

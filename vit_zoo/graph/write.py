@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vit_zoo.errors import NotRepresentable
@@ -16,6 +17,7 @@ from vit_zoo.files import Staged, Stored
 from vit_zoo.files.stored import ONNX_TYPES, describe
 from vit_zoo.files.wire import GRAPH, INITIALIZER, METADATA, RAW_DATA, tag
 from vit_zoo.graph.build import Graph
+from vit_zoo.progress import BYTES, Step, step
 
 if TYPE_CHECKING:
     import onnx
@@ -44,13 +46,14 @@ def write_inline(graph: Graph, staged: Staged, metadata: Mapping[str, str]) -> N
         body = graph.proto.graph.SerializeToString(deterministic=True)
         total = len(body) + sum(len(tag(INITIALIZER, length)) + length for length in lengths.values())
         file.write(_frame(graph.proto) + tag(GRAPH, total) + body)
-        for name, pieces in _pieces(graph, digest):
+        for name, pieces in _pieces(graph, digest, progress):
             size = graph.weights[name].stop - graph.weights[name].start
             file.write(tag(INITIALIZER, lengths[name]) + headers[name] + tag(RAW_DATA, size))
             file.writelines(pieces)
         file.write(_metadata(metadata, digest.hexdigest()))
 
-    staged.write(fill)
+    with _writing(graph, staged) as progress:
+        staged.write(fill)
 
 
 def write_external(graph: Graph, staged: Staged, data: Staged, metadata: Mapping[str, str]) -> None:
@@ -59,13 +62,14 @@ def write_external(graph: Graph, staged: Staged, data: Staged, metadata: Mapping
     offsets: dict[str, int] = {}
 
     def fill(file: BinaryIO) -> None:
-        for name, pieces in _pieces(graph, digest):
+        for name, pieces in _pieces(graph, digest, progress):
             file.write(b"\0" * (-file.tell() % 64))
             offsets[name] = file.tell()
             file.writelines(pieces)
         file.write(digest.hexdigest().encode())
 
-    data.write(fill)
+    with _writing(graph, data) as progress:
+        data.write(fill)
     places = {name: (data.target.name, offsets[name]) for name in graph.weights}
     _write_references(graph, staged, places, metadata, digest.hexdigest())
 
@@ -106,7 +110,11 @@ def _write_references(
     staged.write(lambda file: file.write(model))
 
 
-def _pieces(graph: Graph, digest: Any) -> Iterator[tuple[str, Iterator[memoryview]]]:
+def _writing(graph: Graph, staged: Staged) -> AbstractContextManager[Step]:
+    return step(f"writing {staged.target.name}", sum(tensor.nbytes for tensor in graph.tensors.values()), BYTES)
+
+
+def _pieces(graph: Graph, digest: Any, progress: Step) -> Iterator[tuple[str, Iterator[memoryview]]]:
     """Yield each initializer with its bytes, and update `digest` in the order of `digest_of`.
 
     A piece is hashed in a second thread while the caller writes it.
@@ -120,6 +128,7 @@ def _pieces(graph: Graph, digest: Any) -> Iterator[tuple[str, Iterator[memoryvie
             done = pool.submit(digest.update, piece)
             yield piece
             done.result()
+            progress.advance(len(piece))
 
     with ThreadPoolExecutor(max_workers=1) as pool:
         for key, names in parts.items():

@@ -180,6 +180,13 @@ def hub_client(where: str) -> Iterator[HubClient]:
             hub_utils.enable_progress_bars()
 
 
+def has_bars() -> bool:
+    """Return whether huggingface_hub draws bars for its downloads and uploads."""
+    from huggingface_hub import utils
+
+    return not cast(Any, utils).are_progress_bars_disabled()
+
+
 def checked_token() -> str | None:
     """Return the user's token, or None.
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from vit_zoo.errors import HubError, InputError, RefusedContent, Unreachable, VitzooError
 from vit_zoo.files.checkpoints import NAMES
 from vit_zoo.files.sniff import git_oid, read_json, sha256_of
-from vit_zoo.hub.client import HubClient, hub_client
+from vit_zoo.hub.client import HubClient, has_bars, hub_client
+from vit_zoo.progress import step
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
@@ -134,9 +135,10 @@ def _download(hub: HubClient, pinned: Address, file: RepoSibling, *, check: bool
     if isinstance(cached, str) and not check:
         return Path(cached)
     for again in (False, True):
-        text = hub.call(
-            lambda again=again: hub.api.hf_hub_download(pinned.repo, name, revision=pinned.revision, force_download=again)  # type: ignore[misc]
-        )
+        with step(f"downloading {name} from {pinned.repo}", own_display=has_bars()):
+            text = hub.call(
+                lambda again=again: hub.api.hf_hub_download(pinned.repo, name, revision=pinned.revision, force_download=again)  # type: ignore[misc]
+            )
         path = Path(text)
         if _is_intact(path, file):
             return path

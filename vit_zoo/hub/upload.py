@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import HubError, InputError
-from vit_zoo.hub.client import CHANGED, LOG_IN, HubClient
+from vit_zoo.hub.client import CHANGED, LOG_IN, HubClient, has_bars
 from vit_zoo.hub.manifest import Item
+from vit_zoo.progress import step
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
@@ -140,7 +141,8 @@ def send(
     stale = remote.stale(items)
     commit, url = str(remote.head), f"{hub.api.endpoint}/{remote.repo}/tree/{revision or 'main'}"
     if changed or stale:
-        commit, url = _commit(hub, remote, changed, stale, items, message=message, revision=revision, create_pr=create_pr)
+        with step(f"uploading {len(changed)} files to {remote.repo}", own_display=has_bars()):
+            commit, url = _commit(hub, remote, changed, stale, items, message=message, revision=revision, create_pr=create_pr)
         _check_commit(hub, remote.repo, commit, items)
     if tag is not None:
         check_tag(remote, tag)

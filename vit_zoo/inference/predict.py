@@ -12,6 +12,7 @@ from vit_zoo.errors import InputError, Option, RefusedContent
 from vit_zoo.files import read_image
 from vit_zoo.formats import open_artifact
 from vit_zoo.loading.locator import ExportedFile, parse_locator
+from vit_zoo.progress import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,7 +106,8 @@ def classify(
     labels = config.labels or tuple(f"{'output' if outputs else 'class'} {i}" for i in range(config.spec.num_classes))
     predictions = []
     batch_size = 1 if classifier.prepares else BATCH  # images that are not prepared yet differ in size
-    for start in range(0, len(images), batch_size):
+    starts = range(0, len(images), batch_size)
+    for start in counted(starts, "predicting", len(images), "images", lambda start: batch_size):
         files = [Path(image) for image in images[start : start + batch_size]]
         ready = [_read(config.preprocess.whole if classifier.prepares else config.preprocess, file) for file in files]
         for file, row in zip(files, classifier.run(_stack(ready)), strict=True):

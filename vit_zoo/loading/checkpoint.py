@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Union
 from vit_zoo.errors import Option, notice
 from vit_zoo.files import Stored
 from vit_zoo.model.config import ModelConfig
+from vit_zoo.progress import say
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,6 +59,7 @@ class Checkpoint:
         if all(stored.dtype != "F64" for stored in self.tensors.values()):
             return self
         where = self.path or self.config.name
+        say("rounding float64 weights to float32")
         tensors = {name: stored.single(name, where=where) for name, stored in self.tensors.items()}
         return replace(self, tensors=tensors, digest=None)
 

@@ -21,6 +21,7 @@ from vit_zoo.loading.locator import ConfigFile, RegistryName, parse_locator, sha
 from vit_zoo.loading.source import find_architecture, find_source, published_weights
 from vit_zoo.loading.stated import Description
 from vit_zoo.model.config import ModelConfig
+from vit_zoo.progress import BYTES, step
 from vit_zoo.registry.lookup import tags_of
 
 if TYPE_CHECKING:
@@ -38,8 +39,9 @@ def random_model(config: ModelConfig, seed: int, *, device: Any = None, dtype: t
     model = ViT.empty(config)
     if dtype is not None:
         model.to(dtype)
-    model.to_empty(device=device or "cpu")
-    initialise(model, seed)
+    with step(f"making {config.spec.params:,} random weights for {config.name}"):
+        model.to_empty(device=device or "cpu")
+        initialise(model, seed)
     return model
 
 
@@ -105,11 +107,13 @@ def check_content(source: Checkpoint) -> None:
     """Read every value. Raises RefusedContent for values that are not finite, and for a hash other than the file states."""
     import numpy as np
 
-    for name, stored in source.tensors.items():
-        values = as_float(stored.dtype, stored.copied())
-        bad = values.size - int(np.isfinite(values).sum())
-        if bad:
-            raise RefusedContent(f"{name!r} has {bad:,} values that are not finite", where=source.path)
+    with step("reading weights", sum(stored.nbytes for stored in source.tensors.values()), BYTES) as progress:
+        for name, stored in source.tensors.items():
+            values = as_float(stored.dtype, stored.copied())
+            bad = values.size - int(np.isfinite(values).sum())
+            if bad:
+                raise RefusedContent(f"{name!r} has {bad:,} values that are not finite", where=source.path)
+            progress.advance(stored.nbytes)
     if source.digest is not None and digest_of(source.tensors) != source.digest:
         raise RefusedContent("weights have changed since the file was written: the content hash differs", where=source.path)
 
@@ -207,7 +211,10 @@ def _random_weights(model: ModelLike, seed: int, weights: str | os.PathLike[str]
     shadowed = shadowed_name(str(model), parse_locator(model, names_first=True))
     if shadowed is not None:
         notice(shadowed)
-    return of_module(random_model(find_architecture(model, **facts), seed), check=False)
+    config = find_architecture(model, **facts)
+    random = config.replace(random_seed=seed, random_part=None)
+    notice(f"{random.name} has {random.random_text}: it is not trained")  # before they are made
+    return of_module(random_model(config, seed), check=False)
 
 
 def _with_classes(source: Architecture | Checkpoint, classes: Any) -> Checkpoint:

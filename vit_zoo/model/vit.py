@@ -243,6 +243,10 @@ class ViT(Part):
             self.mark_random(self.config.random_part)
         return self
 
+    def to_empty(self, *, device: Any, recurse: bool = True) -> Self:
+        """Move parameters without their values, as torch does, but without `empty_like`: of meta tensors it imports sympy."""
+        return self._apply(lambda t: torch.empty(t.shape, dtype=t.dtype, device=device), recurse)
+
     def features(self, image: Tensor, *outputs: str) -> dict[str, Tensor]:
         """Return named tensors for an image: any of `outputs.output_names`, `class_token` b d and `patch_tokens` b t d.
 

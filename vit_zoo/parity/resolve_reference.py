@@ -18,7 +18,7 @@ from vit_zoo.loading.image_folder import read_image_folder
 from vit_zoo.loading.load import RANDOM, find_weights, model_of
 from vit_zoo.loading.locator import ExportedFile, parse_locator
 from vit_zoo.model.outputs import unused_weights
-from vit_zoo.parity.reference import Live
+from vit_zoo.parity.live import Live
 from vit_zoo.parity.report import Effort, ParityReport, checked_effort, read_report
 from vit_zoo.parity.run import FIXABLE
 from vit_zoo.parity.tolerance import INT8_IMAGES, Int8Limits, check_cosine
@@ -144,7 +144,8 @@ def reference_of(
     """
     from vit_zoo.model.vit import ViT
     from vit_zoo.parity.inputs import Frame
-    from vit_zoo.parity.reference import ArtifactReference, ModuleReference
+    from vit_zoo.parity.module_reference import ModuleReference
+    from vit_zoo.parity.reference import ArtifactReference
 
     named = isinstance(against, str | os.PathLike) and not is_artifact(against)
     if (random["random"] or random["seed"] is not None) and not named:

@@ -15,7 +15,7 @@ from vit_zoo.formats import describe, open_artifact
 from vit_zoo.formats.onnx_file import check_companion
 from vit_zoo.formats.onnx_skeleton import declared
 from vit_zoo.graph.options import GraphOptions
-from vit_zoo.parity.inputs import PROBES, Frame, photo_crops, probe_images
+from vit_zoo.parity.inputs import Frame, photo_crops, probe_images
 from vit_zoo.parity.preprocess_check import (
     SHAPES,
     Preparation,
@@ -24,60 +24,20 @@ from vit_zoo.parity.preprocess_check import (
     prepare_in_file,
     raw_batches,
 )
-from vit_zoo.parity.reference import ModelReference, Reference, Results
-from vit_zoo.parity.report import Effort
-from vit_zoo.parity.static_checks import Evidence
 from vit_zoo.parity.tolerance import INT8_IMAGES, INT8_LIMITS, TOLERANCES, Int8Limits, agreement, judge, relative
+from vit_zoo.progress import part
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array, Artifact
     from vit_zoo.model.preprocess import Preprocess
-    from vit_zoo.parity.tolerance import Tolerance
+    from vit_zoo.parity.expected import Expected
+    from vit_zoo.parity.plan import Batches, CheckPlan
+    from vit_zoo.parity.reference import ModelReference, Reference
+    from vit_zoo.parity.static_checks import Evidence
+    from vit_zoo.parity.tolerance import Comparison, Tolerance
 
 AXES = ("batch", "channels", "height", "width")
 FIXABLE = AXES[1:]  # axes that `fixed` may name
-Batches = dict[bool, tuple[tuple[int, ...], ...]]  # indices of each batch's images; the key: is the optimiser on?
-
-
-@dataclass(frozen=True)
-class CheckPlan:
-    """What a check of one effort runs."""
-
-    images: tuple[str, ...]  # names of probes
-    batches: Batches
-    double: bool = True  # compute the reference in float64 too
-    inner: bool = False  # compare every inner value, even if nothing fails
-    skipped: tuple[str, ...] = ()
-
-
-ALL = tuple(PROBES)
-INNER = "inner values: compared only after a failure"
-PLANS: dict[Effort, CheckPlan] = {
-    "quick": CheckPlan(
-        ALL[:3],
-        {True: ((0,), (1, 2))},
-        double=False,
-        skipped=(
-            "float64 results: the tolerance is its upper limit",
-            "runs without onnxruntime's optimiser",
-            "photographs, images with large values, nearly constant images",
-            INNER,
-        ),
-    ),
-    "default": CheckPlan(
-        ALL[:6],
-        {True: ((5,), (3, 4, 0), (0, 1, 2, 3, 4)), False: ((0, 1),)},
-        skipped=(INNER,),
-    ),
-    "full": CheckPlan(
-        ALL,
-        {
-            True: ((0,), (1, 2), (3, 4, 5), (6, 7, 0, 1, 2), tuple(range(8))),
-            False: ((3,), (0, 1), (2, 4, 5, 6, 7)),
-        },
-        inner=True,
-    ),
-}
 
 
 class Runnable(Protocol):
@@ -121,7 +81,8 @@ class Sessions:
             optimised = True
         if optimised not in self._open:
             self.close()
-            self._open[optimised] = open_artifact(self.path, optimised=optimised)
+            with part(f"opening it, optimiser {'on' if optimised else 'off'}" if self.about.graph else "opening it"):
+                self._open[optimised] = open_artifact(self.path, optimised=optimised)
         return self._open[optimised]
 
     def close(self) -> None:
@@ -142,7 +103,19 @@ class Computed:
         return self
 
     def run(self, pixel_values: Array) -> dict[str, Array]:
-        return self.model.results(pixel_values, self.outputs, double=False)[0]
+        return self.model.single(pixel_values, self.outputs)
+
+
+@dataclass(frozen=True)
+class BatchRun:
+    """A batch that the checked side has run: rows of a stack of images, their names, and the outputs by its own names."""
+
+    rows: tuple[int, ...]
+    images: tuple[str, ...]
+    outputs: dict[str, Array]
+    optimised: bool
+    size: tuple[int, int]
+    at: str  # for messages
 
 
 @dataclass
@@ -161,57 +134,59 @@ class Runs:
     def compare_batches(self, checked: Sessions | Computed, batches: Batches) -> None:
         """Compare every output of every batch."""
         stack = probe_images(self.reference.frame, self.plan.images)
-        expected, floors = self.reference.results(stack, tuple(dict.fromkeys(self.names.values())), double=self.plan.double)
+        expected = self._expected(stack)
+        ran: list[BatchRun] = []
         for optimised, chosen in batches.items():
             try:
                 runnable = checked.get(optimised)
             except VitzooError as error:
-                if not self.evidence.comparisons:  # the file cannot be opened at all
+                if not ran:  # the file cannot be opened at all
                     raise
                 optimiser = f"optimiser {'on' if optimised else 'off'}"
                 self.evidence.faults.append(f"cannot be opened with the {optimiser}: {error.message}")
                 continue
-            for batch in chosen:
-                rows = list(batch)
-                results = {n: x[rows] for n, x in expected.items()}, {n: x[rows] for n, x in floors.items()}
-                self._compare(runnable, stack[rows], results, [self.plan.images[i] for i in batch], optimised)
+            images = self.plan.images
+            ran += [self._run(runnable, stack[list(b)], b, tuple(images[i] for i in b), optimised) for b in chosen]
             del runnable  # else it would still be in memory when the next one opens
+        self._compare(expected, ran)
 
     def compare_raw_images(self, checked: Sessions) -> None:
         """Check a file with preprocessing inside: its pixels against Pillow's, and its outputs for the pixels it prepared."""
         preprocess, options = checked.prepares, checked.options
         assert preprocess is not None
         assert options is not None
-        outputs = tuple(dict.fromkeys(self.names.values()))
-        levels, effects, batches = [], [], []
-        for x in raw_batches(preprocess, len(SHAPES) if self.plan.inner else 3 if self.plan.double else 2):
+        levels, stacks, prepared = [], [], []
+        for x in raw_batches(preprocess, len(SHAPES) if self.plan.inner else 2 if self.plan.float64 == "never" else 3):
             try:
                 pixels = prepare_in_file(checked.path, x)
             except VitzooError as error:
                 self.evidence.faults.append(f"fails on images of shape {list(x.shape)}: {error.message}")
                 return
-            pillow = prepare_by_pillow(preprocess, x)
-            levels.append(level_differences(preprocess, pixels, pillow).ravel())
-            first = outputs[:1]
-            ours, theirs = (self.reference.results(part, first, double=False)[0][first[0]] for part in (pillow, pixels))
-            effects.append(float(relative(theirs, ours).max()))
-            batches.append((x, self.reference.results(pixels, outputs, double=self.plan.double)))
+            prepared.append((pixels, prepare_by_pillow(preprocess, x)))
+            levels.append(level_differences(preprocess, *prepared[-1]).ravel())
+            stacks.append(x)
+        expected = self._expected(np.concatenate([pixels for pixels, _ in prepared]))
+        first = next(iter(self.names.values()))
+        by_pillow = self.reference.single(np.concatenate([pillow for _, pillow in prepared]), (first,))[first]
         differences = np.concatenate(levels)
         self.evidence.preparation = measured = Preparation(
             form=options.include,
-            images=sum(len(x) for x, _ in batches),
+            images=len(by_pillow),
             levels=int(differences.max()),
             share=float((differences > 0).mean()),
-            difference=max(effects),
+            difference=float(relative(expected.single[first], by_pillow).max()),
         )
         if not measured.ok:
             self.evidence.faults.append(f"{options.include}: {measured}")
+        ran = []
         for optimised in self.plan.batches:
-            runnable = checked.get(optimised)
-            for x, results in batches:
-                names = [f"raw image {i}" for i in range(len(x))]
-                self._compare(runnable, x, results, names, optimised, (x.shape[1], x.shape[2]))
+            runnable, start = checked.get(optimised), 0
+            for x in stacks:
+                rows, images = tuple(range(start, start + len(x))), tuple(f"raw image {i}" for i in range(len(x)))
+                ran.append(self._run(runnable, x, rows, images, optimised, (x.shape[1], x.shape[2])))
+                start += len(x)
             del runnable
+        self._compare(expected, ran)
 
     def compare_sizes(self, checked: Sessions, fixed: Sequence[str]) -> None:
         """Run every axis that the file declares free at two other lengths, one of which makes the image not square."""
@@ -233,13 +208,13 @@ class Runs:
             names = self.plan.images[: checked.batch or 2]
             x = probe_images(at, names)
             try:
-                results = self.reference.results(x, tuple(self.names.values()), double=self.plan.double)
+                expected = self._expected(x)
             except InputError as error:
                 axes = [axis for axis in ("height", "width") if axis in free]
                 hint = f"if you use one size only, pass --fixed {','.join(axes)}, in Python fixed={tuple(axes)}"
                 self.evidence.faults.append(f"declares {' and '.join(axes)} free, but {error.message} ({hint})")
                 return
-            self._compare(checked.get(), x, results, list(names), True)
+            self._compare(expected, [self._run(checked.get(), x, tuple(range(len(x))), names, True)])
         if ours:
             self._check_undivided_sizes(checked.get(), frame)
 
@@ -271,7 +246,7 @@ class Runs:
             self.evidence.faults.append(f"fails at batch {size}: {error.message}")
             return
         wanted = tuple(dict.fromkeys(self.names.values()))
-        expected = run_all(lambda x: self.reference.results(x, wanted, double=False)[0], stack, size)
+        expected = run_all(lambda x: self.reference.single(x, wanted), stack, size, what="running the model")
         for name, of in self.names.items():
             logits = are_classes(of, expected[of], self.reference)
             measured = agreement(name, actual[name], expected[of], logits=logits, limits=limits)
@@ -292,45 +267,71 @@ class Runs:
             fault = f"accepts images with {frame.channels + 1} channels, but the model takes {frame.channels}"
             self.evidence.faults.append(fault)
 
-    def _compare(
+    def _expected(self, images: Array) -> Expected:
+        return self.reference.expected(images, tuple(self.names.values()), self.plan.float64)
+
+    def _run(
         self,
         runnable: Runnable,
         x: Array,
-        results: Results,
-        image_names: list[str],
+        rows: tuple[int, ...],
+        images: tuple[str, ...],
         optimised: bool,
         size: tuple[int, int] | None = None,
-    ) -> None:
-        """Run one batch and compare every output with the reference's `results`, their values and floors."""
+    ) -> BatchRun:
+        """Run one batch. If it fails, that is a fault, and there are no outputs."""
         size = size or (int(x.shape[2]), int(x.shape[3]))
         at = f"batch {len(x)}, optimiser {'on' if optimised else 'off'}"
         at += "" if size == self.reference.frame.size else f", size {size[0]}x{size[1]}"
+        outputs: dict[str, Array] = {}
         try:
-            outputs = runnable.run(x)
+            with part(f"running it, {at}"):
+                outputs = runnable.run(x)
         except VitzooError as error:
             self.evidence.faults.append(f"fails at {at}: {error.message}")
+        return BatchRun(rows, images, outputs, optimised, size, at)
+
+    def _compare(self, expected: Expected, ran: Sequence[BatchRun]) -> None:
+        """Compare every output of these batches: of each, the image farthest from float32 in float64, and others as needed."""
+        wanted: list[int] = []
+        for run in ran:
+            named = {self.names[name]: value for name, value in run.outputs.items() if name in self.names}
+            far = expected.distances(named, run.rows, self.tolerance)
+            wanted += [row for i, row in enumerate(run.rows) if far[i] > 1 or i == far.argmax()]
+        expected.measure(wanted)
+        for run in ran:
+            for name in self.names if run.outputs else ():
+                self._judge(expected, run, name)
+
+    def _judge(self, expected: Expected, run: BatchRun, name: str) -> None:
+        """Compare one output of one batch."""
+        of, rows = self.names[name], list(run.rows)
+        actual, shape = run.outputs[name], expected.single[of][rows].shape
+        if actual.shape != shape:
+            self.evidence.faults.append(f"{name} at {run.at}: expected shape {list(shape)}, got {list(actual.shape)}")
             return
-        for name, reference_name in self.names.items():
-            actual, expected = outputs[name], results[0][reference_name]
-            if actual.shape != expected.shape:
-                shapes = f"expected shape {list(expected.shape)}, got {list(actual.shape)}"
-                self.evidence.faults.append(f"{name} at {at}: {shapes}")
-                continue
-            if actual.dtype != np.float32 and (self.tolerance is TOLERANCES["fp32"] or actual.dtype.kind != "f"):
-                self.evidence.faults.append(f"{name} at {at}: expected float32, got {actual.dtype}")
-                continue
-            fault, comparison = judge(
+        if actual.dtype != np.float32 and (self.tolerance is TOLERANCES["fp32"] or actual.dtype.kind != "f"):
+            self.evidence.faults.append(f"{name} at {run.at}: expected float32, got {actual.dtype}")
+            return
+
+        def judged() -> tuple[str | None, Comparison]:
+            return judge(
                 actual,
-                expected,
-                floors=results[1][reference_name],
+                expected.values[of][rows],
+                floors=expected.floors[of][rows],
                 tolerance=self.tolerance,
-                names=image_names,
-                where={"output": name, "optimised": optimised, "size": size},
-                logits=_are_logits(reference_name, expected),
+                names=run.images,
+                where={"output": name, "optimised": run.optimised, "size": run.size},
+                logits=_are_logits(of, expected.values[of]),
+                unmeasured=0.0 if expected.measurable else np.inf,
             )
-            self.evidence.comparisons.append(comparison)
-            if fault is not None:
-                self.evidence.faults.append(f"{name} at {at}, {fault}")
+
+        fault, comparison = judged()
+        if fault is not None and expected.measure(run.rows):  # the floors of the other images may raise the tolerance
+            fault, comparison = judged()
+        self.evidence.comparisons.append(comparison)
+        if fault is not None:
+            self.evidence.faults.append(f"{name} at {run.at}, {fault}")
 
 
 def match_outputs(checked: Sessions, reference: Reference, evidence: Evidence) -> dict[str, str]:
@@ -338,6 +339,8 @@ def match_outputs(checked: Sessions, reference: Reference, evidence: Evidence) -
 
     Outputs of our own files are matched by name only. Empty, with a fault, if an output has no match.
     """
+    from vit_zoo.parity.reference import ModelReference  # which imports torch
+
     unknown = [name for name in checked.outputs if not reference.has(name)]
     if not unknown or (checked.about.config is not None and isinstance(reference, ModelReference)):
         if unknown:
@@ -384,9 +387,15 @@ def described_outputs(reference: Reference) -> str:
     return ", ".join(f"{name} {list(shape)}" for name, shape in reference.shapes().items())
 
 
-def run_all(run: Callable[[Array], Mapping[str, Array]], stack: Array, size: int = 1) -> dict[str, Array]:
-    """Return every output of a file or a reference for many images, `size` at a time."""
-    rows = [run(x) for x in np.split(stack, len(stack) // size)]
+def run_all(
+    run: Callable[[Array], Mapping[str, Array]], stack: Array, size: int = 1, what: str = "running it"
+) -> dict[str, Array]:
+    """Return every output of a file or a reference for many images, `size` at a time; `what` describes it for progress."""
+    with part(what, len(stack), "images") as progress:
+        rows = []
+        for x in np.split(stack, len(stack) // size):
+            rows.append(run(x))
+            progress.advance(len(x))
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 

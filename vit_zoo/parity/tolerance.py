@@ -34,11 +34,12 @@ class Tolerance:
     relative: float
     angle: float  # 1.0 for fp32, where the relative limit is far stricter
 
-    def allowed(self, floors: Array) -> Array:
-        """Return the relative difference allowed for each image, given its floor; NaN means that the floor is not known."""
+    def allowed(self, floors: Array, unmeasured: float = np.inf) -> Array:
+        """Return the relative difference allowed for each image, given its floor; `unmeasured` stands for those that are NaN."""
         if self is not TOLERANCES["fp32"]:
             return np.full(len(floors), self.relative)
-        measured = FLOOR_FACTOR * np.nan_to_num(floors, nan=np.inf) + FLOOR_SLACK
+        floors = np.where(np.isnan(floors), unmeasured, floors)
+        measured = FLOOR_FACTOR * floors + FLOOR_SLACK
         usual = min(self.relative, measured.max())
         ill = np.isfinite(measured) & (measured > self.relative)
         return np.where(ill, np.minimum(ILL_FACTOR * floors, ILL_CONDITIONED), usual)  # type: ignore[no-any-return]
@@ -72,7 +73,7 @@ class Comparison(BaseModel):
     divergence: float | None  # Kullback-Leibler, in nats; logits only
     top1: float | None  # share of images that agree; logits only
     top5: float | None
-    floor: float | None  # relative difference of torch's float32 from float64
+    floor: float | None  # relative difference of torch's float32 from float64; null if the figures are relative to float32
     allowed: float
     ok: bool
 
@@ -91,20 +92,25 @@ def judge(
     names: Sequence[str],
     where: dict[str, Any],
     logits: bool,
+    unmeasured: float = np.inf,
 ) -> tuple[str | None, Comparison]:
     """Compare one output image by image. Return a fault, or None, and the comparison.
 
     Both arrays have the same shape. `floors` has one value for each image, and `names` names the images. `where` holds the
     fields of the comparison that identify the run: `output`, `optimised` and `size`. `logits` adds the scores of classes.
+    `unmeasured` stands for floors that are NaN: infinity if none is known, 0 if none was needed.
     """
     actual = actual.astype("<f8")
     with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity become a fault, not a warning
         error, scale = _largest(actual - expected), _scale(expected)
         turned = angles(actual, expected)
-        allowed = tolerance.allowed(floors)
+        allowed = tolerance.allowed(floors, unmeasured)
         within = (error <= allowed * scale) & (turned <= tolerance.angle)  # False for NaN and infinity on either side
         sizes = np.where(np.isfinite(error), error / scale, np.inf)
-        worst = int(np.where(np.isfinite(sizes), np.maximum(sizes / allowed, turned / tolerance.angle), np.inf).argmax())
+        share = np.where(np.isfinite(sizes), np.maximum(sizes / allowed, turned / tolerance.angle), np.inf)
+        if np.isfinite(floors).any():  # the others were not farther from float32, and pass
+            share = np.where(np.isfinite(floors) | ~within, share, -1)
+        worst = int(share.argmax())
     finite = bool(np.isfinite(sizes).all())
     scores = _scores(actual, expected) if logits and finite else {}
     comparison = Comparison(

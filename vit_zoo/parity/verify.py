@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import OtherWeights, VitzooError
 from vit_zoo.files import sha256_of
+from vit_zoo.files.atomic import target_name
 from vit_zoo.formats import FORMATS
 from vit_zoo.formats.structure import Structure
 from vit_zoo.graph.options import GraphOptions
@@ -17,13 +18,11 @@ from vit_zoo.parity.bisect import computes, first_divergence_by_name, first_dive
 from vit_zoo.parity.fp16_range import headroom
 from vit_zoo.parity.inputs import probe_images
 from vit_zoo.parity.ort_profile import profile_operators
+from vit_zoo.parity.plan import INNER, PLANS, CheckPlan
 from vit_zoo.parity.preprocess_check import prepare_in_file, raw_batches
 from vit_zoo.parity.reference import ModelReference
 from vit_zoo.parity.report import Divergence, Effort, ParityReport
 from vit_zoo.parity.run import (
-    INNER,
-    PLANS,
-    CheckPlan,
     Computed,
     Runs,
     Sessions,
@@ -43,6 +42,7 @@ from vit_zoo.parity.static_checks import (
 )
 from vit_zoo.parity.tolerance import INT8_LIMITS, TOLERANCE_RECORD, TOLERANCES, Int8Limits
 from vit_zoo.parity.value_search import first_divergence_by_value
+from vit_zoo.progress import part, step
 
 if TYPE_CHECKING:
     from vit_zoo.files import Stored
@@ -75,6 +75,21 @@ def check_parity(
 
     A fault of the file becomes a fault in the report, not an exception.
     """
+    with step(f"checking {target_name(path)}"):
+        return _check(path, reference, companion, effort, fixed, tensors, blocks, pictures, limits)
+
+
+def _check(
+    path: Path,
+    reference: Reference,
+    companion: Path | None,
+    effort: Effort,
+    fixed: Sequence[str],
+    tensors: dict[str, Stored] | None,
+    blocks: bool,
+    pictures: Array | None,
+    limits: Int8Limits,
+) -> ParityReport:
     plan, evidence, precision = PLANS[effort], Evidence(), "fp32"
     try:
         sessions = Sessions(path)
@@ -89,25 +104,34 @@ def check_parity(
         tolerance, precision = _tolerance(structure, reference)
         check_structure(structure, reference, evidence)
         check_config(sessions.about, reference, evidence)
-        check_weights(path, sessions.about, reference, tensors, evidence, rounded=precision == "int8")
+        with part("weights"):
+            check_weights(path, sessions.about, reference, tensors, evidence, rounded=precision == "int8")
         if precision == "int8" and sessions.axes is not None:
             check_integers(path, sessions.about, evidence)
         _run(sessions, reference, plan, tolerance, precision, fixed, evidence, pictures, limits)
         if structure.precision == "fp16" and sessions.axes is not None:
             x = _sample_batch(sessions, reference, plan, len(plan.images))
-            evidence.headroom = headroom(path, x, sessions.batch or 2)
+            with part("range of float16"):
+                evidence.headroom = headroom(path, x, sessions.batch or 2)
         sessions.close()
         if plan.inner and sessions.axes is not None and (evidence.comparisons or evidence.agreements):
-            evidence.fusion = profile_operators(path, _sample_batch(sessions, reference, plan, sessions.batch or 1))
+            with part("onnxruntime's operators"):
+                evidence.fusion = profile_operators(path, _sample_batch(sessions, reference, plan, sessions.batch or 1))
         if sessions.about.rounded:  # smoothing changes the inner values on purpose
             evidence.skipped.append("inner values: int8 rounds them and scales their channels")
         elif sessions.axes is not None and (evidence.faults or blocks or plan.inner):
-            _compare_inner_values(path, sessions, reference, plan, tolerance, precision, evidence)
+            with part("inner values"):
+                _compare_inner_values(path, sessions, reference, plan, tolerance, precision, evidence)
     return _report(path.name, sha256_of(path), reference, effort, precision, evidence, plan, data=companion)
 
 
 def check_model(model: ModelReference, reference: Reference, *, effort: Effort = "default", blocks: bool = False) -> ParityReport:
     """Compare a model with the reference, and their inner values too if both are ours and of the same shapes."""
+    with step(f"comparing {model.name} with {reference.name}"):
+        return _check_model(model, reference, effort, blocks)
+
+
+def _check_model(model: ModelReference, reference: Reference, effort: Effort, blocks: bool) -> ParityReport:
     plan, evidence = PLANS[effort], Evidence()
     other = reference.like
     same_shapes = other is not None and model.spec.shapes() == other.spec.shapes()

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vit_zoo.formats import open_artifact
 from vit_zoo.hub.manifest import Item
+from vit_zoo.progress import counted
 
 if TYPE_CHECKING:
     from vit_zoo.model.config import ModelConfig
@@ -60,7 +61,7 @@ class Record(BaseModel):
 def measure(items: list[Item], config: ModelConfig, earlier: Record) -> Record:
     """Measure each file, except files whose bytes were measured before."""
     files = {}
-    for item in items:
+    for item in counted(items, "measuring", len(items), "files"):
         known = earlier.files.get(item.name)
         files[item.name] = known if known is not None and known.sha256 == item.sha256 else _measure(item, config)
     return Record(files=files)

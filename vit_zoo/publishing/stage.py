@@ -23,7 +23,7 @@ from vit_zoo.hub.manifest import check_no_secrets
 from vit_zoo.loading.checkpoint import Checkpoint
 from vit_zoo.loading.load import check_content, write_model
 from vit_zoo.loading.source import find_source
-from vit_zoo.parity.reference import Live
+from vit_zoo.parity.live import Live
 from vit_zoo.parity.report import ParityReport, read_report
 from vit_zoo.parity.saturation import integer_products
 from vit_zoo.publishing.clients import HF_WEIGHTS, Profile, profile_of

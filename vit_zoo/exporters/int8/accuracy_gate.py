@@ -16,6 +16,7 @@ from vit_zoo.graph.int8_ops import Layer, Quantisation
 from vit_zoo.graph.int8_weights import nearest, row_steps
 from vit_zoo.loading.image_folder import ImageFolder
 from vit_zoo.parity.tolerance import Agreeing, Judgement, angles
+from vit_zoo.progress import counted, step
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array, Artifact
@@ -140,7 +141,14 @@ class Gate:
 
     def judge(self, artifact: Artifact, wanted: Outputs, float_layers: tuple[str, ...]) -> Judgement:
         """Compare a file's outputs with the model's (`wanted`), and with the classes of the images if they are known."""
-        found = self.outputs(lambda x: artifact.run(x)[self.output], batched=False)
+        floats = f" with {len(float_layers)} layers in float" if float_layers else ""
+        with step(f"running the int8 file{floats}", self._count, "images") as progress:
+
+            def run(x: Array) -> Array:
+                progress.advance(len(x))
+                return artifact.run(x)[self.output]
+
+            found = self.outputs(run, batched=False)
         correct = self.images.classes if self.agreeing == "classes" else None
         has_direction = found.rows.shape[1] > 1 and (self.agreeing == "neighbours" or self.min_cosine is not None)
         return Judgement(
@@ -219,7 +227,8 @@ def rank_by_sensitivity(model: ViT, quantisation: Quantisation, kind: str, folde
     with torch.inference_mode():
         expected = [run(x) for x in images]
         sensitivity = {}
-        for path, layer in quantisation.layers.items():
+        layers = quantisation.layers
+        for path, layer in counted(layers.items(), "measuring the effect of each layer", len(layers), "layers"):
             with _rounded_layer(model, path, layer, quantisation.smoothing.get(path), kind):
                 sensitivity[path] = sum(float((run(x) - y).square().sum()) for x, y in zip(images, expected, strict=True))
     return sorted(sensitivity, key=lambda path: -sensitivity[path])

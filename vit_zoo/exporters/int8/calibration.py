@@ -16,6 +16,7 @@ import numpy as np
 from vit_zoo.graph.int8_ops import Layer, Quantisation, bias_of, least_steps, quantisable, smoothable
 from vit_zoo.graph.int8_weights import compensated, nearest, row_steps
 from vit_zoo.loading.from_module import of_module
+from vit_zoo.progress import counted, step
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
@@ -43,7 +44,7 @@ def calibrate_layers(model: ViT, batches: Iterable[Array]) -> Quantisation:
     tensors = of_module(model, check=False).tensors
     layers: dict[str, Layer] = {}
     smoothing: dict[str, Array] = {}
-    for path in paths:
+    for path in counted(paths, "calibrating", len(paths), "layers"):
         weight = model.get_parameter(f"{path}.weight").detach().numpy()
         strengths = STRENGTHS if smoothable(path, model.spec) is not None else STRENGTHS[:1]
         bias = bias_of(tensors, path)
@@ -75,9 +76,10 @@ def record_inputs(model: ViT, batches: Iterable[Array], paths: Iterable[str]) ->
 
     handles = [model.get_submodule(path).register_forward_pre_hook(hook(path)) for path in paths]
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), step("running the model on calibration images", unit="images") as progress:
             for images in batches:
                 model(torch.from_numpy(images))
+                progress.advance(len(images))
     finally:
         for handle in handles:
             handle.remove()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array, Artifact
     from vit_zoo.graph.options import Precision
     from vit_zoo.model.config import ModelConfig
-    from vit_zoo.parity.reference import Live
+    from vit_zoo.parity.live import Live
     from vit_zoo.parity.tolerance import Judgement
 
 BUILT_IN = 64  # photo crops: as many as calibration records rows of
@@ -108,7 +108,7 @@ class _Limited:
         reference = self.live.reference
         if not self.expected:
             outputs = tuple(artifact.outputs)
-            self.expected = run_all(lambda x: reference.results(x, outputs, double=False)[0], self.pictures)
+            self.expected = run_all(lambda x: reference.single(x, outputs), self.pictures)
         actual = run_all(artifact.run, self.pictures)
         return all(
             agreement(name, actual[name], wanted, logits=are_classes(name, wanted, reference), limits=self.limits).ok
