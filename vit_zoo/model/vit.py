@@ -18,7 +18,7 @@ from vit_zoo.files import digest_of
 from vit_zoo.model import forward, positions
 from vit_zoo.model.config import ModelConfig
 from vit_zoo.model.initialisation import Values, published_values, vit_pytorch_values
-from vit_zoo.model.outputs import check_names, output_names
+from vit_zoo.model.outputs import check_names
 from vit_zoo.model.spec import ViTSpec, article_spec
 from vit_zoo.model.torch_ops import EVAL, TRAIN, TorchOps
 
@@ -209,7 +209,14 @@ class ViT(Part):
 
     @classmethod
     def from_spec(cls, spec: ViTSpec, *, seed: int | None = None, device: Any = None, dtype: torch.dtype | None = None) -> Self:
-        """Return a model of any family with random weights from `seed`, which torch's global generator draws if there is none."""
+        """Return a model of any family with random weights.
+
+        Args:
+            spec: The spec of the model.
+            seed: Seed for the random weights; by default, torch's global generator draws one.
+            device: Device of the parameters, as in torch.
+            dtype: Type of the parameters, torch's default type by default.
+        """
         model = cls.empty(ModelConfig(name="vit", spec=spec))
         if dtype is not None:
             model.to(dtype)
@@ -256,6 +263,12 @@ class ViT(Part):
         if spec.num_classes:
             self._make_heads(spec)
 
+    def extra_repr(self) -> str:
+        """Return the line that torch prints before the modules: name, image size, parameters and origin of the weights."""
+        config, (height, width) = self.config, self.spec.image_size
+        origin = config.random_text if config.random_seed is not None and self.is_random() else config.source
+        return f"{config.name}, {height}x{width}, {self.spec.params:,} parameters{f', {origin}' if origin else ''}"
+
     def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]  # the parts take tokens
         return self._outputs(image, (self.spec.output,))[self.spec.output]
 
@@ -269,10 +282,16 @@ class ViT(Part):
         return self
 
     def features(self, image: Tensor, *outputs: str) -> dict[str, Tensor]:
-        """Return named tensors for an image: any of `outputs.output_names`, `class_token` b d and `patch_tokens` b t d.
+        """Return named tensors: outputs of an export, `class_token` b d and `patch_tokens` b t d.
 
-        Class and patch tokens are rows of `last_hidden_state`. Without names, all outputs without a block number are
-        returned. Raises InputError for an unknown name, and for `probabilities` where `config.activation` has no function.
+        Class and patch tokens are rows of `last_hidden_state`.
+
+        Args:
+            image: Normalised images, b c H W.
+            *outputs: The names, such as `pooler_output` or `block.5.map`; by default all without a block number.
+
+        Raises:
+            InputError: A name is unknown, or `probabilities` of outputs for which `config.activation` has no function.
         """
         spec, p = self.spec, self.spec.prefix_tokens
         token_rows = {"class_token": slice(0, 1)} if spec.class_token else {}
@@ -280,7 +299,7 @@ class ViT(Part):
         none = {"probabilities"} if spec.num_classes and self.config.activation is None else set()
         if none & set(outputs):
             self.config.class_activation()  # raises
-        known = [*(name for name in output_names(spec) if name not in none), *token_rows]
+        known = [*(name for name in self.config.output_names() if name not in none), *token_rows]
         names = outputs or tuple(name for name in known if "." not in name)
         check_names(names, known)
         needed = dict.fromkeys("last_hidden_state" if name in token_rows else name for name in names)
@@ -306,10 +325,13 @@ class ViT(Part):
     def set_head(
         self, num_classes: int, labels: Sequence[str] | None = None, *, problem_type: str | None = None, seed: int = 0
     ) -> None:
-        """Replace the classifier by one for `num_classes` (0: none) with random weights from `seed`.
+        """Replace the classifier by a new one with random weights. The model counts as random until it is trained.
 
-        `problem_type` states what its outputs stand for, as in a config. The model counts as random until the new classifier
-        is trained.
+        Args:
+            num_classes: Number of classes; 0 for no classifier.
+            labels: Names of the classes.
+            problem_type: What its outputs stand for, as in `vit_zoo.load`.
+            seed: Seed for the random weights.
         """
         spec = self.spec.replace(num_classes=num_classes)
         config = self.config.replace(spec=spec, labels=None if labels is None else tuple(labels), problem_type=None)

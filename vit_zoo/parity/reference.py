@@ -22,7 +22,7 @@ from vit_zoo.graph.trace import recorded, steps_of, values_of
 from vit_zoo.loading.checkpoint import Checkpoint
 from vit_zoo.loading.load import model_of
 from vit_zoo.model import forward
-from vit_zoo.model.outputs import CLASSES, output_names
+from vit_zoo.model.outputs import EMBEDDING, OF_HEAD, output_names
 from vit_zoo.model.positions import tables
 from vit_zoo.model.torch_ops import EVAL, Float64Ops, TorchOps
 from vit_zoo.parity.inputs import Frame
@@ -108,13 +108,14 @@ class ModelReference(Reference):
         known = {
             "logits": (spec.num_classes,),
             "probabilities": (spec.num_classes,),
+            EMBEDDING: (spec.num_classes,),
             "pooler_output": (spec.head_width,),
             "last_hidden_state": (spec.tokens, spec.dim),
         }
-        return {name: shape for name, shape in known.items() if name in output_names(spec)}
+        return {name: shape for name, shape in known.items() if name in self.model.config.output_names()}
 
     def has(self, output: str) -> bool:
-        return output in output_names(self.spec)
+        return output in output_names(self.spec)  # of the config's names too: version 0.1 called embeddings logits
 
     def results(self, images: Array, outputs: Sequence[str], *, double: bool) -> Results:
         size = (images.shape[2], images.shape[3])
@@ -127,7 +128,7 @@ class ModelReference(Reference):
                 return single, _unmeasured(outputs, images)
             # a few logits can be close by chance; the features before them give a steadier floor
             behind = ["logits"] if "probabilities" in outputs else []
-            behind += ["pooler_output"] if CLASSES & set(outputs) else []
+            behind += ["pooler_output"] if OF_HEAD & set(outputs) else []
             more = tuple(dict.fromkeys((*outputs, *behind)))
             with self._at(size, torch.float32) as spec:
                 single = _arrays(forward.vit(self.model, torch.from_numpy(images), spec, EVAL, more, self.activation))
@@ -135,8 +136,8 @@ class ModelReference(Reference):
                 x = torch.from_numpy(images).double()
                 wanted = _arrays(forward.vit(self.model, x, spec, Float64Ops(), more, self.activation))
         floors = {name: relative(single[name], wanted[name]) for name in more}
-        if "logits" in more:
-            floors["logits"] = np.maximum(floors["logits"], floors["pooler_output"])
+        for name in {"logits", EMBEDDING} & set(more):
+            floors[name] = np.maximum(floors[name], floors["pooler_output"])
         if "probabilities" in outputs:  # an additive error of logits is a factor of probabilities
             factors = floors["logits"] * np.abs(wanted["logits"]).max(axis=-1)
             floors["probabilities"] = np.maximum(floors["probabilities"], factors)

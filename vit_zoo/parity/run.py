@@ -15,6 +15,7 @@ from vit_zoo.formats import describe, open_artifact
 from vit_zoo.formats.onnx_file import check_companion
 from vit_zoo.formats.onnx_skeleton import declared
 from vit_zoo.graph.options import GraphOptions
+from vit_zoo.model.outputs import EMBEDDING
 from vit_zoo.parity.inputs import PROBES, Frame, photo_crops, probe_images
 from vit_zoo.parity.preprocess_check import (
     SHAPES,
@@ -310,6 +311,7 @@ class Runs:
         except VitzooError as error:
             self.evidence.faults.append(f"fails at {at}: {error.message}")
             return
+        config = self.reference.config
         for name, reference_name in self.names.items():
             actual, expected = outputs[name], results[0][reference_name]
             if actual.shape != expected.shape:
@@ -326,7 +328,7 @@ class Runs:
                 tolerance=self.tolerance,
                 names=image_names,
                 where={"output": name, "optimised": optimised, "size": size},
-                logits=_are_logits(reference_name, expected),
+                logits=_are_logits(reference_name, expected) and not (config and config.is_embedding),
             )
             self.evidence.comparisons.append(comparison)
             if fault is not None:
@@ -397,4 +399,4 @@ def are_classes(output: str, values: Array, reference: Reference) -> bool:
 
 
 def _are_logits(output: str, values: Array) -> bool:
-    return values.ndim == 2 and output != "pooler_output"
+    return values.ndim == 2 and output not in ("pooler_output", EMBEDDING)
