@@ -11,7 +11,16 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from vit_zoo.api import convert, create, export, load, publish, pull, save, verify
-    from vit_zoo.errors import VitzooError
+    from vit_zoo.errors import (
+        CannotWrite,
+        CheckFailed,
+        HubError,
+        InputError,
+        MissingDependency,
+        NotRepresentable,
+        RefusedContent,
+        VitzooError,
+    )
     from vit_zoo.formats import open_artifact as open
     from vit_zoo.inference.predict import predict
     from vit_zoo.model.spec import ViTSpec
@@ -24,6 +33,13 @@ _HOMES = {
     "Attention": "model.vit_pytorch_layers",
     "FeedForward": "model.vit_pytorch_layers",
     "Transformer": "model.vit_pytorch_layers",
+    "CannotWrite": "errors",
+    "CheckFailed": "errors",
+    "HubError": "errors",
+    "InputError": "errors",
+    "MissingDependency": "errors",
+    "NotRepresentable": "errors",
+    "RefusedContent": "errors",
     "VitzooError": "errors",
     "convert": "api",
     "create": "api",
@@ -44,7 +60,14 @@ _HOMES = {
 
 __all__ = [
     "Attention",
+    "CannotWrite",
+    "CheckFailed",
     "FeedForward",
+    "HubError",
+    "InputError",
+    "MissingDependency",
+    "NotRepresentable",
+    "RefusedContent",
     "Transformer",
     "ViT",
     "ViTSpec",
@@ -65,14 +88,16 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'vit_zoo' has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:  # a type checker would take every name for one of this module's
 
-    module, _, attribute = _HOMES[name].partition(":")
-    value = globals()[name] = getattr(import_module(f"vit_zoo.{module}"), attribute or name)
-    return value
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'vit_zoo' has no attribute {name!r}")
+        from importlib import import_module
+
+        module, _, attribute = _HOMES[name].partition(":")
+        value = globals()[name] = getattr(import_module(f"vit_zoo.{module}"), attribute or name)
+        return value
 
 
 def __dir__() -> list[str]:

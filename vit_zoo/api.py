@@ -120,7 +120,9 @@ def load(
 def save(model: ViT, folder: str | os.PathLike[str]) -> Path:
     """Write `config.json` and `model.safetensors` to a folder and return the folder.
 
-    The folder is created if it does not exist. Existing files are replaced, each atomically.
+    Args:
+        model: The model, with any device and type of its parameters.
+        folder: The folder, created if it does not exist. Existing files are replaced, each atomically.
 
     Raises:
         CannotWrite: The folder or the files cannot be written.

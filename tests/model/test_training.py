@@ -237,3 +237,50 @@ def test_a_loaded_module_owns_its_memory():
     with torch.no_grad():
         ours.head.weight.zero_()
     assert peer.head.weight.abs().sum() > 0
+
+
+DROPOUTS = {"dropout": 0.2, "emb_dropout": 0.1, "drop_path": 0.3}
+
+
+def gradients(model, images):
+    """The gradients of a training step, and the bytes that the forward keeps for it."""
+    kept = {}
+
+    def pack(x):
+        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    torch.manual_seed(3)
+    model.zero_grad()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        loss = model(images).square().sum()
+    size = sum(kept.values())
+    loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters()}, size
+
+
+@pytest.mark.parametrize("options", [{}, DROPOUTS, {**DROPOUTS, "pos": "rope", "pos_covers": "patches", "layer_scale": True}])
+def test_checkpointed_gradients_are_the_same_in_less_memory(options):
+    model = vit_zoo.create("vit_b16", **{**SMALL, "depth": 6}, **options).train()
+    images = torch.randn(16, 3, 32, 48)
+    expected, whole = gradients(model, images)
+    model.set_grad_checkpointing()
+    actual, less = gradients(model, images)
+    assert all(torch.equal(actual[name], expected[name]) for name in expected)
+    assert less < whole / 2
+    model.set_grad_checkpointing(enable=False)
+    assert gradients(model, images)[1] == whole
+
+
+def test_checkpointing_changes_neither_inference_nor_exports(folder):
+    model = noise(vit_zoo.create("vit_b16", **SMALL))
+    (plain,) = vit_zoo.export(model, out="plain.onnx")
+    images = torch.randn(2, 3, 32, 48)
+    expected = model(images)
+    model.set_grad_checkpointing()
+    assert torch.equal(model(images), expected)
+    attention = model.train().features(images, "attn.2", "logits")
+    torch.testing.assert_close(attention["logits"], expected)
+    (done,) = vit_zoo.export(model, out="checkpointed.onnx")
+    assert done.report.ok
+    assert done.path.read_bytes() == plain.path.read_bytes()

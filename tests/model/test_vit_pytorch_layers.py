@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 import vit_zoo
 from support import peers
@@ -68,14 +69,17 @@ PARTS = {
 }
 
 
+def in_our_order(theirs, part):
+    """The parameters of an original part: in the same order, but for the norm at the end of Transformer, which is first there."""
+    parameters = list(theirs.parameters())
+    return [*parameters[2:], *parameters[:2]] if part == "Transformer" else parameters
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_layers_against_the_original(part):
     theirs, ours = noise(PARTS[part](peers.vit_pytorch.vit)), PARTS[part](vit_zoo).eval()
-    # the parts hold the same tensors in the same order, but for the norm at the end of Transformer, which is first there
-    source = [p for n, p in theirs.named_parameters() if n not in ("norm.weight", "norm.bias") or part != "Transformer"]
-    source += [theirs.norm.weight, theirs.norm.bias] if part == "Transformer" else []
     with torch.no_grad():
-        for mine, other in zip(ours.parameters(), source, strict=True):
+        for mine, other in zip(ours.parameters(), in_our_order(theirs, part), strict=True):
             mine.copy_(other)
         x = torch.randn(2, 5, 32)
         torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=2e-6)
@@ -97,3 +101,61 @@ def test_dropouts_train_as_in_the_original():
     wanted = theirs(images)
     torch.manual_seed(5)
     torch.testing.assert_close(ours(images), wanted, rtol=1e-4, atol=1e-5)
+
+
+MODEL = {
+    "image_size": 8, "patch_size": 4, "channels": 1, "num_classes": 10, "dim": 32, "depth": 2, "heads": 2, "dim_head": 24,
+    "mlp_dim": 48,
+}  # fmt: skip
+MODELS = {"ViT": {}, "ViT, mean": {"pool": "mean"}, "ViT, no projection": {"heads": 1, "dim_head": 32}}
+
+
+def distributions(make, count=20):
+    """Mean, deviation, largest value and number of values of each parameter, over several models."""
+    models = [make() for _ in range(count)]
+    samples = [torch.cat([p.detach().flatten() for p in group]) for group in zip(*models, strict=True)]
+    return [(x.mean().item(), x.std().item(), x.abs().max().item(), x.numel()) for x in samples]
+
+
+def ours_and_theirs(case):
+    """Functions that return a new model's parameters, in the same order."""
+    if case in PARTS:
+        yield lambda: list(PARTS[case](vit_zoo).parameters())
+        yield lambda: in_our_order(PARTS[case](peers.vit_pytorch.vit), case)
+        return
+    options = {**MODEL, **MODELS[case]}
+    yield lambda: [p for _, p in sorted(ViT(**options).named_parameters())]
+    yield lambda: [p for _, p in sorted(vit_zoo.load(peers.vit_pytorch.ViT(**options)).named_parameters())]
+
+
+@pytest.mark.parametrize("case", [*PARTS, *MODELS])
+def test_initial_weights_have_the_distributions_of_the_original(case):
+    """A uniform distribution has another ratio of largest value and deviation than a normal one."""
+    ours, theirs = map(distributions, ours_and_theirs(case))
+    for (mean, *mine), (their_mean, *other) in zip(ours, theirs, strict=True):
+        deviation, largest, count = other
+        assert mean == pytest.approx(their_mean, abs=7 * deviation / count**0.5 + 1e-7)
+        assert mine == pytest.approx([deviation, largest, count], rel=0.15 if largest < 2 * deviation else 0.4)
+
+
+def loss_on_digits(make, seed):
+    """The mean loss of steps 41 to 50 of training on scikit-learn's digits."""
+    digits = load_digits()
+    images, labels = torch.from_numpy(digits.images).float()[:, None] / 8 - 1, torch.from_numpy(digits.target)
+    torch.manual_seed(seed)
+    model = make(**{**MODEL, "patch_size": 2, "depth": 4}).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, fused=True)
+    losses = []
+    for batch in torch.randint(len(images), (50, 48)):
+        loss = torch.nn.functional.cross_entropy(model(images[batch]), labels[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return sum(losses[40:]) / 10
+
+
+def test_training_converges_as_the_originals():
+    """With the initial weights of the published families, the loss is higher than the spread of the seeds."""
+    ours, theirs = (torch.tensor([loss_on_digits(make, seed) for seed in range(5)]) for make in (ViT, peers.vit_pytorch.ViT))
+    assert (ours.mean() - theirs.mean()).abs() < 2 * theirs.std(), (ours, theirs)

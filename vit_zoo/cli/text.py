@@ -49,7 +49,7 @@ def config_text(config: ModelConfig) -> str:
         "patch": f"{spec.patch_size[0]}x{spec.patch_size[1]}, {spec.tokens} tokens",
         "size": f"width {spec.dim}, depth {spec.depth}, {spec.heads} heads of width {spec.dim_head}, MLP width {spec.mlp_dim}",
         "cost": f"{spec.macs / 1e9:.3f} GMACs per image",
-        "output": f"{spec.output}, {spec.num_classes} classes" if spec.num_classes else spec.output,
+        "output": f"{config.output}, {config.classes} classes" if config.classes else config.output,
     })  # fmt: skip
 
 

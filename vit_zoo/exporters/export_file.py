@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo import __version__
-from vit_zoo.errors import CheckFailed, InputError, Option, RefusedContent, notice
+from vit_zoo.errors import CheckFailed, InputError, Option, RefusedContent, notice, printable
 from vit_zoo.exporters.options import SHARED, ExportOptions, Placement
 from vit_zoo.exporters.targets import checked_targets
 from vit_zoo.files import SafetensorsFile, Staged, digest_of, staging_folder, write_text
 from vit_zoo.files.atomic import writing
 from vit_zoo.formats import FORMATS
-from vit_zoo.formats.artifact import report_path
+from vit_zoo.formats.artifact import report_path, size_text
 from vit_zoo.graph.options import GraphOptions
 from vit_zoo.loading.checkpoint import Checkpoint, ModelLike
 from vit_zoo.loading.load import RANDOM, WEIGHTS, find_weights, is_random_by_itself, reduced
@@ -39,13 +39,26 @@ Note = Callable[[str], None]  # receives a line of progress
 
 @dataclass(frozen=True)
 class Export:
-    """An exported file: its path, its report (None if it was not verified), and the `.onnx_data` file next to it."""
+    """An exported file.
+
+    Attributes:
+        path: The file.
+        config: The config in it.
+        report: Its parity report; None if it was not verified.
+        data: The `.onnx_data` file next to it; None if it has none.
+        judgement: Results of an int8 file with `min_agreement`, `min_accuracy` or `min_cosine` on real images.
+    """
 
     path: Path
     config: ModelConfig
     report: ParityReport | None
     data: Path | None = None
-    judgement: Judgement | None = None  # on an int8 file with min_agreement or min_accuracy
+    judgement: Judgement | None = None
+
+    def __repr__(self) -> str:
+        verdict = "not verified" if self.report is None else self.report.verdict
+        size = size_text([self.path] if self.data is None else [self.path, self.data])
+        return printable(f"<Export {self.path}: {self.config.name}, {size}, {verdict}>")
 
 
 def export_model(model: ModelLike, options: ExportOptions, facts: Mapping[str, Any], note: Note) -> list[Export]:
@@ -161,9 +174,7 @@ def write_program(
     source: Checkpoint, target: Path, live: Live, format_: str, outputs: Sequence[str], effort: Effort | None
 ) -> Export:
     """Write a TorchScript or .pt2 file."""
-    from vit_zoo.model.outputs import checked_outputs
-
-    names = checked_outputs(source.config.spec, outputs)
+    names = source.config.checked_outputs(outputs)
     details = {**_details(effort), "outputs": list(names), "weights_sha256": source.digest or digest_of(source.tensors)}
     write = FORMATS[format_].write
     assert write is not None

@@ -14,7 +14,6 @@ from vit_zoo.formats import FORMATS
 from vit_zoo.graph.options import COMPUTED, INCLUDES, OPSET, PRECISIONS, GraphOptions, Include, Precision
 from vit_zoo.model.config import MULTI_LABEL
 from vit_zoo.model.ops import Activation
-from vit_zoo.model.outputs import checked_outputs
 from vit_zoo.model.resize_recipes import OTHER_RECIPE, recipe_named
 from vit_zoo.parity.report import Effort, checked_effort
 from vit_zoo.parity.tolerance import check_cosine
@@ -167,7 +166,7 @@ class ExportOptions:
         search = int8_search(
             graph.precision,
             config,
-            checked_outputs(config.spec, outputs),
+            outputs,
             calibrate=self.calibrate,
             evaluate=self.evaluate,
             minima=self.minima,
@@ -181,8 +180,8 @@ class ExportOptions:
         """
         included = next((part for part in ACTIVATIONS if part in self.include), None)
         if included is None:
-            return tuple(self.outputs)
-        names = checked_outputs(config.spec, self.outputs)
+            return config.checked_outputs(self.outputs)
+        names = config.checked_outputs(self.outputs)
         include = {part: Option("include", f"'{part}'", f"--include {part}") for part in ACTIVATIONS}
         if "logits" not in names:
             fault = f"{include[included]} needs the output 'logits'; the outputs are {', '.join(names)}"

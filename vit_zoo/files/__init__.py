@@ -1,7 +1,7 @@
 """Readers for untrusted files, and atomic writes. No other package opens untrusted files or renames files."""
 
 from vit_zoo.files.atomic import Staged, staging_folder, write_text
-from vit_zoo.files.images import read_image
+from vit_zoo.files.images import image_files, read_image
 from vit_zoo.files.pickles import read_torch
 from vit_zoo.files.safetensors import SafetensorsFile, write_safetensors
 from vit_zoo.files.sniff import read_json, read_json_value, read_text, sha256_of, sniff
@@ -13,6 +13,7 @@ __all__ = [
     "Staged",
     "Stored",
     "digest_of",
+    "image_files",
     "read_image",
     "read_json",
     "read_json_value",

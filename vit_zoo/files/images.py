@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,44 +20,78 @@ BACKGROUND = (255, 255, 255)  # behind transparent pixels
 
 
 def read_image(path: Path) -> Image:
-    """Read an image, rotate it as its EXIF orientation requires, put it on white if transparent, and scale 16-bit grey to 8 bits.
+    """Read an image file as `as_viewed` does.
 
     Raises InputError if there is no such file, RefusedContent for a damaged, animated, floating-point or oversized image.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     if sniff(path) == "folder":
         raise InputError("expected an image, got a folder", where=path)
+    with _decoding(path), Image.open(path, formats=FORMATS) as image:
+        return _checked(image, path)
+
+
+def as_viewed(image: Image, where: object) -> Image:
+    """Rotate an image as its EXIF orientation requires, put it on white if transparent, and scale 16-bit grey to 8 bits.
+
+    Raises RefusedContent as `read_image`; `where` is the image's name.
+    """
+    with _decoding(where):
+        return _checked(image, where)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Return the image files in a folder and its subfolders, sorted; hidden files are left out. Raises InputError for none."""
+    files = sorted(
+        path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".") and sniff(path) == "image"
+    )
+    if not files:
+        raise InputError("contains no images", where=folder)
+    return files
+
+
+@contextmanager
+def _decoding(where: object) -> Iterator[None]:
+    """Turn every error of a decoder into RefusedContent."""
+    from PIL import Image
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow only warns about large images; they are refused below
-            with Image.open(path, formats=FORMATS) as image:
-                if max(image.size) > MAX_SIDE or image.width * image.height > MAX_PIXELS:
-                    limit = f"{MAX_PIXELS:,} pixels, {MAX_SIDE:,} a side"
-                    raise RefusedContent(f"has {image.width}x{image.height} pixels; the limit is {limit}", where=path)
-                if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a phone's photo with a second view
-                    raise RefusedContent("is an animation; expected a single image", where=path)
-                image.load()
-                return _opaque(ImageOps.exif_transpose(image), path)
+            yield
     except (RefusedContent, MemoryError):
         raise
     except Image.DecompressionBombError:
-        raise RefusedContent(f"has too many pixels; the limit is {MAX_PIXELS:,}", where=path) from None
+        raise RefusedContent(f"has too many pixels; the limit is {MAX_PIXELS:,}", where=where) from None
     except Exception as error:  # decoders raise anything on damaged input
-        raise RefusedContent(f"cannot be read as an image ({type(error).__name__})", where=path) from None
+        raise RefusedContent(f"cannot be read as an image ({type(error).__name__})", where=where) from None
 
 
-def _opaque(upright: Image, path: Path) -> Image:
+def _checked(image: Image, where: object) -> Image:
+    """Return the image upright and opaque. Raises RefusedContent for one that is too large or animated."""
+    from PIL import ImageOps
+
+    if max(image.size) > MAX_SIDE or image.width * image.height > MAX_PIXELS:
+        limit = f"{MAX_PIXELS:,} pixels, {MAX_SIDE:,} a side"
+        raise RefusedContent(f"has {image.width}x{image.height} pixels; the limit is {limit}", where=where)
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a phone's photo with a second view
+        raise RefusedContent("is an animation; expected a single image", where=where)
+    image.load()
+    return _opaque(ImageOps.exif_transpose(image), where)
+
+
+def _opaque(upright: Image, where: object) -> Image:
     """Return the image as 8-bit grey or RGB, with white behind transparent pixels."""
     import numpy as np
     from PIL import Image
 
     if upright.mode == "F":
-        raise RefusedContent("contains floating-point pixels, whose range is unknown", where=path)
+        raise RefusedContent("contains floating-point pixels, whose range is unknown", where=where)
     if upright.mode.startswith("I"):
         grey = np.asarray(upright).astype(np.int64)
         if grey.min() < 0 or grey.max() > 65535:
-            raise RefusedContent("contains pixels outside 0..65535", where=path)
+            raise RefusedContent("contains pixels outside 0..65535", where=where)
         return Image.fromarray(((grey + 128) // 257).astype(np.uint8))
     if upright.has_transparency_data:
         rgba = upright.convert("RGBA")

@@ -42,10 +42,19 @@ def open_artifact(
     threads: int | None = None,
     optimised: bool = True,
 ) -> Artifact:
-    """Open an artifact to run it. ONNX files run in onnxruntime; other formats open only in the process that wrote them.
+    """Open an exported file to run it, or to classify images with it. It stays open as long as the result is used.
 
-    `providers` and `threads` are options of onnxruntime; `optimised` turns its graph optimiser on or off. Raises
-    RefusedContent for a file that cannot be trusted or read, InputError for options that do not apply.
+    ONNX files of any tool run in onnxruntime. Other formats open only in the process that wrote them.
+
+    Args:
+        path: The file.
+        providers: Execution providers of onnxruntime, such as `["CUDAExecutionProvider"]`; by default the CPU's.
+        threads: Number of onnxruntime threads.
+        optimised: Whether onnxruntime optimises the graph.
+
+    Raises:
+        InputError: An option does not apply, or a provider is not available.
+        RefusedContent: The file cannot be trusted or read.
     """
     path = Path(path)
     if threads is not None and threads < 1:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import InputError, RefusedContent
+from vit_zoo.errors import InputError, RefusedContent, printable
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from vit_zoo.files.image_inputs import Images
+    from vit_zoo.model.classification import Prediction
     from vit_zoo.model.config import ModelConfig
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -38,6 +40,12 @@ class Description:
         """Whether this is a file of ours with int8 weights, which differ from the model's."""
         return str(self.export.get("precision")).startswith("int8")
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file, and the one beside it that holds its weights, if there is one."""
+        data = self.export.get("data")
+        return (self.path, self.path.parent / Path(data).name) if isinstance(data, str) else (self.path,)
+
     def known_config(self) -> ModelConfig:
         """Return spec, preprocessing, labels and origin. Raises RefusedContent if the file does not contain them."""
         if self.config is None:
@@ -45,8 +53,13 @@ class Description:
         return self.config
 
 
+Axes = tuple["int | str | None", ...]  # lengths, and names of free axes
+
+
 class Artifact(ABC):
     """An opened artifact."""
+
+    input_name, input_type = "pixel_values", "float32"
 
     def __init__(self, about: Description) -> None:
         self.about = about
@@ -65,9 +78,64 @@ class Artifact(ABC):
     def outputs(self) -> tuple[str, ...]:
         """Names of the outputs, in order."""
 
+    @property
+    def input_shape(self) -> Axes:
+        """The axes of the input."""
+        spec = self.config.spec
+        return "batch", spec.channels, *spec.image_size
+
+    @property
+    def output_shapes(self) -> dict[str, Axes]:
+        """The axes of each output, as far as the file states them."""
+        return dict.fromkeys(self.outputs, ())
+
+    def predict(self, images: Images, *, top: int | None = None) -> list[Prediction]:
+        """Classify images with the labels and the preprocessing in the file. The file stays open.
+
+        `vit_zoo.predict` takes opened files too, with facts that a file does not state.
+
+        Args:
+            images: One image or several, as in `vit_zoo.predict`.
+            top: Number of classes to return for each image; 5 by default. It does not apply to a regression.
+
+        Raises:
+            InputError: The file gives no classes, states no preprocessing, or an image is of a kind that is not supported.
+            RefusedContent: An image cannot be read, or the outputs are not finite.
+        """
+        from vit_zoo.formats.classifier import artifact_classifier
+        from vit_zoo.model.classification import predictions
+
+        return predictions(artifact_classifier(self), images, top=top)
+
+    def __repr__(self) -> str:
+        config = self.about.config
+        name = "" if config is None else f" {config.name}, {self.about.export.get('precision', 'fp32')},"
+        outputs = ", ".join(f"{name} {axes_text(axes)}".rstrip() for name, axes in self.output_shapes.items())
+        values = f"{self.input_name} {axes_text(self.input_shape)} {self.input_type} -> {outputs}"
+        return printable(f"<{self.about.format} file {self.path.name}:{name} {size_text(self.about.files)}, {values}>")
+
     @abstractmethod
     def run(self, pixel_values: Array) -> dict[str, Array]:
-        """Return the outputs by name for normalised images, float32 [batch, channels, height, width]."""
+        """Return the outputs by name.
+
+        Args:
+            pixel_values: Normalised images, float32 [batch, channels, height, width]; of a file with preprocessing inside,
+                uint8 [batch, height, width, channels].
+
+        Raises:
+            InputError: The images have another shape than the file takes.
+            RefusedContent: The file cannot be run.
+        """
+
+
+def axes_text(axes: Axes) -> str:
+    """Return the axes of an input or an output as text; nothing if they are not known."""
+    return f"[{', '.join('?' if axis is None else str(axis) for axis in axes)}]" if axes else ""
+
+
+def size_text(files: Iterable[Path]) -> str:
+    """Return the size of files in megabytes."""
+    return f"{sum(file.stat().st_size for file in files if file.is_file()) / 1e6:,.1f} MB"
 
 
 def report_path(artifact: Path) -> Path:

@@ -17,8 +17,10 @@ from vit_zoo.formats.format import Format, OpenOptions
 from vit_zoo.formats.onnx_skeleton import external_files, length_of
 
 if TYPE_CHECKING:
-    from vit_zoo.formats.artifact import Array
+    from vit_zoo.formats.artifact import Array, Axes
     from vit_zoo.formats.structure import Structure
+
+TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}  # onnxruntime's names, and ours
 
 
 def describe_onnx(path: Path) -> Description:
@@ -135,10 +137,19 @@ class OnnxArtifact(Artifact):
             raise RefusedContent(f"expected one input, got {len(inputs)}", where=path)
         self._input = inputs[0]
         self._half = self._input.type == "tensor(float16)"
+        self.input_name, self.input_type = self._input.name, TYPES.get(self._input.type, self._input.type)
 
     @property
     def outputs(self) -> tuple[str, ...]:
         return tuple(output.name for output in self.session.get_outputs())
+
+    @property
+    def input_shape(self) -> Axes:
+        return self.axes
+
+    @property
+    def output_shapes(self) -> dict[str, Axes]:
+        return {output.name: tuple(length_of(axis) for axis in output.shape) for output in self.session.get_outputs()}
 
     @property
     def axes(self) -> tuple[int | str | None, ...]:

@@ -18,7 +18,7 @@ from vit_zoo.graph.options import COMPUTED, GraphOptions
 from vit_zoo.graph.preprocess import IMAGE, add_preprocessing
 from vit_zoo.graph.values import BATCH, Node, Scope, Value, Weight
 from vit_zoo.model import forward, positions
-from vit_zoo.model.outputs import checked_outputs, unused_weights
+from vit_zoo.model.outputs import check_names, output_names, unused_weights
 from vit_zoo.model.preprocess import Preprocess
 from vit_zoo.model.resize_recipes import recipe_named
 from vit_zoo.model.spec import ViTSpec
@@ -52,7 +52,8 @@ def build(
     if the options include preprocessing. `quantisation` holds the calibrated ranges that int8-static needs; without it int8
     layers are rounded to nearest. Raises InputError for an unknown output, CheckFailed for an unused weight.
     """
-    names = checked_outputs(spec, options.outputs)
+    check_names(options.outputs, output_names(spec))
+    names = tuple(dict.fromkeys(options.outputs)) or (spec.output,)
     image = input_of(spec, options)
     op = operations(spec, tensors, options, quantisation, image)
     graph_input = image if options.include is None else add_preprocessing(op, preprocess, options, INPUT)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vit_zoo.errors import CannotWrite, InputError, RefusedContent, did_you_mean
+from vit_zoo.errors import CannotWrite, InputError, RefusedContent, did_you_mean, printable
 from vit_zoo.files import Staged, Stored, digest_of, write_safetensors, write_text
 from vit_zoo.files.atomic import check_folder, check_target, made_folder, would_replace
 from vit_zoo.files.checkpoints import read_checkpoint
@@ -36,6 +36,9 @@ class Converted:
     note: str | None  # what was moved, such as the class token's position, and what a user of the target must know
     accepted: tuple[str, ...]  # conventions that the target cannot express
     difference: float | None  # largest change of the outputs by `accepted`, relative to the largest output
+
+    def __repr__(self) -> str:
+        return printable(f"<Converted {self.path}: {self.config.name}, {self.dialect}>")
 
 
 def targets() -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vit_zoo.errors import InputError, Option
-from vit_zoo.files import read_image, sniff
+from vit_zoo.files import image_files, read_image
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
@@ -68,11 +68,7 @@ def read_image_folder(folder: Path, config: ModelConfig) -> ImageFolder:
     preprocess = config.known_preprocess()
     if not folder.is_dir():
         raise InputError("not a folder", where=folder)
-    files = sorted(
-        path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".") and sniff(path) == "image"
-    )
-    if not files:
-        raise InputError("contains no images", where=folder)
+    files = image_files(folder)
     return ImageFolder(tuple(files), _classes(files, folder, config), preprocess)
 
 

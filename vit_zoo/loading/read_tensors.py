@@ -130,7 +130,7 @@ def _config_of(reading: Reading, sidecar: Sidecar, where: Path | str) -> ModelCo
         source=f"{file.name if file else where} ({reading.dialect.name})",
         labels=sidecar.labels if sidecar.labels and len(sidecar.labels) == spec.num_classes else None,
         resize=None if reading.recipe == "timm" else reading.recipe,
-        problem_type=stored_problem_type(sidecar.problem_type, spec.num_classes),
+        problem_type=stored_problem_type("embedding" if reading.dialect.projects else sidecar.problem_type, spec.num_classes),
     )
 
 

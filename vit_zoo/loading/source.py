@@ -165,7 +165,9 @@ def fitting(config: ModelConfig, weights: str | os.PathLike[str], facts: Mapping
     if source.config.spec != spec:
         differing = [field for field in type(spec).model_fields if getattr(source.config.spec, field) != getattr(spec, field)]
         raise RefusedContent(f"weights of another architecture: {differing[0]} differs", where=weights)
-    return replace(source, config=source.config.replace(name=config.name))
+    stated = {"problem_type": config.problem_type} if config.is_embedding and source.config.problem_type is None else {}
+    stated = stated if spec.num_classes == config.spec.num_classes else {}
+    return replace(source, config=source.config.replace(name=config.name, **stated))
 
 
 def _of_hub(address: Address, facts: Mapping[str, Any], offline: bool | None) -> Checkpoint:
@@ -205,6 +207,7 @@ def _of_tag(tag: Tag, facts: Mapping[str, Any], offline: bool | None) -> Checkpo
     read = source.config  # with a head from another file, its classes are not those of the tag
     labels = config.labels if read.spec.num_classes == config.spec.num_classes else None
     metadata = {
+        "problem_type": read.problem_type,
         "source": f"{download.address}/{tag.file} ({tag.dialect})",
         "resize": read.resize,
         "random_seed": read.random_seed,

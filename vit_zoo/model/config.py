@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vit_zoo.errors import InputError, Option, fact
 from vit_zoo.model.ops import Activation
+from vit_zoo.model.outputs import CLASSES, EMBEDDING, check_names, output_names
 from vit_zoo.model.preprocess import Preprocess
 from vit_zoo.model.resize_recipes import RECIPES, UNSTATED
 from vit_zoo.model.spec import ViTSpec, faults_of
 
 SCHEMA = 1
-# transformers' words for what the outputs stand for
-ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+# transformers' words for what the outputs stand for; embedding: the head projects into a space that it shares with texts (CLIP)
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression", "embedding"]
 PROBLEM_TYPES: tuple[ProblemType, ...] = get_args(ProblemType)
 REGRESSION = Option("problem_type", "'regression'", "--set problem_type=regression")
 MULTI_LABEL = Option("problem_type", "'multi_label_classification'", "--set problem_type=multi_label_classification")
 LABELS = Option("labels", "'FILE'", "--labels FILE")
+FEATURES = "in Python, vit_zoo.load(MODEL).features(images)"
 PREPROCESS = Option("preprocess", "'imagenet'", "--preprocess NAME or FILE, or --mean, --std, --crop and --interpolation")
 
 
@@ -31,7 +33,8 @@ class ModelConfig(BaseModel):
     a part of them is: a new classifier on trained weights. `resize` is the recipe
     with which the source of the weights resizes positions to another image size (see `resize_recipes.py`); None means timm's,
     `unstated` that the file did not show it.
-    `problem_type` states what the outputs stand for; None means classes of which one applies, except for a single output.
+    `problem_type` states what the outputs stand for; None means classes of which one applies, except for a single output, and in
+    files of version 0.1, which do not state embeddings.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,7 +42,7 @@ class ModelConfig(BaseModel):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,95}$")
     spec: ViTSpec
     preprocess: Preprocess | None = None
-    labels: tuple[str, ...] | None = None
+    labels: tuple[str, ...] | None = Field(default=None, repr=False)  # which may be thousands
     source: str | None = None
     licence: str | None = None
     licence_link: str | None = None  # URL of the text, for a licence that is not well known
@@ -60,6 +63,8 @@ class ModelConfig(BaseModel):
     def _consistent(self) -> Self:
         if self.labels is not None and len(self.labels) != self.spec.num_classes:
             raise ValueError(f"{len(self.labels)} labels for {self.spec.num_classes} classes")
+        if self.is_embedding and self.labels is not None:
+            raise ValueError("labels do not apply to an embedding")
         if self.problem_type is not None and not self.spec.num_classes:
             raise ValueError(f"problem_type '{self.problem_type}' needs classes")
         if self.resize not in (None, UNSTATED, *RECIPES):
@@ -99,13 +104,38 @@ class ModelConfig(BaseModel):
             raise InputError("; ".join(faults_of(error, list(cls.model_fields))), where=where) from None
 
     @property
+    def is_embedding(self) -> bool:
+        """Whether the head computes an embedding instead of classes."""
+        return self.problem_type == "embedding"
+
+    @property
+    def classes(self) -> int:
+        """The number of classes, or of the values of a regression; 0 if the model computes features."""
+        return 0 if self.is_embedding else self.spec.num_classes
+
+    @property
+    def output(self) -> str:
+        """The name of the model's own output."""
+        return EMBEDDING if self.is_embedding else self.spec.output
+
+    def output_names(self) -> list[str]:
+        """Return the names of all outputs, of which the head's stand for what the problem type says."""
+        others = CLASSES if self.is_embedding else {EMBEDDING}
+        return [name for name in output_names(self.spec) if name not in others]
+
+    def checked_outputs(self, outputs: Iterable[str]) -> tuple[str, ...]:
+        """Return the outputs without duplicates, or the model's own if there are none. Raises InputError as `check_names`."""
+        check_names(outputs, self.output_names())
+        return tuple(dict.fromkeys(outputs)) or (self.output,)
+
+    @property
     def activation(self) -> Activation | None:
         """The function that makes probabilities of the logits; None if they are no classes, or nothing states what they are.
 
         The rule is that of transformers' pipeline, except for one output of a model that states no problem type: there the
         pipeline applies the sigmoid, while the training of transformers fits a regression.
         """
-        if self.problem_type == "regression" or not self.spec.num_classes:
+        if self.problem_type == "regression" or not self.classes:
             return None
         if self.spec.num_classes == 1:
             return None if self.problem_type is None else "sigmoid"
@@ -115,8 +145,11 @@ class ModelConfig(BaseModel):
         """Return `activation`. Raises InputError where there is none, with the fact to state if it is missing."""
         if self.activation is not None:
             return self.activation
-        if not self.spec.num_classes:
-            raise InputError("the model has no classes: it computes features", where=self.name)
+        if not self.classes:
+            width = self.spec.num_classes or self.spec.head_width
+            what = f"the model has no classes: it computes features, '{self.output}'"
+            what += f" of width {width}" if self.spec.pool != "none" else ""
+            raise InputError(what, where=self.name, hint=f"{FEATURES} returns them")
         if self.problem_type == "regression":
             raise InputError("the model is a regression: its outputs are values, not probabilities", where=self.name)
         raise InputError(
@@ -134,7 +167,7 @@ class ModelConfig(BaseModel):
             raise InputError(f"unknown problem_type '{stated}'; choose from {', '.join(PROBLEM_TYPES)}")
         if not self.spec.num_classes:
             raise InputError("problem_type does not apply: the model has no classes", where=self.name)
-        if self.problem_type not in (None, stated):
+        if self.problem_type not in (None, stated, "embedding"):
             raise InputError(f"the config states problem_type = {self.problem_type}, not {stated}", where=self.name)
         return self.replace(problem_type=stored_problem_type(stated, self.spec.num_classes))
 
@@ -142,7 +175,7 @@ class ModelConfig(BaseModel):
         """Return a copy with these names of the classes, if any are stated. Raises InputError for another number of them."""
         if labels is None:
             return self
-        classes = self.spec.num_classes
+        classes = self.classes
         if not classes:
             raise InputError("labels do not apply: the model has no classes", where=self.name)
         if len(labels) != classes:

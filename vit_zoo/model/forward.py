@@ -17,7 +17,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from vit_zoo.model.ops import Activation, Module, Ops, Rope, Rows, Tensor
-from vit_zoo.model.outputs import MAP, output_plan, pooled_rows
+from vit_zoo.model.outputs import EMBEDDING, MAP, output_plan, pooled_rows
 from vit_zoo.model.spec import ViTSpec
 
 
@@ -174,7 +174,7 @@ def vit(
         if "pooler_output" in outputs:
             values["pooler_output"] = op.average(pooled)
         if plan.logits:
-            values["logits"] = logits(m, pooled, spec, op)
+            values["logits"] = values[EMBEDDING] = logits(m, pooled, spec, op)
         if "probabilities" in outputs:
             values["probabilities"] = op.probabilities(values["logits"], activation)
     for name in outputs:

@@ -11,7 +11,9 @@ from vit_zoo.model.spec import ViTSpec
 
 MAP = ".map"  # suffix of an output of tokens: its patches as b d h w
 CLASSES = frozenset({"logits", "probabilities"})
-POOLED = CLASSES | {"pooler_output"}
+EMBEDDING = "image_embeds"
+OF_HEAD = CLASSES | {EMBEDDING}
+POOLED = OF_HEAD | {"pooler_output"}
 
 
 def output_names(spec: ViTSpec) -> list[str]:
@@ -19,22 +21,17 @@ def output_names(spec: ViTSpec) -> list[str]:
 
     `logits` b k
     `probabilities` b k, their softmax; the sigmoid of each where several classes can apply (`ModelConfig.activation`)
+    `image_embeds` b k, the name of `logits` where the head projects into a joint space, which `ModelConfig.output_names` knows
     `pooler_output` b d, the input of the head; the mean of both inputs if there are two heads
     `last_hidden_state` b t d, all tokens, after the final norm if that comes before pooling
     `block.N` b t d, all tokens after block N, counted from 0, without a norm
     `attn.N` b n t t, the attention weights of block N after softmax
     `block.N.map`, `last_hidden_state.map` b d h w, the patches of these tokens
     """
-    names = ["logits", "probabilities"] if spec.num_classes else []
+    names = ["logits", "probabilities", EMBEDDING] if spec.num_classes else []
     names += ["pooler_output"] if spec.pool != "none" else []
     tokens = ["last_hidden_state", *(f"block.{i}" for i in range(spec.depth))]
     return [*names, *tokens, *(f"{name}{MAP}" for name in tokens), *(f"attn.{i}" for i in range(spec.depth))]
-
-
-def checked_outputs(spec: ViTSpec, outputs: Iterable[str]) -> tuple[str, ...]:
-    """Return the outputs without duplicates, or the model's own output if there are none. Raises InputError as `check_names`."""
-    check_names(outputs, output_names(spec))
-    return tuple(dict.fromkeys(outputs)) or (spec.output,)
 
 
 def check_names(outputs: Iterable[str], known: Collection[str]) -> None:
@@ -72,7 +69,7 @@ def output_plan(spec: ViTSpec, outputs: Collection[str]) -> OutputPlan:
         blocks=spec.depth if len(inner) < len(values) else 1 + max(inner),
         last_rows=pooled_rows(spec) if spec.pool == "cls" and not all_rows else None,
         pooled=bool(POOLED & values),
-        logits=bool(CLASSES & values),
+        logits=bool(OF_HEAD & values),
     )
 
 

@@ -89,6 +89,11 @@ class ViTSpec(BaseModel):
         except ValidationError as error:
             raise InputError("; ".join(faults_of(error, list(cls.model_fields))), where=where) from None
 
+    def __repr__(self) -> str:
+        (height, width), (p, q) = self.image_size, self.patch_size
+        size = f"{height}x{width} in patches of {p}x{q}, dim {self.dim}, depth {self.depth}, heads {self.heads}"
+        return f"<ViTSpec {size}, {self.num_classes} outputs, {self.params:,} parameters>"
+
     def replace(self, **fields: Any) -> Self:
         """Return a copy with other values, validated. Raises InputError."""
         return self.parse({**self.model_dump(), **fields})
@@ -180,7 +185,7 @@ class ViTSpec(BaseModel):
 
     @property
     def output(self) -> str:
-        """The name of the model's default output."""
+        """The name of what the model returns, for a head that projects into a joint space too (`ModelConfig.output`)."""
         if self.num_classes:
             return "logits"
         return "last_hidden_state" if self.pool == "none" else "pooler_output"

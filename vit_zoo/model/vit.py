@@ -5,19 +5,20 @@ Modules are created without values and filled once, by `initialise` with a seed 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files import digest_of
 from vit_zoo.model import forward, positions
 from vit_zoo.model.config import ModelConfig
-from vit_zoo.model.outputs import check_names, output_names
+from vit_zoo.model.initialisation import Values, published_values, vit_pytorch_values
+from vit_zoo.model.outputs import check_names
 from vit_zoo.model.spec import ViTSpec, article_spec
 from vit_zoo.model.torch_ops import EVAL, TRAIN, TorchOps
 
@@ -123,6 +124,7 @@ class LayerScale(nn.Module):
 
 class Block(Part):
     function = forward.block
+    checkpointing = False  # whether training keeps the block's input only, see `ViT.set_grad_checkpointing`
 
     def __init__(self, spec: ViTSpec, index: int) -> None:
         super().__init__(spec)
@@ -135,6 +137,12 @@ class Block(Part):
         self.mlp = MLP(spec, spec.mlp_bias)
         if spec.layer_scale:
             self.ls2 = LayerScale(spec.dim)
+
+    def forward(self, x: Tensor, spec: ViTSpec | None = None, *context: Any) -> Tensor:
+        if not (self.checkpointing and self.training and torch.is_grad_enabled()):
+            return super().forward(x, spec, *context)
+        y: Tensor = checkpoint(super().forward, x, spec, *context, use_reentrant=False)
+        return y
 
 
 class AttentionPool(Part):
@@ -151,10 +159,27 @@ class AttentionPool(Part):
 
 
 class ViT(Part):
-    """A Vision Transformer, constructed with the arguments of vit-pytorch's (1.26.11): same names, same architecture.
+    """A Vision Transformer, constructed with the arguments of vit-pytorch's (1.26.11).
 
-    `ViT.from_spec` constructs all other families. Images are b c H W, normalised. The result is `logits` b k, or with
-    `num_classes=0` all tokens after the final norm, b t d. Raises InputError for sizes that do not fit together.
+    Names, architecture and the distributions of the initial weights are the same. `ViT.from_spec` constructs all other families.
+    Images are b c H W, normalised. The result is `logits` b k, or with `num_classes=0` all tokens after the final norm, b t d.
+
+    Args:
+        image_size: Height and width of the images in pixels, or one number for both.
+        patch_size: Height and width of a patch; they must divide those of the image.
+        num_classes: Number of classes; 0 for no head.
+        dim: Width of a token.
+        depth: Number of blocks.
+        heads: Number of attention heads.
+        mlp_dim: Width of the hidden layer of each MLP.
+        pool: What the head reads: `cls`, the class token, or `mean`, the mean of the patches of a model without a class token.
+        channels: Number of channels of the images.
+        dim_head: Width of an attention head.
+        dropout: Rate of dropout in the blocks, in training.
+        emb_dropout: Rate of dropout after the positions are added, in training.
+
+    Raises:
+        InputError: Sizes do not fit together.
     """
 
     config: ModelConfig
@@ -180,11 +205,18 @@ class ViT(Part):
             mlp_dim=mlp_dim, pool=pool, channels=channels, dim_head=dim_head, dropout=dropout, emb_dropout=emb_dropout,
         )  # fmt: skip
         self._build(ModelConfig(name="vit", spec=spec))
-        initialise(self)
+        initialise(self, values=vit_pytorch_values)
 
     @classmethod
     def from_spec(cls, spec: ViTSpec, *, seed: int | None = None, device: Any = None, dtype: torch.dtype | None = None) -> Self:
-        """Return a model of any family with random weights from `seed`, which torch's global generator draws if there is none."""
+        """Return a model of any family with random weights.
+
+        Args:
+            spec: The spec of the model.
+            seed: Seed for the random weights; by default, torch's global generator draws one.
+            device: Device of the parameters, as in torch.
+            dtype: Type of the parameters, torch's default type by default.
+        """
         model = cls.empty(ModelConfig(name="vit", spec=spec))
         if dtype is not None:
             model.to(dtype)
@@ -231,6 +263,12 @@ class ViT(Part):
         if spec.num_classes:
             self._make_heads(spec)
 
+    def extra_repr(self) -> str:
+        """Return the line that torch prints before the modules: name, image size, parameters and origin of the weights."""
+        config, (height, width) = self.config, self.spec.image_size
+        origin = config.random_text if config.random_seed is not None and self.is_random() else config.source
+        return f"{config.name}, {height}x{width}, {self.spec.params:,} parameters{f', {origin}' if origin else ''}"
+
     def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]  # the parts take tokens
         return self._outputs(image, (self.spec.output,))[self.spec.output]
 
@@ -248,10 +286,16 @@ class ViT(Part):
         return self._apply(lambda t: torch.empty(t.shape, dtype=t.dtype, device=device), recurse)
 
     def features(self, image: Tensor, *outputs: str) -> dict[str, Tensor]:
-        """Return named tensors for an image: any of `outputs.output_names`, `class_token` b d and `patch_tokens` b t d.
+        """Return named tensors: outputs of an export, `class_token` b d and `patch_tokens` b t d.
 
-        Class and patch tokens are rows of `last_hidden_state`. Without names, all outputs without a block number are
-        returned. Raises InputError for an unknown name, and for `probabilities` where `config.activation` has no function.
+        Class and patch tokens are rows of `last_hidden_state`.
+
+        Args:
+            image: Normalised images, b c H W.
+            *outputs: The names, such as `pooler_output` or `block.5.map`; by default all without a block number.
+
+        Raises:
+            InputError: A name is unknown, or `probabilities` of outputs for which `config.activation` has no function.
         """
         spec, p = self.spec, self.spec.prefix_tokens
         token_rows = {"class_token": slice(0, 1)} if spec.class_token else {}
@@ -259,7 +303,7 @@ class ViT(Part):
         none = {"probabilities"} if spec.num_classes and self.config.activation is None else set()
         if none & set(outputs):
             self.config.class_activation()  # raises
-        known = [*(name for name in output_names(spec) if name not in none), *token_rows]
+        known = [*(name for name in self.config.output_names() if name not in none), *token_rows]
         names = outputs or tuple(name for name in known if "." not in name)
         check_names(names, known)
         needed = dict.fromkeys("last_hidden_state" if name in token_rows else name for name in names)
@@ -270,13 +314,28 @@ class ViT(Part):
                 tensors[name] = x[:, 0] if name == "class_token" else x
         return {name: tensors[name] for name in names}
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Train with less memory: compute each block again in the backward pass instead of keeping its inner values.
+
+        Gradients are the same, with dropout and stochastic depth too. Inference and exports do not change.
+
+        Args:
+            enable: Whether to do so from now on.
+        """
+        for part in self.modules():
+            if isinstance(part, Block):
+                part.checkpointing = enable
+
     def set_head(
         self, num_classes: int, labels: Sequence[str] | None = None, *, problem_type: str | None = None, seed: int = 0
     ) -> None:
-        """Replace the classifier by one for `num_classes` (0: none) with random weights from `seed`.
+        """Replace the classifier by a new one with random weights. The model counts as random until it is trained.
 
-        `problem_type` states what its outputs stand for, as in a config. The model counts as random until the new classifier
-        is trained.
+        Args:
+            num_classes: Number of classes; 0 for no classifier.
+            labels: Names of the classes.
+            problem_type: What its outputs stand for, as in `vit_zoo.load`.
+            seed: Seed for the random weights.
         """
         spec = self.spec.replace(num_classes=num_classes)
         config = self.config.replace(spec=spec, labels=None if labels is None else tuple(labels), problem_type=None)
@@ -289,9 +348,8 @@ class ViT(Part):
             delattr(self, name)
         if num_classes:
             generator = torch.Generator(device=like.device).manual_seed(seed)
-            for name, head in self._make_heads(spec).items():
-                for kind, p in head.to(like).named_parameters():
-                    _fill(f"{name}.{kind}", p, generator)
+            for head in self._make_heads(spec).values():
+                published_values(head.to(like), generator)
         self._set_spec(config)
         self.mark_random(None if all_random else "head")
 
@@ -395,18 +453,13 @@ def linear_in(head: Any) -> tuple[str, nn.Linear] | None:
     return None
 
 
-def initialise(model: ViT, seed: int | None = None) -> None:
-    """Fill all parameters with random values, as the original does: linear layers uniform (Glorot and Bengio, 2010).
-
-    Biases are 0, norms 1, tokens and positions N(0, 0.02). Unlike the original's, the head is not zero: with zero logits
-    every check of the outputs would pass. Without a seed, torch's global generator draws one.
-    """
+def initialise(model: ViT, seed: int | None = None, values: Values = published_values) -> None:
+    """Fill all parameters with random values. Without a seed, torch's global generator draws one."""
     if seed is None:
         seed = int(torch.randint(2**63 - 1, (), device="cpu"))
     device = next(model.parameters()).device
     generator = None if device.type == "meta" else torch.Generator(device=device).manual_seed(seed)
-    for name, p in model.named_parameters():
-        _fill(name, p, generator)
+    values(model, generator)
     fill_tables(model)
     model.config = model.config.replace(random_seed=seed, random_part=None)
     model.mark_random()
@@ -434,19 +487,3 @@ def fill_tables(model: ViT, *_: Any) -> None:
     device = model.patch_embed.proj.weight.device
     for name, table in positions.tables(model.spec).items():
         model.register_buffer(name, torch.from_numpy(table).to(device), persistent=False)
-
-
-@torch.no_grad()
-def _fill(name: str, p: Tensor, generator: torch.Generator | None) -> None:
-    if name.endswith("gamma"):
-        p.fill_(1e-5)  # LayerScale (Touvron et al., 2021)
-    elif name.endswith("bias"):
-        p.zero_()
-    elif p.ndim == 1:
-        p.fill_(1)
-    elif name.endswith("weight"):
-        fused = {"qkv.weight": 3, "kv.weight": 2}.get(".".join(name.split(".")[-2:]), 1)
-        bound = math.sqrt(6 / (p[0].numel() + p.shape[0] // fused))
-        p.uniform_(-bound, bound, generator=generator)
-    else:
-        p.normal_(0, 0.02, generator=generator)

@@ -21,7 +21,7 @@ from vit_zoo.graph.options import GraphOptions
 from vit_zoo.graph.trace import recorded, steps_of, values_of
 from vit_zoo.loading.checkpoint import Checkpoint
 from vit_zoo.model import forward
-from vit_zoo.model.outputs import CLASSES, output_names
+from vit_zoo.model.outputs import EMBEDDING, OF_HEAD, output_names
 from vit_zoo.model.positions import tables
 from vit_zoo.model.torch_ops import EVAL, Float64Ops, TorchOps
 from vit_zoo.parity.expected import KEPT, Expected
@@ -141,13 +141,14 @@ class ModelReference(Reference):
         known = {
             "logits": (spec.num_classes,),
             "probabilities": (spec.num_classes,),
+            EMBEDDING: (spec.num_classes,),
             "pooler_output": (spec.head_width,),
             "last_hidden_state": (spec.tokens, spec.dim),
         }
-        return {name: shape for name, shape in known.items() if name in output_names(spec)}
+        return {name: shape for name, shape in known.items() if name in self.model.config.output_names()}
 
     def has(self, output: str) -> bool:
-        return output in output_names(self.spec)
+        return output in output_names(self.spec)  # of the config's names too: version 0.1 called embeddings logits
 
     def single(self, images: Array, outputs: Sequence[str]) -> dict[str, Array]:
         with torch.inference_mode(), self._at(images, torch.float32) as spec:
@@ -162,13 +163,13 @@ class ModelReference(Reference):
     def for_floors(self, outputs: Sequence[str]) -> tuple[str, ...]:
         # a few logits can be close by chance; the features before them give a steadier floor
         behind = ["logits"] if "probabilities" in outputs else []
-        behind += ["pooler_output"] if CLASSES & set(outputs) else []
+        behind += ["pooler_output"] if OF_HEAD & set(outputs) else []
         return tuple(dict.fromkeys((*outputs, *behind)))
 
     def floors(self, single: Mapping[str, Array], double: Mapping[str, Array]) -> dict[str, Array]:
         floors = super().floors(single, double)
-        if "logits" in floors:
-            floors["logits"] = np.maximum(floors["logits"], floors["pooler_output"])
+        for name in {"logits", EMBEDDING} & set(floors):
+            floors[name] = np.maximum(floors[name], floors["pooler_output"])
         if "probabilities" in floors:  # an additive error of logits is a factor of probabilities
             factors = floors["logits"] * np.abs(double["logits"]).max(axis=-1)
             floors["probabilities"] = np.maximum(floors["probabilities"], factors)

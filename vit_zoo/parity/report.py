@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from html import escape
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from vit_zoo.errors import InputError
+from vit_zoo.errors import InputError, printable
 from vit_zoo.files import read_json
 from vit_zoo.formats.artifact import report_path
 from vit_zoo.parity.ort_profile import Operator
@@ -117,6 +118,29 @@ class ParityReport(BaseModel):
         headroom = "" if self.headroom is None else f"; float16 values could grow {self.headroom:,.0f} times"
         pixels = "" if self.preparation is None else f"; {self.preparation}"
         return f"largest relative difference {worst.relative:.1e}{floor}: {where}{headroom}{pixels}"
+
+    def __repr__(self) -> str:
+        return printable(f"<ParityReport {self.file}: {self.verdict}{self._figures()}>")
+
+    __str__ = __repr__
+
+    def _figures(self) -> str:
+        """Return the first fault, or the figure that comes nearest to its limit with this limit."""
+        if self.faults:
+            return f", {self.faults[0]}"
+        if self.agreements and self.verdict == "approximate":
+            return f", {min(self.agreements, key=lambda a: a.decibels or 0)}"
+        if not self.comparisons:
+            return ""
+        worst = max(self.comparisons, key=lambda c: (c.relative or 0) / c.allowed)
+        return f", relative difference {_number(worst.relative)}, allowed {_number(worst.allowed)}"
+
+    def _repr_html_(self) -> str:
+        """Return the verdict and the table of comparisons for a notebook."""
+        head, *rows = [[escape(printable(cell)) for cell in row] for row in self.table()]
+        cells = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+        line = escape(printable(f"{self.file}: {self.verdict}, {self.summary()}"))
+        return f"<p>{line}</p><table><tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr>{cells}</table>"
 
     def table(self) -> list[tuple[str, ...]]:
         """Return the comparisons as rows of text, the head first."""

@@ -15,6 +15,7 @@ from vit_zoo.formats import describe, open_artifact
 from vit_zoo.formats.onnx_file import check_companion
 from vit_zoo.formats.onnx_skeleton import declared
 from vit_zoo.graph.options import GraphOptions
+from vit_zoo.model.outputs import EMBEDDING
 from vit_zoo.parity.inputs import Frame, photo_crops, probe_images
 from vit_zoo.parity.preprocess_check import (
     SHAPES,
@@ -305,7 +306,7 @@ class Runs:
 
     def _judge(self, expected: Expected, run: BatchRun, name: str) -> None:
         """Compare one output of one batch."""
-        of, rows = self.names[name], list(run.rows)
+        of, rows, config = self.names[name], list(run.rows), self.reference.config
         actual, shape = run.outputs[name], expected.single[of][rows].shape
         if actual.shape != shape:
             self.evidence.faults.append(f"{name} at {run.at}: expected shape {list(shape)}, got {list(actual.shape)}")
@@ -322,7 +323,7 @@ class Runs:
                 tolerance=self.tolerance,
                 names=run.images,
                 where={"output": name, "optimised": run.optimised, "size": run.size},
-                logits=_are_logits(of, expected.values[of]),
+                logits=_are_logits(of, expected.values[of]) and not (config is not None and config.is_embedding),
                 unmeasured=0.0 if expected.measurable else np.inf,
             )
 
@@ -406,4 +407,4 @@ def are_classes(output: str, values: Array, reference: Reference) -> bool:
 
 
 def _are_logits(output: str, values: Array) -> bool:
-    return values.ndim == 2 and output != "pooler_output"
+    return values.ndim == 2 and output not in ("pooler_output", EMBEDDING)

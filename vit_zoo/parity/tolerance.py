@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from vit_zoo.errors import InputError
+from vit_zoo.model.classification import softmax
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
@@ -304,14 +305,3 @@ def _scores(actual: Array, expected: Array) -> dict[str, float]:
         "top5": float(np.mean([set(a) == set(b) for a, b in zip(theirs.reshape(-1, five), ours.reshape(-1, five), strict=True)])),
         "divergence": float((p * (np.log(p) - np.log(q))).sum(axis=-1).max()),
     }
-
-
-def softmax(x: Array) -> Array:
-    """Return the softmax of the last axis, in float64."""
-    powers = np.exp(x.astype("<f8") - x.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)  # type: ignore[no-any-return]
-
-
-def sigmoid(x: Array) -> Array:
-    """Return the sigmoid of each value, in float64."""
-    return (1 + np.tanh(x.astype("<f8") / 2)) / 2  # which cannot overflow

@@ -140,7 +140,7 @@ def _check_model(model: ModelReference, reference: Reference, effort: Effort, bl
     if other is not None and same_shapes:
         mine, theirs = model.model.state_dict(), other.state_dict()
         add_weight_fault([name for name, p in mine.items() if not p.equal(theirs[name])], evidence)
-    output, shapes = model.spec.output, reference.shapes()
+    output, shapes = model.model.config.output, reference.shapes()
     match = next((name for name in (output, *shapes) if shapes.get(name) == model.shapes()[output]), None)
     if match is None:
         expected, actual = described_outputs(reference), described_outputs(model)

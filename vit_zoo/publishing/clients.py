@@ -49,14 +49,14 @@ class Profile:
     def classifies(self) -> bool:
         """Whether the logits stand for classes; CLIP's are an embedding."""
         known = self.architecture is None or "ForImageClassification" in self.architecture
-        return known and self.source.config.spec.num_classes > 0
+        return known and self.source.config.classes > 0
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """The outputs that clients expect in the ONNX file."""
-        spec = self.source.config.spec
+        config, spec = self.source.config, self.source.config.spec
         if spec.num_classes:
-            return ("logits",)
+            return (config.output,)
         return ("last_hidden_state",) if spec.pool == "none" else ("last_hidden_state", "pooler_output")
 
 
@@ -86,7 +86,7 @@ def profile_of(source: Checkpoint, *, onnx: bool = True) -> Profile:
         assert timm.config is not None
         document |= timm.config
     document |= source.config.document()
-    if source.config.problem_type is not None:  # transformers reads it for timm's models too
+    if source.config.problem_type is not None and not source.config.is_embedding:  # transformers reads it for timm's models too
         document["problem_type"] = source.config.problem_type
     profile = Profile(source, document, None if hf is None else hf.tensors, preprocessors, reasons)
     kind = None if hf is None else str(document["model_type"])

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import InputError, Option, notice
+from vit_zoo.errors import InputError, Option, notice, printable
 from vit_zoo.exporters.export_file import Note
 from vit_zoo.files import write_text
 from vit_zoo.files.atomic import check_folder, writing
@@ -45,6 +45,10 @@ class Published:
     unsent: tuple[str, ...]  # files in the model's folder that were not published, with reasons
     folder: Path | None = None  # the result of a dry run
     sent: Sent | None = None
+
+    def __repr__(self) -> str:
+        size = sum(self.files.values()) / 1e6
+        return printable(f"<Published {self.repo}: {len(self.files)} files, {size:,.1f} MB, for {', '.join(self.clients)}>")
 
 
 @dataclass(frozen=True, kw_only=True)

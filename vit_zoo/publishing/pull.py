@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from vit_zoo.errors import printable
 from vit_zoo.files.atomic import check_folder, copy_file, made_folder
 from vit_zoo.hub.download import TERMS, Address, fetch
 from vit_zoo.loading.load import check_content, find_weights, write_model
@@ -18,6 +19,9 @@ class Pulled:
     folder: Path
     config: ModelConfig
     address: str
+
+    def __repr__(self) -> str:
+        return printable(f"<Pulled {self.folder}: {self.config.name}, from {self.address}>")
 
 
 def pull_model(address: Address, folder: Path, *, offline: bool | None, force: bool) -> Pulled:

@@ -147,6 +147,14 @@ def _labels(tag: Tag, spec: ViTSpec) -> tuple[str, ...] | None:
     return label_names(tag.labels)
 
 
+def _problem_type(variant: Variant, fields: Mapping[str, Any], spec: ViTSpec) -> str | None:
+    """Return what a family states its outputs stand for; None if it states nothing, or if the head was replaced."""
+    if not spec.num_classes or spec.num_classes != fields.get("num_classes"):
+        return None
+    stated = (families()[row.family].about.get("problem_type") for row in (variant, *_bases(variant)) if row.family in families())
+    return next((word for word in stated if word is not None), None)
+
+
 def config_of(variant: Variant, tag: Tag | None = None, /, **overrides: Any) -> ModelConfig:
     """Return the validated config of a variant, or of its published weights if a tag is given.
 
@@ -162,7 +170,7 @@ def config_of(variant: Variant, tag: Tag | None = None, /, **overrides: Any) -> 
     spec = ViTSpec.parse({**fields, **tag_fields, **overrides}, where=where)
     table = variant.preprocess if tag is None else tag.preprocess
     preprocess = _preprocess(variant, table, spec, own_channels=fields.get("channels") == spec.channels)
-    config = {"name": variant.name, "spec": spec, "preprocess": preprocess}
+    config = {"name": variant.name, "spec": spec, "preprocess": preprocess, "problem_type": _problem_type(variant, fields, spec)}
     if tag is not None:
         config |= {"source": f"{tag.address} ({tag.dialect})", "licence": tag.licence, "labels": _labels(tag, spec)}
     return ModelConfig.checked(config, where=where)

@@ -22,7 +22,7 @@ SIZE = re.compile(r"[a-z0-9]{0,31}[a-z]")  # must not end in a digit, because th
 FORMS = ("reg", "gap", "map")  # the suffixes that a family can define
 # keys of a variant that are not fields of the spec
 ROW_KEYS = {"size": str, "form": list, "params": int, "gmacs": int | float, "weights": str}
-FAMILY_KEYS = ("name", "title", "conventions", "labels")
+FAMILY_KEYS = ("name", "title", "conventions", "labels", "problem_type")
 TABLES = ("family", "spec", "preprocess", "suffix", "size", "variant")
 MAX_FILE = 262_144  # bytes; the largest file in the zoo has 60 kB
 KEY = r"""(?:[\w-]++|"[^"\n]*"|'[^'\n]*')"""

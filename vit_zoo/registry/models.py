@@ -34,7 +34,8 @@ def list_models(pattern: str | list[str] = "*", *, where: str | None = None, pre
             comparison with an accuracy that is not known does not hold.
         pretrained: Return the names of published weights, `NAME.TAG`, which a pattern with a dot is compared with.
 
-    Raises InputError if a pattern or the condition matches nothing.
+    Raises:
+        InputError: A pattern or the condition matches nothing.
     """
     patterns = [pattern] if isinstance(pattern, str) else pattern
     if pretrained:
@@ -107,7 +108,15 @@ def get_config(name: str, **overrides: Any) -> ModelConfig:
 
 
 def get_spec(name_or_path: str | os.PathLike[str], **overrides: Any) -> ViTSpec:
-    """Return the spec of a registry name, of an alias, or of a user's TOML file, with some fields replaced."""
+    """Return the spec of a model.
+
+    Args:
+        name_or_path: A registry name, alone or with a tag, another library's name, or a TOML file with one variant.
+        **overrides: Fields of the spec to replace, such as `num_classes=10`.
+
+    Raises:
+        InputError: The name, the file or a field does not exist, or sizes do not fit together.
+    """
     if str(name_or_path).endswith(".toml"):
         return config_of(read_variant(Path(name_or_path)), **overrides).spec
     return get_config(str(name_or_path), **overrides).spec
@@ -158,9 +167,14 @@ def use_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def register(path_or_spec: str | os.PathLike[str] | ViTSpec, *, name: str | None = None) -> list[str]:
-    """Register the variants of a TOML file, or a spec under `name`, in this process; return the names.
+    """Register the variants of a TOML file, or a spec, in this process; return their names.
 
-    Raises InputError for a name that is taken, or with all faults of the file. Nothing is registered then.
+    Args:
+        path_or_spec: A zoo file, or a spec.
+        name: The name of the spec; a file states its names.
+
+    Raises:
+        InputError: A name is taken or missing, or the file has faults, which are listed. Nothing is registered then.
     """
     family: Family | None = None
     if isinstance(path_or_spec, str | os.PathLike):

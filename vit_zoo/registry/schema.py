@@ -45,6 +45,7 @@ class FamilyTable(BaseModel):
     title: str = None  # type: ignore[assignment]
     conventions: str = None  # type: ignore[assignment]
     labels: str = None  # type: ignore[assignment]
+    problem_type: Literal["embedding"] = None  # type: ignore[assignment]
 
 
 class PreprocessTable(BaseModel):

@@ -145,6 +145,7 @@ class Dialect:
       that a plain ViT does not have, each with what it is. They cannot be left out.
     * `position_covers`: the values of `pos_covers` that position tables may have in models with more than patch tokens.
     * `computes_in_float32`: the library computes in float32 whatever type the weights are stored in.
+    * `projects`: the head projects into a space that images and texts share; its output is an embedding.
     * `resize`, `resize_with_registers`: the library's recipe (`resize_recipes.py`) for other image sizes, and that of its models
       with registers where it differs. A sidecar may name another one.
     * `resize_with_patches`: the recipe for other patches, where the library has models for which both sizes are chosen.
@@ -187,6 +188,7 @@ class Dialect:
     refused: tuple[tuple[str, str], ...] = ()
     position_covers: tuple[str, ...] = ("all", "class")
     computes_in_float32: bool = False
+    projects: bool = False
     resize: str = "timm"
     resize_with_registers: str | None = None
     resize_with_patches: str | None = None

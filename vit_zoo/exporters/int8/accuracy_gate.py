@@ -15,6 +15,7 @@ from vit_zoo.exporters.int8.calibration import fake_quantised, step_and_zero
 from vit_zoo.graph.int8_ops import Layer, Quantisation
 from vit_zoo.graph.int8_weights import nearest, row_steps
 from vit_zoo.loading.image_folder import ImageFolder
+from vit_zoo.model.outputs import EMBEDDING
 from vit_zoo.parity.tolerance import Agreeing, Judgement, angles
 from vit_zoo.progress import counted, step
 
@@ -66,8 +67,8 @@ class Minima:
 
 def judged_output(config: ModelConfig, outputs: Sequence[str]) -> tuple[str, Agreeing | None]:
     """Return the output that a gate judges, and what its agreement counts; None for values, or where nothing states it."""
-    output = next((name for name in ("logits", "probabilities", "pooler_output") if name in outputs), outputs[0])
-    if not config.spec.num_classes or output not in ("logits", "probabilities"):
+    output = next((name for name in ("logits", "probabilities", EMBEDDING, "pooler_output") if name in outputs), outputs[0])
+    if not config.classes or output not in ("logits", "probabilities"):
         return output, "neighbours"
     return output, {"softmax": "classes", "sigmoid": "decisions", None: None}[config.activation]
 

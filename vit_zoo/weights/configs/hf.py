@@ -332,7 +332,7 @@ def config_of(class_of: ClassOf, config: ModelConfig) -> dict[str, Any]:
     elif spec.num_classes:
         document["id2label"] = {str(i): word for i, word in enumerate(words)}
         document["label2id"] = {word: i for i, word in enumerate(words)}
-        document |= {} if config.problem_type is None else {"problem_type": config.problem_type}
+        document |= {} if config.problem_type is None or config.is_embedding else {"problem_type": config.problem_type}
     return document if config.preprocess is None else {**document, **hf_model_keys(config.preprocess)}
 
 

@@ -111,6 +111,7 @@ OPEN_CLIP = Dialect(
     config_from_module=config_from_module,
     run_module=run_module,
     norm_place_is_stated=True,
+    projects=True,
     sidecar=SIDECAR,
     # towers without a norm before the blocks, such as CLIPA's, are those that average the patches
     conventions_by_shapes=lambda shapes: {} if "norm_pre.weight" in shapes else {"pool": None},

@@ -66,6 +66,7 @@ HF_CLIP = Dialect(
     prefixes=("vision_model.", ""),
     unprefixed=("visual_projection", "classifier"),
     unwanted=UNWANTED,
+    projects=True,
     unwanted_outside=CLIP_TEXT,
     facts_from_module=facts_from_module,
     config_from_module=config_from_module,
@@ -83,6 +84,7 @@ HF_CLIP_CLASSIFIER = replace(
     signature=(*HF_CLIP.signature, "classifier.weight"),
     rules=(*(r for r in HF_CLIP.rules if not r.ours.startswith(("fc_norm", "head"))), *layer("head", "classifier")),
     conventions={"pool": "mean", "pool_tokens": "patches"},
+    projects=False,
     needs=(*NEEDS, HEAD_BIAS),
     unwanted=(*UNWANTED, r"post_layernorm\.(weight|bias)"),
 )

@@ -178,6 +178,7 @@ OPEN_CLIP_TIMM = replace(
     unprefixed=("visual.head.", "head."),
     renames=((r"^visual\.head\.", "head."),),
     unwanted_outside=CLIP_TEXT,
+    projects=True,
     facts_from_module=facts_from_tower,
     config_from_module=clip.config_from_module,
     run_module=clip.run_module,

@@ -1,0 +1,73 @@
+"""Opened files as classifiers: the output that has the classes, and the config, also of other tools' files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from vit_zoo.errors import InputError
+from vit_zoo.model.classification import Classifier
+
+if TYPE_CHECKING:
+    from vit_zoo.formats.artifact import Artifact
+    from vit_zoo.model.config import ModelConfig
+
+LOGITS, PROBABILITIES = "logits", "probabilities"
+
+
+def artifact_classifier(artifact: Artifact, describe: Callable[[ModelConfig], ModelConfig] = lambda config: config) -> Classifier:
+    """Return an opened file as a classifier.
+
+    `describe` adds what the user states to the file's config. Raises InputError for a file whose outputs are no classes.
+    """
+    own = artifact.about.config
+    output = _output(artifact)
+    config = describe(_config_of(artifact, output) if own is None else own)
+    if output == PROBABILITIES and own is not None and config.problem_type != own.problem_type:
+        cause = "cannot set problem_type: the file computes the softmax already; export the model again"
+        raise InputError(cause, where=artifact.path)
+    return Classifier(
+        config=config,
+        run=lambda images: artifact.run(images)[output],
+        where=artifact.path,
+        activated=output == PROBABILITIES,
+        prepares="include" in artifact.about.export,
+    )
+
+
+def _output(artifact: Artifact) -> str:
+    """Return the name of the output that has the classes. In another tool's file, a single output can have any name."""
+    config, names = artifact.about.config, artifact.outputs
+    named = next((name for name in (LOGITS, PROBABILITIES) if name in names), None)
+    if named is not None and (config is None or config.classes):
+        return named
+    shapes = artifact.output_shapes
+    if config is None and len(names) == 1 and len(shapes[names[0]]) == 2:
+        return names[0]
+    described = ", ".join(f"{name} [{', '.join(map(str, shapes[name]))}]" for name in names)
+    hint = f"in Python, vit_zoo.open('{artifact.path.name}').run(images) returns them for prepared images"
+    if config is not None and config.classes:
+        hint += f"; an export with the output '{LOGITS}' classifies"
+    raise InputError(f"gives features, not classes: {described}", where=artifact.path, hint=hint)
+
+
+def _config_of(artifact: Artifact, output: str) -> ModelConfig:
+    """Return what another tool's file shows of its config: the sizes of its input and of its output.
+
+    Its spec is that of a model whose other sizes are 1, because nothing here reads them.
+    """
+    from vit_zoo.model.config import ModelConfig
+    from vit_zoo.model.spec import article_spec
+
+    axes, classes = artifact.input_shape, artifact.output_shapes[output][-1]
+    if artifact.input_type != "float32" or len(axes) != 4 or not all(isinstance(axis, int) for axis in axes[1:]):
+        taken = f"{artifact.input_type} [{', '.join(map(str, axes))}]"
+        wanted = "float32 [batch, channels, height, width] of fixed height and width"
+        raise InputError(f"expected an input {wanted}, got {taken}", where=artifact.path)
+    if not isinstance(classes, int):
+        raise InputError(f"the number of classes is not stated: the output '{output}' has a free last axis", where=artifact.path)
+    spec = article_spec(
+        image_size=axes[2:], patch_size=axes[2:], channels=axes[1], num_classes=classes, pool="mean", dim=1, depth=1, heads=1,
+        dim_head=1, mlp_dim=1, dropout=0.0, emb_dropout=0.0,
+    )  # fmt: skip
+    return ModelConfig(name="model", spec=spec)
