@@ -28,41 +28,9 @@ def output(*command, cwd, **environment):
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    """A copy of the files that belong to the distributions."""
-    source = tmp_path_factory.mktemp("source")
-    for name in ("vit_zoo", "zoo", "runtime"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    return source
-
-
-def built(source, folder):
-    output(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source, cwd=source)
-    (wheel,) = folder.glob("*.whl")
-    return wheel
-
-
-@pytest.fixture(scope="module")
-def wheel(source, tmp_path_factory):
-    return built(source, tmp_path_factory.mktemp("wheel"))
-
-
-@pytest.fixture(scope="module")
-def runtime_wheel(source, tmp_path_factory):
-    return built(source / "runtime", tmp_path_factory.mktemp("runtime"))
-
-
-@pytest.fixture(scope="module")
-def torch_free(runtime_wheel, tmp_path_factory):
-    """The Python of a fresh environment with vitzoo-runtime, as `pip install ./runtime` makes it."""
-    folder = tmp_path_factory.mktemp("host")
-    venv.create(folder / "env", with_pip=True)
-    python = folder / "env" / "bin" / "python"
-    output(python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", runtime_wheel, cwd=folder)
-    return python
+@pytest.fixture
+def wheel(distributions):
+    return distributions["vitzoo"]
 
 
 def contents(wheel):
@@ -70,7 +38,8 @@ def contents(wheel):
         return {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
 
 
-def test_both_distributions_have_the_same_files_and_version(wheel, runtime_wheel):
+def test_both_distributions_have_the_same_files_and_version(distributions):
+    wheel, runtime_wheel = distributions["vitzoo"], distributions["vitzoo_runtime"]
     assert runtime_wheel.name == wheel.name.replace("vitzoo-", "vitzoo_runtime-")
     assert contents(runtime_wheel) == contents(wheel)
 
