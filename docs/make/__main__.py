@@ -26,7 +26,7 @@ import plots  # noqa: E402
 import recording  # noqa: E402
 import zoo_pages  # noqa: E402
 
-WITH_OUTPUT = {command_line.PAGE: command_line.same, recording.PICTURE: recording.same}
+WITH_OUTPUT = {command_line.PAGE: command_line.same, recording.PICTURE: recording.same, recording.LAST_FRAME: recording.same}
 
 
 def made() -> dict[str, str]:

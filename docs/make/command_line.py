@@ -12,7 +12,7 @@ from support.loopback_hub import Hub
 from vit_zoo.cli.commands import vitzoo
 
 PAGE = "reference/cli.md"
-WIDTH = 100
+WIDTH = 82  # columns that fit beside the navigation
 INTRODUCTION = """# Command line
 
 <!-- made by docs/make from the code -->

@@ -1,7 +1,7 @@
 """Recording of a terminal on the home page: text, animated by CSS, from the output of the commands.
 
 The picture contains its transcript, so that a screen reader has it, and so that a committed picture can be compared without the
-values that depend on the machine. With the fragment #end, or where reduced motion is preferred, it shows the last frame.
+values that depend on the machine. A second picture is the last frame alone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from html import escape, unescape
 
 from examples import masked, output
 
-PICTURE = "assets/recording.svg"
+PICTURE, LAST_FRAME = "assets/recording.svg", "assets/recording_end.svg"
 COMMANDS = (
     "vitzoo export vit_digits --onnx",
     "vitzoo predict vit_digits.onnx zoo/vit_digits/samples/digit_3.png --top 3",
@@ -28,11 +28,11 @@ TYPING, PAUSE, READING = 1.0, 0.5, 1.3  # seconds
 COLOURS = {"comment": "#8b98a9", "command": "#f2f5fa", "result": "#9fe3b4", "error": "#ffb4a8"}
 STYLE = """
 text{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace;white-space:pre}
-.line{animation:appear .01s both}
+"""
+MOTION = """.line{animation:appear .01s both}
 .typed{animation:type 1s both}
 @keyframes appear{from{opacity:0}to{opacity:1}}
 @keyframes type{from{clip-path:inset(0 100% 0 0)}to{clip-path:inset(0 0 0 0)}}
-#end:target .line,#end:target .typed{animation:none}
 @media (prefers-reduced-motion:reduce){.line,.typed{animation:none}}
 """
 
@@ -44,17 +44,19 @@ def pictures() -> dict[str, str]:
         _, printed = output(command)
         last = printed.rstrip().splitlines()[-1]
         lines += [comment, f"$ {command}", last]
-    return {PICTURE: picture("\n".join(lines))}
+    transcript = "\n".join(lines)
+    return {PICTURE: picture(transcript), LAST_FRAME: picture(transcript, moving=False)}
 
 
 def same(old: str, new: str) -> bool:
     """Compare two pictures: the same commands and outputs but for values of the machine, drawn by this code."""
-    transcripts = [unescape(found[1]) for text in (old, new) if (found := re.search(r"<desc>(.*?)</desc>", text, re.DOTALL))]
-    return len(transcripts) == 2 and masked(transcripts[0]) == masked(transcripts[1]) and old == picture(transcripts[0])
+    found = [re.search(r"<desc>(.*?)</desc>", text, re.DOTALL) for text in (old, new)]
+    transcript, other = (unescape(match[1]) if match else "" for match in found)
+    return masked(transcript) == masked(other) and old == picture(transcript, moving="@keyframes" in new)
 
 
-def picture(transcript: str) -> str:
-    """Return the animated picture of a transcript: comments, commands and one line of output for each."""
+def picture(transcript: str, *, moving: bool = True) -> str:
+    """Return the picture of a transcript: comments, commands and one line of output for each."""
     parts, row, start = [], 0, 0.3
     for line in transcript.splitlines():
         kind = "comment" if line.startswith("# ") else "command" if line.startswith("$ ") else "result"
@@ -74,8 +76,8 @@ def picture(transcript: str) -> str:
     )
     title = "A terminal: export a model, classify an image with the file, find a wrong activation function"
     size = f'width="{width:g}" height="{height:g}"'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" id="end" viewBox="0 0 {width:g} {height:g}" {size} role="img">'
-    about = f"<title>{title}</title>\n<desc>{escape(transcript)}</desc>\n<style>{STYLE}</style>"
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" {size} role="img">'
+    about = f"<title>{title}</title>\n<desc>{escape(transcript)}</desc>\n<style>{STYLE + (MOTION if moving else '')}</style>"
     window = f'<rect {size} rx="9" fill="#141a2b"/>\n{dots}'
     return "\n".join([head, about, window, *parts, "</svg>\n"])
 

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import tomllib
-import venv
 import zipfile
 from pathlib import Path
 
@@ -28,46 +27,9 @@ def output(*command, cwd, **environment):
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    """A copy of the files that belong to the distributions."""
-    source = tmp_path_factory.mktemp("source")
-    for name in ("vit_zoo", "zoo", "runtime"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    return source
-
-
-def built(source, folder):
-    output(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source, cwd=source)
-    (wheel,) = folder.glob("*.whl")
-    return wheel
-
-
-def environment_with(folder, *packages):
-    """The interpreter of a fresh environment, into which the pip of this one installs the packages."""
-    venv.create(folder / "env")  # a pip of its own takes longer to install than all else
-    python = folder / "env" / "bin" / "python"
-    output(sys.executable, "-m", "pip", "--python", python, "install", "-q", *packages, cwd=folder)
-    return python
-
-
-@pytest.fixture(scope="module")
-def wheel(source, tmp_path_factory):
-    return built(source, tmp_path_factory.mktemp("wheel"))
-
-
-@pytest.fixture(scope="module")
-def runtime_wheel(source, tmp_path_factory):
-    return built(source / "runtime", tmp_path_factory.mktemp("runtime"))
-
-
-@pytest.fixture(scope="module")
-def torch_free(runtime_wheel, tmp_path_factory):
-    """The Python of a fresh environment with vitzoo-runtime, as `pip install ./runtime` makes it."""
-    folder = tmp_path_factory.mktemp("host")
-    return environment_with(folder, "-c", ROOT / "constraints.txt", runtime_wheel)
+@pytest.fixture
+def wheel(distributions):
+    return distributions["vitzoo"]
 
 
 def contents(wheel):
@@ -75,7 +37,8 @@ def contents(wheel):
         return {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
 
 
-def test_both_distributions_have_the_same_files_and_version(wheel, runtime_wheel):
+def test_both_distributions_have_the_same_files_and_version(distributions):
+    wheel, runtime_wheel = distributions["vitzoo"], distributions["vitzoo_runtime"]
     assert runtime_wheel.name == wheel.name.replace("vitzoo-", "vitzoo_runtime-")
     assert contents(runtime_wheel) == contents(wheel)
 
@@ -96,8 +59,8 @@ def test_the_zoo_of_a_checkout(tmp_path):
 
 
 @pytest.mark.parametrize("editable", [False, True])
-def test_the_zoo_of_an_installation(editable, wheel, tmp_path):
-    python = environment_with(tmp_path, "--no-deps", *(["-e", ROOT] if editable else [wheel]))
+def test_the_zoo_of_an_installation(editable, wheel, make_environment, tmp_path):
+    python = make_environment(tmp_path, "--no-deps", *(["-e", ROOT] if editable else [wheel]))
     names, folder = output(python, "-c", COUNT, cwd=tmp_path).split()
     assert int(names) == len(vit_zoo.list_models())
     assert (Path(folder) == ROOT / "zoo") == editable
