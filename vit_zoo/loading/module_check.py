@@ -18,7 +18,7 @@ from vit_zoo.errors import CheckFailed, RefusedContent, VitzooError
 from vit_zoo.loading.live_module import COMPILED, has_part, part_at, plain
 from vit_zoo.loading.load import model_of
 from vit_zoo.model import forward
-from vit_zoo.model.torch_ops import Float64Ops
+from vit_zoo.model.torch_ops import EVAL, Float64Ops
 from vit_zoo.weights.dialects.timm import ACTS
 from vit_zoo.weights.sidecar import SAVE_STATE
 
@@ -72,14 +72,12 @@ def check_module(
     images = np.random.default_rng(0).standard_normal((2, spec.channels, *spec.image_size), "<f4")
     theirs, entered = _run(module, run, images, blocks, where)
     model = model_of(source).float().eval()
-    names = tuple(dict.fromkeys((spec.output, "last_hidden_state")))
+    names, output = tuple(dict.fromkeys((spec.output, "last_hidden_state"))), source.config.output
     ours, wanted = _run_ours(model, images, names)
     paired = _paired(theirs, ours, spec)
     if paired is None:
         shapes = ", ".join(str(list(value.shape)) for value in theirs.values()) or "none"
-        cause = (
-            f"has outputs of shape {shapes}; what is read from it has '{spec.output}' of shape {list(ours[spec.output].shape)}"
-        )
+        cause = f"has outputs of shape {shapes}; what is read from it has '{output}' of shape {list(ours[spec.output].shape)}"
         raise CheckFailed(cause, where=where, hint=hint)
     # tables that were rounded to half precision are less exact than ours
     limit = max((HALVES[b.dtype] for b in module.buffers() if b.dtype in HALVES), default=LIMIT)
@@ -88,7 +86,8 @@ def check_module(
         allowed = limit if error <= limit else max(limit, min(FACTOR * _floor(model, images, name, ours[name]), MOST))
         if not error <= allowed:
             place = _first_difference(entered, wanted, max(limit, allowed))
-            cause = f"does not compute what its tensors and settings say: {name} differs by {error:.1e}, allowed {allowed:.1e}"
+            shown = output if name == spec.output else name
+            cause = f"does not compute what its tensors and settings say: {shown} differs by {error:.1e}, allowed {allowed:.1e}"
             raise CheckFailed(f"{cause}; first difference {place}", where=where, hint=hint)
 
 
@@ -235,7 +234,7 @@ def _run_ours(model: ViT, images: Any, names: Sequence[str]) -> tuple[dict[str, 
     first: Entered = {}
     blocks = [f"block.{i}" for i in range(model.spec.depth)]
     with torch.no_grad(), _watched(model.blocks[0], 0, first, last=False):
-        values = model.features(torch.from_numpy(images), *names, *blocks)
+        values = forward.vit(model, torch.from_numpy(images), model.spec, EVAL, (*names, *blocks))
     entered = first | {i + 1: values[name].double() for i, name in enumerate(blocks)}
     return {name: values[name].double() for name in names}, entered
 
