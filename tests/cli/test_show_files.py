@@ -293,3 +293,28 @@ def test_names_in_a_file_are_quoted_in_code(place, cli):
     Image.new("RGB", (9, 9)).save("image.png")
     subprocess.run([sys.executable, "program.py", "image.png"], capture_output=True, check=False)
     assert not Path("hacked").exists()
+
+
+def test_verify_remarks_on_what_other_clients_expect(place, cli):
+    """A file of another tool that computes the model is told to have other names and a fixed batch."""
+    model = onnx.load("digits.onnx")
+    del model.metadata_props[:]
+    for node in model.graph.node:
+        node.input[:] = ["image" if one == "pixel_values" else one for one in node.input]
+        node.output[:] = ["scores" if one == "logits" else one for one in node.output]
+    model.graph.input[0].name, model.graph.output[0].name = "image", "scores"
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+    Path("theirs.onnx").write_bytes(model.SerializeToString())
+    code, _, err = cli("verify", "theirs.onnx", "--against", "vit_digits", "--quick")
+    assert code == 0, err
+    remarks = [
+        "its batch is fixed: it accepts 2 images at a time",
+        "its input is called 'image'; transformers.js and optimum expect 'pixel_values'",
+        "its output 'scores' is logits; transformers.js and optimum expect that name",
+    ]
+    assert [line for line in err.splitlines() if "its " in line] == [
+        f"vitzoo: warning: theirs.onnx: {remark}" for remark in remarks
+    ]
+    assert json.loads(Path("theirs.onnx.parity.json").read_text())["warnings"] == remarks
+    assert f"warning: {remarks[0]}" in cli("show", "theirs.onnx.parity.json").out
+    assert cli("verify", "digits.onnx", "--quick").err == ""

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from vit_zoo import __version__
+from vit_zoo.cli.completion import TARGETS, complete_model, complete_name, complete_sort, script, words
 from vit_zoo.cli.export_commands import export, predict, verify
 from vit_zoo.cli.hub_commands import publish, pull
 from vit_zoo.cli.options import MODEL, SEED, description, facts, note_name, random_weights, zoo
@@ -29,11 +30,16 @@ def vitzoo() -> None:
 
 
 @vitzoo.command(name="list")
-@click.argument("patterns", nargs=-1, metavar="[GLOB|WORD]...")
+@click.argument("patterns", nargs=-1, metavar="[GLOB|WORD]...", shell_complete=complete_name)
 @click.option("-l", "--long", is_flag=True, help="Print a table with image and patch size, parameters, GMACs.")
 @click.option("--pretrained", is_flag=True, help="List the published weights, with top-1 accuracy, licence and repository.")
 @click.option("--where", metavar="CONDITION", help="List only the models that satisfy CONDITION.")
-@click.option("--sort", metavar="FIELD", help="Sort by FIELD, which CONDITION may contain; -FIELD: descending.")
+@click.option(
+    "--sort",
+    metavar="FIELD",
+    shell_complete=complete_sort,
+    help="Sort by FIELD, which CONDITION may contain; -FIELD: descending.",
+)
 @zoo
 @with_output
 def list_(
@@ -68,7 +74,7 @@ def list_(
 
 
 @vitzoo.command()
-@click.argument("locator", metavar="NAME|FILE|FOLDER")
+@click.argument("locator", metavar="NAME|FILE|FOLDER", shell_complete=complete_model)
 @click.option("--code", is_flag=True, help="Print the preprocessing as a Python program for numpy, which runs an ONNX file too.")
 @facts
 @zoo
@@ -97,7 +103,7 @@ def show(locator: str, code: bool, facts: dict[str, Any], output: Output) -> Non
 
 
 @vitzoo.command()
-@click.argument("name", metavar="NAME|CONFIG")
+@click.argument("name", metavar="NAME|CONFIG", shell_complete=complete_model)
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write (default: ./NAME).")
 @click.option("--seed", type=SEED, default=0, show_default=True, metavar="INTEGER", help="Seed for the random weights.")
 @click.option("--dry-run", is_flag=True, help="Write nothing; show what would be written.")
@@ -135,15 +141,23 @@ def create(name: str, out: Path | None, seed: int, dry_run: bool, force: bool, f
 
 
 @vitzoo.command(epilog=MODEL)
-@click.argument("src", metavar="MODEL")
+@click.argument("src", metavar="MODEL", shell_complete=complete_model)
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), required=True, help="File to write, or folder, which gets a config file too."
 )
-@click.option("--to", default="vitzoo", show_default=True, metavar="TARGET", help="Library to write for; see above.")
+@click.option(
+    "--to",
+    default="vitzoo",
+    show_default=True,
+    metavar="TARGET",
+    shell_complete=words(*TARGETS),
+    help="Library to write for; see above.",
+)
 @click.option(
     "--accept",
     multiple=True,
     metavar="FIELD",
+    shell_complete=words("norm_eps", "act", "preprocess"),
     help="Accept the target's own value of norm_eps or act, whose effect on the outputs is measured, or its own rounding of "
     "crops (preprocess). Repeatable.",
 )
@@ -210,13 +224,12 @@ def doctor(output: Output) -> None:
 def completion(shell: str) -> None:
     """Print the completion script for a shell.
 
-    Add the line below to the shell's start-up file.
+    Names of models, tags, targets, fields with their values, and files are completed. Add the line for your shell to its
+    start-up file.
 
     \b
-    eval "$(vitzoo completion bash)"
+    eval "$(vitzoo completion bash)"                # ~/.bashrc
+    eval "$(vitzoo completion zsh)"                 # ~/.zshrc, after compinit
+    vitzoo completion fish | source                 # ~/.config/fish/config.fish
     """
-    from click.shell_completion import get_completion_class
-
-    kind = get_completion_class(shell)
-    assert kind is not None
-    click.echo(kind(vitzoo, {}, "vitzoo", "_VITZOO_COMPLETE").source())
+    click.echo(script(vitzoo, shell))

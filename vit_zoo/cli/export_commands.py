@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vit_zoo.cli.completion import complete_model, words
 from vit_zoo.cli.next_steps import next_steps
 from vit_zoo.cli.options import MODEL, FormatsCommand, description, facts, note_name, random_weights, zoo
 from vit_zoo.cli.output import Output, with_output
@@ -20,7 +21,7 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
 
 
 @click.command(cls=FormatsCommand, flag_help="Write the {title} NAME{suffix}.", epilog=MODEL)
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=complete_model)
 @click.option("-o", "--out", type=click.Path(), help="File to write, or folder (default: the current one).")
 @click.option("--opset", type=int, help="ONNX only: opset version, 17 to 25 (default: 20).")
 @click.option("--inline", "placement", flag_value="inline", help="ONNX only: store weights in the file (default below 2 GiB).")
@@ -33,6 +34,7 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
 @click.option(
     "--outputs",
     metavar="NAMES",
+    shell_complete=words("logits", "probabilities", "pooler_output", "last_hidden_state", "block.", "attn."),
     help="Comma-separated outputs: logits, probabilities, pooler_output, last_hidden_state, block.N, attn.N, block.N.map "
     "(default: the model's own output).",
 )
@@ -41,6 +43,7 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
     "--include",
     multiple=True,
     metavar="PART",
+    shell_complete=words("softmax", "sigmoid", "preprocess", "preprocess-exact"),
     help="Include softmax, sigmoid or, ONNX only, preprocess or preprocess-exact. Repeatable.",
 )
 @click.option(
@@ -87,7 +90,9 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
     help="int8 only: minimum cosine of each image's outputs with the float model's, in place of the usual limits.",
 )
 @click.option("--force", is_flag=True, help="Replace files that hold another model or were written by another tool.")
-@click.option("--weights", metavar="SRC", help="Weights for a registry name: a folder or a checkpoint file.")
+@click.option(
+    "--weights", metavar="SRC", shell_complete=complete_model, help="Weights for a registry name: a folder or a checkpoint file."
+)
 @click.option("--allow-drop", multiple=True, metavar="GLOB", help="Leave out matching tensors, such as 'head.*'. Repeatable.")
 @random_weights
 @description
@@ -151,9 +156,12 @@ def export(
 
 
 @click.command(epilog=MODEL)
-@click.argument("artifact", metavar="FILE|MODEL")
+@click.argument("artifact", metavar="FILE|MODEL", shell_complete=complete_model)
 @click.option(
-    "--against", metavar="MODEL", help="Reference model, or another exported file (default: the spec and weights in the file)."
+    "--against",
+    metavar="MODEL",
+    shell_complete=complete_model,
+    help="Reference model, or another exported file (default: the spec and weights in the file).",
 )
 @click.option(
     "--quick",
@@ -167,6 +175,7 @@ def export(
 @click.option(
     "--fixed",
     metavar="AXES",
+    shell_complete=words("channels", "height", "width"),
     help="Comma-separated axes that the file declares dynamic but that are used at one size: channels, height, width.",
 )
 @click.option("--pictures", type=click.Path(path_type=Path), metavar="DIR", help="int8 only: real images to measure the file on.")
@@ -232,7 +241,7 @@ def verify(
 
 
 @click.command(epilog=MODEL + "  FILE.onnx                     an exported file\n")
-@click.argument("model")
+@click.argument("model", shell_complete=complete_model)
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--top", type=click.IntRange(1), metavar="INTEGER", help="Number of classes to print (default: 1); not for a regression."

@@ -53,7 +53,7 @@ class Value:
     def free_axes(self) -> tuple[str, ...]:
         """The free axes by their names, or by their position if they have none."""
         return tuple(
-            str(i) if axis is None else str(axis) for i, axis in enumerate(self.shape or ()) if not isinstance(axis, int)
+            f"axis {i}" if axis is None else str(axis) for i, axis in enumerate(self.shape or ()) if not isinstance(axis, int)
         )
 
 
