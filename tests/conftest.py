@@ -38,7 +38,8 @@ def pytest_cmdline_main(config):
 
 
 def pytest_itemcollected(item):
-    if item.path.relative_to(TESTS).as_posix() in QUICK:
+    file = item.path.relative_to(TESTS).as_posix()
+    if {file, f"{file}::{item.originalname}"} & QUICK:
         item.add_marker("quick")
 
 

@@ -11,6 +11,8 @@ import click
 import pytest
 
 import vit_zoo
+from support.paths import TESTS
+from support.quick import QUICK
 from vit_zoo.cli.commands import vitzoo
 
 PACKAGE = Path(vit_zoo.__file__).parent
@@ -87,3 +89,10 @@ def test_every_command_shows_an_example(verb):
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert parameter.help, parameter.name
+
+
+def test_the_quick_set_has_tests_of_every_folder():
+    assert {entry.partition("/")[0] for entry in QUICK} == {path.parent.name for path in TESTS.glob("*/test_*.py")}
+    for entry in QUICK:
+        file, _, function = entry.partition("::")
+        assert f"def {function or 'test_'}" in (TESTS / file).read_text(), entry

@@ -34,7 +34,7 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
 @click.option(
     "--outputs",
     metavar="NAMES",
-    shell_complete=words("logits", "probabilities", "pooler_output", "last_hidden_state", "block.", "attn."),
+    shell_complete=words("logits", "probabilities", "image_embeds", "pooler_output", "last_hidden_state", "block.", "attn."),
     help="Comma-separated outputs: logits, probabilities, pooler_output, last_hidden_state, block.N, attn.N, block.N.map "
     "(default: the model's own output).",
 )
@@ -56,6 +56,7 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
 @click.option(
     "--precision",
     metavar="NAMES",
+    shell_complete=words("fp32", "fp16", "bf16", "int8-static", "int8-dynamic", "int8-weights"),
     help="ONNX only: comma-separated precisions, one file for each: fp32, fp16, bf16, int8-static, int8-dynamic, int8-weights.",
 )
 @click.option("--fp16", is_flag=True, help="ONNX only: weights and matrix products in float16, the rest in float32.")
