@@ -191,12 +191,13 @@ def export(
     allow_drop: Sequence[str] = (),
     random: bool = False,
     seed: int | None = None,
-    precision: Precision = "fp32",
+    precision: Precision | Sequence[Precision] = "fp32",
     calibrate: str | os.PathLike[str] | None = None,
     evaluate: str | os.PathLike[str] | None = None,
     min_agreement: float | None = None,
     min_accuracy: float | None = None,
     min_cosine: float | None = None,
+    force: bool = False,
     note: Note = lambda line: None,
     labels: Labels | None = None,
     preprocess: PreprocessLike | None = None,
@@ -207,7 +208,9 @@ def export(
     Args:
         model: A model, as in `load`, or a config file, which gets random weights.
         to: One format or several: `onnx`, `torchscript`, `pt2`.
-        out: A file (for one format) or a folder; the current folder by default.
+        out: A file (for one file) or a folder; the current folder by default. In a folder, files are called `NAME.onnx`,
+            `NAME_fp16.onnx`, `NAME_bf16.onnx`, `NAME_int8.onnx` (static), `NAME_int8_dynamic.onnx`, `NAME_int8_weights.onnx`,
+            `NAME.torchscript.pt` and `NAME.pt2`.
         opset: ONNX only: the opset version, 17 to 25; 20 by default.
         placement: ONNX only: where the weights are stored. `inline`: in the file, the default below 2 GiB. `external`: in
             `NAME.onnx_data` next to it. `shared`: the file refers to the folder's `model.safetensors`.
@@ -223,9 +226,9 @@ def export(
         allow_drop: Glob patterns of tensors to leave out, as in `load`.
         random: Export random weights of a registry name. The file is stamped, and the logger `vit_zoo` says it.
         seed: Seed for the random weights, 0 by default.
-        precision: ONNX only. `fp32`: weights as they are stored. `fp16`, `bf16`. `int8-static`: the ranges of the activations
-            are calibrated on images. `int8-dynamic`: the ranges are those of each batch, so the images of a batch share their
-            rounding. `int8-weights`: only the weights are quantised.
+        precision: ONNX only: one precision or several, each for a file of its own. `fp32`: weights as they are stored. `fp16`,
+            `bf16`. `int8-static`: the ranges of the activations are calibrated on images. `int8-dynamic`: the ranges are those
+            of each batch, so the images of a batch share their rounding. `int8-weights`: only the weights are quantised.
         calibrate: int8 only: a folder of images for calibration.
         evaluate: int8 only: a folder of images on which the file must be close enough to the model; by default, if there is
             one of the minima below, a quarter of `calibrate`, held out. As few layers as necessary stay in float.
@@ -234,6 +237,8 @@ def export(
         min_accuracy: int8 only: minimum top-1 accuracy (0 to 1). The subfolders of the images name the classes.
         min_cosine: int8 only: minimum cosine of every image's outputs with the model's (0 to 1), in place of the usual limits
             of int8 files (25 dB and a cosine of 0.998).
+        force: Replace files that hold another model or were written by another tool. Earlier exports of the same model are
+            always replaced.
         note: Function that receives lines of progress.
         labels: Names of the classes, as in `load`.
         preprocess: How images are prepared, as in `load`.
@@ -244,16 +249,16 @@ def export(
         InputError: Options are unknown or contradict each other.
         HubError: The weights that a name means cannot be downloaded, or there are none.
         CheckFailed: A file does not compute the model, or misses a minimum; it is set aside as `*.rejected`.
-        CannotWrite: A file cannot be written.
+        CannotWrite: A file cannot be written, or another model is in its place.
     """
     from vit_zoo.exporters.export_file import export_model
-    from vit_zoo.exporters.options import ExportOptions, formats_of
+    from vit_zoo.exporters.options import ExportOptions, one_or_several
 
     options = ExportOptions(
-        formats=formats_of(to), out=out, opset=opset, placement=placement, outputs=tuple(outputs), include=tuple(include),
+        formats=one_or_several(to), out=out, opset=opset, placement=placement, outputs=tuple(outputs), include=tuple(include),
         dynamic=dynamic, verify=verify, weights=weights, allow_drop=tuple(allow_drop), random=random, seed=seed,
-        precision=precision, calibrate=calibrate, evaluate=evaluate, min_agreement=min_agreement, min_accuracy=min_accuracy,
-        min_cosine=min_cosine,
+        precisions=one_or_several(precision), calibrate=calibrate, evaluate=evaluate, min_agreement=min_agreement,
+        min_accuracy=min_accuracy, min_cosine=min_cosine, force=force,
     )  # fmt: skip
     return export_model(model, options, {**facts, "labels": labels, "preprocess": preprocess}, note)
 

@@ -10,7 +10,7 @@ import click
 from vit_zoo import __version__
 from vit_zoo.cli.export_commands import export, predict, verify
 from vit_zoo.cli.hub_commands import publish, pull
-from vit_zoo.cli.options import MODEL, SEED, facts, note_name, random_weights, zoo
+from vit_zoo.cli.options import MODEL, SEED, description, facts, note_name, random_weights, zoo
 from vit_zoo.cli.output import Output, with_output
 from vit_zoo.cli.text import config_text, pairs, size_text, table
 
@@ -101,6 +101,7 @@ def show(locator: str, facts: dict[str, Any], output: Output) -> None:
 @click.option("--seed", type=SEED, default=0, show_default=True, metavar="INTEGER", help="Seed for the random weights.")
 @click.option("--dry-run", is_flag=True, help="Write nothing; show what would be written.")
 @click.option("--force", is_flag=True, help="Replace the model in the folder, if there is one.")
+@description
 @facts
 @zoo
 @with_output
@@ -148,6 +149,7 @@ def create(name: str, out: Path | None, seed: int, dry_run: bool, force: bool, f
 @click.option("--allow-drop", multiple=True, metavar="GLOB", help="Leave out matching tensors, such as 'head.*'. Repeatable.")
 @click.option("--force", is_flag=True, help="Replace an existing file or model.")
 @random_weights
+@description
 @facts
 @zoo
 @with_output

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from vit_zoo.cli.options import MODEL, FormatsCommand, facts, note_name, zoo
+from vit_zoo.cli.options import MODEL, FormatsCommand, description, facts, note_name, zoo
 from vit_zoo.cli.output import Output, with_output
 from vit_zoo.cli.text import published_text
 
@@ -38,6 +38,7 @@ from vit_zoo.cli.text import published_text
     help="Images to calibrate a static int8 file with (default: int8 weights only).",
 )
 @click.option("--random-weights", is_flag=True, help="Allow publishing untrained weights.")
+@description
 @facts
 @zoo
 @with_output

@@ -119,6 +119,6 @@ def _not_described(
     lost = [part for name, part in parts.items() if getattr(config, name) is not None and name not in known]
     if lost:
         texts, options = zip(*lost, strict=True)
-        way = f"state {'it' if len(lost) == 1 else 'them'}: {' and '.join(map(str, options))}{or_tags}"
+        way = f"state {'it' if len(lost) == 1 else 'them'}: {'; '.join(map(str, options))}{or_tags}"
         notice(f"{weights}: {' and '.join(texts)} left out: what {config.name} states is of other weights; {way}", options)
     return source
