@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vit_zoo.cli.completion import complete_model, words
 from vit_zoo.cli.options import MODEL, FormatsCommand, description, facts, note_name, random_weights, zoo
 from vit_zoo.cli.output import Output, with_output
 from vit_zoo.cli.text import export_text, table
@@ -19,7 +20,7 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
 
 
 @click.command(cls=FormatsCommand, flag_help="Write the {title} NAME{suffix}.", epilog=MODEL)
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=complete_model)
 @click.option("-o", "--out", type=click.Path(), help="File to write, or folder (default: the current one).")
 @click.option("--opset", type=int, help="ONNX only: opset version, 17 to 25 (default: 20).")
 @click.option("--inline", "placement", flag_value="inline", help="ONNX only: store weights in the file (default below 2 GiB).")
@@ -32,6 +33,7 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
 @click.option(
     "--outputs",
     metavar="NAMES",
+    shell_complete=words("logits", "probabilities", "pooler_output", "last_hidden_state", "block.", "attn."),
     help="Comma-separated outputs: logits, probabilities, pooler_output, last_hidden_state, block.N, attn.N, block.N.map "
     "(default: the model's own output).",
 )
@@ -40,6 +42,7 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
     "--include",
     multiple=True,
     metavar="PART",
+    shell_complete=words("softmax", "sigmoid", "preprocess", "preprocess-exact"),
     help="Include softmax, sigmoid or, ONNX only, preprocess or preprocess-exact. Repeatable.",
 )
 @click.option(
@@ -86,7 +89,9 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
     help="int8 only: minimum cosine of each image's outputs with the float model's, in place of the usual limits.",
 )
 @click.option("--force", is_flag=True, help="Replace files that hold another model or were written by another tool.")
-@click.option("--weights", metavar="SRC", help="Weights for a registry name: a folder or a checkpoint file.")
+@click.option(
+    "--weights", metavar="SRC", shell_complete=complete_model, help="Weights for a registry name: a folder or a checkpoint file."
+)
 @click.option("--allow-drop", multiple=True, metavar="GLOB", help="Leave out matching tensors, such as 'head.*'. Repeatable.")
 @random_weights
 @description
@@ -149,9 +154,12 @@ def export(
 
 
 @click.command(epilog=MODEL)
-@click.argument("artifact", metavar="FILE|MODEL")
+@click.argument("artifact", metavar="FILE|MODEL", shell_complete=complete_model)
 @click.option(
-    "--against", metavar="MODEL", help="Reference model, or another exported file (default: the spec and weights in the file)."
+    "--against",
+    metavar="MODEL",
+    shell_complete=complete_model,
+    help="Reference model, or another exported file (default: the spec and weights in the file).",
 )
 @click.option(
     "--quick",
@@ -165,6 +173,7 @@ def export(
 @click.option(
     "--fixed",
     metavar="AXES",
+    shell_complete=words("channels", "height", "width"),
     help="Comma-separated axes that the file declares dynamic but that are used at one size: channels, height, width.",
 )
 @click.option("--pictures", type=click.Path(path_type=Path), metavar="DIR", help="int8 only: real images to measure the file on.")
@@ -198,7 +207,7 @@ def verify(
     vitzoo verify theirs.onnx --against checkpoint.safetensors --fixed height,width
     """
     from vit_zoo.api import verify as verify_artifact
-    from vit_zoo.cli.text import report_text
+    from vit_zoo.cli.text import report_text, verdict_text
 
     if facts and against is None:
         raise InputError("--set states facts about the --against model; give --against MODEL too")
@@ -225,14 +234,12 @@ def verify(
         hint = None if report.sha256 is None else f"see {Path(artifact).name}.parity.json"
         cause = f"does not compute {report.reference}: {report.summary()}"
         raise CheckFailed(cause, where=artifact, hint=hint, details={"report": report.model_dump(mode="json")})
-    verb = "approximates" if report.verdict == "approximate" else "computes"
-    precision = "" if report.precision == "fp32" else f" in {report.precision}"
-    text = f"{artifact} {verb} {report.reference}{precision}: {report.summary()}"
+    text = verdict_text(artifact, report)
     output.result(report, lambda: f"{report_text(report)}\n\n{text}" if output.verbose or effort == "full" else text)
 
 
 @click.command(epilog=MODEL + "  FILE.onnx                     an exported file\n")
-@click.argument("model")
+@click.argument("model", shell_complete=complete_model)
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--top", type=click.IntRange(1), metavar="INTEGER", help="Number of classes to print (default: 1); not for a regression."

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vit_zoo.cli.completion import complete_fact
 from vit_zoo.cli.output import Output
 from vit_zoo.errors import did_you_mean
 
@@ -34,7 +35,7 @@ def facts(command: Any) -> Any:
         help="Read the linear head from FILE, for a checkpoint without one.",
     )(command)  # fmt: skip
     return click.option(
-        "--set", "facts", multiple=True, metavar="FIELD=VALUE", callback=_facts,
+        "--set", "facts", multiple=True, metavar="FIELD=VALUE", callback=_facts, shell_complete=complete_fact,
         help="Set a field of the spec: an override, or a fact that the checkpoint does not contain. Repeatable.",
     )(with_head)  # fmt: skip
 
@@ -127,7 +128,7 @@ def _stated(context: click.Context) -> dict[str, Any]:
 
 def _facts(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
     facts: dict[str, Any] = {}
-    for item in values:
+    for item in () if context.resilient_parsing else values:  # values are not needed to complete the next word
         name, equals, text = item.partition("=")
         if not equals or not name:
             raise click.BadParameter(f"expected FIELD=VALUE, got '{item}'")

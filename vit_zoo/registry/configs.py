@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from vit_zoo.model.preprocess import Preprocess
     from vit_zoo.model.spec import ViTSpec
 
+TAG_FIELDS = ("top1", "top1_by", "licence", "repo", "file", "revision", "dialect", "labels")  # of published weights, in a row
+
 
 def _bases(variant: Variant) -> Iterator[Variant]:
     """Yield the variants that this one extends, the nearest first."""
@@ -174,15 +176,20 @@ def origin_of(variant: Variant) -> dict[str, str]:
     return origin
 
 
-def row_of(variant: Variant) -> dict[str, Any]:
-    """Return a variant's name, family, costs and number of tokens, and all fields of its spec."""
-    spec = config_of(variant).spec
+def row_of(variant: Variant, tag: Tag | None = None) -> dict[str, Any]:
+    """Return a variant's name, family, costs and number of tokens, and all fields of its spec.
+
+    With published weights, the name is `NAME.TAG`, the spec is that of the weights, and their `TAG_FIELDS` are added.
+    """
+    spec = config_of(variant, tag).spec
+    row = {"name": variant.name if tag is None else tag.full_name, "family": variant.family}
+    row |= {} if tag is None else {name: getattr(tag, name) for name in TAG_FIELDS}
     costs = {"params": spec.params, "gmacs": round(spec.macs / 1e9, 3), "tokens": spec.tokens}
-    return {"name": variant.name, "family": variant.family, **costs, **{f: getattr(spec, f) for f in type(spec).model_fields}}
+    return {**row, **costs, **{f: getattr(spec, f) for f in type(spec).model_fields}}
 
 
-def row_fields() -> list[str]:
+def row_fields(*, pretrained: bool = False) -> list[str]:
     """Return the names of the fields of `row_of`, which `--where` and `--sort` can use."""
     from vit_zoo.model.spec import ViTSpec
 
-    return ["name", "family", "params", "gmacs", "tokens", *ViTSpec.model_fields]
+    return ["name", "family", *(TAG_FIELDS if pretrained else ()), "params", "gmacs", "tokens", *ViTSpec.model_fields]
