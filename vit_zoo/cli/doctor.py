@@ -41,7 +41,7 @@ def doctor_report() -> dict[str, Any]:
     if other := other_distribution():
         report["conflict"] = (
             f"the installed distribution {other} is another project, and not this one: run `pip uninstall {other}`, then "
-            "`pip install --force-reinstall --no-deps .` in a checkout of vitzoo, because both may have written the package vit_zoo"
+            "`pip install --force-reinstall --no-deps .` in a checkout, because both may have written the package vit_zoo"
         )
     return report
 
