@@ -80,7 +80,10 @@ def test_a_host_without_torch(torch_free, folder):
     assert "203,594 parameters" in output(vitzoo, "show", "renamed.bin", cwd=folder)
     assert "86,567,656 parameters" in output(vitzoo, "show", "vit_b16", cwd=folder)
     assert "203,594 parameters" in output(vitzoo, "show", "vit_digits", cwd=folder)
-    assert "missing: torch" in output(vitzoo, "doctor", cwd=folder)
+    doctor = json.loads(output(vitzoo, "doctor", "--json", cwd=folder))
+    assert doctor["list, show, predict"] == "ready"
+    assert doctor["create, export, verify"] == "missing: torch, einops (pip install torch einops huggingface-hub pyyaml)"
+    assert "conflict" not in doctor
     for command, missing in ((["export", "vit_digits", "--onnx"], "torch"), (["pull", "org/name"], "huggingface_hub")):
         refused = subprocess.run([vitzoo, *command], cwd=folder, capture_output=True, text=True)
         expected = f"the package {missing} is not installed (pip install torch einops huggingface-hub pyyaml)"

@@ -118,6 +118,7 @@ def browser():
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    found.set_script_timeout(180)  # axe-core needs seconds for the Python reference, and more on a busy machine
     yield found
     found.quit()
 
@@ -263,7 +264,7 @@ def test_the_browser_tutorial_classifies_its_sample(site, address, browser):
 # what somebody types, and the page that should come first
 SEARCHES = {
     "quickstart": "start/",
-    "labels": "tutorials/fine-tune/",
+    "labels": "checkpoints/",
     "TensorRT": "tutorials/serve/",
     "GPU": "tutorials/serve/",
     "int8 accuracy": "precision/",
