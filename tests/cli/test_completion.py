@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
 
 import pytest
 
+from support.requirements import required
 from vit_zoo.cli.completion import TARGETS
 from vit_zoo.loading.convert import targets
 from vit_zoo.model.resize_recipes import RECIPES
@@ -140,8 +140,8 @@ def vitzoo(folder):
     return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 def test_in_bash(vitzoo):
+    required("bash")
     for words, expected in (
         ("show vit_ti", ["vit_ti16", "vit_ti16_384"]),
         ("create m --set dep", ["depth="]),
@@ -165,15 +165,15 @@ def test_what_zsh_and_fish_read(vitzoo, shell, word, expected):
     assert expected in result.stdout
 
 
-@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
 def test_in_fish(vitzoo):
+    required("fish")
     code = FISH.format(vitzoo="vitzoo", line="show vit_ti")
     result = subprocess.run(["fish", "-c", code], env=vitzoo, capture_output=True, text=True, check=True)
     assert [line.split("\t")[0] for line in result.stdout.splitlines()] == ["vit_ti16", "vit_ti16_384"]
 
 
-@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
 def test_the_script_of_zsh_is_valid(vitzoo):
+    required("zsh")
     code = 'autoload -U compinit; compinit -u; eval "$(vitzoo completion zsh)"; print $_comps[vitzoo]'
     result = subprocess.run(["zsh", "-c", code], env=vitzoo, capture_output=True, text=True, check=True)
     assert result.stdout == "_vitzoo_completion\n"

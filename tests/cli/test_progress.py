@@ -17,6 +17,7 @@ import vit_zoo
 from support.models import SMALL
 from vit_zoo.cli.live_line import clock, columns, fitted
 from vit_zoo.cli.next_steps import next_steps
+from vit_zoo.errors import InputError
 from vit_zoo.progress import BYTES, Step, counted, part, running, step
 from vit_zoo.progress import SMALL as SMALL_SIZE
 
@@ -176,3 +177,21 @@ def test_suggestions_fit_the_file(folder):
     use, check = lines(model, verify=False, outputs=["last_hidden_state"])
     assert use == "'my file.onnx' returns last_hidden_state"
     assert check == "vitzoo verify 'my file.onnx' --against 'my model'"
+
+
+def test_random_weights_are_announced_before_they_are_made(folder, cli, monkeypatch):
+    assert cli(*EXPORT, "-q").code == 0
+
+    def stop(*args: object) -> None:
+        raise InputError("stop")
+
+    monkeypatch.setattr("vit_zoo.model.vit.initialise", stop)
+    random = ("vit_ti16", "--random", "--set", "depth=1")
+    for command in (
+        ("export", *random, "--onnx", "-o", "other.onnx"),
+        ("convert", *random, "--to", "timm", "-o", "a"),
+        ("verify", "vit_ti16.onnx", "--against", *random),
+    ):
+        code, _, err = cli(*command)
+        assert code == 2
+        assert err == "vitzoo: vit_ti16 has RANDOM WEIGHTS (seed 0): it is not trained\nvitzoo: error: stop\n"

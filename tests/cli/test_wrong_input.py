@@ -320,7 +320,7 @@ WRONG = [
     # predict
     (["predict", "tiny.onnx", "no.png"], 2, "no.png: no such file"),
     (["predict", "tiny.onnx", "image.png", "no.png"], 2, "no.png: no such file"),
-    (["predict", "tiny.onnx", "empty"], 2, "expected an image, got a folder"),
+    (["predict", "tiny.onnx", "empty"], 2, "empty: contains no images"),
     (["predict", "tiny.onnx", "pipe"], 7, "not a regular file"),
     (["predict", "tiny.onnx", "page.png"], 7, "page.png: cannot be read as an image"),
     (["predict", "tiny.onnx", "half.png"], 7, "half.png: cannot be read as an image"),
@@ -332,8 +332,8 @@ WRONG = [
     (["predict", "tiny.onnx", "image.png", "--threads", "99999999999"], 2, "is not in the range"),
     (["predict", "tiny.onnx", "image.png", "--top", "0"], 2, "is not in the range"),
     (["predict", "tiny.torchscript.pt", "image.png"], 7, "contain code, which is not run"),
-    (["predict", "foreign.onnx", "image.png"], 7, "has no vit_zoo metadata"),
-    (["predict", "features.onnx", "image.png"], 2, "has no classes"),
+    (["predict", "foreign.onnx", "image.png"], 2, "has no preprocessing (state it: --preprocess"),
+    (["predict", "features.onnx", "image.png"], 2, "gives features, not classes"),
     (["predict", "unprepared.onnx", "image.png"], 2, "the config has no preprocessing"),
 ]  # fmt: skip
 

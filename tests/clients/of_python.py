@@ -39,7 +39,7 @@ def with_transformers(job, images):
     model, about = getattr(peers.transformers, job["auto"]).from_pretrained(job["repo"], output_loading_info=True)
     assert not any(about[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), about
     given = model.eval()(pixel_values=images)
-    return {name: getattr(given, job["theirs"].get(name, name)) for name in job["values"]}
+    return {name: getattr(given, name) for name in job["values"]}
 
 
 def with_onnxruntime(job, images):

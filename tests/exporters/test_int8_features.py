@@ -50,7 +50,7 @@ def model(classes=0, *, outliers=0, **fields):
 
 
 def exported(source, **options):
-    (done,) = vit_zoo.export(source, out="m.onnx", **{"precision": "int8-dynamic", "evaluate": "photos", **options})
+    (done,) = vit_zoo.export(source, out="m.onnx", force=True, **{"precision": "int8-dynamic", "evaluate": "photos", **options})
     return done
 
 

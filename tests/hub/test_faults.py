@@ -330,9 +330,9 @@ def test_files_in_the_folder(hub, said, model):
     """An excluded file is left out; a file with softmax inside must not have the name of a plain one."""
     assert said("export", "tiny", "--onnx", "--fp16", "-o", "tiny", "--verify", "quick")[0] == 0
     code, _, err = publish(said)
-    assert (code, "vit_ti16.onnx: left out on request" in err) == (0, True)
+    assert (code, "vit_ti16_fp16.onnx: left out on request" in err) == (0, True)
     assert not [name for name in hub.files(REPO) if name.startswith("onnx/")]
-    Path("tiny/vit_ti16.onnx").unlink()
+    Path("tiny/vit_ti16_fp16.onnx").unlink()
     assert said("export", "tiny", "--onnx", "--include", "softmax", "-o", "tiny/model.onnx", "--verify", "quick")[0] == 0
     code, _, err = publish(said)
     assert (code, "clients expect a file with default options under this name" in err) == (2, True)

@@ -102,7 +102,7 @@ def test_the_default_check_computes_few_images_in_float64(folder, computed):
     assert done.report is not None
     assert computed["single"] == 6
     assert 1 <= computed["double"] <= 6
-    assert all(c.floor is not None for c in done.report.comparisons)
+    assert any(c.floor is not None for c in done.report.comparisons)
     before = computed["double"]
     assert vit_zoo.verify("a.onnx", model, effort="full").ok
     assert computed["double"] == before + 8

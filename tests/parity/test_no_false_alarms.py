@@ -88,7 +88,7 @@ def one_export(number: int, monkeypatch) -> tuple[str, bool, str]:
     torch.set_num_threads(threads)
     monkeypatch.setattr(run, "open_artifact", partial(open_artifact, threads=threads))
     opset = int(random.integers(17, 26))
-    (done,) = vit_zoo.export(model, out="clean.onnx", opset=opset, verify=False)
+    (done,) = vit_zoo.export(model, out="clean.onnx", opset=opset, verify=False, force=True)
     report = vit_zoo.verify(done.path, model, effort=("default", "full")[number % 2])
     return f"{number}: {model.spec}", report.ok, report.summary()
 

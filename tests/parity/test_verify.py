@@ -36,7 +36,8 @@ def test_efforts_list_the_checks_that_they_skip(small):
     assert all(report.ok and report.effort == effort for effort, report in reports.items())
     assert "runs without onnxruntime's optimiser" in reports["quick"].skipped
     assert all(c.floor is None and c.optimised for c in reports["quick"].comparisons)
-    assert all(c.floor is not None for c in reports["default"].comparisons)
+    assert any(c.floor is not None for c in reports["default"].comparisons)
+    assert all(c.floor is not None for c in reports["full"].comparisons)
     assert reports["default"].skipped == ("inner values: compared only after a failure",)
     assert reports["full"].skipped == ()
     assert [len(reports[effort].blocks) for effort in EFFORTS] == [0, 0, 3]

@@ -50,7 +50,7 @@ def done(tmp_path_factory):
 
 def test_reprs_fit_in_a_line(done):
     model, export = done
-    size = f"{export.path.stat().st_size / 1e6:,.1f} MB"
+    size = f"{export.path.stat().st_size / 1e3:,.1f} kB"
     artifact = vit_zoo.open(export.path)
     shapes = "pixel_values [batch, 3, 32, 48] float32 -> logits [batch, 11]"
     assert repr(artifact) == f"<onnx file small.onnx: vit_b16, fp32, {size}, {shapes}>"

@@ -37,10 +37,9 @@ MODELS = {
     "ijepa": ("ijepa_h14", {"image_size": 28}, "IJepaModel", "AutoModel", ["last_hidden_state"]),
     "siglip": ("siglip_b16", {"image_size": 32, "patch_size": 8}, "SiglipVisionModel", "SiglipVisionModel",
                ["last_hidden_state", "pooler_output"]),
-    "clip": ("clip_b16", {"image_size": 32, "patch_size": 8, "num_classes": 24}, "CLIPVisionModelWithProjection", None,
-             ["logits"]),
+    "clip": ("clip_b16", {"image_size": 32, "patch_size": 8, "num_classes": 24, "problem_type": "embedding"},
+             "CLIPVisionModelWithProjection", None, ["image_embeds"]),
 }  # fmt: skip
-THEIRS = {"clip": {"logits": "image_embeds"}}  # transformers' word for a value of ours
 BATCH = 6
 
 
@@ -95,8 +94,7 @@ class Published:
                     (local / path).parent.mkdir(parents=True, exist_ok=True)
                     (local / path).write_bytes(content)
             places = {"input": str(self.folder / f"{name}.npy"), "output": str(self.folder / f"{name}.{client}.npz")}
-            about = {"auto": auto, "values": values, "theirs": THEIRS.get(name, {})}
-            jobs.append({"repo": repo_of(name), "local": str(local), **about, **places})
+            jobs.append({"repo": repo_of(name), "local": str(local), "auto": auto, "values": values, **places})
         self.program("of_python.py", {"client": client, "jobs": jobs})
         return {name: dict(np.load(self.folder / f"{name}.{client}.npz")) for name in names}
 

@@ -25,7 +25,7 @@ def test_outputs_match_the_original(name, folder):
     with torch.inference_mode():
         np.testing.assert_allclose(model(torch.from_numpy(images)), outputs, rtol=0, atol=tolerance)
     (done,) = vit_zoo.export(file, out="case.onnx", **facts)
-    found = vit_zoo.open(done.path).run(images)[model.spec.output]
+    found = vit_zoo.open(done.path).run(images)[model.config.output]
     np.testing.assert_allclose(found, outputs, rtol=0, atol=tolerance)
 
 

@@ -35,8 +35,8 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
     "--outputs",
     metavar="NAMES",
     shell_complete=words("logits", "probabilities", "image_embeds", "pooler_output", "last_hidden_state", "block.", "attn."),
-    help="Comma-separated outputs: logits, probabilities, image_embeds, pooler_output, last_hidden_state, block.N, attn.N, block.N.map "
-    "(default: the model's own output).",
+    help="Comma-separated outputs: logits, probabilities, image_embeds, pooler_output, last_hidden_state, block.N, attn.N, "
+    "block.N.map (default: the model's own output).",
 )
 @click.option("--dynamic", type=click.Choice(["hw"]), help="ONNX only: accept any height and width that the patch size divides.")
 @click.option(

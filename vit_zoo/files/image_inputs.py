@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import InputError
 from vit_zoo.files.images import as_viewed, image_files, read_image
+from vit_zoo.files.sniff import sniff
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +49,7 @@ def image_inputs(images: Any) -> list[ImageInput]:
     for item in _flat(images):
         if isinstance(item, str | os.PathLike):
             path = Path(item)
-            files = image_files(path) if path.is_dir() else [path]
+            files = image_files(path) if sniff(path) == "folder" else [path]
             inputs += [ImageInput(str(file), partial(read_image, file)) for file in files]
             continue
         for image in _in_memory(item, f"image {len(inputs)}"):

@@ -134,8 +134,9 @@ def axes_text(axes: Axes) -> str:
 
 
 def size_text(files: Iterable[Path]) -> str:
-    """Return the size of files in megabytes."""
-    return f"{sum(file.stat().st_size for file in files if file.is_file()) / 1e6:,.1f} MB"
+    """Return the size of files, in megabytes or kilobytes."""
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"
 
 
 def report_path(artifact: Path) -> Path:

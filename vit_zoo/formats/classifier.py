@@ -70,4 +70,5 @@ def _config_of(artifact: Artifact, output: str) -> ModelConfig:
         image_size=axes[2:], patch_size=axes[2:], channels=axes[1], num_classes=classes, pool="mean", dim=1, depth=1, heads=1,
         dim_head=1, mlp_dim=1, dropout=0.0, emb_dropout=0.0,
     )  # fmt: skip
-    return ModelConfig(name="model", spec=spec)
+    name = "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "_" for c in artifact.path.stem).lstrip("_.-")[:96]
+    return ModelConfig(name=name or "model", spec=spec)

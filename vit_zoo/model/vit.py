@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vit_zoo.errors import InputError, RefusedContent
+from vit_zoo.errors import InputError, RefusedContent, printable
 from vit_zoo.files import digest_of
 from vit_zoo.model import forward, positions
 from vit_zoo.model.config import ModelConfig
@@ -24,6 +24,7 @@ from vit_zoo.model.torch_ops import EVAL, TRAIN, TorchOps
 
 Pair = int | Sequence[int]
 HEADS = ("head", "head_dist")
+ORIGIN = 80  # characters of the origin of the weights in the representation of a model
 # modules that change nothing in inference, and may stand in a classifier beside its linear layer
 NO_LAYERS = (nn.Dropout, nn.Identity, nn.Flatten)
 
@@ -266,7 +267,8 @@ class ViT(Part):
     def extra_repr(self) -> str:
         """Return the line that torch prints before the modules: name, image size, parameters and origin of the weights."""
         config, (height, width) = self.config, self.spec.image_size
-        origin = config.random_text if config.random_seed is not None and self.is_random() else config.source
+        origin = config.random_text if config.random_seed is not None and self.is_random() else config.source or ""
+        origin = printable(origin if len(origin) <= ORIGIN else f"{origin[: ORIGIN - 3]}...")
         return f"{config.name}, {height}x{width}, {self.spec.params:,} parameters{f', {origin}' if origin else ''}"
 
     def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]  # the parts take tokens

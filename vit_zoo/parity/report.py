@@ -112,7 +112,8 @@ class ParityReport(BaseModel):
             integers = "" if self.integer_products is None else f"; {self.integer_products}"
             return f"{least.output} over {least.images} images: {least}{real}{integers}"
         worst = max(self.comparisons, key=lambda c: math.inf if c.relative is None else c.relative)
-        floor = "" if worst.floor is None else f" (float32 rounding in torch: {worst.floor:.1e})"
+        floors = [c.floor for c in self.comparisons if c.floor is not None] if worst.floor is None else [worst.floor]
+        floor = f" (float32 rounding in torch: {max(floors):.1e})" if floors else ""
         optimiser = f"optimiser {'on' if worst.optimised else 'off'}"
         where = f"{worst.output} at batch {worst.batch}, image '{worst.worst_input}', {optimiser}"
         headroom = "" if self.headroom is None else f"; float16 values could grow {self.headroom:,.0f} times"
