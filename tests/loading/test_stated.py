@@ -88,7 +88,7 @@ def test_an_empty_line_is_a_missing_name(tmp_path):
 
 
 def test_the_number_of_labels_is_that_of_the_classes(config):
-    with pytest.raises(InputError, match="2 labels for 3 classes"):
+    with pytest.raises(InputError, match=r"^vit_ti16: 2 labels for 3 classes$"):
         config.with_labels(("a", "b"))
     features = config.replace(spec=config.spec.replace(num_classes=0))
     with pytest.raises(InputError, match="the model has no classes"):
