@@ -18,7 +18,7 @@ from vit_zoo.errors import printable, without_tokens
 
 T = TypeVar("T")
 BYTES = "B"
-SMALL = 64 * 2**20  # bytes: steps over less are too short for a line in a log
+LARGE = 64 * 2**20  # bytes that take long enough to read for a line in a log
 LONG = 1.0  # seconds: steps that take longer are logged with their time
 
 _active: list[Step] = []  # the innermost last
@@ -29,12 +29,14 @@ class Step:
     """A step of slow work.
 
     * `total`: its size in `unit`, such as images or `BYTES`; None if it is not known.
+    * `least`: steps with a smaller `total` are not logged.
     * `own_display`: another library shows the progress of this step, so nothing else may write to the terminal.
     """
 
     text: str
     total: int | None = None
     unit: str = ""
+    least: int = 0
     own_display: bool = False
     done: int = 0
     started: float = field(default_factory=time.monotonic)
@@ -62,14 +64,14 @@ class Step:
         return f"{text}, {rate / 1e6:,.0f} MB/s, {max(0, self.total - self.done) / rate:,.0f} s left"
 
     def _say(self, more: str) -> None:
-        if self.unit != BYTES or (self.total or 0) >= SMALL:
+        if (self.total or 0) >= self.least:
             say(self.text + more)
 
 
 @contextmanager
-def step(text: str, total: int | None = None, unit: str = "", *, own_display: bool = False) -> Iterator[Step]:
+def step(text: str, total: int | None = None, unit: str = "", *, least: int = 0, own_display: bool = False) -> Iterator[Step]:
     """State that a step of slow work runs within the block; `Step` explains the arguments."""
-    one = Step(printable(text), total, unit, own_display)
+    one = Step(printable(text), total, unit, least, own_display)
     one._say("")
     _active.append(one)
     try:

@@ -19,7 +19,6 @@ from vit_zoo.cli.live_line import clock, columns, fitted
 from vit_zoo.cli.next_steps import next_steps
 from vit_zoo.errors import InputError
 from vit_zoo.progress import BYTES, Step, counted, part, running, step
-from vit_zoo.progress import SMALL as SMALL_SIZE
 
 EXPORT = ("export", "vit_ti16", "--random", "--onnx", "--set", "depth=1", "--verify", "quick")
 
@@ -148,9 +147,9 @@ def test_a_step_over_bytes_has_a_rate_and_the_time_left():
     assert str(Step("images", unit="images", done=8)) == "images, 8 images"
 
 
-def test_small_steps_over_bytes_are_not_logged(caplog):
+def test_small_steps_are_not_logged(caplog):
     caplog.set_level(logging.INFO, "vit_zoo")
-    with step("hashing a", SMALL_SIZE - 1, BYTES), step("hashing b", SMALL_SIZE, BYTES):
+    with step("hashing a", 9, BYTES, least=10), step("hashing b", 10, BYTES, least=10):
         pass
     assert caplog.messages == ["hashing b"]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from vit_zoo.errors import InputError, RefusedContent, VitzooError
 from vit_zoo.files.atomic import target_name
-from vit_zoo.progress import BYTES, step
+from vit_zoo.progress import BYTES, LARGE, step
 
 CHUNK = 1 << 20  # bytes that are hashed at once
 MAX_JSON = 4_194_304  # bytes; a config with 21,843 labels has about 1 MB
@@ -145,11 +145,12 @@ def git_oid(path: Path) -> str:
 
 
 def _hashed(path: Path, digest: Any) -> str:
-    with reading(path), path.open("rb") as file, step(f"hashing {target_name(path)}", path.stat().st_size, BYTES) as progress:
-        buffer = bytearray(CHUNK)
-        while count := file.readinto(buffer):
-            digest.update(memoryview(buffer)[:count])
-            progress.advance(count)
+    with reading(path), path.open("rb") as file:
+        buffer, size = bytearray(CHUNK), path.stat().st_size
+        with step(f"hashing {target_name(path)}", size, BYTES, least=LARGE) as progress:
+            while count := file.readinto(buffer):
+                digest.update(memoryview(buffer)[:count])
+                progress.advance(count)
     return str(digest.hexdigest())
 
 

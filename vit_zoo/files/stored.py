@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import RefusedContent
-from vit_zoo.progress import BYTES, step
+from vit_zoo.progress import BYTES, LARGE, step
 
 if TYPE_CHECKING:
     import numpy as np
@@ -144,7 +144,7 @@ def _halved(stored: Stored, dtype: str) -> Array:
 def digest_of(tensors: Mapping[str, Stored]) -> str:
     """Return the content hash of weights: SHA-256 over name, type, shape and bytes of each tensor, sorted by name."""
     digest = hashlib.sha256()
-    with step("hashing weights", sum(tensor.nbytes for tensor in tensors.values()), BYTES) as progress:
+    with step("hashing weights", sum(tensor.nbytes for tensor in tensors.values()), BYTES, least=LARGE) as progress:
         for name in sorted(tensors):
             digest.update(describe(name, tensors[name]))
             for piece in tensors[name].chunks():

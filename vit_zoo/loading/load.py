@@ -21,7 +21,7 @@ from vit_zoo.loading.locator import ConfigFile, RegistryName, parse_locator, sha
 from vit_zoo.loading.source import find_architecture, find_source, published_weights
 from vit_zoo.loading.stated import Description
 from vit_zoo.model.config import ModelConfig
-from vit_zoo.progress import BYTES, step
+from vit_zoo.progress import BYTES, LARGE, step
 from vit_zoo.registry.lookup import tags_of
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def check_content(source: Checkpoint) -> None:
     """Read every value. Raises RefusedContent for values that are not finite, and for a hash other than the file states."""
     import numpy as np
 
-    with step("reading weights", sum(stored.nbytes for stored in source.tensors.values()), BYTES) as progress:
+    with step("reading weights", sum(stored.nbytes for stored in source.tensors.values()), BYTES, least=LARGE) as progress:
         for name, stored in source.tensors.items():
             values = as_float(stored.dtype, stored.copied())
             bad = values.size - int(np.isfinite(values).sum())
