@@ -22,7 +22,6 @@ from vit_zoo.graph.options import GraphOptions
 from vit_zoo.graph.values import Value
 from vit_zoo.loading.from_module import of_module
 from vit_zoo.loading.load import model_of
-from vit_zoo.model.outputs import output_names
 from vit_zoo.model.spec import ViTSpec
 from vit_zoo.model.torch_ops import EVAL
 
@@ -206,7 +205,7 @@ ALL_OUTPUTS = {
 def test_every_output(case, opset, tmp_path):
     model = noise(vit_zoo.create("vit_b16", **SMALL, **ALL_OUTPUTS[case]))
     images = torch.randn(3, 3, 32, 48)
-    names = tuple(output_names(model.spec))
+    names = tuple(model.config.output_names())
     with torch.inference_mode():
         wanted = model.features(images, *names)
     exported = onnx_outputs(model, images, opset, tmp_path, names)

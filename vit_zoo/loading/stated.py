@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Union
 
-from vit_zoo.errors import InputError, Option, did_you_mean
+from vit_zoo.errors import InputError, Option, did_you_mean, notice
 from vit_zoo.files import read_json, read_json_value, read_text
 from vit_zoo.registry.configs import checked_preprocess, preprocess_named, preprocess_of_table, resize_to_of
 from vit_zoo.registry.family_file import read_toml
@@ -66,7 +66,8 @@ def stated_labels(value: Any) -> tuple[str, ...]:
 
     `value` is a sequence of names; a mapping from numbers to names, as transformers' `id2label`, or back; a text with commas;
     the name of a label set, such as `imagenet1k`; or a file: a text file with one name in each line, or a JSON file with a list,
-    such a mapping, or a config of transformers, timm or vitzoo. Raises InputError for names that are empty or stand twice.
+    such a mapping, or a config of transformers, timm or vitzoo. Raises InputError for names that are empty; tells the user of two
+    classes with one name, such as ImageNet's two cranes.
     """
     where: object = "labels"
     if isinstance(value, str | os.PathLike):
@@ -82,7 +83,7 @@ def stated_labels(value: Any) -> tuple[str, ...]:
     first = {label: i for i, label in reversed(list(enumerate(labels)))}
     twice = next((i for i, label in enumerate(labels) if first[label] != i), None)
     if twice is not None:
-        raise InputError(f"classes {first[labels[twice]]} and {twice} have the same name, {labels[twice]!r}", where=where)
+        notice(f"{where}: classes {first[labels[twice]]} and {twice} have the same name, {labels[twice]!r}")
     if not labels:
         raise InputError("contains no names", where=where)
     return labels
