@@ -2,7 +2,7 @@
 
 python docs/make            # write
 python docs/make --check    # exit code 1 if a file is out of date
-python docs/make --live     # write the assets of the live page, which are not committed (needs `npm ci` in tests/node)
+python docs/make --live     # write the assets of the live page, which are not committed (needs `npm ci --prefix tests/node`)
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ import zoo_pages  # noqa: E402
 
 def made() -> dict[str, str]:
     """Return the text of every generated file, by its path in docs."""
-    pages = {**zoo_pages.pages(), **command_line.pages(), **config_pages.pages()}
-    return {**pages, **how_pictures.pictures(), **plots.pictures(), **line_picture.pictures()}
+    pages = {**zoo_pages.pages(), **command_line.pages(), **config_pages.pages(), **plots.pages()}
+    return {**pages, **how_pictures.pictures(), **line_picture.pictures()}
 
 
 def _same(old: str, new: str) -> bool:
@@ -43,7 +43,7 @@ def _same(old: str, new: str) -> bool:
 
 def main(arguments: list[str]) -> int:
     if arguments == ["--live"]:
-        live_assets.build(DOCS / "assets" / "live")
+        live_assets.build()
         return 0
     if arguments not in ([], ["--check"]):
         print(__doc__, file=sys.stderr)
