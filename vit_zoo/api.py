@@ -11,6 +11,7 @@ from vit_zoo.errors import InputError
 from vit_zoo.loading.checkpoint import ModelLike
 from vit_zoo.loading.load import RANDOM, check_content, find_weights, model_of, random_model, reduced, save_model
 from vit_zoo.loading.source import find_architecture
+from vit_zoo.loading.stated import Description
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from vit_zoo.exporters.options import Placement
     from vit_zoo.graph.options import Precision
     from vit_zoo.loading.convert import Converted
+    from vit_zoo.loading.stated import Labels, PreprocessLike
     from vit_zoo.model.vit import ViT
     from vit_zoo.parity.report import Effort, ParityReport
     from vit_zoo.publishing.publish import Published
@@ -26,7 +28,14 @@ if TYPE_CHECKING:
 
 
 def create(
-    name: str | os.PathLike[str], *, seed: int = 0, device: Any = None, dtype: torch.dtype | None = None, **overrides: Any
+    name: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+    labels: Labels | None = None,
+    preprocess: PreprocessLike | None = None,
+    **overrides: Any,
 ) -> ViT:
     """Create a model with seeded random weights.
 
@@ -35,12 +44,15 @@ def create(
         seed: Seed for the random weights.
         device: Device of the parameters, as in torch.
         dtype: Type of the parameters, float32 by default.
+        labels: Names of the classes, as in `load`.
+        preprocess: How images are prepared, as in `load`.
         **overrides: Fields of the spec to replace, such as `num_classes=10`, and `problem_type` (see `load`).
 
     Raises:
         InputError: The name or a field does not exist, or sizes do not fit together.
     """
-    return random_model(find_architecture(name, **overrides), seed, device=device, dtype=dtype)
+    config = find_architecture(name, labels=labels, preprocess=preprocess, **overrides)
+    return random_model(config, seed, device=device, dtype=dtype)
 
 
 def load(
@@ -52,6 +64,8 @@ def load(
     dtype: torch.dtype | None = None,
     offline: bool | None = None,
     allow_drop: Sequence[str] = (),
+    labels: Labels | None = None,
+    preprocess: PreprocessLike | None = None,
     **facts: Any,
 ) -> ViT:
     """Load a model with its weights.
@@ -69,6 +83,14 @@ def load(
         offline: Use only files in the Hub's cache; by default, what HF_HUB_OFFLINE states. Files from the Hub are compared
             with the hashes that the Hub states.
         allow_drop: Glob patterns of tensors to leave out, such as `criterion.*` or `head.*`.
+        labels: Names of the classes, in place of those that the source states, if any; with `num_classes`, of the new head. A
+            sequence; transformers' `id2label`; `"a,b,c"`; or a file: one name in each line, or JSON (a list, `id2label`, or a
+            config of another library).
+        preprocess: How images are prepared, in place of what the source states, if anything. The name of a preset (`imagenet`,
+            `half`, `clip`, `siglip`, `dinov2`, ...), of a model or of a tag; a file (preprocessor_config.json, timm's
+            config.json, TOML with a table `preprocess`); or a mapping with some of `mean`, `std`, `size`, `crop` and
+            `interpolation`, which modify what the source states, or the preset or file named by `extends`. `crop` is the share
+            of the resized image that is kept, as timm's `crop_pct`, or `"none"`.
         **facts: Fields of the spec that the checkpoint does not contain, such as `heads=3`; `prefix`, where a file contains
             several models; and `problem_type`: what the outputs stand for, in transformers' words
             (`single_label_classification`, `multi_label_classification`, `regression`). With `num_classes` it is that of the
@@ -81,7 +103,7 @@ def load(
     """
     if check not in ("header", "full"):
         raise InputError(f"unknown check {check!r}; choose from header, full")
-    problem_type = facts.pop("problem_type", None) if num_classes is not None else None
+    description = Description.taken_from(facts, labels, preprocess)
     checkpoint = reduced(find_weights(source, offline=offline, allow_drop=allow_drop, **facts), allow_drop)
     if check == "full":
         check_content(checkpoint)
@@ -90,9 +112,8 @@ def load(
         for p in model.parameters():
             p.data = p.data.clone()
     if num_classes is not None and num_classes != model.spec.num_classes:
-        model.set_head(num_classes, problem_type=problem_type)
-    else:
-        model.config = model.config.with_problem_type(problem_type)
+        model.set_head(num_classes)
+    model.config = description.of(model.config)
     return model.to(device=device, dtype=dtype) if device is not None or dtype is not None else model
 
 
@@ -117,6 +138,8 @@ def convert(
     force: bool = False,
     random: bool = False,
     seed: int | None = None,
+    labels: Labels | None = None,
+    preprocess: PreprocessLike | None = None,
     **facts: Any,
 ) -> Converted:
     """Write a model with its weights for another library.
@@ -133,6 +156,8 @@ def convert(
         force: Replace an existing file or model.
         random: Write random weights of a registry name or a config file.
         seed: Seed for the random weights, 0 by default.
+        labels: Names of the classes, as in `load`.
+        preprocess: How images are prepared, as in `load`.
         **facts: Fields of the spec, as in `load`. `image_size` and `patch_size` resize the model. With another `num_classes`
             than the weights have, the classifier is replaced by a new one, with random weights.
 
@@ -144,6 +169,7 @@ def convert(
     from vit_zoo.loading.convert import check_choice, write_converted
 
     check_choice(to, accept)
+    facts |= {"labels": labels, "preprocess": preprocess}
     checkpoint = find_weights(source, random=random, seed=seed, allow_drop=allow_drop, ways=(RANDOM,), **facts)
     return write_converted(checkpoint, Path(out), to, accept=accept, allow_drop=allow_drop, force=force)
 
@@ -163,13 +189,16 @@ def export(
     allow_drop: Sequence[str] = (),
     random: bool = False,
     seed: int | None = None,
-    precision: Precision = "fp32",
+    precision: Precision | Sequence[Precision] = "fp32",
     calibrate: str | os.PathLike[str] | None = None,
     evaluate: str | os.PathLike[str] | None = None,
     min_agreement: float | None = None,
     min_accuracy: float | None = None,
     min_cosine: float | None = None,
+    force: bool = False,
     note: Note = lambda line: None,
+    labels: Labels | None = None,
+    preprocess: PreprocessLike | None = None,
     **facts: Any,
 ) -> list[Export]:
     """Write a model as ONNX, TorchScript or `.pt2` files, each verified on disk before it gets its name.
@@ -177,7 +206,9 @@ def export(
     Args:
         model: A model, as in `load`, or a config file, which gets random weights.
         to: One format or several: `onnx`, `torchscript`, `pt2`.
-        out: A file (for one format) or a folder; the current folder by default.
+        out: A file (for one file) or a folder; the current folder by default. In a folder, files are called `NAME.onnx`,
+            `NAME_fp16.onnx`, `NAME_bf16.onnx`, `NAME_int8.onnx` (static), `NAME_int8_dynamic.onnx`, `NAME_int8_weights.onnx`,
+            `NAME.torchscript.pt` and `NAME.pt2`.
         opset: ONNX only: the opset version, 17 to 25; 20 by default.
         placement: ONNX only: where the weights are stored. `inline`: in the file, the default below 2 GiB. `external`: in
             `NAME.onnx_data` next to it. `shared`: the file refers to the folder's `model.safetensors`.
@@ -193,9 +224,9 @@ def export(
         allow_drop: Glob patterns of tensors to leave out, as in `load`.
         random: Export random weights of a registry name. The file is stamped, and the logger `vit_zoo` says it.
         seed: Seed for the random weights, 0 by default.
-        precision: ONNX only. `fp32`: weights as they are stored. `fp16`, `bf16`. `int8-static`: the ranges of the activations
-            are calibrated on images. `int8-dynamic`: the ranges are those of each batch, so the images of a batch share their
-            rounding. `int8-weights`: only the weights are quantised.
+        precision: ONNX only: one precision or several, each for a file of its own. `fp32`: weights as they are stored. `fp16`,
+            `bf16`. `int8-static`: the ranges of the activations are calibrated on images. `int8-dynamic`: the ranges are those
+            of each batch, so the images of a batch share their rounding. `int8-weights`: only the weights are quantised.
         calibrate: int8 only: a folder of images for calibration.
         evaluate: int8 only: a folder of images on which the file must be close enough to the model; by default, if there is
             one of the minima below, a quarter of `calibrate`, held out. As few layers as necessary stay in float.
@@ -204,7 +235,11 @@ def export(
         min_accuracy: int8 only: minimum top-1 accuracy (0 to 1). The subfolders of the images name the classes.
         min_cosine: int8 only: minimum cosine of every image's outputs with the model's (0 to 1), in place of the usual limits
             of int8 files (25 dB and a cosine of 0.998).
+        force: Replace files that hold another model or were written by another tool. Earlier exports of the same model are
+            always replaced.
         note: Function that receives lines of progress.
+        labels: Names of the classes, as in `load`.
+        preprocess: How images are prepared, as in `load`.
         **facts: Fields of the spec, as in `load`. With another `num_classes` than the weights have, the classifier is replaced
             by a new one, with random weights.
 
@@ -212,18 +247,18 @@ def export(
         InputError: Options are unknown or contradict each other.
         HubError: The weights that a name means cannot be downloaded, or there are none.
         CheckFailed: A file does not compute the model, or misses a minimum; it is set aside as `*.rejected`.
-        CannotWrite: A file cannot be written.
+        CannotWrite: A file cannot be written, or another model is in its place.
     """
     from vit_zoo.exporters.export_file import export_model
-    from vit_zoo.exporters.options import ExportOptions, formats_of
+    from vit_zoo.exporters.options import ExportOptions, one_or_several
 
     options = ExportOptions(
-        formats=formats_of(to), out=out, opset=opset, placement=placement, outputs=tuple(outputs), include=tuple(include),
+        formats=one_or_several(to), out=out, opset=opset, placement=placement, outputs=tuple(outputs), include=tuple(include),
         dynamic=dynamic, verify=verify, weights=weights, allow_drop=tuple(allow_drop), random=random, seed=seed,
-        precision=precision, calibrate=calibrate, evaluate=evaluate, min_agreement=min_agreement, min_accuracy=min_accuracy,
-        min_cosine=min_cosine,
+        precisions=one_or_several(precision), calibrate=calibrate, evaluate=evaluate, min_agreement=min_agreement,
+        min_accuracy=min_accuracy, min_cosine=min_cosine, force=force,
     )  # fmt: skip
-    return export_model(model, options, facts, note)
+    return export_model(model, options, {**facts, "labels": labels, "preprocess": preprocess}, note)
 
 
 def verify(
@@ -288,6 +323,8 @@ def publish(
     calibrate: str | os.PathLike[str] | None = None,
     random_weights: bool = False,
     note: Note = lambda line: None,
+    labels: Labels | None = None,
+    preprocess: PreprocessLike | None = None,
     **facts: Any,
 ) -> Published:
     """Publish a model to a repository of the Hugging Face Hub, in a single commit, or in none if nothing has changed.
@@ -312,6 +349,8 @@ def publish(
         calibrate: A folder of images to calibrate a static int8 file with; by default only the weights are quantised.
         random_weights: Allow publishing untrained weights.
         note: Function that receives lines of progress.
+        labels: Names of the classes, as in `load`.
+        preprocess: How images are prepared, as in `load`.
         **facts: Fields of the spec, as in `load`.
 
     Raises:
@@ -327,7 +366,7 @@ def publish(
         repo=repo, dry_run=dry_run, revision=revision, private=private, create_pr=create_pr, tag=tag, licence=licence,
         message=message, formats=tuple(formats), without=tuple(without), calibrate=calibrate, random_weights=random_weights,
     )  # fmt: skip
-    return publish_model(model, options, facts, note)
+    return publish_model(model, options, {**facts, "labels": labels, "preprocess": preprocess}, note)
 
 
 def pull(repo: str, out: str | os.PathLike[str] | None = None, *, offline: bool | None = None, force: bool = False) -> Pulled:

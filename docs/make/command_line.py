@@ -1,18 +1,29 @@
-"""The command-line reference, made from the --help text of each command."""
+"""The command-line reference: the --help text of each command, and an example with its output."""
 
 from __future__ import annotations
 
-import click
+import re
+from pathlib import Path
 
+import click
+from examples import masked, output
+
+from support.loopback_hub import Hub
 from vit_zoo.cli.commands import vitzoo
 
-WIDTH = 100
+PAGE = "reference/cli.md"
+WIDTH = 82  # columns that fit beside the navigation
 INTRODUCTION = """# Command line
 
 <!-- made by docs/make from the code -->
 
 Every command has the options `--json` (one document on stdout), `-q`, `-v` and `--debug`. Results are printed on stdout,
 everything else on stderr. `NO_COLOR` is respected. `vitzoo completion bash` (`zsh`, `fish`) prints a completion script.
+
+The examples run in a folder with the `zoo` of a checkout, one after the other, and show both streams. `pull` uses a Hub on
+the same machine; an example that should fail is marked with its exit code.
+
+## Exit codes
 
 | exit code | |
 |---|---|
@@ -30,15 +41,54 @@ everything else on stderr. `NO_COLOR` is respected. `vitzoo completion bash` (`z
 An error is one line, `vitzoo: error: FILE: cause (hint)`; with `--json` it is `{code, kind, message, hint}`.
 
 """
+# in this order, because the later ones use files of the earlier ones
+EXAMPLES = {
+    "list": ("vitzoo list 'vit_ti*' --long", "vitzoo list --where 'params<6M and image_size==224'"),
+    "create": ("vitzoo create vit_ti16 --set depth=2 --set num_classes=7 -o tiny",),
+    "export": ("vitzoo export vit_digits --onnx", "vitzoo export vit_digits --onnx --fp16 -o digits_fp16.onnx"),
+    "show": ("vitzoo show vit_digits.onnx",),
+    "convert": ("vitzoo convert vit_digits -o digits_timm.safetensors --to timm",),
+    "verify": (
+        "vitzoo verify vit_digits.onnx",
+        "vitzoo verify vit_digits.onnx --against digits_timm.safetensors --set heads=4 --set act=gelu_tanh -q",
+    ),
+    "predict": ("vitzoo predict vit_digits.onnx zoo/vit_digits/samples/digit_3.png zoo/vit_digits/samples/digit_9.png --top 3",),
+    "publish": ("vitzoo publish vit_digits me/digits --dry-run staged",),
+    "pull": ("vitzoo pull me/digits",),
+    "doctor": ("vitzoo doctor",),
+}
+SETUP = {"completion": "vitzoo completion bash > ~/.local/share/bash-completion/completions/vitzoo"}  # prints a long script
+OUTPUT = re.compile(r"(?<=```console\n).*?(?=```)", re.DOTALL)
 
 
-def pages() -> dict[str, str]:
+def pages(hub: Hub) -> dict[str, str]:
+    """Return the page; the current folder is that of the examples."""
+    examples = {}
+    for name, lines in EXAMPLES.items():
+        if name == "pull":
+            staged = Path("staged")
+            files = [path for path in staged.rglob("*") if path.is_file()]
+            hub.create("me/digits", {path.relative_to(staged).as_posix(): path.read_bytes() for path in files})
+        examples[name] = "\n\n".join(_example(line) for line in lines)
     parts = [INTRODUCTION, _help(vitzoo, "vitzoo")]
     for name, command in vitzoo.commands.items():
+        example = examples.get(name) or f"$ {SETUP[name]}"
         parts.append(f"## {name}\n\n" + _help(command, f"vitzoo {name}"))
-    return {"reference/cli.md": "\n".join(parts)}
+        parts.append(f"Example:\n\n```console\n{example}\n```\n")
+    return {PAGE: "\n".join(parts)}
+
+
+def same(old: str, new: str) -> bool:
+    """Compare two versions of the page, without the values of its examples that depend on the machine."""
+    old, new = (OUTPUT.sub(lambda match: masked(match[0]), text) for text in (old, new))
+    return old == new
+
+
+def _example(line: str) -> str:
+    code, printed = output(line)
+    return "\n".join([f"$ {line}", *printed.rstrip().splitlines(), *([f"(exit code {code})"] if code else [])])
 
 
 def _help(command: click.Command, path: str) -> str:
-    context = click.Context(command, info_name=path, max_content_width=WIDTH, terminal_width=WIDTH)
+    context = click.Context(command, info_name=path, max_content_width=WIDTH, terminal_width=WIDTH, **command.context_settings)
     return f"```text\n{command.get_help(context)}\n```\n"

@@ -32,3 +32,18 @@ def test_doctor_reports_the_cpu(folder, monkeypatch, cli, flags, told):
         assert words in document["int8"]
     monkeypatch.setattr(cpu, "CPUINFO", Path("nothing"))
     assert doctor_report()["cpu"] == "not reported by this system"
+
+
+@pytest.mark.parametrize(("name", "package"), [("vit-zoo", "elsewhere"), ("vit_zoo", "vit_zoo"), ("other-project", "vit_zoo")])
+def test_doctor_finds_a_project_that_is_taken_for_this_one(folder, monkeypatch, cli, name, package):
+    assert "conflict" not in json.loads(cli("doctor", "--json").out)
+    info = folder / f"{name.replace('-', '_')}-0.3.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.3\n")
+    (info / "top_level.txt").write_text(f"{package}\n")
+    monkeypatch.syspath_prepend(folder)
+    code, out, err = cli("doctor", "--json")
+    assert code == 0
+    other = "other-project" if name == "other-project" else "vit-zoo"
+    assert f"run `pip uninstall {other}`" in json.loads(out)["conflict"]
+    assert err.startswith(f"vitzoo: warning: the installed distribution {other} is another project")

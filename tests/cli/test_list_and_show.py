@@ -30,6 +30,24 @@ def test_list(cli, folder):
     assert said(cli, "show", "leaf", "--zoo", "own").out.split()[:2] == ["name:", "leaf"]
 
 
+def test_list_of_published_weights(cli):
+    lines = said(cli, "list", "--pretrained", "--sort", "-top1", "vit_b16").out.splitlines()
+    assert lines[0].split() == ["name", "top-1", "classes", "licence", "source"]
+    first = "vit_b16.augreg2_in21k_ft_in1k 85.108 % 1000 apache-2.0 timm/vit_base_patch16_224.augreg2_in21k_ft_in1k"
+    assert lines[1].split() == first.split()
+    accuracies = [float(line.split()[1]) for line in lines[1:] if "%" in line]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert "%" not in lines[-1]  # an accuracy that is not known comes last, in both directions
+    assert "%" not in said(cli, "list", "--pretrained", "--sort", "top1", "vit_b16").out.splitlines()[-1]
+    long = said(cli, "list", "--pretrained", "--long", "vit_b16_384.torchvision_swag").out.splitlines()
+    assert long[1].split()[:4] == ["vit_b16_384.torchvision_swag", "384", "16", "86,859,496"]
+    rows = json.loads(said(cli, "list", "--pretrained", "--where", "top1>88", "--json").out)
+    assert all(row["top1"] > 88 and row["top1_by"] and row["repo"] and row["licence"] for row in rows)
+    assert json.loads(said(cli, "list", "vit_b16", "--json").out) == ["vit_b16"]
+    code, _, err = cli("list", "--sort", "top1")
+    assert (code, err) == (2, "vitzoo: error: sort: unknown field 'top1' (with --pretrained it is one)\n")
+
+
 def test_show(cli):
     _, out, err = said(cli, "show", "dinov2_giant14_reg4_224")
     assert err == ""

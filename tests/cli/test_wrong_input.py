@@ -280,7 +280,7 @@ WRONG = [
     (["export", "tiny", "--onnx", "-o", "pipe"], 8, "not a regular file"),
     (["export", "tiny", "--onnx", "-o", LONG], 2, "File name too long"),
     (["export", "tiny", "--onnx", "-o", "a" * 250], 8, "File name too long"),
-    (["export", "tiny", "--onnx", "--pt2", "-o", "one.onnx"], 2, "not a folder; several formats need one"),
+    (["export", "tiny", "--onnx", "--pt2", "-o", "one.onnx"], 2, "not a folder; several files need one"),
     (["export", "tiny.toml", "--onnx", "--shared"], 2, "--shared needs a safetensors file"),
     (["export", "vit_ti16", "--onnx", "--weights", "nope"], 2, "no variant 'nope'"),
     (["export", "vit_ti16", "--onnx", "--weights", "vit_b16"], 5, "cannot reach the Hub"),
@@ -410,7 +410,7 @@ def test_weights_that_are_not_finite_are_set_aside(place, folder, cli):
     weights = (place / "tiny/model.safetensors").read_bytes()
     Path("model.safetensors").write_bytes(weights[:-8] + np.full(2, np.nan, np.float32).tobytes())
     Path("config.json").write_bytes((place / "tiny/config.json").read_bytes())
-    code, _, err = cli("export", "--onnx", "-o", "old.onnx")
+    code, _, err = cli("export", "--onnx", "-o", "old.onnx", "--force")
     assert code == 3
     assert "not finite; first divergence: head (set aside as old.onnx.rejected)" in err
     assert Path("old.onnx").read_text() == "old"
@@ -542,7 +542,7 @@ def test_names_that_the_terminal_cannot_encode(place, tmp_path):
 def test_a_signal_during_an_export_keeps_the_old_file(number, code, word, folder):
     Path("vit_ti16.onnx").write_text("old")
     with subprocess.Popen(
-        [*COMMAND, "export", "vit_ti16", "--random", "--onnx", "-v"], stderr=subprocess.PIPE, text=True
+        [*COMMAND, "export", "vit_ti16", "--random", "--onnx", "--force", "-v"], stderr=subprocess.PIPE, text=True
     ) as process:
         for line in process.stderr:
             if "writing vit_ti16.onnx" in line:
@@ -561,7 +561,7 @@ def test_a_full_disk_during_create_and_export(place, tmp_path):
     (tmp_path / "tiny.onnx").write_text("old")
     for arguments in (["create", str(place / "tiny.toml"), "-o", "."], ["export", str(place / "tiny"), "--onnx"]):
         done = run(
-            *arguments, "--force" if arguments[0] == "create" else "-q", cwd=tmp_path,
+            *arguments, "--force", cwd=tmp_path,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, 16_384)),
         )  # fmt: skip
         assert done.returncode == 8

@@ -175,12 +175,12 @@ def test_the_same_model_gives_the_same_bytes(small, tmp_path):
 
 def test_a_peers_module_exports(folder):
     for peer in (noise(peers.timm_vit(reg_tokens=2)), noise(peers.torchvision_vit())):
-        (done,) = vit_zoo.export(peer, out="peer.onnx")
+        (done,) = vit_zoo.export(peer, out=f"{type(peer).__module__}.onnx")
         assert done.report.ok
         images = torch.randn(2, 3, *done.config.spec.image_size)
         with torch.inference_mode():
             wanted = peer(images)
-        found = ort.InferenceSession("peer.onnx").run(None, {"pixel_values": images.numpy()})[0]
+        found = ort.InferenceSession(done.path).run(None, {"pixel_values": images.numpy()})[0]
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
 
 

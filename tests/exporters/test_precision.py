@@ -321,7 +321,7 @@ REFUSED = {
     "min_agreement, min_accuracy and min_cosine need real images": ["--int8", "dynamic", "--min-agreement", "0.9"],
     "int8 weights need no calibration": ["--int8", "weights", "--calibrate", "photos"],
     "calibrate, evaluate, min_agreement, min_accuracy and min_cosine apply to int8 only": ["--fp16", "--calibrate", "photos"],
-    "choose one of --fp16, --bf16 and --int8": ["--fp16", "--bf16"],
+    "unknown precision 'fp8'; choose from fp32, fp16": ["--precision", "fp16,fp8"],
     "min_agreement must be above 0 and at most 1": ["--int8", "weights", "--evaluate", "photos", "--min-agreement", "1.5"],
     "min_accuracy needs images of known classes": ["--int8", "weights", "--evaluate", "photos", "--min-accuracy", "0.5"],
     "not a folder": ["--int8", "static", "--calibrate", "nowhere"],

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-from support.pages import BLOCK, PAGES, QUOTE
+from support.pages import BLOCK, PAGES, QUOTE, run_blocks, runnable
 from support.paths import ROOT
+
+TUTORIALS = ("fine-tune.md", "browser.md")  # run, and their results used, by test_tutorials.py
 
 
 def lines(text):
@@ -26,21 +23,13 @@ def test_quotes_are_in_the_sources():
         assert found, f"{page.name} quotes what {file} does not say: {wanted[0]}"
 
 
-def runnable(page):
-    """Blocks without a reason not to run; the README's two set-up commands are left to CI."""
-    found = [(kind, code) for reason, kind, code in BLOCK.findall(page.read_text()) if not reason]
-    return [(kind, code) for kind, code in found if "venv" not in code]
+RUN = [page for page in PAGES if runnable(page) and page.name not in TUTORIALS]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if runnable(page)], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", RUN, ids=lambda page: f"{page.parent.name}-{page.stem}")
 def test_blocks_run(page, folder):
     """The blocks of each page run in order, in an empty folder with the zoo."""
-    (folder / "zoo").symlink_to(ROOT / "zoo")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    for kind, code in runnable(page):
-        command = [sys.executable, "-c", code] if kind == "python" else ["bash", "-euc", code]
-        done = subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True)
-        assert done.returncode == 0, f"{code}\n{done.stderr}"
+    run_blocks(page, folder)
 
 
 def test_reasons_not_to_run_are_given():

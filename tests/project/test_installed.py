@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -26,31 +28,28 @@ def output(*command, cwd, **environment):
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """The wheel, built from a copy of the files that belong to the distribution."""
-    source = tmp_path_factory.mktemp("source")
-    for name in ("vit_zoo", "zoo"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    folder = tmp_path_factory.mktemp("wheel")
-    output(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source, cwd=source)
-    (built,) = folder.glob("vitzoo-*.whl")
-    return built
+@pytest.fixture
+def wheel(distributions):
+    return distributions["vitzoo"]
 
 
-@pytest.fixture(scope="module")
-def torch_free(wheel, tmp_path_factory):
-    """A fresh environment with the wheel, without dependencies, and the requirements of a host without torch."""
-    folder = tmp_path_factory.mktemp("host")
-    venv.create(folder / "env", with_pip=True)
-    python = folder / "env" / "bin" / "python"
-    output(python, "-m", "pip", "install", "-q", "--no-deps", wheel, cwd=folder)
-    output(
-        python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", "-r", ROOT / "requirements-runtime.txt", cwd=folder
-    )
-    return python
+def contents(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
+
+
+def test_both_distributions_have_the_same_files_and_version(distributions):
+    wheel, runtime_wheel = distributions["vitzoo"], distributions["vitzoo_runtime"]
+    assert runtime_wheel.name == wheel.name.replace("vitzoo-", "vitzoo_runtime-")
+    assert contents(runtime_wheel) == contents(wheel)
+
+
+def test_the_runtime_depends_on_less():
+    main, runtime = (tomllib.loads((ROOT / path / "pyproject.toml").read_text())["project"] for path in (".", "runtime"))
+    assert set(runtime["dependencies"]) < set(main["dependencies"])
+    assert not [line for line in runtime["dependencies"] if line.startswith("torch")]
+    for field in ("license", "requires-python", "scripts"):
+        assert runtime[field] == main[field]
 
 
 def test_the_zoo_of_a_checkout(tmp_path):
@@ -74,6 +73,7 @@ def test_the_zoo_of_an_installation(editable, wheel, tmp_path):
 
 def test_a_host_without_torch(torch_free, folder):
     vitzoo = torch_free.parent / "vitzoo"
+    assert output(torch_free, "-m", "pip", "check", cwd=folder) == "No broken requirements found.\n"
     vit_zoo.export("vit_digits")
     shutil.move("vit_digits.onnx", "renamed.bin")
     Path("vit_digits.onnx.parity.json").unlink()
@@ -84,8 +84,11 @@ def test_a_host_without_torch(torch_free, folder):
     assert "203,594 parameters" in output(vitzoo, "show", "renamed.bin", cwd=folder)
     assert "86,567,656 parameters" in output(vitzoo, "show", "vit_b16", cwd=folder)
     assert "203,594 parameters" in output(vitzoo, "show", "vit_digits", cwd=folder)
-    assert "missing: torch" in output(vitzoo, "doctor", cwd=folder)
-    refused = subprocess.run([vitzoo, "create", "vit_ti16"], cwd=folder, capture_output=True, text=True)
-    assert refused.returncode == 4
-    assert "torch" in refused.stderr
-    assert len(refused.stderr.splitlines()) == 1
+    doctor = json.loads(output(vitzoo, "doctor", "--json", cwd=folder))
+    assert doctor["list, show, predict"] == "ready"
+    assert doctor["create, export, verify"] == "missing: torch, einops (pip install torch einops huggingface-hub pyyaml)"
+    assert "conflict" not in doctor
+    for command, missing in ((["export", "vit_digits", "--onnx"], "torch"), (["pull", "org/name"], "huggingface_hub")):
+        refused = subprocess.run([vitzoo, *command], cwd=folder, capture_output=True, text=True)
+        expected = f"the package {missing} is not installed (pip install torch einops huggingface-hub pyyaml)"
+        assert (refused.returncode, refused.stderr) == (4, f"vitzoo: error: {expected}\n")

@@ -133,7 +133,7 @@ def test_invalid_names(name, tmp_path):
         lambda: models.get_spec(file),
         lambda: models.register(models.get_spec("vit_ti16"), name=name),
         lambda: models.get_spec(name),
-        lambda: models.list_models(name),
+        *([lambda: models.list_models(name)] if name != "Vit" else []),  # which is a part of many names
     ):
         with pytest.raises(InputError) as found:
             refused()

@@ -8,11 +8,13 @@ from typing import Any
 import click
 
 from vit_zoo import __version__
+from vit_zoo.cli.completion import TARGETS, complete_model, complete_name, complete_sort, script, words
 from vit_zoo.cli.export_commands import export, predict, verify
 from vit_zoo.cli.hub_commands import publish, pull
-from vit_zoo.cli.options import MODEL, SEED, facts, note_name, random_weights, zoo
+from vit_zoo.cli.options import MODEL, SEED, description, facts, note_name, random_weights, zoo
 from vit_zoo.cli.output import Output, with_output
-from vit_zoo.cli.text import config_text, pairs, size_text, table
+from vit_zoo.cli.text import config_text, pairs
+from vit_zoo.errors import InputError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,79 +30,85 @@ def vitzoo() -> None:
 
 
 @vitzoo.command(name="list")
-@click.argument("patterns", nargs=-1, metavar="[GLOB]...")
+@click.argument("patterns", nargs=-1, metavar="[GLOB|WORD]...", shell_complete=complete_name)
 @click.option("-l", "--long", is_flag=True, help="Print a table with image and patch size, parameters, GMACs.")
+@click.option("--pretrained", is_flag=True, help="List the published weights, with top-1 accuracy, licence and repository.")
 @click.option("--where", metavar="CONDITION", help="List only the models that satisfy CONDITION.")
-@click.option("--sort", metavar="FIELD", help="Sort by FIELD, which CONDITION may contain; -FIELD: descending.")
+@click.option(
+    "--sort",
+    metavar="FIELD",
+    shell_complete=complete_sort,
+    help="Sort by FIELD, which CONDITION may contain; -FIELD: descending.",
+)
 @zoo
 @with_output
-def list_(patterns: tuple[str, ...], long: bool, where: str | None, sort: str | None, output: Output) -> None:
-    """List the models of the registry.
+def list_(
+    patterns: tuple[str, ...], long: bool, pretrained: bool, where: str | None, sort: str | None, output: Output
+) -> None:  # fmt: skip
+    """List the models of the registry, or their published weights.
 
-    With GLOB, only the names that match one of the patterns are listed. With --long and --json, each model is an object with
-    all its fields.
+    Only the names that match GLOB, or that contain WORD, are listed. Where none does, names of other libraries are searched,
+    and a note says what they are here. With --long or --pretrained and --json, each line is an object with all its fields.
 
     CONDITION compares fields of the spec, params, gmacs, tokens, family or name with < <= > >= == !=, combined with and,
-    or, not and parentheses. Numbers may end in K, M or G.
+    or, not and parentheses. Numbers may end in K, M or G. With --pretrained, top1 (ImageNet-1k accuracy in percent, as
+    reported), licence, repo and dialect are fields too.
 
     \b
     vitzoo list 'vit_b*' --long
     vitzoo list --where 'params<30M and patch_size==16' --sort gmacs
+    vitzoo list --pretrained --where 'top1>80 and params<30M' --sort -top1
     """
-    from vit_zoo.registry.catalog import variants
-    from vit_zoo.registry.configs import row_of
-    from vit_zoo.registry.models import list_models, sort_names
+    from vit_zoo.registry.models import list_models, row_of_name, sort_names
 
-    names = list_models(list(patterns) or "*", where=where)
+    names = list_models(list(patterns) or "*", where=where, pretrained=pretrained)
     if sort is not None:
         names = sort_names(names, sort)
-    rows = [variants()[name] for name in names]
 
     def text() -> str:
-        if not long:
-            return "\n".join(names)
-        stated = ("image_size", "patch_size", "params", "gmacs")
-        cells = []
-        for row in rows:
-            known = {**row.fields, **row.row}
-            if not set(stated) <= set(known):  # a user's row may lack the costs
-                known = row_of(row)
-            image, patch, params, gmacs = (known[field] for field in stated)
-            cells.append((row.name, size_text(image), size_text(patch), f"{params:,}", f"{gmacs:.3f}"))
-        return table([("name", "image", "patch", "parameters", "GMACs"), *cells])
+        from vit_zoo.cli.listing import table_of
 
-    output.result([row_of(row) for row in rows] if long and output.json else names, text)
+        return table_of(names, long=long, pretrained=pretrained) if long or pretrained else "\n".join(names)
+
+    output.result([row_of_name(name) for name in names] if (long or pretrained) and output.json else names, text)
 
 
 @vitzoo.command()
-@click.argument("locator", metavar="NAME|FILE|FOLDER")
+@click.argument("locator", metavar="NAME|FILE|FOLDER", shell_complete=complete_model)
+@click.option("--code", is_flag=True, help="Print the preprocessing as a Python program for numpy, which runs an ONNX file too.")
 @facts
 @zoo
 @with_output
-def show(locator: str, facts: dict[str, Any], output: Output) -> None:
-    """Describe a model name, a config, a checkpoint or an exported file.
+def show(locator: str, code: bool, facts: dict[str, Any], output: Output) -> None:
+    """Describe a model name, a config, a checkpoint, an exported file, a folder of them, or a parity report.
 
-    Prints the fields of the model with the origin of each, its cost, preprocessing, licence, and published weights. Files
-    are only read: no code in them is executed.
+    Prints the fields of the model with the origin of each, its cost, preprocessing, licence, and published weights. Of an
+    ONNX file of any tool: inputs, outputs, opset, operators, precision, size, and the result of its parity check. Files are
+    only read: no code in them is executed.
 
     \b
     vitzoo show vit_b16
     vitzoo show google/vit-base-patch16-224
     vitzoo show model.onnx
+    vitzoo show model.onnx --code > predict.py
     """
     note_name(locator, output)
     from vit_zoo.cli.show import overview
 
-    document, text = overview(locator, facts)
-    output.result(document, lambda: text)
+    shown = overview(locator, facts)
+    if code and shown.code is None:
+        raise InputError("its preprocessing is not known, so there is no code for it", where=locator)
+    document = shown.document if shown.code is None else {**shown.document, "code": shown.code}
+    output.result(document, lambda: str(shown.code).rstrip("\n") if code else shown.text)
 
 
 @vitzoo.command()
-@click.argument("name", metavar="NAME|CONFIG")
+@click.argument("name", metavar="NAME|CONFIG", shell_complete=complete_model)
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write (default: ./NAME).")
 @click.option("--seed", type=SEED, default=0, show_default=True, metavar="INTEGER", help="Seed for the random weights.")
 @click.option("--dry-run", is_flag=True, help="Write nothing; show what would be written.")
 @click.option("--force", is_flag=True, help="Replace the model in the folder, if there is one.")
+@description
 @facts
 @zoo
 @with_output
@@ -133,21 +141,30 @@ def create(name: str, out: Path | None, seed: int, dry_run: bool, force: bool, f
 
 
 @vitzoo.command(epilog=MODEL)
-@click.argument("src", metavar="MODEL")
+@click.argument("src", metavar="MODEL", shell_complete=complete_model)
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), required=True, help="File to write, or folder, which gets a config file too."
 )
-@click.option("--to", default="vitzoo", show_default=True, metavar="TARGET", help="Library to write for; see above.")
+@click.option(
+    "--to",
+    default="vitzoo",
+    show_default=True,
+    metavar="TARGET",
+    shell_complete=words(*TARGETS),
+    help="Library to write for; see above.",
+)
 @click.option(
     "--accept",
     multiple=True,
     metavar="FIELD",
+    shell_complete=words("norm_eps", "act", "preprocess"),
     help="Accept the target's own value of norm_eps or act, whose effect on the outputs is measured, or its own rounding of "
     "crops (preprocess). Repeatable.",
 )
 @click.option("--allow-drop", multiple=True, metavar="GLOB", help="Leave out matching tensors, such as 'head.*'. Repeatable.")
 @click.option("--force", is_flag=True, help="Replace an existing file or model.")
 @random_weights
+@description
 @facts
 @zoo
 @with_output
@@ -188,7 +205,8 @@ for command in (export, verify, predict, publish, pull):
 def doctor(output: Output) -> None:
     """Show versions and what this installation can do.
 
-    Prints the versions of the packages in use, what the CPU supports for int8, and which commands are ready to use.
+    Prints the versions of the packages in use, what the CPU supports for int8, which commands are ready to use, and whether
+    another project is installed that is taken for this one: `vit-zoo` on the package index is not `vitzoo`.
 
     \b
     vitzoo doctor
@@ -196,7 +214,9 @@ def doctor(output: Output) -> None:
     from vit_zoo.cli.doctor import doctor_report
 
     report = doctor_report()
-    output.result(report, lambda: pairs({name: str(value) for name, value in report.items()}))
+    if "conflict" in report:
+        output.warn(f"warning: {report['conflict']}")
+    output.result(report, lambda: pairs({name: str(value) for name, value in report.items() if name != "conflict"}))
 
 
 @vitzoo.command()
@@ -204,13 +224,12 @@ def doctor(output: Output) -> None:
 def completion(shell: str) -> None:
     """Print the completion script for a shell.
 
-    Add the line below to the shell's start-up file.
+    Names of models, tags, targets, fields with their values, and files are completed. Add the line for your shell to its
+    start-up file.
 
     \b
-    eval "$(vitzoo completion bash)"
+    eval "$(vitzoo completion bash)"                # ~/.bashrc
+    eval "$(vitzoo completion zsh)"                 # ~/.zshrc, after compinit
+    vitzoo completion fish | source                 # ~/.config/fish/config.fish
     """
-    from click.shell_completion import get_completion_class
-
-    kind = get_completion_class(shell)
-    assert kind is not None
-    click.echo(kind(vitzoo, {}, "vitzoo", "_VITZOO_COMPLETE").source())
+    click.echo(script(vitzoo, shell))

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
+from vit_zoo.cli.dependencies import install_command
 from vit_zoo.errors import CannotWrite, InputError, MissingDependency, RefusedContent, VitzooError, without_tokens
 
 MAX_LINE = 1000  # characters of an error: a message may quote a whole file
@@ -76,7 +77,7 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("vit_zoo"):
             text = f"the package {error.name} is not installed"
-            return _report(arguments, MissingDependency(text, hint="pip install vitzoo"))
+            return _report(arguments, MissingDependency(text, hint=install_command(error.name.partition(".")[0])))
         if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):  # torch's MemoryError
             return _report(arguments, CannotWrite("not enough memory"), kind="MemoryError")
         text = f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vit_zoo.cli.options import MODEL, FormatsCommand, facts, note_name, random_weights, zoo
+from vit_zoo.cli.completion import complete_model, words
+from vit_zoo.cli.options import MODEL, FormatsCommand, description, facts, note_name, random_weights, zoo
 from vit_zoo.cli.output import Output, with_output
 from vit_zoo.cli.text import export_text, table
 from vit_zoo.errors import CheckFailed, InputError
@@ -19,7 +20,7 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
 
 
 @click.command(cls=FormatsCommand, flag_help="Write the {title} NAME{suffix}.", epilog=MODEL)
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=complete_model)
 @click.option("-o", "--out", type=click.Path(), help="File to write, or folder (default: the current one).")
 @click.option("--opset", type=int, help="ONNX only: opset version, 17 to 25 (default: 20).")
 @click.option("--inline", "placement", flag_value="inline", help="ONNX only: store weights in the file (default below 2 GiB).")
@@ -32,6 +33,7 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
 @click.option(
     "--outputs",
     metavar="NAMES",
+    shell_complete=words("logits", "probabilities", "pooler_output", "last_hidden_state", "block.", "attn."),
     help="Comma-separated outputs: logits, probabilities, pooler_output, last_hidden_state, block.N, attn.N, block.N.map "
     "(default: the model's own output).",
 )
@@ -40,6 +42,7 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
     "--include",
     multiple=True,
     metavar="PART",
+    shell_complete=words("softmax", "sigmoid", "preprocess", "preprocess-exact"),
     help="Include softmax, sigmoid or, ONNX only, preprocess or preprocess-exact. Repeatable.",
 )
 @click.option(
@@ -48,6 +51,11 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
     default="on",
     show_default=True,
     help="How thoroughly to check each file on disk; off: not at all.",
+)
+@click.option(
+    "--precision",
+    metavar="NAMES",
+    help="ONNX only: comma-separated precisions, one file for each: fp32, fp16, bf16, int8-static, int8-dynamic, int8-weights.",
 )
 @click.option("--fp16", is_flag=True, help="ONNX only: weights and matrix products in float16, the rest in float32.")
 @click.option("--bf16", is_flag=True, help="ONNX only: weights stored in bfloat16, computation in float32.")
@@ -80,16 +88,20 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
     metavar="COSINE",
     help="int8 only: minimum cosine of each image's outputs with the float model's, in place of the usual limits.",
 )
-@click.option("--weights", metavar="SRC", help="Weights for a registry name: a folder or a checkpoint file.")
+@click.option("--force", is_flag=True, help="Replace files that hold another model or were written by another tool.")
+@click.option(
+    "--weights", metavar="SRC", shell_complete=complete_model, help="Weights for a registry name: a folder or a checkpoint file."
+)
 @click.option("--allow-drop", multiple=True, metavar="GLOB", help="Leave out matching tensors, such as 'head.*'. Repeatable.")
 @random_weights
+@description
 @facts
 @zoo
 @with_output
 def export(
     model: str | None, formats: list[str], out: str | None, opset: int | None, placement: Any,
     outputs: str | None, include: tuple[str, ...], dynamic: Any, verify: str,
-    fp16: bool, bf16: bool, int8: str | None, calibrate: Path | None, evaluate: Path | None,
+    precision: str | None, fp16: bool, bf16: bool, int8: str | None, force: bool, calibrate: Path | None, evaluate: Path | None,
     min_agreement: float | None, min_accuracy: float | None, min_cosine: float | None, weights: str | None,
     allow_drop: tuple[str, ...], random: bool, seed: int | None,
     facts: dict[str, Any], output: Output,
@@ -98,6 +110,10 @@ def export(
 
     MODEL defaults to the current folder. A registry name means its published weights; --random makes random ones. A file gets
     its name only after it was verified; one that does not compute the model is set aside as NAME.rejected.
+
+    --precision writes a file for each precision: NAME.onnx, NAME_fp16.onnx, NAME_bf16.onnx, NAME_int8.onnx (static),
+    NAME_int8_dynamic.onnx and NAME_int8_weights.onnx; --fp16, --bf16 and --int8 add one. An earlier export of the same model is
+    replaced; anything else only with --force.
 
     --int8 static quantises weights and activations. The ranges of the activations are calibrated on the images in --calibrate,
     so the result for an image does not depend on the other images of its batch. --int8 dynamic takes the ranges from each
@@ -114,15 +130,15 @@ def export(
     \b
     vitzoo export --onnx
     vitzoo export checkpoint.safetensors --onnx --torchscript --pt2
-    vitzoo export --onnx --int8 static --calibrate photos --min-agreement 0.99
+    vitzoo export --onnx --precision fp32,fp16,int8-static --calibrate photos --min-agreement 0.99
+    vitzoo export weights.pth --onnx --labels names.txt --preprocess imagenet --crop 0.9
     """
     if not formats:
         from vit_zoo.formats import FORMATS
 
         raise InputError(f"no format given; choose from {', '.join(f'--{name}' for name in FORMATS)}")
-    precisions: list[Any] = [name for name, wanted in (("fp16", fp16), ("bf16", bf16), (f"int8-{int8}", int8)) if wanted]
-    if len(precisions) > 1:
-        raise InputError("choose one of --fp16, --bf16 and --int8")
+    precisions: list[Any] = [] if precision is None else precision.split(",")
+    precisions += [name for name, wanted in (("fp16", fp16), ("bf16", bf16), (f"int8-{int8}", int8)) if wanted]
     note_name(model, output, as_architecture=random or weights is not None)
     from vit_zoo.api import export as export_model
     from vit_zoo.cli.export_document import ExportDocument
@@ -131,16 +147,19 @@ def export(
         "." if model is None else model, formats, out=out, opset=opset, placement=placement,
         outputs=[] if outputs is None else outputs.split(","), include=include, dynamic=dynamic,
         verify=VERIFY.get(verify, verify), weights=weights, allow_drop=allow_drop, random=random, seed=seed,
-        precision=precisions[0] if precisions else "fp32", calibrate=calibrate, evaluate=evaluate,
+        precision=precisions or "fp32", force=force, calibrate=calibrate, evaluate=evaluate,
         min_agreement=min_agreement, min_accuracy=min_accuracy, min_cosine=min_cosine, note=output.progress, **facts,
     )  # fmt: skip
     output.result([ExportDocument.of(item) for item in exports], lambda: "\n".join(export_text(item) for item in exports))
 
 
 @click.command(epilog=MODEL)
-@click.argument("artifact", metavar="FILE|MODEL")
+@click.argument("artifact", metavar="FILE|MODEL", shell_complete=complete_model)
 @click.option(
-    "--against", metavar="MODEL", help="Reference model, or another exported file (default: the spec and weights in the file)."
+    "--against",
+    metavar="MODEL",
+    shell_complete=complete_model,
+    help="Reference model, or another exported file (default: the spec and weights in the file).",
 )
 @click.option(
     "--quick",
@@ -154,6 +173,7 @@ def export(
 @click.option(
     "--fixed",
     metavar="AXES",
+    shell_complete=words("channels", "height", "width"),
     help="Comma-separated axes that the file declares dynamic but that are used at one size: channels, height, width.",
 )
 @click.option("--pictures", type=click.Path(path_type=Path), metavar="DIR", help="int8 only: real images to measure the file on.")
@@ -187,7 +207,7 @@ def verify(
     vitzoo verify theirs.onnx --against checkpoint.safetensors --fixed height,width
     """
     from vit_zoo.api import verify as verify_artifact
-    from vit_zoo.cli.text import report_text
+    from vit_zoo.cli.text import report_text, verdict_text
 
     if facts and against is None:
         raise InputError("--set states facts about the --against model; give --against MODEL too")
@@ -214,19 +234,18 @@ def verify(
         hint = None if report.sha256 is None else f"see {Path(artifact).name}.parity.json"
         cause = f"does not compute {report.reference}: {report.summary()}"
         raise CheckFailed(cause, where=artifact, hint=hint, details={"report": report.model_dump(mode="json")})
-    verb = "approximates" if report.verdict == "approximate" else "computes"
-    precision = "" if report.precision == "fp32" else f" in {report.precision}"
-    text = f"{artifact} {verb} {report.reference}{precision}: {report.summary()}"
+    text = verdict_text(artifact, report)
     output.result(report, lambda: f"{report_text(report)}\n\n{text}" if output.verbose or effort == "full" else text)
 
 
 @click.command(epilog=MODEL + "  FILE.onnx                     an exported file\n")
-@click.argument("model")
+@click.argument("model", shell_complete=complete_model)
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--top", type=click.IntRange(1), metavar="INTEGER", help="Number of classes to print (default: 1); not for a regression."
 )
 @click.option("--threads", type=click.IntRange(1, 1024), metavar="INTEGER", help="ONNX only: number of onnxruntime threads.")
+@description
 @facts
 @zoo
 @with_output
@@ -246,11 +265,15 @@ def predict(
     """
     from vit_zoo.cli.documents import PredictDocument
     from vit_zoo.inference.predict import classify
+    from vit_zoo.loading.stated import without_names
+    from vit_zoo.model.config import LABELS
 
     note_name(model, output, as_architecture=False)
     config, predictions = classify(model, images, top=top, threads=threads, facts=facts, default_top=1)
     if config.random_text:
         output.warn(f"{config.name} has {config.random_text}: its predictions mean nothing")
+    if without_names(config):
+        output.warn(f"the classes of {config.name} have no names; {LABELS.on_command_line} states them")
 
     def text() -> str:
         rows = [

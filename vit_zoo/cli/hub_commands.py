@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
-from vit_zoo.cli.options import MODEL, FormatsCommand, facts, note_name, zoo
+from vit_zoo.cli.completion import complete_model
+from vit_zoo.cli.options import MODEL, FormatsCommand, description, facts, note_name, zoo
 from vit_zoo.cli.output import Output, with_output
 from vit_zoo.cli.text import published_text
 
 
 @click.command(cls=FormatsCommand, flag_help="Also publish a {title}.", graphs=False, epilog=MODEL)
-@click.argument("model")
+@click.argument("model", shell_complete=complete_model)
 @click.argument("repo", metavar="ORG/NAME")
 @click.option("--dry-run", type=click.Path(path_type=Path), metavar="DIR", help="Write the repository to DIR and send nothing.")
 @click.option("--private", is_flag=True, help="Create the repository as private.")
@@ -38,6 +39,7 @@ from vit_zoo.cli.text import published_text
     help="Images to calibrate a static int8 file with (default: int8 weights only).",
 )
 @click.option("--random-weights", is_flag=True, help="Allow publishing untrained weights.")
+@description
 @facts
 @zoo
 @with_output

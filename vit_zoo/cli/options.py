@@ -1,11 +1,13 @@
-"""Options shared by the commands: --set, --zoo, one flag per export format; and notes on how a name was resolved."""
+"""Options shared by the commands: facts, --zoo, one flag per export format; and notes on how a name was resolved."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from vit_zoo.cli.completion import complete_fact
 from vit_zoo.cli.output import Output
 from vit_zoo.errors import did_you_mean
 
@@ -22,7 +24,7 @@ MODEL is one of:
 
 SEED = click.IntRange(0, 2**63 - 1)  # seeds that torch takes
 
-HEAD = f"{__name__}.head"  # the key under which --head is kept until --set is read
+STATED = f"{__name__}.stated"  # the key under which options that state facts are kept until --set is read
 CHECKPOINT_FACTS = ("grid", "resize", "prefix", "problem_type")  # facts about a checkpoint that are not fields of the spec
 
 
@@ -33,18 +35,100 @@ def facts(command: Any) -> Any:
         help="Read the linear head from FILE, for a checkpoint without one.",
     )(command)  # fmt: skip
     return click.option(
-        "--set", "facts", multiple=True, metavar="FIELD=VALUE", callback=_facts,
+        "--set", "facts", multiple=True, metavar="FIELD=VALUE", callback=_facts, shell_complete=complete_fact,
         help="Set a field of the spec: an override, or a fact that the checkpoint does not contain. Repeatable.",
     )(with_head)  # fmt: skip
 
 
 def _head(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
-    context.meta[HEAD] = value
+    if value is not None:
+        context.meta.setdefault(STATED, {})["head"] = value
+
+
+def description(command: Any) -> Any:
+    """Add --labels, --preprocess, and the fields that modify it; they are passed on in the mapping `facts`."""
+    interpolations = click.Choice(["bilinear", "bicubic"])
+    for flag, metavar, kind, parse, text in (
+        ("interpolation", None, interpolations, str, "How images are resized."),
+        ("crop", "SHARE|none", click.STRING, _crop, "Share of the resized image that the crop keeps (timm's crop_pct), or none."),
+        ("size", "SIZE", click.STRING, _sides, "Size of the prepared images, N or HxW; it must be the model's."),
+        ("std", "NUMBERS", click.STRING, _numbers, "Divide by this, for values of 0 to 1: a number, or one per channel."),
+        ("mean", "NUMBERS", click.STRING, _numbers, "Subtract this, for values of 0 to 1: a number, or one per channel."),
+        (
+            "preprocess",
+            "NAME|FILE",
+            click.Path(),
+            str,
+            "How images are prepared: a preset (imagenet, half, clip, ...), a model, or a file.",
+        ),
+        (
+            "labels",
+            "FILE|A,B,C",
+            click.Path(),
+            str,
+            "Names of the classes: a text file with one in each line, JSON (id2label), or a list.",
+        ),
+    ):
+        command = click.option(
+            f"--{flag}",
+            metavar=metavar,
+            type=kind,
+            expose_value=False,
+            is_eager=True,
+            callback=_stating(parse),
+            help=text,
+        )(command)
+    return command
+
+
+def _stating(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], None]:
+    """Return the callback of an option that states a fact, whose text `parse` reads."""
+
+    def keep(context: click.Context, parameter: click.Parameter, text: str | None) -> None:
+        if text is not None:
+            context.meta.setdefault(STATED, {})[parameter.name] = parse(text)
+
+    return keep
+
+
+def _crop(text: str) -> float | str:
+    try:
+        return text if text == "none" else float(text)
+    except ValueError:
+        raise click.BadParameter(f"expected a share above 0 and at most 1, or none, got '{text}'") from None
+
+
+def _sides(text: str) -> int | list[int]:
+    try:
+        sides = [int(side) for side in text.split("x")]
+    except ValueError:
+        sides = []
+    if len(sides) not in (1, 2):
+        raise click.BadParameter(f"expected N or HxW, got '{text}'")
+    return sides if len(sides) == 2 else sides[0]
+
+
+def _numbers(text: str) -> float | list[float]:
+    try:
+        numbers = [float(number) for number in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"expected a number, or one per channel as in 0.5,0.5,0.5; got '{text}'") from None
+    return numbers if len(numbers) > 1 else numbers[0]
+
+
+def _stated(context: click.Context) -> dict[str, Any]:
+    """Return the facts that options other than --set state, with the fields of the preprocessing in one mapping."""
+    stated = dict(context.meta.get(STATED, {}))
+    fields = {name: stated.pop(name) for name in ("mean", "std", "size", "crop", "interpolation") if name in stated}
+    if fields:
+        named = stated.get("preprocess")
+        stated["preprocess"] = fields if named is None else {"extends": named, **fields}
+    return stated
 
 
 def _facts(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
     facts: dict[str, Any] = {}
-    for item in values:
+    for item in () if context.resilient_parsing else values:  # values are not needed to complete the next word
         name, equals, text = item.partition("=")
         if not equals or not name:
             raise click.BadParameter(f"expected FIELD=VALUE, got '{item}'")
@@ -58,8 +142,7 @@ def _facts(context: click.Context, parameter: click.Parameter, values: tuple[str
         for name in facts:
             if name not in fields:
                 raise click.BadParameter(f"unknown field '{name[:96]}'{did_you_mean(name, fields)}")
-    head = context.meta.get(HEAD)
-    return facts if head is None else {**facts, "head": head}
+    return {**facts, **_stated(context)}
 
 
 class FormatsCommand(click.Command):

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vit_zoo.cli.show_file import REPORT, exported_file, exports_in, exports_table, parity_report, plain
 from vit_zoo.cli.text import pairs, table
 from vit_zoo.errors import InputError, notice, with_flags
-from vit_zoo.files import sha256_of
+from vit_zoo.files import sha256_of, sniff
+from vit_zoo.files.checkpoints import CHECKPOINTS
 from vit_zoo.formats import describe
 from vit_zoo.loading.checkpoint import Checkpoint
-from vit_zoo.loading.locator import ExportedFile, RegistryName, TaggedName, parse_locator, shadowed_name
+from vit_zoo.loading.locator import ExportedFile, Folder, RegistryName, TaggedName, parse_locator, shadowed_name
 from vit_zoo.loading.source import find_source
 from vit_zoo.model.config import ModelConfig
+from vit_zoo.publishing.numpy_code import onnx_program, program
 from vit_zoo.registry.catalog import families
 from vit_zoo.registry.configs import config_of, origin_of
 from vit_zoo.registry.family_file import read_variant
@@ -22,12 +25,24 @@ from vit_zoo.registry.labels import label_set
 from vit_zoo.registry.lookup import Named, aliases_of, tag_meant, tags_of
 
 if TYPE_CHECKING:
-    from vit_zoo.formats.artifact import Description
     from vit_zoo.model.preprocess import Preprocess
 
 
-def overview(locator: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """Return the JSON document and the text for a name, a file or a folder. Raises InputError, RefusedContent."""
+@dataclass(frozen=True)
+class Overview:
+    """What is shown of a model or file: as a JSON document, as text, and its preprocessing as a program, if it is known."""
+
+    document: dict[str, Any]
+    text: str
+    code: str | None = None
+
+
+def overview(locator: str, facts: Mapping[str, Any]) -> Overview:
+    """Return what is shown for a name, a file or a folder. Raises InputError, RefusedContent."""
+    if locator.endswith(REPORT) and Path(locator).is_file():
+        if facts:
+            raise InputError("--set does not apply to a parity report", where=locator)
+        return Overview(*parity_report(Path(locator)))
     parsed = parse_locator(locator)
     shadowed = shadowed_name(locator, parsed)
     if shadowed is not None:
@@ -36,13 +51,24 @@ def overview(locator: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], st
         case ExportedFile(path):
             if facts:
                 raise InputError("--set does not apply to an exported file: it contains its own config", where=path)
-            return _exported_file(describe(path))
+            return _exported_file(path)
+        case Folder(path) if (exports := exports_in(path)) and not _holds_more(path, exports):
+            if facts:
+                raise InputError("--set does not apply to exported files: each contains its own config", where=path)
+            documents, text = exports_table(path, exports)
+            return Overview({"folder": path.name, "exports": documents}, text)
         case RegistryName(named=named) | TaggedName(named=named):
             return _registry_name(named, facts)
     return _file_or_folder(locator, facts)
 
 
-def _registry_name(named: Named, facts: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+def _holds_more(folder: Path, exports: list[Path]) -> bool:
+    """Return whether a folder has a model besides exported files."""
+    others = [file for file in folder.iterdir() if file.is_file() and file not in exports]
+    return any(file.name == "config.json" or sniff(file) in CHECKPOINTS for file in others)
+
+
+def _registry_name(named: Named, facts: Mapping[str, Any]) -> Overview:
     config = config_of(named.variant, named.tag, **facts)
     origin = {**origin_of(named.variant), **dict.fromkeys(facts, "stated")}
     if named.tag is not None:
@@ -65,7 +91,11 @@ def _registry_name(named: Named, facts: Mapping[str, Any]) -> tuple[dict[str, An
         document["tag"] = asdict(named.tag)
     tables += _family(named, config, document, lines)
     tables += _aliases_and_tags(named.variant.name, document, with_tags=named.tag is None)
-    return document, "\n\n".join([pairs(lines), _fields(config, document["fields"]), *tables])
+    return Overview(document, "\n\n".join([pairs(lines), _fields(config, document["fields"]), *tables]), _code(config))
+
+
+def _code(config: ModelConfig) -> str | None:
+    return None if config.preprocess is None else program(config.preprocess)
 
 
 def _family(named: Named, config: ModelConfig, document: dict[str, Any], lines: dict[str, str]) -> list[str]:
@@ -105,13 +135,13 @@ def _aliases_and_tags(name: str, document: dict[str, Any], *, with_tags: bool) -
     return tables
 
 
-def _file_or_folder(locator: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+def _file_or_folder(locator: str, facts: Mapping[str, Any]) -> Overview:
     try:
         source = find_source(locator, **facts)
     except InputError as error:
         if not error.details or "unknown" not in error.details:
             raise
-        return _incomplete_checkpoint(Path(locator), error)
+        return Overview(*_incomplete_checkpoint(Path(locator), error))
     config = source.config
     if isinstance(source, Checkpoint):
         origin = dict(source.origin)
@@ -132,7 +162,11 @@ def _file_or_folder(locator: str, facts: Mapping[str, Any]) -> tuple[dict[str, A
         if source.unwanted:
             document["left_out"] = list(source.unwanted)
             lines["left out"] = f"{len(source.unwanted)} tensors that are not part of the model, such as {source.unwanted[0]}"
-    return document, f"{pairs(lines)}\n\n{_fields(config, document['fields'])}"
+    text = f"{pairs(lines)}\n\n{_fields(config, document['fields'])}"
+    if Path(locator).is_dir() and (exports := exports_in(Path(locator))):
+        document["exports"], rows = exports_table(Path(locator), exports)
+        text += f"\n\nexported files:\n{rows}"
+    return Overview(document, text, _code(config))
 
 
 def _incomplete_checkpoint(path: Path, error: InputError) -> tuple[dict[str, Any], str]:
@@ -144,7 +178,7 @@ def _incomplete_checkpoint(path: Path, error: InputError) -> tuple[dict[str, Any
     lines |= {"sha256": document["sha256"]} if path.is_file() else {}
     lines |= {"note": "; ".join(error.details["notes"])} if "notes" in error.details else {}
     lines["unknown"] = f"{', '.join(unknown)} ({error.for_command_line().hint})"
-    rows = {name: f"{_plain(value):<16} {origin.get(name, '')}" for name, value in known.items()}
+    rows = {name: f"{plain(value):<16} {origin.get(name, '')}" for name, value in known.items()}
     return document, f"{pairs(lines)}\n\n{pairs(rows)}"
 
 
@@ -154,49 +188,22 @@ def _origins(config: ModelConfig, origin: Mapping[str, str]) -> dict[str, str]:
 
 
 def _fields(config: ModelConfig, origin: Mapping[str, str]) -> str:
-    return pairs({name: f"{_plain(getattr(config.spec, name)):<16} {where}" for name, where in origin.items()})
+    return pairs({name: f"{plain(getattr(config.spec, name)):<16} {where}" for name, where in origin.items()})
 
 
-def _exported_file(about: Description) -> tuple[dict[str, Any], str]:
-    from vit_zoo.formats.artifact import report_path
-    from vit_zoo.formats.onnx_file import check_companion
-
-    document: dict[str, Any] = {"format": about.format, "file": about.path.name, "sha256": sha256_of(about.path)}
-    lines = {"file": f"{about.path.name}, {about.format}", "sha256": document["sha256"]}
-    if about.graph:
-        _integer_products(about.path, document, lines)
+def _exported_file(path: Path) -> Overview:
+    about = describe(path)
+    document, lines, summary = exported_file(about)
     if about.config is None:
-        lines["origin"] = "written by another tool: no vit_zoo metadata"
-        return document, pairs(lines)
-    document |= {**_common(about.config), "export": dict(about.export)}
-    lines |= _lines(about.config)
-    lines |= {name: _plain(value) for name, value in about.export.items()}
-    if about.graph:
-        check_companion(about)
-    if report_path(about.path).is_file():
-        lines["parity"] = _verdict(about.path, document)
-    return document, pairs(lines)
-
-
-def _integer_products(path: Path, document: dict[str, Any], lines: dict[str, str]) -> None:
-    """Add whether every CPU computes the same integers in a quantised file."""
-    from vit_zoo.parity.saturation import integer_products
-
-    products = integer_products(path)
-    if products is not None:
-        document["integer_products"] = {**products.model_dump(), "proven": products.proven}
-        lines["integers"] = str(products)
-
-
-def _verdict(path: Path, document: dict[str, Any]) -> str:
-    from vit_zoo.files import read_json
-    from vit_zoo.formats.artifact import report_path
-
-    report = read_json(report_path(path))
-    document["parity"] = report.get("ok") is True and report.get("sha256") == document["sha256"]
-    if report.get("sha256") != document["sha256"]:
-        return "unknown: the parity report next to the file belongs to another file"
-    return "verified" if document["parity"] else "FAILED"
+        return Overview(document, pairs(lines))
+    ours = _lines(about.config)
+    first = {name: lines.pop(name) for name in ("file", "sha256")}
+    document |= _common(about.config)
+    if summary is not None:
+        code = onnx_program(path, about.config, summary, inside=str(about.export.get("include")).startswith("preprocess"))
+    else:
+        code = _code(about.config)
+    return Overview(document, pairs({**first, **ours, **lines}), code)
 
 
 def _common(config: ModelConfig) -> dict[str, Any]:
@@ -216,7 +223,7 @@ def _lines(config: ModelConfig) -> dict[str, str]:
     lines["cost"] = f"{spec.params:,} parameters, {spec.macs / 1e9:.3f} GMACs per image, {spec.tokens} tokens"
     if preprocess is not None:
         size, resize = f"{preprocess.size[0]}x{preprocess.size[1]}", _resize(preprocess)
-        normalise = f"mean {_plain(preprocess.mean)}, std {_plain(preprocess.std)}"
+        normalise = f"mean {plain(preprocess.mean)}, std {plain(preprocess.std)}"
         lines["images"] = f"{size}, {preprocess.interpolation}, {resize}, {normalise}"
     if config.labels is not None:
         more = ", ..." if len(config.labels) > 10 else ""
@@ -240,9 +247,3 @@ def _resize(preprocess: Preprocess) -> str:
     if isinstance(resize_to, tuple):
         return f"squashed to {resize_to[0]}x{resize_to[1]}{suffix}, {crop}"
     return f"shorter edge {resize_to}{suffix}, {crop}"
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, tuple | list):
-        return ", ".join(_plain(item) for item in value)
-    return str(value).lower() if isinstance(value, bool) else str(value)

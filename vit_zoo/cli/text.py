@@ -33,7 +33,11 @@ def size_text(size: Any) -> str:
 
 def file_size(path: Path) -> str:
     """Return the size of a file in KiB or MiB."""
-    size = path.stat().st_size
+    return bytes_text(path.stat().st_size)
+
+
+def bytes_text(size: int) -> str:
+    """Return a number of bytes in KiB or MiB."""
     return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.0f} KiB"
 
 
@@ -75,6 +79,15 @@ def report_text(report: ParityReport) -> str:
     parts += [_divergence(report.parting)] if report.parting is not None else []
     parts += ["\n".join(f"not checked: {check}" for check in report.skipped)] if report.skipped else []
     return "\n\n".join(parts)
+
+
+def verdict_text(file: str, report: ParityReport) -> str:
+    """Describe the result of a parity report in one line."""
+    if not report.ok:
+        return f"{file} does not compute {report.reference}: {report.summary()}"
+    verb = "approximates" if report.verdict == "approximate" else "computes"
+    precision = "" if report.precision == "fp32" else f" in {report.precision}"
+    return f"{file} {verb} {report.reference}{precision}: {report.summary()}"
 
 
 def _divergence(divergence: Divergence) -> str:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from vit_zoo import __version__
 from vit_zoo.errors import CheckFailed, InputError, Option, RefusedContent, notice
 from vit_zoo.exporters.options import SHARED, ExportOptions, Placement
+from vit_zoo.exporters.targets import checked_targets
 from vit_zoo.files import SafetensorsFile, Staged, digest_of, staging_folder, write_text
-from vit_zoo.files.atomic import check_target, writing
+from vit_zoo.files.atomic import writing
 from vit_zoo.formats import FORMATS
 from vit_zoo.formats.artifact import report_path
 from vit_zoo.graph.options import GraphOptions
@@ -54,7 +55,9 @@ def export_model(model: ModelLike, options: ExportOptions, facts: Mapping[str, A
     recipe = facts.get("resize") if sized or options.dynamic is None else facts.pop("resize", None)
     random = options.random or (options.weights is None and is_random_by_itself(model))
     if random and options.weights is None and isinstance(model, str | os.PathLike):
-        options.resolve(find_architecture(model, **facts), recipe)  # before weights are made
+        config = find_architecture(model, **facts)  # checked before weights are made
+        options.resolve(config, recipe)
+        checked_targets(config.replace(random_seed=options.seed or 0), None, 4 * config.spec.params, options)
     found = find_weights(
         model,
         weights=options.weights,
@@ -66,21 +69,20 @@ def export_model(model: ModelLike, options: ExportOptions, facts: Mapping[str, A
         **facts,
     )
     source = reduced(found, options.allow_drop)
-    graph_options, search = options.resolve(source.config, recipe)
+    resolved = options.resolve(source.config, recipe)
     rounded = source.in_float32()
     if rounded is not source:
         note("rounding float64 weights to float32")
     source = rounded
     if options.placement == "shared":
         _check_shared(source, str(model))
-    targets = {name: target_path(source, name, options) for name in options.formats}
-    for target in targets.values():
-        check_target(target)
+    targets = checked_targets(source.config, source.path, sum(tensor.nbytes for tensor in source.tensors.values()), options)
     if source.config.random_text:
         notice(f"{source.config.name} has {source.config.random_text}: it is not trained")
     live, written = Live(source), []
-    for name, target in targets.items():
+    for name, precision, target in targets:
         note(f"writing {target}{', then verifying it' if options.effort else ''}")
+        graph_options, search = resolved[precision]
         if FORMATS[name].graph:
             written.append(write_onnx_file(source, target, live, graph_options, options.placement, options.effort, search))
         else:
@@ -94,22 +96,6 @@ def _check_shared(source: Checkpoint, name: str) -> None:
         raise InputError("cannot write into the Hub's cache", where=name, hint="`vitzoo pull` makes a folder of the repository")
     if any(stored.span is None for stored in source.tensors.values()):
         raise InputError(f"{SHARED} needs a safetensors file whose tensors fit unchanged", options=[SHARED])
-
-
-def target_path(source: Checkpoint, format_: str, options: ExportOptions) -> Path:
-    """Return the path of a format: NAME.onnx in the current folder, or model.onnx next to shared weights."""
-    out, shared = options.out, FORMATS[format_].graph and options.placement == "shared"
-    name = ("model" if shared else source.config.name) + FORMATS[format_].suffix
-    if out is None:
-        return source.path.parent / name if shared and source.path is not None else Path(name)
-    path = Path(out)
-    if path.is_dir():
-        return path / name
-    if os.fspath(out).endswith(os.sep):
-        raise InputError("no such folder", where=out)
-    if len(options.formats) > 1:
-        raise InputError("not a folder; several formats need one", where=path)
-    return path
 
 
 def write_onnx_file(

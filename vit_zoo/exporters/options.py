@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, get_args
 
 from vit_zoo.errors import InputError, Option
 from vit_zoo.exporters.int8.accuracy_gate import Minima
 from vit_zoo.exporters.int8.search import Int8Search, int8_search
 from vit_zoo.formats import FORMATS
-from vit_zoo.graph.options import COMPUTED, INCLUDES, OPSET, GraphOptions, Include, Precision
+from vit_zoo.graph.options import COMPUTED, INCLUDES, OPSET, PRECISIONS, GraphOptions, Include, Precision
 from vit_zoo.model.config import MULTI_LABEL
 from vit_zoo.model.ops import Activation
 from vit_zoo.model.outputs import checked_outputs
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vit_zoo.model.config import ModelConfig
 
 PathLike = str | os.PathLike[str]
+Name = TypeVar("Name", bound=str)
 Placement = Literal["inline", "external", "shared"]
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)  # each is included as the output `probabilities`
 SHARED = Option("placement", "'shared'", "--shared")
@@ -54,12 +55,13 @@ class ExportOptions:
     random: bool = False
     allow_drop: tuple[str, ...] = ()
     seed: int | None = None
-    precision: Precision = "fp32"
+    precisions: tuple[Precision, ...] = ("fp32",)
     calibrate: PathLike | None = None
     evaluate: PathLike | None = None
     min_agreement: float | None = None
     min_accuracy: float | None = None
     min_cosine: float | None = None
+    force: bool = False  # replace a file that holds another model
 
     def __post_init__(self) -> None:
         for name in self.formats:
@@ -74,14 +76,16 @@ class ExportOptions:
             raise InputError(f"cannot include both {' and '.join(ACTIVATIONS)}")
         if set(INCLUDES) <= set(self.include):
             raise InputError(f"cannot include both {' and '.join(INCLUDES)}")
+        if not self.precisions:
+            raise InputError(f"no precision given; choose from {', '.join(PRECISIONS)}")
         self._check_graph_options()
-        # validates the options of the graph
-        GraphOptions(
-            opset=OPSET if self.opset is None else self.opset,
-            precision=self.precision,
-            include=self.preprocessing,
-            dynamic=None if self.dynamic is None else COMPUTED,
-        )
+        for precision in self.precisions:  # validates the options of the graph
+            GraphOptions(
+                opset=OPSET if self.opset is None else self.opset,
+                precision=precision,
+                include=self.preprocessing,
+                dynamic=None if self.dynamic is None else COMPUTED,
+            )
         checked_effort(self.effort)
         self._check_int8()
 
@@ -89,25 +93,26 @@ class ExportOptions:
         graphs = [FORMATS[name].graph for name in self.formats]
         if not all(graphs) and (self.preprocessing is not None or self.dynamic is not None):
             raise InputError("preprocessing and a dynamic size apply to ONNX only")
-        if not any(graphs) and (self.opset is not None or self.precision != "fp32"):
+        if not any(graphs) and (self.opset is not None or self.precisions != ("fp32",)):
             raise InputError("opset and precision apply to ONNX only")
         if self.placement is not None and not any(graphs):
             raise InputError("placement applies to ONNX only")
         if self.placement not in (None, *get_args(Placement)):
             raise InputError(f"unknown placement {self.placement!r}; choose from {', '.join(get_args(Placement))}")
-        if self.placement == "shared" and self.precision != "fp32":
+        if self.placement == "shared" and self.precisions != ("fp32",):
             raise InputError(f"{SHARED} needs float32: the graph points into model.safetensors", options=[SHARED])
 
     def _check_int8(self) -> None:
-        if not self.precision.startswith("int8"):
+        int8 = {precision for precision in self.precisions if precision.startswith("int8")}
+        if not int8:
             if self.gated or self.calibrate is not None or self.evaluate is not None:
                 raise InputError("calibrate, evaluate, min_agreement, min_accuracy and min_cosine apply to int8 only")
             return
-        if self.precision == "int8-static" and self.calibrate is None:
+        if "int8-static" in int8 and self.calibrate is None:
             images, dynamic = Option("calibrate", "FOLDER"), Option("precision", "'int8-dynamic'", "--int8 dynamic")
             hint = f"{images}; {dynamic} needs none"
             raise InputError("static int8 needs images for calibration", hint=hint, options=[images, dynamic])
-        if self.precision == "int8-weights" and self.calibrate is not None and not self.gated:
+        if int8 == {"int8-weights"} and self.calibrate is not None and not self.gated:
             raise InputError("int8 weights need no calibration")
         if self.gated and self.calibrate is None and self.evaluate is None:
             images = Option("evaluate", "FOLDER")
@@ -118,6 +123,11 @@ class ExportOptions:
             if value is not None and not 0 < value <= 1:
                 raise InputError(f"{name} must be above 0 and at most 1, got {value}")
         check_cosine(self.min_cosine)
+
+    @property
+    def files(self) -> list[tuple[str, Precision]]:
+        """The format and the precision of each file, in the order in which they are written; programs are in float32."""
+        return [(name, each) for name in self.formats for each in (self.precisions if FORMATS[name].graph else PRECISIONS[:1])]
 
     @property
     def gated(self) -> bool:
@@ -137,16 +147,19 @@ class ExportOptions:
         """The effort of the check of each file, or None for no check."""
         return None if self.verify is False else "default" if self.verify is True else self.verify
 
-    def resolve(self, config: ModelConfig, recipe: Any = None) -> Resolved:
-        """Resolve the options for a model. `recipe` names how positions are resized, if the user states it.
+    def resolve(self, config: ModelConfig, recipe: Any = None) -> dict[Precision, Resolved]:
+        """Resolve the options for a model, for each precision. `recipe` names how positions are resized, if the user states it.
 
         Raises InputError for outputs, images or a recipe that do not fit the model.
         """
+        return {precision: self._resolved(precision, config, recipe) for _, precision in self.files}
+
+    def _resolved(self, precision: Precision, config: ModelConfig, recipe: Any) -> Resolved:
         outputs = self._outputs(config)
         graph = GraphOptions(
             opset=OPSET if self.opset is None else self.opset,
             outputs=outputs,
-            precision=self.precision,
+            precision=precision,
             include=self.preprocessing,
             dynamic=None if self.dynamic is None else _recipe_of(config, recipe),
             activation=config.class_activation() if "probabilities" in outputs and config.spec.num_classes else "softmax",
@@ -195,9 +208,9 @@ def _other_activation(config: ModelConfig, included: Option, fitting: Option) ->
     return InputError(cause, where=config.name, hint=hint, options=options)
 
 
-def formats_of(to: str | Sequence[str]) -> tuple[str, ...]:
-    """Return one or several formats as a tuple without duplicates."""
-    return (to,) if isinstance(to, str) else tuple(dict.fromkeys(to))
+def one_or_several(names: Name | Sequence[Name]) -> tuple[Name, ...]:
+    """Return one or several formats or precisions as a tuple without duplicates."""
+    return (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
 
 
 def _recipe_of(config: ModelConfig, recipe: Any) -> str:

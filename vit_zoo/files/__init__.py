@@ -4,7 +4,7 @@ from vit_zoo.files.atomic import Staged, staging_folder, write_text
 from vit_zoo.files.images import read_image
 from vit_zoo.files.pickles import read_torch
 from vit_zoo.files.safetensors import SafetensorsFile, write_safetensors
-from vit_zoo.files.sniff import read_json, sha256_of, sniff
+from vit_zoo.files.sniff import read_json, read_json_value, read_text, sha256_of, sniff
 from vit_zoo.files.stored import DTYPES, Stored, digest_of
 
 __all__ = [
@@ -15,6 +15,8 @@ __all__ = [
     "digest_of",
     "read_image",
     "read_json",
+    "read_json_value",
+    "read_text",
     "read_torch",
     "sha256_of",
     "sniff",

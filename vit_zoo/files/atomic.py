@@ -101,6 +101,11 @@ def check_target(target: Path) -> None:
         raise CannotWrite("the folder is not writable", where=target.parent)
 
 
+def would_replace(target: Path, cause: str = "already exists") -> CannotWrite:
+    """Return the error about something in the place of a file that is replaced only by force."""
+    return CannotWrite(cause, where=target, hint=f"{FORCE} replaces it", options=[FORCE])
+
+
 def check_folder(folder: Path, *, force: bool | None = None) -> None:
     """Raise CannotWrite or InputError if a folder cannot be made, or is not empty without `force`; called before slow work.
 

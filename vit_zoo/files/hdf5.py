@@ -27,7 +27,7 @@ def read_hdf5(path: Path) -> dict[str, Stored]:
     try:
         import h5py
     except ImportError:
-        raise MissingDependency("reading HDF5 files needs h5py", where=path, hint="pip install 'vitzoo[keras]'") from None
+        raise MissingDependency("reading HDF5 files needs h5py", where=path, hint="pip install h5py") from None
     datasets: dict[str, Stored] = {}
     try:
         with h5py.File(path, "r") as file:

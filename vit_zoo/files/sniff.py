@@ -83,8 +83,25 @@ def reading(path: Path) -> Iterator[None]:
         raise RefusedContent(f"cannot be read: {error.strerror}", where=path) from None
 
 
+def read_text(path: Path) -> str:
+    """Read a text file in UTF-8. Raises InputError for other bytes and for files above 4 MB."""
+    content = _limited(path)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError("not a text file in UTF-8", where=path) from None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read the object in a JSON file. Raises InputError for invalid JSON, duplicate keys, NaN and files above 4 MB."""
+    document = read_json_value(path)
+    if not isinstance(document, dict):
+        raise InputError("expected a JSON object", where=path)
+    return document
+
+
+def read_json_value(path: Path) -> Any:
+    """Read a JSON file of any value. Raises as `read_json`."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         document = dict(pairs)
@@ -95,20 +112,22 @@ def read_json(path: Path) -> dict[str, Any]:
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is not JSON")
 
-    with reading(path):
-        size = path.stat().st_size
-        if size > MAX_JSON:
-            raise InputError(f"has {size:,} bytes; the limit is {MAX_JSON:,}", where=path)
-        content = path.read_bytes()
+    content = _limited(path)
     try:
-        document = json.loads(content.decode(), object_pairs_hook=unique, parse_constant=refuse)
+        return json.loads(content.decode(), object_pairs_hook=unique, parse_constant=refuse)
     except RecursionError:
         raise InputError("not valid JSON: nested too deeply", where=path) from None
     except ValueError as error:  # invalid JSON or UTF-8, or an integer of thousands of digits
         raise InputError(f"not valid JSON: {error}", where=path) from None
-    if not isinstance(document, dict):
-        raise InputError("expected a JSON object", where=path)
-    return document
+
+
+def _limited(path: Path) -> bytes:
+    """Return the content of a small file. Raises InputError above 4 MB."""
+    with reading(path):
+        size = path.stat().st_size
+        if size > MAX_JSON:
+            raise InputError(f"has {size:,} bytes; the limit is {MAX_JSON:,}", where=path)
+        return path.read_bytes()
 
 
 def sha256_of(path: Path) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 # field numbers of ModelProto, GraphProto, TensorProto and StringStringEntryProto
-GRAPH, METADATA = 7, 14
+IR_VERSION, GRAPH, METADATA = 1, 7, 14
 INITIALIZER = 5
 RAW_DATA = 9
 KEY, VALUE = 1, 2
@@ -47,6 +47,24 @@ def fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
                 file.seek(8 if kind == 1 else 4, os.SEEK_CUR)
             case _:
                 raise ValueError("not protobuf")
+
+
+def integer_field(file: BinaryIO, end: int, number: int) -> int:
+    """Return the integer field of this number between here and `end`, or 0, its default. Raises ValueError as `fields` does."""
+    while file.tell() < end:
+        key = read_varint(file)
+        match key & 7:
+            case 0:
+                value = read_varint(file)
+                if key >> 3 == number:
+                    return value
+            case 2:
+                file.seek(read_varint(file), os.SEEK_CUR)
+            case 1 | 5 as kind:
+                file.seek(8 if kind == 1 else 4, os.SEEK_CUR)
+            case _:
+                raise ValueError("not protobuf")
+    return 0
 
 
 def read_varint(file: BinaryIO) -> int:

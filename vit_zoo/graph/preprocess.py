@@ -16,6 +16,7 @@ from vit_zoo.errors import InputError
 from vit_zoo.graph.builder import GraphBuilder
 from vit_zoo.graph.interpolation import antialiased, cubic, linear
 from vit_zoo.graph.values import BATCH, DOUBLE, FLOAT, INT64, Value
+from vit_zoo.model.config import PREPROCESS
 from vit_zoo.model.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def add_preprocessing(g: GraphBuilder, how: Preprocess | None, options: GraphOpt
     Raises InputError if the model has no preprocessing, or if the opset is too low for `preprocess`.
     """
     if how is None:
-        raise InputError("the config has no preprocessing to include")
+        raise InputError("the config has no preprocessing to include", hint=f"state it: {PREPROCESS}", options=[PREPROCESS])
     exact = options.include == "preprocess-exact"
     if not exact and options.opset < 18:
         raise InputError(f"'preprocess' needs opset 18 or later, got {options.opset}; 'preprocess-exact' works at every opset")

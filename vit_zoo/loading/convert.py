@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vit_zoo.errors import FORCE, CannotWrite, InputError, RefusedContent, did_you_mean
+from vit_zoo.errors import CannotWrite, InputError, RefusedContent, did_you_mean
 from vit_zoo.files import Staged, Stored, digest_of, write_safetensors, write_text
-from vit_zoo.files.atomic import check_folder, check_target, made_folder
+from vit_zoo.files.atomic import check_folder, check_target, made_folder, would_replace
 from vit_zoo.files.checkpoints import read_checkpoint
 from vit_zoo.loading.checkpoint import Checkpoint
 from vit_zoo.loading.load import check_content, model_of, without, write_model
@@ -98,7 +98,7 @@ def _check_out(out: Path, folder: Path | None, force: bool) -> None:
     if folder is None:
         check_target(out)
         if out.exists() and not force:
-            raise CannotWrite("already exists", where=out, hint=f"{FORCE} replaces it", options=[FORCE])
+            raise would_replace(out)
         return
     check_folder(folder, force=force)
 

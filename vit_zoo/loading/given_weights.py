@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,26 @@ from vit_zoo.loading.facts import of_model_facts
 from vit_zoo.loading.from_module import of_module
 from vit_zoo.loading.locator import ConfigFile, RegistryName, TaggedName, parse_locator, shadowed_name
 from vit_zoo.loading.source import fitting, resolve
-from vit_zoo.model.config import ModelConfig
+from vit_zoo.model.config import LABELS, PREPROCESS, ModelConfig
 from vit_zoo.registry.catalog import zoo_folder
 from vit_zoo.registry.configs import config_of, preprocess_file
 from vit_zoo.registry.family_file import read_variant
 from vit_zoo.registry.lookup import Named, is_name, tag_of_file, tags_of
 
 
-def with_weights(model: ModelLike, weights: str | os.PathLike[str], *, offline: bool | None = None, **facts: Any) -> Checkpoint:
+def with_weights(
+    model: ModelLike,
+    weights: str | os.PathLike[str],
+    *,
+    offline: bool | None = None,
+    stated: Collection[str] = (),
+    **facts: Any,
+) -> Checkpoint:
     """Read a checkpoint of the architecture of `model`. Raises RefusedContent if it has another one.
 
     With `num_classes` in the facts, the checkpoint may have another number of classes. What the registry or a folder states
-    about its own weights (preprocessing, labels, licence) is not transferred to others; a config file is a statement.
+    about its own weights (preprocessing, labels, licence) is not transferred to others; a config file is a statement. `stated`
+    names what the caller states itself, whose absence is not told.
     """
     named: Named | None = None
     of_model = of_model_facts(facts)
@@ -52,8 +60,8 @@ def with_weights(model: ModelLike, weights: str | os.PathLike[str], *, offline: 
                 config = resolve(locator, others, offline).config
     source = fitting(config, weights, facts, offline)
     if named is not None:
-        return _described_by_row(named, config, source, weights, facts)
-    return _not_described(config, source, weights, "state it in a config file, and name that file with the weights")
+        return _described_by_row(named, config, source, weights, facts, stated)
+    return _not_described(config, source, weights, stated)
 
 
 def _described(config: ModelConfig, source: Checkpoint) -> Checkpoint:
@@ -67,7 +75,12 @@ def _described(config: ModelConfig, source: Checkpoint) -> Checkpoint:
 
 
 def _described_by_row(
-    named: Named, config: ModelConfig, source: Checkpoint, weights: str | os.PathLike[str], facts: Mapping[str, Any]
+    named: Named,
+    config: ModelConfig,
+    source: Checkpoint,
+    weights: str | os.PathLike[str],
+    facts: Mapping[str, Any],
+    stated: Collection[str],
 ) -> Checkpoint:
     """Describe weights that are used with a name of the registry.
 
@@ -94,15 +107,18 @@ def _described_by_row(
     published = tags_of(variant.name).values() if is_name(variant.name) else ()
     fitting = next((tag.full_name for tag in published if tag.has_dialect(source.dialect)), None)
     tags = "" if fitting is None else f", or name published weights, such as {fitting}"
-    return _not_described(
-        config, source, weights, f'state it as [preprocess] in a TOML file with extends = "{variant.name}"{tags}'
-    )
+    return _not_described(config, source, weights, stated, tags)
 
 
-def _not_described(config: ModelConfig, source: Checkpoint, weights: str | os.PathLike[str], way: str) -> Checkpoint:
+def _not_described(
+    config: ModelConfig, source: Checkpoint, weights: str | os.PathLike[str], stated: Collection[str], or_tags: str = ""
+) -> Checkpoint:
     """Return weights with the description of their own folder, and tell what a config of other weights would have added."""
-    parts = {"preprocess": "preprocessing", "labels": "labels"}
-    lost = [text for name, text in parts.items() if getattr(config, name) is not None and getattr(source.config, name) is None]
+    parts = {"preprocess": ("preprocessing", PREPROCESS), "labels": ("labels", LABELS)}
+    known = {name for name in parts if getattr(source.config, name) is not None or name in stated}
+    lost = [part for name, part in parts.items() if getattr(config, name) is not None and name not in known]
     if lost:
-        notice(f"{weights}: {' and '.join(lost)} left out: what {config.name} states is of other weights; {way}")
+        texts, options = zip(*lost, strict=True)
+        way = f"state {'it' if len(lost) == 1 else 'them'}: {'; '.join(map(str, options))}{or_tags}"
+        notice(f"{weights}: {' and '.join(texts)} left out: what {config.name} states is of other weights; {way}", options)
     return source

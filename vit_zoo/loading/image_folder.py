@@ -65,10 +65,7 @@ def read_image_folder(folder: Path, config: ModelConfig) -> ImageFolder:
     They have classes if every image is in a subfolder named after a label or a class index. Raises InputError if there are no
     images, or if the model's preprocessing is not known.
     """
-    if config.preprocess is None:
-        weights = Option("weights", "FILE")
-        hint = f"registry names have one: export a name with {weights}"
-        raise InputError("the config has no preprocessing", where=config.name, hint=hint, options=[weights])
+    preprocess = config.known_preprocess()
     if not folder.is_dir():
         raise InputError("not a folder", where=folder)
     files = sorted(
@@ -76,7 +73,7 @@ def read_image_folder(folder: Path, config: ModelConfig) -> ImageFolder:
     )
     if not files:
         raise InputError("contains no images", where=folder)
-    return ImageFolder(tuple(files), _classes(files, folder, config), config.preprocess)
+    return ImageFolder(tuple(files), _classes(files, folder, config), preprocess)
 
 
 def _classes(files: Sequence[Path], folder: Path, config: ModelConfig) -> tuple[int, ...] | None:

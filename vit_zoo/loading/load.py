@@ -19,6 +19,7 @@ from vit_zoo.loading.from_module import of_module
 from vit_zoo.loading.given_weights import with_weights
 from vit_zoo.loading.locator import ConfigFile, RegistryName, parse_locator, shadowed_name
 from vit_zoo.loading.source import find_architecture, find_source, published_weights
+from vit_zoo.loading.stated import Description
 from vit_zoo.model.config import ModelConfig
 from vit_zoo.registry.lookup import tags_of
 
@@ -135,7 +136,7 @@ def find_weights(
 
     Raises HubError if there are no weights or they cannot be fetched, and otherwise as `find_source`.
     """
-    problem_type = facts.pop("problem_type", None)
+    description = Description.taken_from(facts)
     if allow_drop:
         facts["allow_drop"] = tuple(allow_drop)
     if random:
@@ -147,12 +148,12 @@ def find_weights(
         hint, options = f"add {RANDOM}", [RANDOM]
         raise InputError("seed applies only to random weights", hint=hint, options=options)
     elif weights is not None:
-        source = with_weights(model, weights, offline=offline, **facts)
+        source = with_weights(model, weights, offline=offline, stated=description.stated, **facts)
         source = _with_classes(settle_size(source, file_size), facts.get("num_classes"))
     else:
         classes = facts.pop("num_classes", None)
         source = _with_classes(_own_weights(model, offline, file_size, ways, facts), classes)
-    return replace(source, config=source.config.with_problem_type(problem_type))
+    return replace(source, config=description.of(source.config))
 
 
 def _own_weights(

@@ -6,6 +6,7 @@ A folder or file in the current folder comes before a name, if it holds a model.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from vit_zoo.files import read_json, sniff
 from vit_zoo.files.checkpoints import CHECKPOINTS, NAMES
 from vit_zoo.formats import FORMATS, format_of
 from vit_zoo.hub.download import PREFIX, Address
-from vit_zoo.registry.lookup import Named, find, is_alias, is_name
+from vit_zoo.registry.lookup import Named, find, is_alias, is_name, not_a_plain_vit
+from vit_zoo.registry.other_architectures import reason_by_name
 
 # a text with such a suffix names a file, even if no such file exists
 SUFFIXES = (".toml", ".json", ".safetensors", ".pt", ".pth", ".bin", ".npz", ".h5")
+REPOSITORY = re.compile(r"[\w-]+/[\w.-]+")  # ORG/NAME
 # names of kinds of files, for errors
 KINDS = {
     "pickle": "a bare pickle, which runs code when loaded",
@@ -104,12 +107,10 @@ def parse_locator(model: str | os.PathLike[str], *, names_first: bool = False) -
         return Folder(path)
     if path.exists() and not path.is_dir():
         return file_locator(path)
-    if (
-        path.suffix in SUFFIXES
-        or text.endswith(tuple(row.suffix for row in FORMATS.values()))
-        or ("/" in text and not is_alias(text))
-    ):
-        raise InputError("no such file or folder", where=text)
+    is_file_name = path.suffix in SUFFIXES or text.endswith(tuple(row.suffix for row in FORMATS.values()))
+    if is_file_name or ("/" in text and not is_alias(text)):
+        reason = reason_by_name(text) if REPOSITORY.fullmatch(text) and not is_file_name else None
+        raise InputError("no such file or folder", where=text) if reason is None else not_a_plain_vit(text, reason)
     named = find(text)
     return RegistryName(text, named) if named.tag is None else TaggedName(text, named)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import InputError, Option, RefusedContent, fact
 from vit_zoo.files import Stored
-from vit_zoo.files.checkpoints import read_checkpoint
+from vit_zoo.files.checkpoints import NAMES, read_checkpoint
 from vit_zoo.loading.checkpoint import Checkpoint
 from vit_zoo.model.config import ModelConfig, stored_problem_type
 from vit_zoo.model.resize_recipes import UNSTATED
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from vit_zoo.weights.read import Reading
     from vit_zoo.weights.sidecar import Sidecar
 
+# names of checkpoints, without their suffix, that are the same for all models
+GENERIC = {name.partition(".")[0] for name in NAMES} | {Path(name).stem for name in NAMES} | {"checkpoint", "weights"}
+HUB_CACHE = re.compile(r"/models--(?:[^/]+--)?([^/]+)/snapshots/[^/]+$")  # a folder of the Hub's cache is called as the commit
 ASSUMED = ("heads", "norm_eps", "act", "pool")  # the fields that conventions of dialects decide
 
 
@@ -117,11 +121,10 @@ def _config_of(reading: Reading, sidecar: Sidecar, where: Path | str) -> ModelCo
     """Return the config of a model that was read: labels and preprocessing are those of the sidecar, if they fit."""
     spec, preprocess = reading.spec, sidecar.preprocess
     file = where if isinstance(where, Path) else None
-    stem = "".join(c if c.isalnum() or c in "_.-" else "_" for c in (file.stem if file else "model")).lstrip("_.-")
     if preprocess is not None:
         preprocess = preprocess.for_size(spec.image_size) if len(preprocess.mean) == spec.channels else None
     return ModelConfig(
-        name=stem[:96] or "model",
+        name="model" if file is None else _name_of(file),
         spec=spec,
         preprocess=preprocess,
         source=f"{file.name if file else where} ({reading.dialect.name})",
@@ -129,6 +132,18 @@ def _config_of(reading: Reading, sidecar: Sidecar, where: Path | str) -> ModelCo
         resize=None if reading.recipe == "timm" else reading.recipe,
         problem_type=stored_problem_type(sidecar.problem_type, spec.num_classes),
     )
+
+
+def _name_of(file: Path) -> str:
+    """Return the name of the model in a file: that of the file or, if it names no model, that of its folder."""
+    stem, folder = file.stem, file.parent
+    if stem in GENERIC:
+        if folder.name in ("", ".."):
+            folder = folder.resolve()
+        of_cache = HUB_CACHE.search(folder.resolve().as_posix())
+        stem = folder.name if of_cache is None else of_cache[1]
+    name = "".join(c if (c.isascii() and c.isalnum()) or c in "_.-" else "_" for c in stem).lstrip("_.-")
+    return name[:96] or "model"
 
 
 def _head_in(file: str | os.PathLike[str]) -> Mapping[str, Stored]:

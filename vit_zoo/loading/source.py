@@ -29,6 +29,7 @@ from vit_zoo.loading.locator import (
     parse_locator,
 )
 from vit_zoo.loading.read_tensors import read_tensors
+from vit_zoo.loading.stated import Description
 from vit_zoo.model.config import ModelConfig, stored_problem_type
 from vit_zoo.model.spec import ViTSpec
 from vit_zoo.registry.configs import config_of
@@ -53,13 +54,13 @@ def find_source(
     * `file_size`: the image size of the exported file that the model is for. If it is the size of the stored positions, or any,
       they are not resized for the images that the model's processor prepares.
     * `allow_drop`: patterns of tensors in a checkpoint that are not part of a ViT and may be left out.
-    * `facts`: fields of the spec that a checkpoint does not state, such as heads; `problem_type`; `prefix`, where a file contains
-      several models; `head`: the file of its linear head.
+    * `facts`: fields of the spec that a checkpoint does not state, such as heads; `problem_type`, `labels`, `preprocess`;
+      `prefix`, where a file contains several models; `head`: the file of its linear head.
 
     Tells the user the checkpoint's notes. Raises InputError for a name or path that does not exist, RefusedContent for tensors
     that do not fit, HubError for weights that cannot be fetched.
     """
-    problem_type = facts.pop("problem_type", None)
+    description = Description.taken_from(facts)
     if allow_drop:
         facts["allow_drop"] = tuple(allow_drop)
     if not isinstance(model, str | os.PathLike):
@@ -68,17 +69,17 @@ def find_source(
         source = resolve(parse_locator(model), facts, offline)
     if isinstance(source, Checkpoint):
         source = settle_size(source, file_size)
-    return replace(source, config=source.config.with_problem_type(problem_type))
+    return replace(source, config=description.of(source.config))
 
 
 def find_architecture(name: str | os.PathLike[str], **facts: Any) -> ModelConfig:
     """Return the config of a name or a config file. Raises InputError for a model that has weights."""
-    problem_type = facts.pop("problem_type", None)
+    description = Description.taken_from(facts)
     match parse_locator(name, names_first=True):
         case RegistryName() | ConfigFile() as locator:
             source = resolve(locator, facts, None)
             if isinstance(source, Architecture) and source.config.source is None:
-                return source.config.with_problem_type(problem_type)
+                return description.of(source.config)
         case Folder() | CheckpointFile() | ExportedFile() as locator:
             resolve(locator, facts, None)  # raises if it is not a model at all
     raise InputError("expected a name or a config, got a model with weights", where=name)

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from vit_zoo.errors import InputError, Option
+from vit_zoo.errors import InputError, Option, fact
 from vit_zoo.model.ops import Activation
 from vit_zoo.model.preprocess import Preprocess
 from vit_zoo.model.resize_recipes import RECIPES, UNSTATED
@@ -20,6 +20,8 @@ ProblemType = Literal["single_label_classification", "multi_label_classification
 PROBLEM_TYPES: tuple[ProblemType, ...] = get_args(ProblemType)
 REGRESSION = Option("problem_type", "'regression'", "--set problem_type=regression")
 MULTI_LABEL = Option("problem_type", "'multi_label_classification'", "--set problem_type=multi_label_classification")
+LABELS = Option("labels", "'FILE'", "--labels FILE")
+PREPROCESS = Option("preprocess", "'imagenet'", "--preprocess NAME or FILE, or --mean, --std, --crop and --interpolation")
 
 
 class ModelConfig(BaseModel):
@@ -135,6 +137,38 @@ class ModelConfig(BaseModel):
         if self.problem_type not in (None, stated):
             raise InputError(f"the config states problem_type = {self.problem_type}, not {stated}", where=self.name)
         return self.replace(problem_type=stored_problem_type(stated, self.spec.num_classes))
+
+    def with_labels(self, labels: tuple[str, ...] | None) -> Self:
+        """Return a copy with these names of the classes, if any are stated. Raises InputError for another number of them."""
+        if labels is None:
+            return self
+        classes = self.spec.num_classes
+        if not classes:
+            raise InputError("labels do not apply: the model has no classes", where=self.name)
+        if len(labels) != classes:
+            raise InputError(f"{len(labels)} labels for {classes} classes", where=self.name)
+        return self.replace(labels=labels)
+
+    def with_preprocess(self, preprocess: Preprocess | None) -> Self:
+        """Return a copy with this preprocessing, if any is stated.
+
+        Raises InputError if it makes images of another size, or with another number of channels, than the model takes.
+        """
+        if preprocess is None:
+            return self
+        size, taken = preprocess.size, self.spec.image_size
+        if size != taken:
+            resized = fact("image_size", str(size[0]) if size[0] == size[1] else f"{size[0]},{size[1]}")
+            cause = f"the preprocessing makes images of {size[0]}x{size[1]}, the model takes {taken[0]}x{taken[1]}"
+            raise InputError(cause, where=self.name, hint=f"{resized} resizes the model", options=[resized])
+        return self.replace(preprocess=preprocess)
+
+    def known_preprocess(self) -> Preprocess:
+        """Return the preprocessing. Raises InputError if the config has none, with the options that state it."""
+        if self.preprocess is None:
+            hint = f"state it: {PREPROCESS}"
+            raise InputError("the config has no preprocessing", where=self.name, hint=hint, options=[PREPROCESS])
+        return self.preprocess
 
     def document(self) -> dict[str, Any]:
         """Return the JSON document that `parse` reads."""

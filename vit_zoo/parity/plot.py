@@ -21,7 +21,7 @@ def check_plot(path: Path) -> None:
     try:
         import matplotlib as _  # noqa: F401, ICN001
     except ImportError:
-        raise MissingDependency("plots need matplotlib", hint="pip install 'vitzoo[plots]'") from None
+        raise MissingDependency("plots need matplotlib", hint="pip install matplotlib") from None
 
 
 def draw(report: ParityReport, path: Path) -> None:

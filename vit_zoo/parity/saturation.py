@@ -116,6 +116,7 @@ class _Graph:
         self.types |= {tensor.name: tensor.data_type for tensor in tensors}
         # `weights` leaves out some types, among them int64, the type of shapes and axes
         short = [tensor for tensor in tensors if tensor.name not in self.weights and np.prod(tensor.dims) <= SHORT]
+        self.computed: dict[str, Array | None] = {}
         self.small = {tensor.name: numpy_helper.to_array(tensor) for tensor in short}
 
     def products(self) -> Iterator[tuple[str, bool, Array | None]]:
@@ -194,9 +195,14 @@ class _Graph:
             return None
         if node.op_type == "DequantizeLinear":
             return self.constant(node.input[0])
-        inputs = {name: self.constant(name) for name in node.input if name}
-        if node.op_type not in (*REORDERING, "QuantizeLinear", "Constant"):
+        if node.op_type not in (*REORDERING, "QuantizeLinear", "Constant"):  # before its inputs: there may be many paths to them
             return None
+        if name not in self.computed:
+            self.computed[name] = self._computed(node)
+        return self.computed[name]
+
+    def _computed(self, node: onnx.NodeProto) -> Array | None:
+        inputs = {name: self.constant(name) for name in node.input if name}
         known = {name: value for name, value in inputs.items() if value is not None}
         return _evaluated(node, known, self.opset) if len(known) == len(inputs) else None
 

@@ -19,6 +19,7 @@ from vit_zoo.parity.inputs import probe_images
 from vit_zoo.parity.ort_profile import profile_operators
 from vit_zoo.parity.preprocess_check import prepare_in_file, raw_batches
 from vit_zoo.parity.reference import ModelReference
+from vit_zoo.parity.remarks import remarks_on
 from vit_zoo.parity.report import Divergence, Effort, ParityReport
 from vit_zoo.parity.run import (
     INNER,
@@ -233,6 +234,8 @@ def _run(
         evidence.skipped.append(f"other batch sizes: the file accepts batches of {sessions.batch} only")
         batches = batches_of(sessions.batch, plan)
     names = match_outputs(sessions, reference, evidence)
+    if sessions.about.graph and not ours:
+        evidence.warnings += remarks_on(sessions.path, names)
     runs = Runs(reference, plan, tolerance, names, evidence)
     if sessions.prepares and names:
         runs.compare_raw_images(sessions)

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import InputError, Option
+from vit_zoo.errors import InputError, Option, notice
 from vit_zoo.exporters.export_file import Note
 from vit_zoo.files import write_text
 from vit_zoo.files.atomic import check_folder, writing
@@ -20,6 +20,8 @@ from vit_zoo.hub.manifest import Item, manifest_of
 from vit_zoo.hub.upload import Sent, check_tag, check_token, look, read_text, send
 from vit_zoo.loading.checkpoint import Checkpoint, ModelLike
 from vit_zoo.loading.load import find_weights, has_weights
+from vit_zoo.loading.stated import without_names
+from vit_zoo.model.config import LABELS
 from vit_zoo.parity.report import ParityReport
 from vit_zoo.publishing.benchmark import RECORD, Record, measure
 from vit_zoo.publishing.card import card_of, checked_licence
@@ -96,6 +98,10 @@ def publish_model(model: ModelLike, options: PublishOptions, facts: Mapping[str,
     """Publish a model, or stage it in a folder. Raises as `vit_zoo.publish`."""
     random = options.random_weights and not has_weights(model)
     source = options.licensed(find_weights(model, random=random, ways=(RANDOM_WEIGHTS,), **facts)).in_float32()
+    if without_names(source.config):
+        notice(
+            f"the classes of {source.config.name} have no names, and clients show LABEL_0, ...; {LABELS} states them", [LABELS]
+        )
     return _send(options, source, note) if options.dry_run is None else _stage_at(options, source, Path(options.dry_run), note)
 
 

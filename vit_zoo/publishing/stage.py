@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 # the ONNX files of a repository: the names that transformers.js and optimum look for
 SLOTS: dict[str, str] = {"fp32": "model", "fp16": "model_fp16", "int8": "model_quantized", "bf16": "model_bf16"}
+WORDS = {"labels": "labels", "preprocess": "preprocessing"}
 STANDARD = ("fp32", "fp16", "int8")  # exported if the folder has none
 PROGRAMS = tuple(row.name for row in FORMATS.values() if not row.graph)  # exported on request
 
@@ -140,6 +141,9 @@ def _copy_exports(home: Path, source: Checkpoint, staging: Staging, left_out: Co
             if name in left_out:
                 staging.unsent.append(f"{path.name}: left out on request")
                 continue
+            if name in staging.files and about.rounded:
+                staging.unsent.append(f"{path.name}: another int8 file is {name}")
+                continue
             note(f"copying {path.name}")
             _copy_export(path, about, name, staging, source)
 
@@ -161,6 +165,9 @@ def _copy_export(path: Path, about: Description, name: str, staging: Staging, so
     if about.config.problem_type != source.config.problem_type:
         cause = f"was exported with problem_type = {about.config.problem_type}, the model has {source.config.problem_type}"
         raise CheckFailed(cause, where=path, hint=hint)
+    for part, word in WORDS.items():
+        if getattr(about.config, part) != getattr(source.config, part):
+            raise CheckFailed(f"was exported with other {word} than the model's", where=path, hint=hint)
     # as stored, and as published
     if not any(is_exported_from(about, tensors) for tensors in (source.tensors, staging.profile.source.tensors)):
         raise CheckFailed("was exported from other weights than the model's", where=path, hint=hint)
@@ -205,8 +212,8 @@ def _export_onnx(live: Live, staging: Staging, name: str, precision: str, calibr
         full = "int8-weights" if calibrate is None else "int8-static"
     images = calibrate if full == "int8-static" else None
     judged = None if staging.profile.classifies else images  # rounding costs features more: some layers may stay in float
-    options = ExportOptions(outputs=staging.profile.outputs, precision=full, calibrate=images, evaluate=judged)
-    graph_options, search = options.resolve(config)
+    options = ExportOptions(outputs=staging.profile.outputs, precisions=(full,), calibrate=images, evaluate=judged)
+    graph_options, search = options.resolve(config)[full]
     _add_export(
         staging.folder / name,
         staging,

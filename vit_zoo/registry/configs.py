@@ -10,16 +10,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import InputError
-from vit_zoo.registry.catalog import zoo
+from vit_zoo.errors import InputError, did_you_mean
+from vit_zoo.registry.catalog import families, zoo
 from vit_zoo.registry.family_file import Variant
 from vit_zoo.registry.labels import has_names, label_names
-from vit_zoo.registry.lookup import get_variant
+from vit_zoo.registry.lookup import find, get_variant, is_alias, is_name
 from vit_zoo.registry.pretrained_tags import Tag
 
 if TYPE_CHECKING:
     from vit_zoo.model.config import ModelConfig
+    from vit_zoo.model.preprocess import Preprocess
     from vit_zoo.model.spec import ViTSpec
+
+TAG_FIELDS = ("top1", "top1_by", "licence", "repo", "file", "revision", "dialect", "labels")  # of published weights, in a row
 
 
 def _bases(variant: Variant) -> Iterator[Variant]:
@@ -47,13 +50,13 @@ def _by_size(value: Any, side: int) -> Any:
     return value.get(str(side), value.get("other")) if isinstance(value, dict) else value
 
 
-def _resize_to(table: Mapping[str, Any], size: tuple[int, int]) -> Any:
+def resize_to_of(table: Mapping[str, Any], size: tuple[int, int], *, where: object) -> Any:
     """Return the size of the image before the crop, as `Preprocess.resize_to` has it, from a table's `crop` or `resize_to`.
 
     `crop` is the fraction of the resized image that the crop keeps, like timm's crop_pct, and the edge is rounded down;
     `resize_to` is the length of the shorter edge. Both may be tables by image size. With `squash`, the result is a square,
     (edge, edge), or None where nothing is cropped. Without `crop` and `resize_to`, or if `size` is not square, the result is
-    None: the image is squashed to `size`.
+    None: the image is squashed to `size`. Raises InputError for a fraction that is none.
     """
     height, width = size
     if height != width:
@@ -62,7 +65,7 @@ def _resize_to(table: Mapping[str, Any], size: tuple[int, int]) -> Any:
     if crop is None:
         return edge
     if isinstance(crop, bool) or not isinstance(crop, int | float) or not 0 < crop <= 1:
-        raise ValueError(f"crop = {crop!r}: must be above 0 and at most 1")
+        raise InputError(f"preprocess.crop = {crop!r}: must be above 0 and at most 1", where=where)
     edge = math.floor(height / crop)
     return edge if not table.get("squash") else None if edge == height else (edge, edge)
 
@@ -78,23 +81,58 @@ def _preprocess(variant: Variant, table: Mapping[str, Any] | None, spec: ViTSpec
         table = next((base.preprocess for base in _bases(variant) if base.preprocess is not None), None)
     if table is None:
         return None
+    preprocess = preprocess_of_table(table, spec.image_size, where=variant.file)
+    fits = len(preprocess.mean) == spec.channels
+    return preprocess if fits or (own_channels and own_table) else None
+
+
+def preprocess_of_table(table: Mapping[str, Any], size: tuple[int, int], *, where: object) -> Preprocess:
+    """Return the preprocessing at an image size that a table `preprocess` of a zoo file states.
+
+    Raises InputError with all faults; `where` is the file of the table.
+    """
+    fields = {key: value for key, value in table.items() if key not in ("crop", "squash", "resize_to")}
+    return checked_preprocess({**fields, "size": size, "resize_to": resize_to_of(table, size, where=where)}, where=where)
+
+
+def checked_preprocess(fields: Mapping[str, Any], *, where: object) -> Preprocess:
+    """Return the preprocessing with these fields. Raises InputError with all faults; `where` is their source."""
     from pydantic import ValidationError
 
     from vit_zoo.model.preprocess import Preprocess
 
-    fields = {key: value for key, value in table.items() if key not in ("crop", "squash", "resize_to")}
+    cropped = fields["resize_to"] is not None
     try:
-        resize_to = _resize_to(table, spec.image_size)
-        if resize_to is None:
-            fields.pop("crop_rounding", None)
-        preprocess = Preprocess.model_validate({**fields, "size": spec.image_size, "resize_to": resize_to})
+        return Preprocess.model_validate({name: value for name, value in fields.items() if cropped or name != "crop_rounding"})
     except ValidationError as error:
-        faults = "; ".join(f"preprocess.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
-        raise InputError(faults, where=variant.file) from None
-    except ValueError as error:
-        raise InputError(f"preprocess.{error}", where=variant.file) from None
-    fits = len(preprocess.mean) == spec.channels
-    return preprocess if fits or (own_channels and own_table) else None
+        faults = [f"{'.'.join(('preprocess', *map(str, e['loc'])))}: {e['msg']}" for e in error.errors(include_url=False)]
+        raise InputError("; ".join(faults), where=where) from None
+
+
+PRESETS = {"imagenet": "deit", "half": "vit"}  # names for the preprocessing of families
+
+
+def presets() -> tuple[str, ...]:
+    """Return the names of preprocessing: those of `PRESETS`, and the families that state theirs."""
+    return (*PRESETS, *(name for name, family in families().items() if family.preprocess is not None))
+
+
+def preprocess_named(name: str, size: tuple[int, int]) -> Preprocess:
+    """Return the preprocessing of a preset, a family, a model or a tag at an image size.
+
+    Raises InputError for an unknown name, and for one that states no preprocessing.
+    """
+    family = families().get(PRESETS.get(name, name))
+    if family is not None and family.preprocess is not None:
+        return preprocess_of_table(family.preprocess, size, where=family.file)
+    if not (is_name(name) or is_alias(name) or "." in name):
+        near = did_you_mean(name, list(presets()))
+        raise InputError(f"no file and no preset '{name[:96]}'{near}", hint=f"choose from {', '.join(presets())}")
+    named = find(name)
+    preprocess = config_of(named.variant, named.tag).preprocess
+    if preprocess is None:
+        raise InputError("states no preprocessing", where=name)
+    return preprocess.for_size(size)
 
 
 def preprocess_file(variant: Variant) -> Path | None:
@@ -138,15 +176,20 @@ def origin_of(variant: Variant) -> dict[str, str]:
     return origin
 
 
-def row_of(variant: Variant) -> dict[str, Any]:
-    """Return a variant's name, family, costs and number of tokens, and all fields of its spec."""
-    spec = config_of(variant).spec
+def row_of(variant: Variant, tag: Tag | None = None) -> dict[str, Any]:
+    """Return a variant's name, family, costs and number of tokens, and all fields of its spec.
+
+    With published weights, the name is `NAME.TAG`, the spec is that of the weights, and their `TAG_FIELDS` are added.
+    """
+    spec = config_of(variant, tag).spec
+    row = {"name": variant.name if tag is None else tag.full_name, "family": variant.family}
+    row |= {} if tag is None else {name: getattr(tag, name) for name in TAG_FIELDS}
     costs = {"params": spec.params, "gmacs": round(spec.macs / 1e9, 3), "tokens": spec.tokens}
-    return {"name": variant.name, "family": variant.family, **costs, **{f: getattr(spec, f) for f in type(spec).model_fields}}
+    return {**row, **costs, **{f: getattr(spec, f) for f in type(spec).model_fields}}
 
 
-def row_fields() -> list[str]:
+def row_fields(*, pretrained: bool = False) -> list[str]:
     """Return the names of the fields of `row_of`, which `--where` and `--sort` can use."""
     from vit_zoo.model.spec import ViTSpec
 
-    return ["name", "family", "params", "gmacs", "tokens", *ViTSpec.model_fields]
+    return ["name", "family", *(TAG_FIELDS if pretrained else ()), "params", "gmacs", "tokens", *ViTSpec.model_fields]

@@ -8,6 +8,7 @@ from vit_zoo.errors import InputError, did_you_mean
 from vit_zoo.registry.aliases import Alias, ambiguous, read_aliases
 from vit_zoo.registry.catalog import families, variants, zoo
 from vit_zoo.registry.family_file import NAME, Variant
+from vit_zoo.registry.other_architectures import reason_by_name
 from vit_zoo.registry.parametric_names import parts_of, variant_of
 from vit_zoo.registry.pretrained_tags import Tag, read_tags
 
@@ -27,8 +28,16 @@ class Named:
     tag: Tag | None = None
 
 
+def not_a_plain_vit(name: str, reason: str) -> InputError:
+    """Return the error for the name of another architecture."""
+    return InputError(f"'{name[:96]}' is not a plain ViT: {reason}", hint="see `vitzoo list`")
+
+
 def _unknown(name: str, hint: str | None) -> InputError:
-    """Return the error for an unknown name, with similar names of ours or else of other libraries."""
+    """Return the error for an unknown name: why it is not a plain ViT, or similar names of ours or else of other libraries."""
+    reason = reason_by_name(name)
+    if reason is not None:
+        return not_a_plain_vit(name, reason)
     near = did_you_mean(name[:200], list(variants())) or did_you_mean(name[:200], list(read_aliases(zoo().folders)[0]))
     return InputError(f"no variant '{name[:96]}'{near}", hint=hint)
 

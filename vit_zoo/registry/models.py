@@ -11,54 +11,90 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import InputError, did_you_mean
+from vit_zoo.errors import InputError, Option, did_you_mean
 from vit_zoo.registry.catalog import KNOWN, add_folder, families, forget_folder, variants
-from vit_zoo.registry.configs import config_of, row_fields, row_of
+from vit_zoo.registry.configs import TAG_FIELDS, config_of, row_fields, row_of
 from vit_zoo.registry.family_file import Family, Variant, checked_name, read_variant, read_zoo_file
-from vit_zoo.registry.lookup import find, owner_of
+from vit_zoo.registry.lookup import find, is_alias, owner_of, tags_of
+from vit_zoo.registry.search import search
 
 if TYPE_CHECKING:
     from vit_zoo.model.config import ModelConfig
     from vit_zoo.model.spec import ViTSpec
 
 
-def list_models(pattern: str | list[str] = "*", *, where: str | None = None) -> list[str]:
-    """Return the names that match a shell-style pattern, or any of several, in the zoo's order.
+def list_models(pattern: str | list[str] = "*", *, where: str | None = None, pretrained: bool = False) -> list[str]:
+    """Return the names that a pattern matches, or any of several, in the zoo's order.
 
-    `where` is a condition on the fields of the spec and on `name`, `family`, `params`, `gmacs` and `tokens`, such as
-    `"params<30M and patch_size==16"`. Raises InputError if a pattern or the condition matches nothing.
+    Args:
+        pattern: A shell-style pattern for whole names, such as `"vit_b*"`; or a part of a name or of a family, such as
+            `"dino"`. Where no name here matches, names of other libraries are searched, and a warning says which ones match.
+        where: A condition on the fields of the spec and on `name`, `family`, `params`, `gmacs` and `tokens`, such as
+            `"params<30M and patch_size==16"`; with `pretrained`, also on `top1`, `licence`, `repo` and `dialect`. A
+            comparison with an accuracy that is not known does not hold.
+        pretrained: Return the names of published weights, `NAME.TAG`, which a pattern with a dot is compared with.
+
+    Raises InputError if a pattern or the condition matches nothing.
     """
-    names = list(variants())
-    matched: set[str] = set()
-    for one in [pattern] if isinstance(pattern, str) else pattern:
-        matches = fnmatch.filter(names, one)
-        if not matches:
-            raise InputError(f"no variant matches '{one[:96]}'", hint="see `vitzoo list`")
-        matched.update(matches)
-    names = [name for name in names if name in matched]
+    patterns = [pattern] if isinstance(pattern, str) else pattern
+    if pretrained:
+        names = _published(patterns)
+    else:
+        matched = {name for one in patterns for name in search(one)}
+        names = [name for name in variants() if name in matched]
     if where is None:
         return names
     from vit_zoo.registry.query import parse_condition
 
-    holds = parse_condition(where, row_fields())
-    names = [name for name in names if holds(row_of(variants()[name]))]
+    holds = parse_condition(where, row_fields(pretrained=pretrained))
+    names = [name for name in names if holds(row_of_name(name))]
     if not names:
-        raise InputError(f"no variant satisfies {where[:96]}", hint="see `vitzoo list --long`")
+        what = "published weights satisfy" if pretrained else "variant satisfies"
+        raise InputError(f"no {what} {where[:96]}", hint="see `vitzoo list --long`")
     return names
 
 
+def _published(patterns: Sequence[str]) -> list[str]:
+    """Return the names of the published weights whose own name or whose model's name matches one of the patterns."""
+    every = {tag.full_name: name for name in variants() for tag in tags_of(name).values()}
+    matched: set[str] = set()
+    for one in patterns:
+        own = set(fnmatch.filter(every, one)) if "." in one else set()  # the name of a model has no dot
+        if not own and "." in one and is_alias(one):
+            named = find(one)
+            own = set() if named.tag is None else {named.tag.full_name}
+        names = set() if own else set(search(one))
+        tags = own | {full_name for full_name, name in every.items() if name in names}
+        if not tags:
+            raise InputError(f"no published weights are known for '{one[:96]}'", hint="see `vitzoo list --pretrained`")
+        matched |= tags
+    return [name for name in every if name in matched]
+
+
+def row_of_name(name: str) -> dict[str, Any]:
+    """Return the fields of a name or of published weights, as `row_of` does."""
+    named = find(name)
+    return row_of(named.variant, named.tag)
+
+
 def sort_names(names: Sequence[str], field: str) -> list[str]:
-    """Sort names by a field of `row_of`, ascending, or descending with `-field`; equal ones keep their order."""
-    key = field.removeprefix("-")
-    if key not in row_fields():
-        raise InputError(f"sort: unknown field '{key[:48]}'{did_you_mean(key, row_fields())}")
-    values = {name: row_of(variants()[name])[key] for name in names}
+    """Sort names by a field of `row_of`, ascending, or descending with `-field`; equal ones keep their order.
+
+    Names without a value, such as an accuracy that is not known, come last.
+    """
+    key, rows = field.removeprefix("-"), {name: row_of_name(name) for name in names}
+    known = list(next(iter(rows.values())))
+    if key not in known:
+        pretrained = Option("pretrained")
+        hint = f"with {pretrained} it is one" if key in TAG_FIELDS else None
+        raise InputError(f"sort: unknown field '{key[:48]}'{did_you_mean(key, known)}", hint=hint, options=[pretrained])
 
     def order(name: str) -> tuple[bool, Any]:  # qkv_bias is a bool or text: text sorts last
-        value = values[name]
+        value = rows[name][key]
         return isinstance(value, str), value
 
-    return sorted(names, key=order, reverse=field.startswith("-"))
+    missing = [name for name in names if rows[name][key] is None]
+    return [*sorted((name for name in names if name not in missing), key=order, reverse=field.startswith("-")), *missing]
 
 
 def get_config(name: str, **overrides: Any) -> ModelConfig:

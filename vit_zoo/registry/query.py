@@ -164,6 +164,8 @@ def _truth(field: str, value: Any) -> bool:
 
 
 def _compare(field: str, sign: str, value: Any, other: Any) -> bool:
+    if value is None:  # not known, such as an accuracy that nobody reports
+        return sign == "!="
     if isinstance(value, tuple):  # a size: != negates ==, and the other comparisons must hold for both sides
         if sign == "!=":
             return not _compare(field, "==", value, other)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from vit_zoo.errors import RefusedContent
 from vit_zoo.files import Stored
+from vit_zoo.registry.other_architectures import reason_by_keys
 from vit_zoo.weights.dialect import Dialect, Shapes
 from vit_zoo.weights.dialects import DIALECTS
 from vit_zoo.weights.keys import Opened, open_keys
@@ -32,13 +33,18 @@ def detect(tensors: Mapping[str, Stored], *, where: object) -> Dialect:
         missing = [opened.key_for(name) for name in likely.signature if name not in shapes]
         if not missing:
             return likely
+        reason = reason_by_keys(unknown)
         cause = f"looks like dialect {likely.name} but has no tensor {missing[0]!r}"
+        cause = cause if reason is None else f"not a plain ViT: {reason}"
         raise RefusedContent(cause, where=where, details=mismatch(missing=missing, unexpected=unknown))
     if match is not None:
         return match
+    reason = reason_by_keys(tensors)
     first = f", first {next(iter(tensors))!r}" if tensors else ""
-    names = ", ".join(dialect.name for dialect in DIALECTS)
-    raise RefusedContent(f"{len(tensors)} tensors{first}: not a ViT of a known dialect ({names})", where=where)
+    details = {"dialects": [dialect.name for dialect in DIALECTS]}
+    cause = f"{len(tensors)} tensors{first}: not a ViT of a known dialect"
+    cause = cause if reason is None else f"not a plain ViT: {reason}"
+    raise RefusedContent(cause, where=where, details=details)
 
 
 def _matches(dialect: Dialect, tensors: Mapping[str, Stored]) -> bool:

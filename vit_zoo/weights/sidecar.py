@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import RefusedContent, VitzooError, notice
 from vit_zoo.files import read_json
-from vit_zoo.model.config import PROBLEM_TYPES
+from vit_zoo.model.config import PREPROCESS, PROBLEM_TYPES
 
 if TYPE_CHECKING:
     from vit_zoo.model.config import ProblemType
@@ -108,7 +108,8 @@ def _preprocess(kind: SidecarFormat, path: Path, config: Mapping[str, Any]) -> P
         return None
     preprocess = kind.preprocess(stated)
     if preprocess is None:
-        notice(f"{name}: this preparation of images is not supported, so the model has no preprocessing")
+        cause = "this preparation of images is not supported, so the model has no preprocessing"
+        notice(f"{name}: {cause}; state one that is close: {PREPROCESS}", [PREPROCESS])
     return preprocess
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import NotRepresentable, Option, RefusedContent
 from vit_zoo.files import DTYPES, Stored
+from vit_zoo.registry.other_architectures import reason_by_keys
 from vit_zoo.weights.dialect import Dialect, Rule, Sizes
 from vit_zoo.weights.keys import Opened, open_keys
 
@@ -69,7 +70,8 @@ def to_ours(dialect: Dialect, tensors: Mapping[str, Stored], facts: Mapping[str,
         cause = f"unsupported variant of {dialect.name}: {refused[0]!r} is {dialect.refusal(opened.names[refused[0]])}"
         raise RefusedContent(cause, where=where, details=details)
     if unknown:
-        cause = f"{_some(unknown)} not part of a plain {dialect.name} ViT"
+        reason = reason_by_keys(unknown)
+        cause = f"{_some(unknown)} not part of a plain {dialect.name} ViT" + (f": {reason}" if reason else "")
         drop = droppable(unknown)
         hint = f"{drop} leaves out what the model does not compute with"
         raise RefusedContent(cause, where=where, hint=hint, options=[drop], details=details)
@@ -227,8 +229,9 @@ def droppable(names: Sequence[str]) -> Option:
 
 
 def mismatch_lines(details: Mapping[str, Any]) -> list[str]:
-    """One line for each tensor of `mismatch`: `-` is missing, `+` is unexpected, `~` has another shape."""
-    lines = [f"- {name}" for name in details.get("missing", ())]
+    """A line for each tensor of `mismatch`: `-` missing, `+` unexpected, `~` of another shape; and the dialects, if listed."""
+    lines = [f"known dialects: {', '.join(details['dialects'])}"] if "dialects" in details else []
+    lines += [f"- {name}" for name in details.get("missing", ())]
     lines += [f"+ {name}" for name in details.get("unexpected", ())]
     lines += [f"~ {each['name']}: {each['shape']}, expected {each['expected']}" for each in details.get("misshapen", ())]
     # names come from a file: they must not move the cursor or forge a line
