@@ -49,7 +49,8 @@ def build() -> None:
     if not RUNTIME.is_dir():
         raise SystemExit(f"onnxruntime-web is not installed: {INSTALL}")
     MADE.mkdir(parents=True, exist_ok=True)
-    vit_zoo.export("vit_digits", "onnx", out=MADE / "vit_digits.onnx", outputs=("logits", "attn.0"), include=("softmax",))
+    file = MADE / "vit_digits.onnx"  # replaced, even if it holds other weights
+    vit_zoo.export("vit_digits", "onnx", out=file, outputs=("logits", "attn.0"), include=("softmax",), force=True)
     for name in FILES:
         shutil.copyfile(RUNTIME / name, MADE / name)
     licence = Path(onnxruntime.__file__).parent / "LICENSE"  # the npm package contains no licence file
