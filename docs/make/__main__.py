@@ -2,7 +2,7 @@
 
 python docs/make            # write
 python docs/make --check    # exit code 1 if a file is out of date
-python docs/make --live     # write the assets of the live page, which are not committed (needs `npm ci` in tests/node)
+python docs/make --live     # write the assets of the live page, which are not committed (needs `npm ci --prefix tests/node`)
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WITH_OUTPUT = {command_line.PAGE: command_line.same, recording.PICTURE: recordin
 
 def made() -> dict[str, str]:
     """Return the text of every generated file, by its path in docs."""
-    made = {**zoo_pages.pages(), **config_pages.pages(), **how_pictures.pictures(), **plots.pictures(), **line_picture.pictures()}
+    made = {**zoo_pages.pages(), **config_pages.pages(), **how_pictures.pictures(), **plots.pages(), **line_picture.pictures()}
     with examples.example_folder() as hub:
         return {**made, **command_line.pages(hub), **recording.pictures()}
 
@@ -50,7 +50,7 @@ def _same(name: str, old: str, new: str) -> bool:
 
 def main(arguments: list[str]) -> int:
     if arguments == ["--live"]:
-        live_assets.build(DOCS / "assets" / "live")
+        live_assets.build()
         return 0
     if arguments not in ([], ["--check"]):
         print(__doc__, file=sys.stderr)

@@ -10,15 +10,17 @@ from xml.sax.saxutils import escape
 from PIL import Image
 
 INK, ACCENT, OTHER, LINE = "#7d8590", "#4f6bed", "#d9822b", "#a0a7b0"
+TEXT = "currentColor"  # of the page, for pictures that are part of it
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
 
-def picture(width: float, height: float, title: str, parts: Iterable[str]) -> str:
-    """Return a complete SVG file; `title` describes the picture for screen readers."""
+def picture(width: float, height: float, title: str, parts: Iterable[str], *, description: str = "") -> str:
+    """Return a complete SVG file; `title` and `description` describe the picture for screen readers."""
+    about = f"<title>{escape(title)}</title>\n" + (f"<desc>{escape(description)}</desc>\n" if description else "")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {number(width)} {number(height)}" '
         f'width="{number(width)}" height="{number(height)}" role="img" font-family="{FONT}" font-size="13">\n'
-        f"<title>{escape(title)}</title>\n" + "\n".join(parts) + "\n</svg>\n"
+        f"{about}" + "\n".join(parts) + "\n</svg>\n"
     )
 
 
@@ -37,6 +39,11 @@ def rect(x: float, y: float, width: float, height: float, *, fill: str = "none",
     edge = f' stroke="{line}"' if line else ""
     place = f'x="{number(x)}" y="{number(y)}" width="{number(width)}" height="{number(height)}"'
     return f'<rect {place} fill="{fill}" fill-opacity="{number(opacity)}"{edge}/>'
+
+
+def line(x: float, y: float, end_x: float, end_y: float, *, colour: str = LINE) -> str:
+    place = f'x1="{number(x)}" y1="{number(y)}" x2="{number(end_x)}" y2="{number(end_y)}"'
+    return f'<line {place} stroke="{colour}" stroke-opacity="0.4"/>'
 
 
 def arrow(x: float, y: float, length: float) -> str:

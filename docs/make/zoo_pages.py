@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import zoo_plot
 
 from vit_zoo.files.stored import Stored
 from vit_zoo.graph.build import build
@@ -25,6 +26,7 @@ from vit_zoo.weights.dialect import Dialect
 from vit_zoo.weights.dialects import DIALECTS
 
 HEAD = ("name", "image", "patch", "tokens", "M params", "GMACs", "classes", "top-1", "licence", "ONNX MB", "source")
+BEST = ("name", "image", "M params", "GMACs", "top-1", "licence")  # columns of the table below the plot
 NUMERIC = ("image", "patch", "tokens", "M params", "GMACs", "classes", "top-1", "ONNX MB")
 MADE = "<!-- made by docs/make; edit the data in zoo/ -->"
 
@@ -89,11 +91,24 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)])
 
 
+def _points() -> list[zoo_plot.Point]:
+    """Return the checkpoints with a reported accuracy."""
+    tagged = [(variant, tag) for variant in variants().values() for tag in tags_of(variant.name).values()]
+    return [
+        zoo_plot.Point(name=tag.full_name, gmacs=config_of(variant, tag).spec.macs / 1e9, top1=tag.top1)
+        for variant, tag in tagged
+        if tag.top1 is not None
+    ]
+
+
 def _index() -> str:
     """Return the page with one table of all models, which assets/zoo.js makes sortable and filterable."""
     order = ("vit", *(name for name in families() if name != "vit"))
     rows = [(family, *row) for family in order for row in _rows(family)]
     checkpoints = sum(bool(row[11]) for row in rows)
+    points = _points()
+    shown = {row[1].strip("`"): row for row in rows}
+    best = [tuple(shown[point.name][1 + HEAD.index(column)] for column in BEST) for point in zoo_plot.frontier(points)]
     return f"""---
 hide: [toc, navigation]
 ---
@@ -111,6 +126,13 @@ it was not measured here. GMACs are multiply-adds for one image. ONNX MB is the 
 and its weights. `vitzoo list --where 'params<30M and patch_size==16'` queries the same table on the command line.
 
 <div class="zoo" markdown="0">
+<figure class="zoo-plot">
+{zoo_plot.plot(points)}<figcaption><output class="zoo-point" aria-hidden="true"></output>Each point is one of the {len(points)}
+checkpoints with a reported accuracy. The line connects the most accurate ones for their GMACs.</figcaption>
+</figure>
+<details><summary>The {len(best)} checkpoints on the line</summary>
+{_models(BEST, best, "Most accurate checkpoints for their GMACs")}
+</details>
 <p class="zoo-controls" hidden><label>Filter <input type="search" placeholder="vit_b 384 apache"></label>
 <label>Family <select><option value="">all</option></select></label>
 <label><input type="checkbox"> with weights</label> <output role="status"></output></p>
@@ -125,8 +147,9 @@ def _models(columns: tuple[str, ...], rows: list[tuple[str, ...]], name: str) ->
     body = "\n".join(
         "<tr>" + "".join(_cell(column, text) for column, text in zip(columns, row, strict=True)) + "</tr>" for row in rows
     )
+    kind = " zoo-full" if set(HEAD) <= set(columns) else ""  # a phone hides some of its columns
     return f"""<div class="zoo-scroll" tabindex="0" role="region" aria-label="{name}" markdown="0">
-<table class="zoo-table"><thead><tr>{head}</tr></thead>
+<table class="zoo-table{kind}"><thead><tr>{head}</tr></thead>
 <tbody>
 {body}
 </tbody></table>

@@ -195,8 +195,7 @@ def test_the_emulation_matches_cpus(folder, activations, weights, channels):
 @pytest.mark.parametrize("precision", ["int8-static", "int8-dynamic"])
 def test_the_trained_model_is_the_same_with_and_without_saturation(folder, digits, precision):
     """Equal to the bit in the emulation, up to the rounding of floats in onnxruntime, and without loss of accuracy."""
-    given = {"calibrate": HELD_OUT, "min_agreement": 0.98} if precision == "int8-static" else {}
-    (done,) = vit_zoo.export("vit_digits", precision=precision, **given)
+    (done,) = vit_zoo.export("vit_digits", precision=precision, calibrate=HELD_OUT, min_agreement=0.98)
     assert done.report.integer_products.proven
     assert "same integers on every CPU: proven for 36 integer products" in done.report.summary()
     images, classes = digits

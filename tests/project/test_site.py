@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -16,14 +17,20 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
 from PIL import Image
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.actions.action_builder import ActionBuilder
+from selenium.webdriver.common.actions.pointer_input import PointerInput
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
 
 from support.pages import BLOCK, PAGES, run_blocks
-from support.paths import HELD_OUT, NODE, ROOT
+from support.paths import HELD_OUT, NODE, ROOT, TESTS
 from support.requirements import required
 
 NODE_MODULES = NODE / "node_modules"
 WIDTHS = {"desktop": 1280, "phone": 390}
 SCHEMES = {"desktop": "light", "phone": "dark"}
+PALETTES = {"light": "default", "dark": "slate"}  # the theme's names
 UNDER = "vitzoo"  # a site of a project lies under its name
 
 
@@ -32,7 +39,8 @@ def site(tmp_path_factory):
     """The built pages, in a folder below the one that is served."""
     folder = tmp_path_factory.mktemp("served") / UNDER
     command = [sys.executable, "-W", "ignore", "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    environment = os.environ | {"SITE_URL": f"http://127.0.0.1/{UNDER}/"}  # the path is that of the served site, for 404.html
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -95,11 +103,8 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def address(site):
-    """The address of the served site, with the assets of the live page."""
+    """The address of the served site, which contains the assets of the live page where onnxruntime-web is installed."""
     required("onnxruntime-web", NODE_MODULES / "onnxruntime-web")
-    subprocess.run([sys.executable, ROOT / "docs" / "make", "--live"], check=True, stdout=subprocess.DEVNULL)
-    made = ROOT / "docs" / "assets" / "live" / "made"
-    shutil.copytree(made, site / "assets" / "live" / "made", dirs_exist_ok=True)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=site.parent))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/{UNDER}/"
@@ -118,15 +123,17 @@ def browser():
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    forget = "if (location.protocol.startsWith('http')) localStorage.clear()"  # else the first colour scheme is kept
+    found.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": forget})
     found.set_script_timeout(180)  # axe-core needs seconds for the Python reference, and more on a busy machine
     yield found
     found.quit()
 
 
-def resize(browser, kind):
+def resize(browser, kind, scheme=None):
     width = WIDTHS[kind]
-    scheme = {"name": "prefers-color-scheme", "value": SCHEMES[kind]}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    media = {"name": "prefers-color-scheme", "value": scheme or SCHEMES[kind]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [media]})
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     )
@@ -143,37 +150,51 @@ axe.run(document, { resultTypes: ["violations"] }).then((found) => done(found.vi
   .map((each) => `${each.id}: ${each.nodes.length} x ${each.nodes[0].html.slice(0, 160)} | ${each.nodes[0].failureSummary}`)));
 """
 LOOK = """return {
+  scheme: document.body.dataset.mdColorScheme,
   over: document.documentElement.scrollWidth - window.innerWidth,
   images: [...document.images].filter((image) => image.complete && !image.naturalWidth).map((image) => image.src),
   asked: performance.getEntriesByType("resource").map((each) => each.name).filter((name) => !name.startsWith("data:")),
 }"""
 
 
+@pytest.fixture(scope="module")
+def axe():
+    return (Path(required("axe-core", NODE_MODULES / "axe-core")) / "axe.min.js").read_text()
+
+
+def faults_of(browser, address, name, scheme, axe):
+    """Messages in the console, broken images, anything wider than the window, requests to another host, and what axe finds."""
+    browser.get(address + name)
+    browser.execute_script("document.querySelectorAll('img').forEach((image) => { image.loading = 'eager'; })")
+    seen = browser.execute_script(LOOK)
+    faults = complaints(browser)
+    faults += [f"the colours are {seen['scheme']}"] if seen["scheme"] != PALETTES[scheme] else []
+    faults += [f"{seen['over']} pixels too wide"] if seen["over"] > 1 else []
+    faults += [f"broken {image}" for image in seen["images"]]
+    faults += [f"asked {url}" for url in seen["asked"] if not url.startswith(address)]
+    browser.execute_script(axe)
+    faults += browser.execute_async_script(AXE)
+    return [f"{name}, {scheme}: {fault}" for fault in faults]
+
+
 @pytest.mark.parametrize("width", WIDTHS)
-def test_every_page(site, address, browser, width):
-    """No message in the console, no broken image, nothing wider than the window, no request to another host."""
-    axe = (Path(required("axe-core", NODE_MODULES / "axe-core")) / "axe.min.js").read_text()
+def test_every_page(site, address, browser, axe, width):
     resize(browser, width)
-    browser.get(address)
-    browser.execute_script("localStorage.clear()")  # the theme keeps the colours of the first visit
-    faults = []
-    for name in pages_of(site):
-        if name == "404.html":
-            continue
-        browser.get(address + name)
-        browser.execute_script("document.querySelectorAll('img').forEach((image) => { image.loading = 'eager'; })")
-        seen = browser.execute_script(LOOK)
-        faults += [f"{name}: {what}" for what in complaints(browser)]
-        faults += [f"{name}: {seen['over']} pixels too wide"] if seen["over"] > 1 else []
-        faults += [f"{name}: broken {image}" for image in seen["images"]]
-        faults += [f"{name}: asked {url}" for url in seen["asked"] if not url.startswith(address)]
-        browser.execute_script(axe)
-        faults += [f"{name}: {what}" for what in browser.execute_async_script(AXE)]
+    faults = [fault for name in pages_of(site) for fault in faults_of(browser, address, name, SCHEMES[width], axe)]
+    assert not faults, "\n".join(faults[:20])
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_main_pages_in_the_other_colours(address, browser, axe, width):
+    (scheme,) = set(PALETTES) - {SCHEMES[width]}
+    resize(browser, width, scheme)
+    names = ("", "zoo/", "live/", "benchmarks/", "reference/cli/", "reference/python/", "404.html")
+    faults = [fault for name in names for fault in faults_of(browser, address, name, scheme, axe)]
     assert not faults, "\n".join(faults[:20])
 
 
 def shown(browser):
-    script = """return [...document.querySelectorAll(".zoo-table tbody tr")].filter((row) => !row.hidden)
+    script = """return [...document.querySelectorAll(".zoo-full tbody tr")].filter((row) => !row.hidden)
       .map((row) => [...row.cells].map((cell) => cell.textContent))"""
     return browser.execute_script(script)
 
@@ -205,45 +226,133 @@ def test_the_zoos_table_sorts_and_filters(address, browser):
     assert browser.find_element("css selector", ".zoo-controls output").text == f"{len(shown(browser))} of {len(everything)}"
 
 
+def test_every_point_of_the_plot_is_named_and_filtered(address, browser):
+    resize(browser, "desktop")
+    browser.get(f"{address}zoo/")
+    points = browser.find_elements("css selector", ".zoo-plot circle")
+    with_accuracy = [row for row in shown(browser) if row[8]]
+    assert sorted(point.get_attribute("data-name") for point in points) == sorted(row[1] for row in with_accuracy)
+    point = browser.find_elements("css selector", ".zoo-plot circle.best")[-1]
+    name = point.get_attribute("data-name")
+    ActionChains(browser).move_to_element(point).click().perform()
+    assert browser.find_element("css selector", ".zoo-point").text.startswith(f"{name}: ")
+    assert [row[1] for row in shown(browser)] == [name]
+    assert len(browser.find_elements("css selector", ".zoo-plot circle.off")) == len(points) - 1
+
+
+def test_names_are_copied_by_mouse_and_keyboard(address, browser):
+    resize(browser, "desktop")
+    browser.get(f"{address}zoo/vit/")
+    browser.execute_cdp_cmd("Browser.grantPermissions", {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]})
+    for index, press in enumerate((lambda button: button.click(), lambda button: button.send_keys(Keys.ENTER))):
+        name = browser.find_elements("css selector", ".zoo-table td > code")[index].text
+        press(browser.find_elements("css selector", ".zoo-copy")[index])
+        status = browser.find_element("css selector", ".zoo-status")
+        WebDriverWait(browser, 10).until(lambda _, name=name, status=status: status.text == f"Copied {name}")
+        script = "navigator.clipboard.readText().then(arguments[0], (error) => arguments[0](String(error)))"
+        assert browser.execute_async_script(script) == name
+
+
+def test_a_phone_shows_image_size_and_parameters_of_the_zoo(address, browser):
+    resize(browser, "phone")
+    browser.get(f"{address}zoo/")
+    script = """const region = document.querySelector(".zoo-full").parentElement.getBoundingClientRect();
+      return [...document.querySelectorAll(".zoo-full th")].filter((head) => {
+        const box = head.getBoundingClientRect();
+        return box.width && box.left >= region.left && box.right <= region.right;
+      }).map((head) => head.textContent)"""
+    assert browser.execute_script(script) == ["name", "image", "M params", "GMACs", "top-1"]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_labels_of_charts_are_complete_and_legible(address, browser, width):
+    """No text of a chart leaves its picture or another's row, and none is smaller than 10 pixels."""
+    resize(browser, width)
+    script = """return [...document.querySelectorAll(".charts svg, .zoo-plot svg")].flatMap((picture) => {
+      const frame = picture.getBoundingClientRect(), texts = [...picture.querySelectorAll("text")];
+      return texts.map((text) => ({ text: text.textContent, box: text.getBoundingClientRect() }))
+        .filter(({ box }) => box.left < frame.left - 1 || box.right > frame.right + 1 || box.top < frame.top - 1
+          || box.bottom > frame.bottom + 1 || box.height < 10).map(({ text }) => text);
+    })"""
+    for page in ("benchmarks/", "zoo/"):
+        browser.get(address + page)
+        assert browser.find_elements("css selector", ".charts svg, .zoo-plot svg")
+        assert browser.execute_script(script) == [], page
+
+
+def test_an_address_without_a_page_leads_on(site, address, browser):
+    resize(browser, "desktop")
+    browser.get(f"{address}404.html")
+    links = [link.get_attribute("href") for link in browser.find_elements("css selector", ".md-content__inner li a")]
+    assert len(links) == 5
+    for link in links:
+        path = site / link.removeprefix(address)
+        assert (path / "index.html" if path.is_dir() else path).is_file(), link
+    field = browser.find_element("css selector", ".missing input")
+    field.clear()
+    field.send_keys("TorchScript", Keys.ENTER)
+    WebDriverWait(browser, 30).until(lambda _: browser.find_elements("css selector", ".md-search-result__link"))
+
+
+@pytest.fixture
+def live(address, browser):
+    """The live page, with its model loaded."""
+    resize(browser, "desktop")
+    browser.get(f"{address}live/")
+    place = browser.find_element("css selector", ".live")
+    WebDriverWait(browser, 60).until(lambda _: place.get_attribute("data-ready"))
+    assert place.get_attribute("data-ready") == "yes", browser.find_element("css selector", ".live-answer").text
+    return browser
+
+
 PAINT = """
-const [values, done] = arguments, paper = document.querySelector(".live-paper"), pen = paper.getContext("2d");
-const answer = document.querySelector(".live-answer");
+const [values, module, done] = arguments, answer = document.querySelector(".live-answer");
 answer.dataset.digit = "?";
-pen.clearRect(0, 0, paper.width, paper.height);
-values.forEach((value, at) => {
-  pen.globalAlpha = value;
-  pen.fillRect((at % 8) * 32, Math.floor(at / 8) * 32, 32, 32);
-});
-pen.globalAlpha = 0.001;  // a touch of the pen, so that the page reads what is on its paper
-for (const type of ["pointerdown", "pointermove", "pointerup"])
-  paper.dispatchEvent(new PointerEvent(type, { pointerId: 1, clientX: paper.getBoundingClientRect().x + 128,
-                                               clientY: paper.getBoundingClientRect().y + 128, bubbles: true }));
+import(module).then(({ paint }) => paint(values));
 const look = () => (answer.dataset.digit === "?" ? setTimeout(look, 20) : done(answer.dataset.digit));
 look();
 """
 
 
-def test_the_live_page_reads_digits(address, browser):
-    """Held-out digits, two of each class, painted on the page's canvas."""
-    resize(browser, "desktop")
-    browser.get(f"{address}live/")
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    place = browser.find_element("css selector", ".live")
-    WebDriverWait(browser, 60).until(lambda _: place.get_attribute("data-ready"))
-    assert place.get_attribute("data-ready") == "yes", browser.find_element("css selector", ".live-answer").text
-    browser.execute_script("document.querySelector('.live-paper').setPointerCapture = () => {}")  # there is no real pointer
+def test_the_live_page_reads_scans(live, address):
+    """Held-out digits, two of each class, painted by the page's own function."""
     right = []
     for digit in range(10):
         files = sorted(HELD_OUT.glob(f"*_{digit}.png"))[:2]
         assert len(files) == 2
         for file in files:
             values = [value / 255 for value in Image.open(file).convert("L").tobytes()]
-            right.append(browser.execute_async_script(PAINT, values) == str(digit))
+            right.append(live.execute_async_script(PAINT, values, f"{address}assets/live/live.js") == str(digit))
     assert sum(right) >= 18, right
-    browser.find_element("css selector", ".live-clear").click()
-    WebDriverWait(browser, 10).until(lambda _: browser.find_element("css selector", ".live-answer").text == "Draw a digit.")
-    assert not complaints(browser)
+    assert not complaints(live)
+
+
+def draw(browser, strokes):
+    """Draw strokes, in pixels of the canvas, with the mouse."""
+    paper = browser.find_element("css selector", ".live-paper")
+    script = "const box = arguments[0].getBoundingClientRect(); return [box.x, box.y, box.width / arguments[0].width]"
+    left, top, scale = browser.execute_script(script, paper)
+    mouse = ActionBuilder(browser, mouse=PointerInput("mouse", "mouse"), duration=0)
+    for stroke in strokes:
+        for index, (x, y) in enumerate(stroke):
+            mouse.pointer_action.move_to_location(round(left + x * scale), round(top + y * scale))
+            if index == 0:
+                mouse.pointer_action.pointer_down()
+        mouse.pointer_action.pointer_up()
+    mouse.perform()
+
+
+@pytest.mark.parametrize("hand", ["upright", "large", "quick"])
+def test_the_live_page_reads_drawn_digits(live, hand):
+    """Digits drawn with the mouse: a plain 7 and one with a bar, open and closed 4s, 1s with and without a serif."""
+    drawings = json.loads((TESTS / "data" / "drawn_digits.json").read_text())[hand]
+    answer = live.find_element("css selector", ".live-answer")
+    for digit in "1479":
+        live.find_element("css selector", ".live-clear").click()
+        WebDriverWait(live, 10).until(lambda _: answer.text == "Draw a digit.")
+        draw(live, drawings[digit])
+        WebDriverWait(live, 10).until(lambda _, digit=digit: answer.get_attribute("data-digit") == digit)
+    assert not complaints(live)
 
 
 def test_the_browser_tutorial_classifies_its_sample(site, address, browser):

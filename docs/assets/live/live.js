@@ -1,46 +1,16 @@
 // Draw a digit; the exported ViT reads it with onnxruntime-web, on one thread, so that the page needs no special headers.
+import { CELLS, cells } from "./strokes.mjs";
 
 const place = document.querySelector(".live");
 const base = new URL("made/", import.meta.url);
 const paper = place.querySelector(".live-paper");
 const pen = paper.getContext("2d", { willReadFrequently: true });
 const answer = place.querySelector(".live-answer");
+const choice = place.querySelector(".live-sample");
 const INK = "#2f3b52";
-const CELLS = 8, PATCH = 2, HEADS = 4, LEVELS = 16;
-const FAINT = 0.02; // of full ink: less is no part of the drawing
-const FINE = 16; // samples along a cell's edge
-// the data set's bitmaps are 32 x 32, and 1,797 of its 1,797 digits fill their height, most of them about 22 of their width
-const BITMAP = 32, BOX = { width: 22, height: 32 };
-const STRETCH = 1.25; // a 1 is not made wider by more, or it would be a bar
-
-/** How much ink each of the 8 x 8 cells holds, 0 to 1, once the drawing fills the box of the data set. */
-export function cells() {
-  const { width, height } = paper;
-  const alpha = pen.getImageData(0, 0, width, height).data;
-  let left = width, right = -1, top = height, bottom = -1;
-  for (let y = 0; y < height; y++) {
-    for (let x = 0; x < width; x++) {
-      if (alpha[4 * (y * width + x) + 3] > 255 * FAINT) {
-        left = Math.min(left, x); right = Math.max(right, x);
-        top = Math.min(top, y); bottom = Math.max(bottom, y);
-      }
-    }
-  }
-  if (right < 0) return null;
-  const [w, h] = [right - left + 1, bottom - top + 1];
-  const across = Math.min(BOX.width / w, STRETCH * (BOX.height / h)), down = Math.min(BOX.height / h, STRETCH * across);
-  const found = new Float32Array(CELLS * CELLS), steps = CELLS * FINE;
-  const from = (step, scale, first, length) => Math.floor((((step + 0.5) / steps - 0.5) * BITMAP) / scale + first + length / 2);
-  for (let i = 0; i < steps; i++) {
-    const y = from(i, down, top, h);
-    for (let j = 0; j < steps; j++) {
-      const x = from(j, across, left, w);
-      if (x < 0 || y < 0 || x >= width || y >= height) continue;
-      found[Math.floor(i / FINE) * CELLS + Math.floor(j / FINE)] += alpha[4 * (y * width + x) + 3] / 255;
-    }
-  }
-  return found.map((ink) => Math.round((ink / FINE ** 2) * LEVELS) / LEVELS);
-}
+const PATCH = 2, HEADS = 4;
+let strokes = []; // of the drawing, each a list of points [x, y]
+let sample = null; // the cells of a digit of the data set, while one is shown in place of a drawing
 
 let session = null, runtime = null, busy = false, waiting = false;
 
@@ -48,7 +18,7 @@ async function read() {
   if (!session) return;
   if (busy) { waiting = true; return; }
   busy = true;
-  const ink = cells();
+  const ink = sample ?? cells(strokes);
   if (ink === null) {
     show(null, new Float32Array(10), null);
   } else {
@@ -121,31 +91,43 @@ function at(event) {
   const box = paper.getBoundingClientRect();
   return [((event.clientX - box.left) * paper.width) / box.width, ((event.clientY - box.top) * paper.height) / box.height];
 }
-let last = null;
+let drawing = false;
 paper.addEventListener("pointerdown", (event) => {
   paper.setPointerCapture(event.pointerId);
-  last = at(event);
-  stroke(last);
+  if (sample) clear();
+  drawing = true;
+  strokes.push([]);
+  extend(at(event));
 });
 paper.addEventListener("pointermove", (event) => {
-  if (last) stroke(at(event));
+  if (drawing) extend(at(event));
 });
-for (const end of ["pointerup", "pointercancel"]) paper.addEventListener(end, () => { last = null; });
+for (const end of ["pointerup", "pointercancel"]) paper.addEventListener(end, () => { drawing = false; });
 
-function stroke(point) {
-  Object.assign(pen, { lineWidth: 30, lineCap: "round", lineJoin: "round", strokeStyle: INK });
+/** Add a point to the last stroke. */
+function extend(point) {
+  const stroke = strokes.at(-1);
+  Object.assign(pen, { lineWidth: 18, lineCap: "round", lineJoin: "round", strokeStyle: INK });
   pen.beginPath();
-  pen.moveTo(...last);
+  pen.moveTo(...(stroke.at(-1) ?? point));
   pen.lineTo(...point);
   pen.stroke();
-  last = point;
+  stroke.push(point);
   read();
 }
 
-/** Paint 64 values, 0 to 1, as cells of the paper. */
-export function paint(values) {
-  const size = paper.width / CELLS;
+function clear() {
   pen.clearRect(0, 0, paper.width, paper.height);
+  [strokes, sample] = [[], null];
+  choice.value = "";
+}
+
+/** Show 64 values, 0 to 1, as cells of the paper, and read them. */
+export function paint(values, name = "") {
+  clear();
+  choice.value = name;
+  sample = Float32Array.from(values);
+  const size = paper.width / CELLS;
   values.forEach((value, at) => {
     pen.globalAlpha = value;
     pen.fillStyle = INK;
@@ -156,8 +138,7 @@ export function paint(values) {
 }
 
 place.querySelector(".live-clear").addEventListener("click", () => {
-  pen.clearRect(0, 0, paper.width, paper.height);
-  place.querySelector(".live-sample").value = "";
+  clear();
   read();
 });
 
@@ -167,13 +148,15 @@ try {
   runtime.env.wasm.wasmPaths = base.href;
   session = await runtime.InferenceSession.create(new URL("vit_digits.onnx", base).href, { executionProviders: ["wasm"] });
   const samples = await (await fetch(new URL("samples.json", base))).json();
-  const choice = place.querySelector(".live-sample");
   for (const digit of Object.keys(samples)) choice.add(new Option(digit, digit));
-  choice.addEventListener("change", () => choice.value && paint(samples[choice.value]));
+  choice.addEventListener("change", () => choice.value && paint(samples[choice.value], choice.value));
   answer.textContent = "Draw a digit.";
   place.dataset.ready = "yes";
   await read();
 } catch (error) {
-  answer.textContent = `The model could not be loaded: ${error.message}`;
+  const missing = !(await fetch(new URL("vit_digits.onnx", base), { method: "HEAD" })).ok;
+  answer.textContent = missing
+    ? "These pages were built without the model: run “npm ci --prefix tests/node --ignore-scripts” and “mkdocs build” again."
+    : `The model could not be loaded: ${error.message}`;
   place.dataset.ready = "no";
 }
