@@ -150,7 +150,6 @@ axe.run(document, { resultTypes: ["violations"] }).then((found) => done(found.vi
   .map((each) => `${each.id}: ${each.nodes.length} x ${each.nodes[0].html.slice(0, 160)} | ${each.nodes[0].failureSummary}`)));
 """
 LOOK = """return {
-  scheme: document.body.dataset.mdColorScheme,
   over: document.documentElement.scrollWidth - window.innerWidth,
   images: [...document.images].filter((image) => image.complete && !image.naturalWidth).map((image) => image.src),
   asked: performance.getEntriesByType("resource").map((each) => each.name).filter((name) => !name.startsWith("data:")),
@@ -166,9 +165,10 @@ def faults_of(browser, address, name, scheme, axe):
     """Messages in the console, broken images, anything wider than the window, requests to another host, and what axe finds."""
     browser.get(address + name)
     browser.execute_script("document.querySelectorAll('img').forEach((image) => { image.loading = 'eager'; })")
+    colours = "return document.body.dataset.mdColorScheme"  # set some time after the page is loaded
+    WebDriverWait(browser, 20).until(lambda _: browser.execute_script(colours) == PALETTES[scheme], f"{name}: not {scheme}")
     seen = browser.execute_script(LOOK)
     faults = complaints(browser)
-    faults += [f"the colours are {seen['scheme']}"] if seen["scheme"] != PALETTES[scheme] else []
     faults += [f"{seen['over']} pixels too wide"] if seen["over"] > 1 else []
     faults += [f"broken {image}" for image in seen["images"]]
     faults += [f"asked {url}" for url in seen["asked"] if not url.startswith(address)]
@@ -363,8 +363,6 @@ def test_the_browser_tutorial_classifies_its_sample(site, address, browser):
     for name in ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"):
         shutil.copy(NODE_MODULES / "onnxruntime-web" / "dist" / name, folder / "page")
     browser.get(f"{address.removesuffix(f'{UNDER}/')}tutorial/page/")
-    from selenium.webdriver.support.ui import WebDriverWait
-
     WebDriverWait(browser, 60).until(lambda _: browser.find_element("id", "answer").text.startswith("class 5: 9"))
     browser.find_element("css selector", "input").send_keys(str(ROOT / "zoo" / "vit_digits" / "samples" / "digit_2.png"))
     WebDriverWait(browser, 60).until(lambda _: browser.find_element("id", "answer").text.startswith("class 2: 9"))
@@ -394,8 +392,6 @@ input.dispatchEvent(new KeyboardEvent("keyup", { bubbles: true }));
 
 
 def test_the_search_finds_the_right_page_first(address, browser):
-    from selenium.webdriver.support.ui import WebDriverWait
-
     resize(browser, "desktop")
     first = {}
     for words in SEARCHES:
