@@ -229,9 +229,12 @@ def _lines(config: ModelConfig) -> dict[str, str]:
         more = ", ..." if len(config.labels) > 10 else ""
         lines["labels"] = f"{len(config.labels)}: {', '.join(config.labels[:10])}{more}"
     if config.problem_type is not None:
-        scores = (
-            "the outputs are the values" if config.activation is None else f"scores are the {config.activation} of the outputs"
-        )
+        if config.is_embedding:
+            scores = "the outputs are features, not classes"
+        elif config.activation is None:
+            scores = "the outputs are the values"
+        else:
+            scores = f"scores are the {config.activation} of the outputs"
         lines["problem"] = f"{config.problem_type}: {scores}"
     elif spec.num_classes == 1:
         lines["problem"] = "not stated: a value, or yes and no"
