@@ -515,7 +515,7 @@ def test_external_weights(exported, monkeypatch, cli):
     for name, seed in (("one", 2), ("two", 3)):
         other = noise(vit_zoo.create("vit_b16", **{**SMALL, **SPECS[family][1]}), seed=seed)
         other.config = other.config.replace(random_seed=None)
-        vit_zoo.export(other, out=f"{name}.onnx", placement="external")
+        vit_zoo.export(other, out=f"{name}.onnx", placement="external", force=True)
     shutil.copy("two.onnx_data", "one.onnx_data")
     assert cli("verify", "one.onnx", "--against", "model", "--quiet").code == 3
 

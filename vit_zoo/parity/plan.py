@@ -41,7 +41,7 @@ PLANS: dict[Effort, CheckPlan] = {
     ),
     "default": CheckPlan(
         ALL[:6],
-        {True: ((5,), (3, 4), (0, 1, 2)), False: ((0, 1),)},
+        {True: ((5,), (3, 4, 0), (0, 1, 2, 3, 4)), False: ((0, 1),)},
         skipped=(INNER,),
     ),
     "full": CheckPlan(
