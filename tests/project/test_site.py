@@ -123,8 +123,6 @@ def browser():
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    forget = "if (location.protocol.startsWith('http')) localStorage.clear()"  # else the first colour scheme is kept
-    found.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": forget})
     found.set_script_timeout(180)  # axe-core needs seconds for the Python reference, and more on a busy machine
     yield found
     found.quit()
@@ -149,6 +147,13 @@ axe.run(document, { resultTypes: ["violations"] }).then((found) => done(found.vi
   .filter((each) => ["serious", "critical"].includes(each.impact))
   .map((each) => `${each.id}: ${each.nodes.length} x ${each.nodes[0].html.slice(0, 160)} | ${each.nodes[0].failureSummary}`)));
 """
+# the page looks for the preferred colours once, and may do so before the browser's emulation of a preference begins
+CHOOSE = """
+const [scheme] = arguments;
+const option = document.querySelector(`.md-option[data-md-color-scheme="${scheme}"]`);
+if (document.body.dataset.mdColorScheme !== scheme) option.dispatchEvent(new Event("change"));
+return document.body.dataset.mdColorScheme === scheme;
+"""
 LOOK = """return {
   over: document.documentElement.scrollWidth - window.innerWidth,
   images: [...document.images].filter((image) => image.complete && !image.naturalWidth).map((image) => image.src),
@@ -165,8 +170,8 @@ def faults_of(browser, address, name, scheme, axe):
     """Messages in the console, broken images, anything wider than the window, requests to another host, and what axe finds."""
     browser.get(address + name)
     browser.execute_script("document.querySelectorAll('img').forEach((image) => { image.loading = 'eager'; })")
-    colours = "return document.body.dataset.mdColorScheme"  # set some time after the page is loaded
-    WebDriverWait(browser, 20).until(lambda _: browser.execute_script(colours) == PALETTES[scheme], f"{name}: not {scheme}")
+    choose = functools.partial(browser.execute_script, CHOOSE, PALETTES[scheme])
+    WebDriverWait(browser, 20).until(lambda _: choose(), f"{name}: not {scheme}")
     seen = browser.execute_script(LOOK)
     faults = complaints(browser)
     faults += [f"{seen['over']} pixels too wide"] if seen["over"] > 1 else []
