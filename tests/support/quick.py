@@ -1,4 +1,4 @@
-"""The quick set, `pytest -m quick`: files, and single tests, of every folder; together under two minutes on two cores."""
+"""The quick set, `pytest -m quick`: files, and single tests, of every folder; together about three minutes on two cores."""
 
 QUICK = frozenset({
     "cli/test_list_and_show.py",
