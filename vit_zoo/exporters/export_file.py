@@ -20,6 +20,7 @@ from vit_zoo.formats import FORMATS
 from vit_zoo.formats.artifact import report_path, size_text
 from vit_zoo.graph.options import GraphOptions
 from vit_zoo.loading.checkpoint import Checkpoint, ModelLike
+from vit_zoo.loading.facts import parsed
 from vit_zoo.loading.load import RANDOM, WEIGHTS, find_weights, is_random_by_itself, reduced
 from vit_zoo.loading.source import find_architecture
 from vit_zoo.model.config import ModelConfig
@@ -63,7 +64,7 @@ class Export:
 
 def export_model(model: ModelLike, options: ExportOptions, facts: Mapping[str, Any], note: Note) -> list[Export]:
     """Write a model in each format, verified on disk before it gets its name. Raises as `vit_zoo.export`."""
-    facts = dict(facts)
+    facts = parsed(facts)
     sized = bool({"image_size", "patch_size"} & set(facts))
     # with a dynamic size, the recipe applies to the graph only
     recipe = facts.get("resize") if sized or options.dynamic is None else facts.pop("resize", None)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import os
 import stat
 import zipfile
 from collections.abc import Iterator
@@ -84,6 +85,14 @@ def reading(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
             raise InputError("no such file or folder", where=path) from None
         raise RefusedContent(f"cannot be read: {error.strerror}", where=path) from None
+
+
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Return whether there is such a file. A text that may be none can be too long for a path, an OSError for `Path`."""
+    try:
+        return Path(path).is_file()
+    except OSError:
+        return False
 
 
 def read_text(path: Path) -> str:

@@ -15,6 +15,7 @@ from vit_zoo.files import Staged, Stored, digest_of, write_safetensors, write_te
 from vit_zoo.files.atomic import made_folder
 from vit_zoo.files.stored import as_float
 from vit_zoo.loading.checkpoint import Architecture, Checkpoint, FileSize, ModelLike, settle_size, tell
+from vit_zoo.loading.facts import parsed, patterns
 from vit_zoo.loading.from_module import of_module
 from vit_zoo.loading.given_weights import with_weights
 from vit_zoo.loading.locator import ConfigFile, RegistryName, parse_locator, shadowed_name
@@ -140,9 +141,10 @@ def find_weights(
 
     Raises HubError if there are no weights or they cannot be fetched, and otherwise as `find_source`.
     """
+    facts, allow_drop = parsed(facts), patterns(allow_drop)
     description = Description.taken_from(facts)
     if allow_drop:
-        facts["allow_drop"] = tuple(allow_drop)
+        facts["allow_drop"] = allow_drop
     if random:
         if allow_drop:
             dropped = Option("allow_drop", "[...]", "--allow-drop")

@@ -13,6 +13,7 @@ from vit_zoo.files import write_text
 from vit_zoo.formats import describe, open_artifact
 from vit_zoo.formats.artifact import report_path
 from vit_zoo.loading.checkpoint import Checkpoint, FileSize, ModelLike
+from vit_zoo.loading.facts import parsed
 from vit_zoo.loading.from_module import of_module
 from vit_zoo.loading.image_folder import read_image_folder
 from vit_zoo.loading.load import RANDOM, find_weights, model_of
@@ -147,6 +148,7 @@ def reference_of(
     from vit_zoo.parity.module_reference import ModuleReference
     from vit_zoo.parity.reference import ArtifactReference
 
+    facts = parsed(facts)
     named = isinstance(against, str | os.PathLike) and not is_artifact(against)
     if (random["random"] or random["seed"] is not None) and not named:
         raise InputError("random weights are for a name or a config", where=_shown(against))
