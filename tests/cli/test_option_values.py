@@ -8,7 +8,7 @@ import vit_zoo
 from support.tiny import TINY
 
 VALUES = (
-    "true", "1.5", "0,0", "?x", "inf", "nan", "1,2", "", "-1", "1" + "0" * 30, "٣٣", "9" * 5000, "0x" + "f" * 5000, 
+    "true", "1.5", "0,0", "?x", "inf", "nan", "1,2", "", "-1", "1" + "0" * 30, "٣٣", "9" * 5000, "0x" + "f" * 5000,
     "a\x1b[31mb\x00", "[]", "{}", "[[1]]", "1979-05-27", '""', "1e400",
 )  # fmt: skip
 OPTIONS = ("--size", "--crop", "--mean", "--std", "--interpolation", "--preprocess", "--labels", "--head")

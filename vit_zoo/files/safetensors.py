@@ -66,10 +66,11 @@ class SafetensorsFile:
 
     def _parse(self, header: bytes) -> dict[str, Any]:
         def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-            entries = dict(pairs)
-            if len(entries) != len(pairs):
-                twice = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
-                raise RefusedContent(f"contains {twice!r} twice", where=self.path)
+            entries: dict[str, Any] = {}
+            for name, entry in pairs:
+                if name in entries:
+                    raise RefusedContent(f"contains {name!r} twice", where=self.path)
+                entries[name] = entry
             return entries
 
         try:

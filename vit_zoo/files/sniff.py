@@ -115,6 +115,16 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_json_value(path: Path) -> Any:
     """Read a JSON file of any value. Raises as `read_json`."""
 
+    content = _limited(path)
+    try:
+        return parse_json(content.decode())
+    except ValueError as error:  # invalid JSON or UTF-8
+        raise InputError(f"not valid JSON: {error}", where=path) from None
+
+
+def parse_json(text: str) -> Any:
+    """Return the value of a JSON text. Raises ValueError for what `json.loads` does not refuse: duplicate keys, NaN, depth."""
+
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         document = dict(pairs)
         if len(document) != len(pairs):
@@ -124,13 +134,10 @@ def read_json_value(path: Path) -> Any:
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is not JSON")
 
-    content = _limited(path)
     try:
-        return json.loads(content.decode(), object_pairs_hook=unique, parse_constant=refuse)
+        return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
     except RecursionError:
-        raise InputError("not valid JSON: nested too deeply", where=path) from None
-    except ValueError as error:  # invalid JSON or UTF-8, or an integer of thousands of digits
-        raise InputError(f"not valid JSON: {error}", where=path) from None
+        raise ValueError("nested too deeply") from None
 
 
 def _limited(path: Path) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 from vit_zoo.errors import InputError, OtherWeights, RefusedContent
 from vit_zoo.files import SafetensorsFile
 from vit_zoo.files.wire import GRAPH, KEY, METADATA, VALUE, fields, tag
-from vit_zoo.formats.artifact import MAX_METADATA, Artifact, Description, config_from
+from vit_zoo.formats.artifact import MAX_METADATA, Artifact, Description, config_from, metadata_value
 from vit_zoo.formats.format import Format, OpenOptions
 from vit_zoo.formats.onnx_skeleton import external_files, length_of
 
@@ -45,10 +44,7 @@ def describe_onnx(path: Path) -> Description:
     if "vit_zoo" not in entries:
         return Description(path, "onnx", None, {}, graph=True)
     config = config_from(entries["vit_zoo"], where=path)
-    try:
-        export = dict(json.loads(entries.get("vit_zoo.export", "{}")))
-    except (ValueError, TypeError, RecursionError):
-        raise RefusedContent("metadata is not valid JSON", where=path) from None
+    export = metadata_value(entries.get("vit_zoo.export", "{}"), where=path)
     return Description(path, "onnx", config, export, graph=True)
 
 
@@ -61,8 +57,6 @@ def check_companion(about: Description) -> None:
     name = about.export.get("data")
     if name is None:
         return
-    if not isinstance(name, str) or Path(name).name != name:
-        raise RefusedContent(f"refers to weights in {name!r}, outside its folder", where=about.path)
     companion = about.path.parent / name
     if name not in external_files(about.path):
         return

@@ -85,7 +85,7 @@ def verify_model(
     else:
         reference = reference_of(against, facts, random, about)
     data = about.export.get("data")
-    companion = path.parent / str(data) if data is not None and data in external_files(path) else None
+    companion = path.parent / data if data is not None and data in external_files(path) else None
     stack = None if options.pictures is None else _stack(Path(options.pictures), about.config or reference.config, path)
     report = check_parity(
         path, reference, companion=companion, effort=options.effort, fixed=options.fixed, tensors=tensors, blocks=options.blocks,
@@ -125,10 +125,7 @@ def weights_in_artifact(about: Description) -> dict[str, Stored]:
         check_companion(about)
     except OtherWeights as error:
         raise CheckFailed(error.message, where=about.path) from None
-    outputs = about.export.get("outputs")
-    if not outputs:
-        raise RefusedContent("metadata do not name the outputs", where=about.path)
-    return weights_in(about.path, spec.shapes(), unused_weights(spec, outputs))
+    return weights_in(about.path, spec.shapes(), unused_weights(spec, about.export["outputs"]))
 
 
 def _needs_reference(about: Description, fault: str) -> InputError:
