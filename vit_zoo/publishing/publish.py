@@ -14,6 +14,7 @@ from vit_zoo.errors import InputError, Option, notice, printable
 from vit_zoo.exporters.export_file import Note
 from vit_zoo.files import write_text
 from vit_zoo.files.atomic import check_folder, writing
+from vit_zoo.files.sniff import parse_json
 from vit_zoo.hub.client import hub_client
 from vit_zoo.hub.download import Address
 from vit_zoo.hub.manifest import Item, manifest_of
@@ -169,13 +170,11 @@ def _stage_with_card(
 
 def _keep_report(path: Path, report: ParityReport, text: str | None, staging: Staging, name: str) -> None:
     """Keep an earlier report on the same bytes with the same effort, so that rounding on another machine changes no file."""
-    from pydantic import ValidationError
-
     if text is None:
         return
     try:
-        known = ParityReport.model_validate_json(text)
-    except ValidationError:  # written by another version
+        known = ParityReport.read(parse_json(text))
+    except ValueError:  # written by another version
         return
     if known.ok and known.sha256 == report.sha256 and known.effort == report.effort:
         staging.files[name] = known
