@@ -37,6 +37,7 @@ Side = Annotated[int, Field(ge=1, le=16384)]
 Edge = Annotated[Side | tuple[Side, Side], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
 
 
+LARGEST = 1e6  # of a mean or std; beyond the range of float32, every input would be infinite
 OPTIONAL = {"crop_rounding": "even", "resize_dtype": "uint8"}  # the defaults of optional fields
 
 
@@ -69,6 +70,8 @@ class Preprocess(BaseModel):
     def _consistent(self) -> Self:
         if len(self.mean) != len(self.std) or len(self.mean) == 2 or min(self.std) <= 0:
             raise ValueError("mean and std must have one or three values each, std above 0")
+        if max(map(abs, self.mean)) > LARGEST or not 1 / LARGEST <= min(self.std) <= max(self.std) <= LARGEST:
+            raise ValueError(f"mean and std must be at most {LARGEST:g}, std at least {1 / LARGEST:g}")
         edges = (self.resize_to, self.resize_to) if isinstance(self.resize_to, int) else self.resize_to
         # the shorter edge must cover the longer side of the crop; a squashed image must cover each side
         needed = (max(self.size),) * 2 if isinstance(self.resize_to, int) else self.size
