@@ -14,6 +14,8 @@ from typing import Any, Self
 
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")  # an access token of the Hub, which errors of other libraries may contain
 
+LONGEST = 96  # characters of a value in a message
+
 
 def without_tokens(text: str) -> str:
     """Return the text with every access token of the Hub masked."""
@@ -67,6 +69,15 @@ def notice(line: str, options: Sequence[Option] = ()) -> None:
 def printable(text: str) -> str:
     """Return the text in one line: names and file contents come from outside, and must not move the cursor."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def shown(value: object) -> str:
+    """Return a value from outside as Python writes it, cut where it is long, for a message."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of more than 4,300 digits, or nested deeper than the stack
+        text = f"{type(value).__name__} too long to show"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
