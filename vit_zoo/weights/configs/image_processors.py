@@ -79,7 +79,7 @@ HF_KEYS: Keys = {
 TIMM_KEYS: Keys = {
     **_stated(wholes(3, 1, MAX_SIDE), "input_size"),
     **_stated(TEXT, "interpolation", "crop_mode"),
-    **_stated(number(0.001, 1000), "crop_pct"),
+    **_stated(number(0.00001, 1000), "crop_pct"),
     **_stated(MEANS, "mean"),
     **_stated(DEVIATIONS, "std"),
     **_stated(FLAG, "fixed_input_size"),

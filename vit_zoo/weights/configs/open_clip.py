@@ -86,8 +86,8 @@ GELUS = {"none": "gelu", "tanh": "gelu_tanh"}
 # fields of PreprocessCfg
 PREPROCESS: Keys = {
     "size": ignored("open_clip takes the image size of the tower"),
-    "mean": read("preprocess", optional(either(number(-1000, 1000), MEANS))),
-    "std": read("preprocess", optional(either(number(0.000001, 1000), DEVIATIONS))),
+    "mean": read("preprocess", optional(either(number(-1_000_000, 1_000_000), MEANS))),
+    "std": read("preprocess", optional(either(number(1e-12, 1_000_000), DEVIATIONS))),
     **dict.fromkeys(("interpolation", "resize_mode"), read("preprocess", optional(TEXT))),
     "mode": only("RGB"),
     "fill_color": ignored("resize_mode 'longest' only"),

@@ -137,8 +137,8 @@ def _size(value: Any) -> tuple[int, int]:
 SIDES = Kind(f"{SIDE.expected}, or a list of two such numbers", _size)  # as (height, width)
 WIDTH = whole(1, MAX_WIDTH)
 COUNT = whole(1, 1000)
-MEANS = numbers(1, 3, least=-1000, most=1000)
-DEVIATIONS = numbers(1, 3, least=0.000001, most=1000)
+MEANS = numbers(1, 3, least=-1_000_000, most=1_000_000)
+DEVIATIONS = numbers(1, 3, least=1e-12, most=1_000_000)
 
 
 def _eps(value: Any) -> float:
