@@ -30,8 +30,8 @@ def _layer(ours: str, *theirs: str, pattern: str | None = None, bias_pattern: st
 TASK: Keys = {
     **dict.fromkeys(("backbone", "config"), read("see the arguments", optional(SECTION))),
     "pooling": read("pool", optional(TEXT)),
-    "activation": only("linear"),
 }
+ACTIVATION = only("linear")  # after the head
 ARGUMENTS: Keys = {
     "num_heads": read("heads", COUNT),
     "layer_norm_epsilon": read("norm_eps", EPS),
@@ -41,8 +41,8 @@ ARGUMENTS: Keys = {
 
 def facts_of_config(config: Mapping[str, Any], where: object) -> dict[str, Any]:
     """Facts from the config.json of a backbone or a task."""
-    inner = value_of(config, "backbone", TASK, where=where)
-    inner = config if inner is None else inner
+    task = read_keys(config, TASK, where=where)
+    inner = task.get("backbone", config)
     stated = value_of(inner, "config", TASK, where=where)
     stated = read_keys(inner if stated is None else stated, ARGUMENTS, where=where)
     names = (("heads", "num_heads"), ("norm_eps", "layer_norm_epsilon"))
@@ -50,12 +50,12 @@ def facts_of_config(config: Mapping[str, Any], where: object) -> dict[str, Any]:
     if "image_shape" in stated:
         *first, last = stated["image_shape"]
         facts["image_size"] = tuple(first) if last <= first[0] else (first[1], last)  # the channels are last or first
-    pooling = value_of(config, "pooling", TASK, where=where)
+    pooling = task.get("pooling")
     if pooling not in (None, "token", "gap"):
         raise RefusedContent(f"unsupported pooling {shown(pooling)}; expected 'token' or 'gap'", where=where)
     if pooling == "gap":
         facts |= {"pool": "mean", "pool_tokens": "all"}
-    if not TASK["activation"].accepts(config.get("activation")):
+    if not ACTIVATION.accepts(config.get("activation")):
         cause = f"activation = {shown(config['activation'])} after the head is not supported"
         raise RefusedContent(cause, where=where, hint="set it to null to get the logits")
     return facts
