@@ -14,6 +14,7 @@ from vit_zoo.files import SafetensorsFile
 from vit_zoo.files.wire import GRAPH, KEY, METADATA, VALUE, fields, tag
 from vit_zoo.formats.artifact import MAX_METADATA, Artifact, Description, config_from
 from vit_zoo.formats.format import Format, OpenOptions
+from vit_zoo.formats.onnx_admission import check_runnable
 from vit_zoo.formats.onnx_skeleton import external_files, length_of
 
 if TYPE_CHECKING:
@@ -40,8 +41,10 @@ def describe_onnx(path: Path) -> Description:
                 for part, width in fields(file, end):
                     parts[part] = file.read(width).decode()
                 entries[parts.get(KEY, "")] = parts.get(VALUE, "")
-    except (ValueError, UnicodeDecodeError):
-        raise RefusedContent("not a complete ONNX file", where=path) from None
+    except UnicodeDecodeError:
+        raise RefusedContent("not a complete ONNX file: its metadata is not UTF-8", where=path) from None
+    except ValueError as error:
+        raise RefusedContent(f"not a complete ONNX file: {error}", where=path) from None
     if "vit_zoo" not in entries:
         return Description(path, "onnx", None, {}, graph=True)
     config = config_from(entries["vit_zoo"], where=path)
@@ -104,6 +107,7 @@ class OnnxArtifact(Artifact):
         profile: Path | None = None,
     ) -> None:
         """`more` is appended to the file's bytes; `profile` is the prefix of the path of the profile that onnxruntime writes."""
+        check_runnable(path)
         super().__init__(describe_onnx(path))
         check_companion(self.about)
         import onnxruntime as ort
@@ -126,7 +130,7 @@ class OnnxArtifact(Artifact):
                 "session.disable_prepacking", "1"
             )  # other kernels, and 140 MiB less memory for ViT-B/16
         if more:
-            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.resolve().parent))
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent.resolve()))
         try:
             model = path.read_bytes() + more if more else path
             self.session = ort.InferenceSession(model, options, providers=providers or ["CPUExecutionProvider"])
