@@ -105,14 +105,17 @@ class Child:
         optimised: bool,
         more: bytes = b"",
         profile: str | None = None,
+        size: int = 0,
         pixels: int = 0,
     ) -> ChildSession:
         """Open the file, in place of an earlier session. Errors and other arguments are those of `Session`.
 
-        `pixels`: of the images that the file makes of its input, if they may be more than those of the input.
+        * `size`: the bytes of the file and of its weights next to it.
+        * `pixels`: those of the images that the file makes of its input, if they may be more than those of the input.
         """
-        self._size = _size_of(self.path)
-        self.session = None
+        self.session, self._size = None, size
+        self.start()
+        importlib.import_module("numpy")  # while the child imports it too
         limited = providers is None or list(providers) == ["CPUExecutionProvider"]
         request = {
             "do": "open", "path": str(self.path.absolute()), "providers": providers, "threads": threads, "optimised": optimised,
@@ -256,13 +259,6 @@ def _end(process: Popen[bytes]) -> None:
 
 def _signal(number: int) -> str:
     return signal.Signals(number).name if number in signal.valid_signals() else f"signal {number}"
-
-
-def _size_of(path: Path) -> int:
-    """Return the bytes of a file and of its weights next to it."""
-    from vit_zoo.formats.onnx_skeleton import external_files
-
-    return sum(file.stat().st_size for file in (path, *(path.parent / name for name in external_files(path))))
 
 
 def _values(described: Any) -> list[Value]:
