@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,12 +18,13 @@ if TYPE_CHECKING:
 
     from vit_zoo.formats.artifact import Array
     from vit_zoo.parity.reference import Step
+    from vit_zoo.parity.run import Sessions
 
 SAMPLE = 64  # elements compared first, which rules out most candidates cheaply
 
 
 def first_divergence_by_value(
-    path: Path, steps: Sequence[Step], images: Array, tolerance: Tolerance
+    checked: Sessions, steps: Sequence[Step], images: Array, tolerance: Tolerance
 ) -> tuple[Divergence | None, list[BlockError]]:
     """Look for the value of each reference step in another tool's graph.
 
@@ -32,8 +32,8 @@ def first_divergence_by_value(
     so a graph need not contain every step. A step counts as missing if other blocks have the corresponding value, or if it
     comes after the last step that agrees.
     """
-    graph = skeleton(path).proto.graph
-    matches = _matches(path, graph, steps, images, tolerance)
+    graph = skeleton(checked.path).proto.graph
+    matches = _matches(checked, graph, steps, images, tolerance)
     ends = {step.block: i for i, step in enumerate(steps) if step.block is not None}
     errors = [
         BlockError(block=block, relative=min(matches[i].values(), default=None), allowed=allowed_difference(steps[i], tolerance))
@@ -57,7 +57,7 @@ def first_divergence_by_value(
 
 
 def _matches(
-    path: Path, graph: onnx.GraphProto, steps: Sequence[Step], images: Array, tolerance: Tolerance
+    checked: Sessions, graph: onnx.GraphProto, steps: Sequence[Step], images: Array, tolerance: Tolerance
 ) -> list[dict[int, float]]:
     """Return, for each step, the indices of the operators that compute its value, with their relative differences."""
     producers = _image_dependent(graph)
@@ -75,7 +75,7 @@ def _matches(
 
     match(-1, images)
     for chunk in chunks([name for name, index in producers.items() if index >= 0]):
-        for name, value in inner_values_of(path, graph, chunk, images).items():
+        for name, value in inner_values_of(checked, graph, chunk, images).items():
             if name in producers:
                 match(producers[name], value)
     return matches

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import OtherWeights, VitzooError
+from vit_zoo.errors import InputError, OtherWeights, RefusedContent
 from vit_zoo.files import sha256_of
 from vit_zoo.files.atomic import target_name
 from vit_zoo.formats import FORMATS
@@ -49,6 +49,7 @@ from vit_zoo.progress import part, step
 if TYPE_CHECKING:
     from vit_zoo.files import Stored
     from vit_zoo.formats.artifact import Array
+    from vit_zoo.formats.child import Child
     from vit_zoo.parity.reference import Reference
     from vit_zoo.parity.tolerance import Tolerance
 
@@ -64,6 +65,7 @@ def check_parity(
     blocks: bool = False,
     pictures: Array | None = None,
     limits: Int8Limits = INT8_LIMITS,
+    child: Child | None = None,
 ) -> ParityReport:
     """Run the file and the reference on the same images and compare every output of every image.
 
@@ -74,11 +76,12 @@ def check_parity(
     * `blocks`: measure the error after every block, even if nothing fails.
     * `pictures`: real images, prepared (b c H W), on which a quantised file is measured.
     * `limits`: what a quantised file must meet on them.
+    * `child`: the process that runs the file, which is ended afterwards; None for a file that this process has just written.
 
     A fault of the file becomes a fault in the report, not an exception.
     """
     with step(f"checking {target_name(path)}"):
-        return _check(path, reference, companion, effort, fixed, tensors, blocks, pictures, limits)
+        return _check(path, reference, companion, effort, fixed, tensors, blocks, pictures, limits, child)
 
 
 def _check(
@@ -91,10 +94,11 @@ def _check(
     blocks: bool,
     pictures: Array | None,
     limits: Int8Limits,
+    child: Child | None,
 ) -> ParityReport:
     plan, evidence, precision = PLANS[effort], Evidence(), "fp32"
     try:
-        sessions = Sessions(path)
+        sessions = Sessions(path, child)
     except OtherWeights as error:
         evidence.faults.append(error.message)
     else:
@@ -114,16 +118,16 @@ def _check(
         if structure.precision == "fp16" and sessions.axes is not None:
             x = _sample_batch(sessions, reference, plan, len(plan.images))
             with part("range of float16"):
-                evidence.headroom = headroom(path, x, sessions.batch or 2)
+                evidence.headroom = headroom(sessions, x, sessions.batch or 2)
         sessions.close()
         if plan.inner and sessions.axes is not None and (evidence.comparisons or evidence.agreements):
             with part("onnxruntime's operators"):
-                evidence.fusion = profile_operators(path, _sample_batch(sessions, reference, plan, sessions.batch or 1))
+                evidence.fusion = profile_operators(sessions, _sample_batch(sessions, reference, plan, sessions.batch or 1))
         if sessions.about.rounded:  # smoothing changes the inner values on purpose
             evidence.skipped.append("inner values: int8 rounds them and scales their channels")
         elif sessions.axes is not None and (evidence.faults or blocks or plan.inner):
             with part("inner values"):
-                _compare_inner_values(path, sessions, reference, plan, tolerance, precision, evidence)
+                _compare_inner_values(sessions, reference, plan, tolerance, precision, evidence)
     return _report(path.name, sha256_of(path), reference, effort, precision, evidence, plan, data=companion)
 
 
@@ -279,7 +283,6 @@ def _sample_batch(sessions: Sessions, reference: Reference, plan: CheckPlan, cou
 
 
 def _compare_inner_values(
-    path: Path,
     sessions: Sessions,
     reference: Reference,
     plan: CheckPlan,
@@ -292,22 +295,22 @@ def _compare_inner_values(
     x = _sample_batch(sessions, reference, plan, count)
     known = all(reference.has(name) for name in sessions.outputs)
     try:
-        prepared = prepare_in_file(path, x) if sessions.prepares else x
+        prepared = prepare_in_file(sessions, x) if sessions.prepares else x
         steps = reference.steps(prepared, sessions.outputs if known else tuple(reference.shapes())[:1], sessions.options)
-    except VitzooError:  # a reference that does not run has caused a fault already
+    except (InputError, RefusedContent):  # a reference that does not run has caused a fault already
         return
     if not steps:
         evidence.skipped.append(f"inner values: {reference.name} has none to compare with")
         return
-    as_written = precision != "int8" and all(step.value is not None for step in steps) and computes(path, steps)
+    as_written = precision != "int8" and all(step.value is not None for step in steps) and computes(sessions.path, steps)
     if not as_written:  # another tool's graph may compute differently inside, so this alone is no fault
-        count = len(skeleton(path).proto.graph.node)
+        count = len(skeleton(sessions.path).proto.graph.node)
         if count > MOST_READ:
             evidence.skipped.append(f"inner values: the graph has {count:,} operators; {MOST_READ:,} at most are searched")
             return
-        evidence.divergence, evidence.blocks = first_divergence_by_value(path, steps, x, tolerance)
+        evidence.divergence, evidence.blocks = first_divergence_by_value(sessions, steps, x, tolerance)
         return
-    divergence, evidence.blocks = first_divergence_by_name(path, steps, x, tolerance, lenient=not evidence.faults)
+    divergence, evidence.blocks = first_divergence_by_name(sessions, steps, x, tolerance, lenient=not evidence.faults)
     evidence.divergence = divergence
     if divergence is not None and not evidence.faults:
         evidence.faults.append(divergence.reason)
