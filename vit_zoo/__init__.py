@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         MissingDependency,
         NotRepresentable,
         RefusedContent,
+        Stopped,
         VitzooError,
     )
     from vit_zoo.formats import open_artifact as open
@@ -40,6 +41,7 @@ _HOMES = {
     "MissingDependency": "errors",
     "NotRepresentable": "errors",
     "RefusedContent": "errors",
+    "Stopped": "errors",
     "VitzooError": "errors",
     "convert": "api",
     "create": "api",
@@ -68,6 +70,7 @@ __all__ = [
     "MissingDependency",
     "NotRepresentable",
     "RefusedContent",
+    "Stopped",
     "Transformer",
     "ViT",
     "ViTSpec",

@@ -276,6 +276,8 @@ def verify(
     min_cosine: float | None = None,
     random: bool = False,
     seed: int | None = None,
+    time_limit: float | None = None,
+    memory_limit: float | None = None,
     **facts: Any,
 ) -> ParityReport:
     """Check that an exported file of any tool computes a model, or that two models or two files compute the same.
@@ -297,17 +299,22 @@ def verify(
         min_cosine: int8 only: another limit than the usual ones, as in `export`.
         random: Compare with random weights of the name or config file `against`.
         seed: Seed for the random weights, 0 by default.
+        time_limit: ONNX files only, which run in a child process: seconds that the file may take in all, by default 20, and
+            more by its size and the number of runs.
+        memory_limit: ONNX files only: GB that the child process may use, by default as in `open`.
         **facts: Fields of the spec of `against`, as in `load`.
 
     Raises:
         InputError: Something does not exist, or a fact is missing.
         RefusedContent: The file cannot be read.
+        Stopped: The file reached a limit, or onnxruntime crashed.
     """
     from vit_zoo.parity.resolve_reference import VerifyOptions, verify_model
 
     options = VerifyOptions(
-        effort=effort, fixed=tuple(fixed), blocks=blocks, pictures=pictures, min_cosine=min_cosine, random=random, seed=seed
-    )
+        effort=effort, fixed=tuple(fixed), blocks=blocks, pictures=pictures, min_cosine=min_cosine, random=random, seed=seed,
+        time_limit=time_limit, memory_limit=memory_limit,
+    )  # fmt: skip
     return verify_model(artifact, against, options, facts)
 
 

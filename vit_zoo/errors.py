@@ -184,6 +184,15 @@ class OtherWeights(RefusedContent):
     """The weights file next to an exported file is not the one that it was written for, so its results would be wrong."""
 
 
+class Stopped(VitzooError):
+    """The process that ran a file was ended: it took more time or memory than is allowed, or onnxruntime crashed.
+
+    It is no RefusedContent, which a check of outputs takes as a result and goes on.
+    """
+
+    code = 7
+
+
 class CannotWrite(VitzooError, OSError):
     """The output cannot be written: no space, no permission, or something else in its place."""
 

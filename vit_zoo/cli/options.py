@@ -234,3 +234,16 @@ def note_name(model: str | None, output: Output, *, as_architecture: bool = True
                 output.warn(named.alias.sentence)
         case RegistryName(named=named) if named.variant.name != model:
             output.warn(f"'{model}' is {named.variant.name}")
+
+
+def run_limits(command: Any) -> Any:
+    """Add --time-limit and --memory-limit."""
+    memory = click.option(
+        "--memory-limit", type=float, metavar="GB",
+        help="ONNX only: memory that running the file may take (default: by its size and the batch).",
+    )  # fmt: skip
+    seconds = click.option(
+        "--time-limit", type=float, metavar="SECONDS",
+        help="ONNX only: time that opening and running the file may take in all (default: 20, and more by its size).",
+    )  # fmt: skip
+    return seconds(memory(command))
