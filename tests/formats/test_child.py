@@ -159,7 +159,7 @@ def test_a_crash_of_onnxruntime(tmp_path, started, number):
     with pytest.raises(Stopped, match=rf"loop.onnx: onnxruntime crashed \({number.name}\) while it ran the file"):
         artifact.run(X)
     killer.wait()
-    with pytest.raises(Stopped, match="loop.onnx: the child process that ran it has ended"):
+    with pytest.raises(Stopped, match=r"loop\.onnx: the child process that ran it has ended"):
         artifact.run(X)
 
 
@@ -279,7 +279,7 @@ def test_answers_are_not_trusted(exported, tmp_path, monkeypatch, started, name)
     (tmp_path / "answer").write_bytes(ANSWERS[name])
     program.write_text(f"import sys; sys.stdout.buffer.write(open({str(tmp_path / 'answer')!r}, 'rb').read())")
     monkeypatch.setattr(child_module, "PROGRAM", program)
-    with pytest.raises(Stopped, match="small.onnx"):
+    with pytest.raises(Stopped, match=r"small\.onnx"):
         run_in_child(exported)
     assert started
 

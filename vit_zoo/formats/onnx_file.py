@@ -42,8 +42,10 @@ def describe_onnx(path: Path) -> Description:
                 for part, width in fields(file, end):
                     parts[part] = file.read(width).decode()
                 entries[parts.get(KEY, "")] = parts.get(VALUE, "")
-    except (ValueError, UnicodeDecodeError):
-        raise RefusedContent("not a complete ONNX file", where=path) from None
+    except UnicodeDecodeError:
+        raise RefusedContent("not a complete ONNX file: its metadata is not UTF-8", where=path) from None
+    except ValueError as error:
+        raise RefusedContent(f"not a complete ONNX file: {error}", where=path) from None
     if "vit_zoo" not in entries:
         return Description(path, "onnx", None, {}, graph=True)
     config = config_from(entries["vit_zoo"], where=path)

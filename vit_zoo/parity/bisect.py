@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from vit_zoo.parity.run import Sessions
 
 VALUES_PER_RUN = 48  # about 120 MB for two images of ViT-B/16
+# operators of which all inner values are read: each 48 of them need a new session. An export of ViT-g has about as many
+MOST_READ = 5_000
 
 
 def first_divergence_by_name(

@@ -71,10 +71,16 @@ class VerifyOptions:
 def verify_model(
     artifact: ModelLike, against: ModelLike | None, options: VerifyOptions, facts: Mapping[str, Any]
 ) -> ParityReport:
-    """Compare an artifact or a model with `against`. The report on an artifact is also written next to it."""
+    """Compare an artifact or a model with `against`. The report on an artifact is also written next to it.
+
+    Exported files are looked at first, before torch is imported and a model is built.
+    """
     random = {"random": options.random, "seed": options.seed}
     if against is None and (options.random or options.seed is not None):
         raise InputError("random weights are for the model to compare with", hint=f"add {AGAINST}", options=[AGAINST])
+    for given in (artifact, against):
+        if given is not None and is_artifact(given):
+            _check_graph(Path(given))  # type: ignore[arg-type]
     if against is not None and not is_artifact(artifact):
         if options.rounded_only:
             raise InputError(f"{options.rounded_only} to int8 files only", where=str(artifact))
@@ -132,6 +138,14 @@ def _verify_file(
     if report.replaces(read_report(path), against_itself=against is None):
         write_text(report_path(path), report.dumps())
     return report
+
+
+def _check_graph(path: Path) -> None:
+    """Raise RefusedContent for an ONNX file that is not to be run."""
+    from vit_zoo.formats.onnx_admission import check_runnable
+
+    if describe(path).graph:
+        check_runnable(path)
 
 
 def _stack(folder: Path, config: ModelConfig | None, path: Path) -> Array:

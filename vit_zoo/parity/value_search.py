@@ -88,12 +88,19 @@ def _image_dependent(graph: onnx.GraphProto) -> dict[str, int]:
     """
     weights = {tensor.name for tensor in graph.initializer}  # old files list them as inputs too
     producers = {value.name: -1 for value in graph.input if value.name not in weights}
-    known = 0
-    while known < len(producers):  # one pass is enough for sorted operators, but some converters do not sort them
-        known = len(producers)
-        for index, node in enumerate(graph.node):
-            if node.op_type != "Shape" and any(name in producers for name in node.input):
-                producers |= dict.fromkeys(filter(None, node.output), index)
+    readers: dict[str, list[int]] = {}
+    for index, node in enumerate(graph.node):
+        for name in node.input if node.op_type != "Shape" else ():
+            readers.setdefault(name, []).append(index)
+    dependent: set[int] = set()
+    names = list(producers)
+    while names:  # each value once, since some converters do not sort the operators
+        for index in readers.pop(names.pop(), ()):
+            if index not in dependent:
+                dependent.add(index)
+                names += filter(None, graph.node[index].output)
+    for index in sorted(dependent):
+        producers |= dict.fromkeys(filter(None, graph.node[index].output), index)
     return producers
 
 
