@@ -154,10 +154,7 @@ class OnnxArtifact(Artifact):
 
 def _size_of(about: Description) -> int:
     """Return the bytes of a file and of its weights next to it."""
-    files = set(about.files)
-    if about.config is None:
-        files |= {about.path.parent / name for name in external_files(about.path)}
-    return sum(file.stat().st_size for file in files if file.is_file())
+    return about.path.stat().st_size + check_runnable(about.path)
 
 
 def _open(path: Path, about: Description, options: OpenOptions) -> Artifact:

@@ -92,7 +92,8 @@ class Session:
                 "session.disable_prepacking", "1"
             )  # other kernels, and 140 MiB less memory for ViT-B/16
         if more:
-            folder = os.path.realpath(os.path.dirname(path))  # noqa: PTH120 - pathlib takes a tenth of the child's start
+            # of the link, if the file is one, as in the Hub's cache; pathlib takes a tenth of the child's start
+            folder = os.path.realpath(os.path.dirname(path))  # noqa: PTH120
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
         try:
             model = path if not more else _with(path, more)

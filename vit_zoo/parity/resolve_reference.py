@@ -78,9 +78,8 @@ def verify_model(
     random = {"random": options.random, "seed": options.seed}
     if against is None and (options.random or options.seed is not None):
         raise InputError("random weights are for the model to compare with", hint=f"add {AGAINST}", options=[AGAINST])
-    for given in (artifact, against):
-        if given is not None and is_artifact(given):
-            _check_graph(Path(given))  # type: ignore[arg-type]
+    if against is not None and is_artifact(against):
+        _check_graph(Path(against))  # type: ignore[arg-type]
     if against is not None and not is_artifact(artifact):
         if options.rounded_only:
             raise InputError(f"{options.rounded_only} to int8 files only", where=str(artifact))

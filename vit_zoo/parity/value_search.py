@@ -9,7 +9,7 @@ import numpy as np
 
 from vit_zoo.formats.onnx_skeleton import skeleton
 from vit_zoo.formats.structure import operator_label
-from vit_zoo.parity.bisect import allowed_difference, chunks, inner_values_of
+from vit_zoo.parity.bisect import VALUES_PER_RUN, allowed_difference, inner_values_of
 from vit_zoo.parity.report import BlockError, Divergence
 from vit_zoo.parity.tolerance import Tolerance, relative
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vit_zoo.parity.reference import Step
     from vit_zoo.parity.run import Sessions
 
+BYTES_PER_RUN = 64 << 20  # of inner values that one run may return, unless fewer than VALUES_PER_RUN have as many
 SAMPLE = 64  # elements compared first, which rules out most candidates cheaply
 
 
@@ -74,10 +75,14 @@ def _matches(
                 matches[i][index] = size
 
     match(-1, images)
-    for chunk in chunks([name for name, index in producers.items() if index >= 0]):
+    names, count, largest = [name for name, index in producers.items() if index >= 0], VALUES_PER_RUN, 1
+    while names:
+        chunk, names = names[:count], names[count:]
         for name, value in inner_values_of(checked, graph, chunk, images).items():
+            largest = max(largest, value.nbytes)
             if name in producers:
                 match(producers[name], value)
+        count = max(VALUES_PER_RUN, min(4 * count, BYTES_PER_RUN // largest))  # fewer sessions for a model with small values
     return matches
 
 
