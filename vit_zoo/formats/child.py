@@ -54,7 +54,7 @@ class Child:
 
     def __init__(self, path: Path, limits: Limits, *, total: bool = True, writes: bool = False) -> None:
         self.path, self.limits, self.total, self.writes = path, limits, total, writes
-        self.session: ChildSession | None = None
+        self.opened = 0  # the number of the open session
         self._clock, self._size = Clock(limits), 0
         self._process: Popen[bytes] | None = None
         self._end: Any = None
@@ -95,7 +95,8 @@ class Child:
         """End the process. A later call starts another one."""
         if self._end is not None:
             self._end()
-        self._process = self._end = self.session = None
+        self._process = self._end = None
+        self.opened += 1
 
     def open(
         self,
@@ -113,7 +114,7 @@ class Child:
         * `size`: the bytes of the file and of its weights next to it.
         * `pixels`: those of the images that the file makes of its input, if they may be more than those of the input.
         """
-        self.session, self._size = None, size
+        self.opened, self._size = self.opened + 1, size
         self.start()
         importlib.import_module("numpy")  # while the child imports it too
         limited = providers is None or list(providers) == ["CPUExecutionProvider"]
@@ -124,8 +125,7 @@ class Child:
         factor = None if not limited else INNER_FACTOR if more else 1.0
         memory = self._memory(factor, 0, 0, 0)
         answer, _ = self.call(request, (), work=seconds_to_open(self._size), memory=memory)
-        self.session = ChildSession(self, _values(answer.get("inputs")), _values(answer.get("outputs")), factor, pixels)
-        return self.session
+        return ChildSession(self, _values(answer.get("inputs")), _values(answer.get("outputs")), factor, pixels)
 
     def run(self, name: str, x: Array, pixels: int, factor: float | None) -> list[Array]:
         """Run the open session on an input of images; `pixels` and `factor` are those of its `ChildSession`."""
@@ -226,11 +226,12 @@ class ChildSession:
 
     def __init__(self, child: Child, inputs: list[Value], outputs: list[Value], factor: float | None, pixels: int) -> None:
         self.child, self.inputs, self.outputs, self._factor, self._pixels = child, inputs, outputs, factor, pixels
+        self._number = child.opened
 
     def run(self, name: str, x: Array) -> list[Array]:
         """Run the graph on its input of this name, and return every output in order."""
-        if self.child.session is not self:
-            raise RuntimeError("the child process has opened another session since")
+        if self.child.opened != self._number:
+            raise Stopped("the child process that ran it has ended", where=self.child.path)
         values = self.child.run(name, x, self._pixels, self._factor)
         if len(values) != len(self.outputs):
             raise RefusedContent("onnxruntime returned another number of outputs", where=self.child.path)
