@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import errno
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -67,6 +68,19 @@ def notice(line: str, options: Sequence[Option] = ()) -> None:
 def printable(text: str) -> str:
     """Return the text in one line: names and file contents come from outside, and must not move the cursor."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+DISK_ERRORS = {
+    errno.ENOSPC: "no space left: the disk is full",
+    errno.EDQUOT: "no space left: the disk quota is used up",
+    errno.EIO: "the disk reported an input/output error",
+    errno.EROFS: "the disk is read-only",
+}
+
+
+def cause_of(error: OSError) -> str:
+    """Return the reason of an error of the operating system in words; those that concern the disk name it."""
+    return DISK_ERRORS.get(error.errno or 0) or error.strerror or str(error)
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
