@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
+from vit_zoo.files.folder import private_folder
 from vit_zoo.formats.onnx_file import OnnxArtifact
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ class Operator(BaseModel):
 
 def profile_operators(path: Path, images: Array) -> tuple[Operator, ...]:
     """Run the file on the images with onnxruntime's profiler. Return the kinds of operators that ran, the slowest first."""
-    with TemporaryDirectory(prefix="vitzoo-") as folder:
-        artifact = OnnxArtifact(path, providers=None, threads=None, optimised=True, profile=Path(folder) / "run")
+    with private_folder("profile") as folder:
+        artifact = OnnxArtifact(path, providers=None, threads=None, optimised=True, profile=folder / "run")
         for _ in range(1 + RUNS):
             artifact.run(images)
         events = json.loads(Path(artifact.session.end_profiling()).read_text())
