@@ -15,7 +15,7 @@ from vit_zoo.files import journal
 from vit_zoo.files.atomic import Staged
 from vit_zoo.files.disk import sync_folder, writing
 from vit_zoo.files.journal import Step, inode_of
-from vit_zoo.files.temporary import forget, remove, temporary
+from vit_zoo.files.temporary import adopt, forget, remove, temporary
 
 T = TypeVar("T")
 
@@ -79,29 +79,15 @@ def put_in_place(folder: Path, files: Sequence[tuple[Path, Path]], removed: Sequ
     Raises:
         OSError: A step failed. Those before it were undone; if that failed too, the next command in the folder finishes the set.
     """
-    old = {path: inode for path in (*removed, *(name for _, name in files)) if (inode := inode_of(path)) is not None}
-    if len(files) == 1 and not set(old) - {files[0][1]}:  # a rename is one step by itself
-        files[0][0].replace(files[0][1])
-        forget(files[0][0])
-        sync_folder(folder)
-        return
-    change = _Change.of(folder, files, [path for path in removed if path in old], old)
-    path, made = folder / journal.NAME, temporary(folder / journal.NAME)
-    for each in (made, *change.temporaries):
-        forget(each)  # they belong to the journal, even if a signal ends this process
-    descriptor = journal.write(made, change.steps)
-    try:
-        journal.link(made, path)
-        journal.perform(folder, change.steps)
-        path.unlink(missing_ok=True)
-    except BaseException:
-        if inode_of(path) == os.fstat(descriptor).st_ino:  # else nothing is done, or everything
-            change.undo(temporary(path), path)
-        for each in (made, *change.temporaries):
-            remove(each)
-        raise
-    finally:
-        os.close(descriptor)
+    with journal.only_writer(folder):
+        old = {path: inode for path in (*removed, *(name for _, name in files)) if (inode := inode_of(path)) is not None}
+        if len(files) == 1 and not set(old) - {files[0][1]}:  # a rename is one step by itself
+            files[0][0].replace(files[0][1])
+            forget(files[0][0])
+            sync_folder(folder)
+        else:
+            change = _Change.of(folder, files, [path for path in removed if path in old], old)
+            change.carry_out()
 
 
 @dataclass(frozen=True)
@@ -124,22 +110,49 @@ class _Change:
             steps.append(Step(name.name, new[name], path.name, None if name in removed else old.get(name)))
             if name not in old:  # renamed, if it is not yet, and then removed
                 back += [Step(name.name, new[name], path.name), Step(name.name, new[name])]
-        steps += [Step(copy.name, old[path]) for path, copy in second.items()]
         back += [Step(path.name, old[path], copy.name, new.get(path)) for path, copy in second.items()]
         possible = len(second) == len(old) and not any(path.is_dir() for path, _ in files)
         temporaries = (*second.values(), *(path for path, _ in files))
         return cls(folder, tuple(steps), tuple(back) if possible else None, temporaries)
 
-    def undo(self, made: Path, path: Path) -> None:
+    def carry_out(self) -> None:
+        """Do the steps. If one fails, restore the old files."""
+        path = self.folder / journal.NAME
+        made = temporary(path)
+        descriptor = None
+        try:
+            for each in (made, *self.temporaries):
+                forget(each)  # they belong to the journal, even if a signal ends this process
+            descriptor = journal.write(made, self.steps)
+            journal.link(made, path)
+            journal.perform(self.folder, self.steps)
+            path.unlink(missing_ok=True)
+            for each in self.temporaries:
+                adopt(each)
+        except BaseException:
+            if descriptor is not None and inode_of(path) == os.fstat(descriptor).st_ino:  # else nothing is done, or everything
+                self._undo(path)
+            for each in (made, *self.temporaries):
+                remove(each)
+            raise
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+        for each in self.temporaries:  # the second names of the old files
+            remove(each)
+
+    def _undo(self, path: Path) -> None:
         """Restore the old files by a journal of its own, for this process may die at any step of it too.
 
         If it is not possible, the journal at `path` stays, and so do its files, for the next command.
         """
         if self.back is None:
             raise CannotWrite("could not be written completely; the next command of vitzoo here finishes it", where=self.folder)
+        made = temporary(path)
         descriptor = journal.write(made, self.back)
         try:
             made.replace(path)
+            forget(made)
             sync_folder(self.folder)
             journal.perform(self.folder, self.back)
             path.unlink(missing_ok=True)
@@ -149,14 +162,18 @@ class _Change:
 
 def _second_names(old: Iterable[Path]) -> dict[Path, Path]:
     """Give each file a second name, a temporary one; none to those after the first for which that is not possible."""
-    second = {}
-    for path in old:
-        copy = temporary(path)
-        try:
+    second: dict[Path, Path] = {}
+    try:
+        for path in old:
+            copy = temporary(path)
             copy.hardlink_to(path)
-        except OSError:  # the file system has no hard links, or the file belongs to another user
-            break
-        second[path] = copy
+            second[path] = copy
+    except OSError:  # the file system has no hard links, or the file belongs to another user
+        pass
+    except BaseException:
+        for copy in second.values():
+            remove(copy)
+        raise
     return second
 
 

@@ -92,7 +92,7 @@ def settle(folder: Path, name: str | None = None) -> bool:
         except OSError as error:
             if steps and name is not None and name not in {step.name for step in steps}:
                 return False
-            what = ", ".join(dict.fromkeys(step.name for step in steps if not TEMPORARY.fullmatch(step.name)))
+            what = ", ".join(dict.fromkeys(step.name for step in steps))
             cause = f"the writing of {what or 'files'} was interrupted, and cannot be finished: {cause_of(error)}"
             raise CannotWrite(cause, where=folder) from None
     return True
@@ -143,7 +143,8 @@ def perform(folder: Path, steps: Sequence[Step]) -> None:
         source = folder / step.temporary
         if inode_of(source) == step.inode and inode_of(path) in (None, step.over, step.inode):  # else it was replaced meanwhile
             source.replace(path)
-            source.unlink(missing_ok=True)  # two names of one file are left by a rename of one to the other
+        if inode_of(source) == step.inode and not source.is_dir():  # two names of one file are left by a rename to the other
+            source.unlink(missing_ok=True)
     sync_folder(folder)
 
 
@@ -167,7 +168,7 @@ def _locked(path: Path) -> Iterator[int | None]:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise InvalidJournal("not a regular file")
-        _wait_for_lock(descriptor, path)
+        _wait_for_lock(descriptor, path.parent)
         here = inode_of(path) == status.st_ino
         if here and status.st_uid != os.geteuid():
             raise InvalidJournal("it belongs to another user")
@@ -176,7 +177,18 @@ def _locked(path: Path) -> Iterator[int | None]:
         os.close(descriptor)
 
 
-def _wait_for_lock(descriptor: int, path: Path) -> None:
+@contextlib.contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Keep other sets of files out of a folder within the block: they wait. Raises CannotWrite if it takes too long."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _wait_for_lock(descriptor, folder)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _wait_for_lock(descriptor: int, folder: Path) -> None:
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
@@ -184,7 +196,7 @@ def _wait_for_lock(descriptor: int, path: Path) -> None:
             return
         except BlockingIOError:
             if time.monotonic() > deadline:
-                raise CannotWrite("another process is writing files here", where=path.parent, hint="try again") from None
+                raise CannotWrite("another process is writing files here", where=folder, hint="try again") from None
             time.sleep(0.01)
         except OSError:  # some network file systems have no locks
             return
@@ -208,8 +220,7 @@ def _read(descriptor: int) -> tuple[Step, ...]:
     final = {step.name for step in steps if step.temporary is not None}
     removable = final | {name + REPORT for name in final}
     for step in steps:
-        match = TEMPORARY.fullmatch(step.name)
-        if step.temporary is None and (match[1] if match else step.name) not in removable:
+        if step.temporary is None and step.name not in removable:
             raise InvalidJournal(f"it would remove {step.name!r}, which is not of its set")
     return steps
 

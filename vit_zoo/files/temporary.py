@@ -25,8 +25,13 @@ def temporary(target: Path) -> Path:
 def temporary_in(folder: Path, name: str = "") -> Path:
     """Return a new temporary name in a folder: of a target in it, or of the folder itself."""
     path = folder / f".{name}.vitzoo-{os.getpid()}-{secrets.token_hex(4)}.tmp"
-    _made.add(path.absolute())
+    adopt(path)
     return path
+
+
+def adopt(path: Path) -> None:
+    """State that a temporary name is in use, and that `remove_all` may remove what has it."""
+    _made.add(path.absolute())
 
 
 def forget(path: Path) -> None:
@@ -41,7 +46,8 @@ def remove(path: Path) -> None:
     else:
         with contextlib.suppress(OSError):  # another process may remove it at the same time, or another user may own it
             path.unlink(missing_ok=True)
-    forget(path)
+    if not os.path.lexists(path):
+        forget(path)
 
 
 def release(path: Path) -> None:
