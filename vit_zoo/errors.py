@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import errno
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -78,6 +79,19 @@ def shown(value: object) -> str:
     except (ValueError, RecursionError):  # an integer of more than 4,300 digits, or nested deeper than the stack
         text = f"{type(value).__name__} too long to show"
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+DISK_ERRORS = {
+    errno.ENOSPC: "no space left: the disk is full",
+    errno.EDQUOT: "no space left: the disk quota is used up",
+    errno.EIO: "the disk reported an input/output error",
+    errno.EROFS: "the disk is read-only",
+}
+
+
+def cause_of(error: OSError) -> str:
+    """Return the reason of an error of the operating system in words; those that concern the disk name it."""
+    return DISK_ERRORS.get(error.errno or 0) or error.strerror or str(error)
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

@@ -520,7 +520,7 @@ def test_a_shell_pipe_may_close_early():
 def test_stdout_on_a_full_disk_is_an_error():
     with Path("/dev/full").open("w") as full:
         done = run("list", stdout=full)
-    assert (done.returncode, done.stderr) == (8, "vitzoo: error: No space left on device\n")
+    assert (done.returncode, done.stderr) == (8, "vitzoo: error: no space left: the disk is full\n")
 
 
 def test_stdout_and_stderr_may_be_closed():

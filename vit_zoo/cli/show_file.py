@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vit_zoo.cli.text import bytes_text, file_size, pairs, report_text, table, verdict_text
 from vit_zoo.errors import RefusedContent, VitzooError
 from vit_zoo.files import read_json, sha256_of
+from vit_zoo.files.journal import settle
 from vit_zoo.formats import FORMATS, describe, format_of
 from vit_zoo.formats.artifact import report_path
 from vit_zoo.formats.onnx_summary import summarise
@@ -134,7 +135,10 @@ def parity_report(path: Path) -> tuple[dict[str, Any], str]:
 def exports_in(folder: Path) -> list[Path]:
     """Return the exported files in a folder, and in the folder for ONNX files of a published repository."""
     suffixes = {f".{row.suffix.rpartition('.')[2]}" for row in FORMATS.values()}
-    files = [file for place in (folder, folder / SUBFOLDER) if place.is_dir() for file in sorted(place.iterdir())]
+    places = [place for place in (folder, folder / SUBFOLDER) if place.is_dir()]
+    for place in places:
+        settle(place)
+    files = [file for place in places for file in sorted(place.iterdir())]
     return [file for file in files if file.suffix in suffixes and file.is_file() and format_of(file) is not None]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_zoo.errors import InputError, RefusedContent, VitzooError
-from vit_zoo.files.atomic import target_name
+from vit_zoo.files.names import target_name
 from vit_zoo.progress import BYTES, LARGE, step
 
 CHUNK = 1 << 20  # bytes that are hashed at once

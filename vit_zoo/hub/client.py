@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
 from vit_zoo import __version__
-from vit_zoo.errors import CannotWrite, HubError, Unreachable, VitzooError
+from vit_zoo.errors import CannotWrite, HubError, Unreachable, VitzooError, cause_of
 
 T = TypeVar("T")
 
@@ -94,7 +94,7 @@ class HubClient:
             if isinstance(cause, VitzooError):
                 return cause
             if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-                return CannotWrite("no space left for the download", where=self.where)
+                return CannotWrite(f"the download failed: {cause_of(cause)}", where=self.where)
         for cause in chain:
             match cause:
                 case hub.OfflineModeIsEnabled():
