@@ -48,6 +48,7 @@ def make_base(base: Path) -> None:
     with contextlib.chdir(base):
         vit_zoo.save(vit_zoo.create("tiny.toml"), "tiny")
         vit_zoo.export("tiny", ["onnx", "torchscript", "pt2"], verify=False)
+        (base / "report.json").write_text(vit_zoo.verify("tiny.onnx").dumps())
         for library in ("timm", "hf"):
             vit_zoo.convert("tiny", library, to=library)
         vit_zoo.convert("tiny", "torchvision.pth", to="torchvision")

@@ -22,6 +22,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="commands at once (processes only)")
     parser.add_argument("--fork", action="store_true", help="fork one process that has imported the libraries")
     parser.add_argument("--loaded", action="store_true", help="judge CPU time instead of wall time: the machine does other work")
+    parser.add_argument("--patience", type=float, default=60, metavar="SECONDS", help="when a command is killed (default: 60)")
     parser.add_argument("--folder", type=Path, help="keep the files in this folder, and use those that are there")
     parser.add_argument("--make", type=Path, metavar="FOLDER", help="write the files to FOLDER and run nothing")
     parser.add_argument("--list", action="store_true", help="print the entries and their commands")
@@ -48,7 +49,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(entries: list, root: Path, options: argparse.Namespace) -> int:
-    start = (forks if options.fork else processes)(loaded=options.loaded)
+    start = (forks if options.fork else processes)(loaded=options.loaded, patience=options.patience)
     began, outcomes = time.monotonic(), []
     base = state(root / "base")
     with ThreadPoolExecutor(1 if options.fork else options.jobs) as pool:

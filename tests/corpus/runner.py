@@ -27,7 +27,6 @@ from support.paths import ROOT
 
 MARK = "PWNED"
 LIMITS = {False: (5.0, 1.5e9), True: (30.0, 2e9)}  # seconds and bytes, without and with a session
-LONGEST = 40.0  # seconds after which a command is killed
 MEMORY = 4 << 30  # bytes of data that a command may have: more than any limit allows, less than the machine has
 # what belongs into no error line: tracebacks, places in C++, addresses, other libraries' folders, advice to load it anyway
 TECHNICAL = re.compile(
@@ -177,7 +176,7 @@ def environment(work: Path) -> dict[str, str]:
     }
 
 
-def processes(*, loaded: bool) -> Start:
+def processes(*, loaded: bool, patience: float) -> Start:
     """Return a way to run a command in a process of its own. On a `loaded` machine, CPU time is judged, not wall time."""
 
     def start(arguments: list[str], work: Path) -> Usage:
@@ -188,12 +187,12 @@ def processes(*, loaded: bool) -> Start:
                 cwd=work / "in", env=environment(work), stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True,
             )  # fmt: skip
             resource.prlimit(process.pid, resource.RLIMIT_DATA, (MEMORY, MEMORY))
-            return waited(process.pid, began, work, loaded=loaded)
+            return waited(process.pid, began, work, loaded=loaded, patience=patience)
 
     return start
 
 
-def forks(*, loaded: bool) -> Start:
+def forks(*, loaded: bool, patience: float) -> Start:
     """Return a way to run a command in a fork of this process, which imports the libraries first: without their import time."""
     import onnx  # noqa: F401
     import onnxruntime as ort
@@ -222,13 +221,13 @@ def forks(*, loaded: bool) -> Start:
                 sys.stdout.flush()
             finally:
                 os._exit(code)
-        return waited(pid, began, work, loaded=loaded)
+        return waited(pid, began, work, loaded=loaded, patience=patience)
 
     return start
 
 
-def waited(pid: int, began: float, work: Path, *, loaded: bool) -> Usage:
-    """Wait for a process, which is killed when it takes too long, and return what it did."""
+def waited(pid: int, began: float, work: Path, *, loaded: bool, patience: float) -> Usage:
+    """Wait for a process, which is killed after `patience` seconds, and return what it did."""
     killed = False
     pause = 0.002
     while True:
@@ -236,7 +235,7 @@ def waited(pid: int, began: float, work: Path, *, loaded: bool) -> Usage:
         seconds = time.monotonic() - began
         if found:
             break
-        if seconds > LONGEST and not killed:
+        if seconds > patience and not killed:
             killed = True
             os.kill(pid, signal.SIGKILL)
         time.sleep(pause)

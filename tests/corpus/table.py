@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fnmatch import fnmatch
 
-from corpus import onnx_files, weights
+from corpus import configs, images, onnx_files, weights
 from corpus.entry import Entry
 
-ENTRIES: tuple[Entry, ...] = (*weights.ENTRIES, *onnx_files.ENTRIES)
+ENTRIES: tuple[Entry, ...] = (*weights.ENTRIES, *configs.ENTRIES, *onnx_files.ENTRIES, *images.ENTRIES)
 
 
 def matching(*patterns: str) -> list[Entry]:
