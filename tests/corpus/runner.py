@@ -30,7 +30,7 @@ LIMITS = {False: (5.0, 1.5e9), True: (30.0, 2e9)}  # seconds and bytes, without 
 MEMORY = 4 << 30  # bytes of data that a command may have: more than any limit allows, less than the machine has
 # what belongs into no error line: tracebacks, places in C++, addresses, other libraries' folders, advice to load it anyway
 TECHNICAL = re.compile(
-    r"Traceback|unexpected \w+:|\w+\.(?:cc|cpp|h|hpp|py):\d+|/onnxruntime/|site-packages|0x[0-9a-f]{6,}|weights_only|File \""
+    r"Traceback|unexpected \w+:|\w+\.(?:cc|cpp|h|hpp|py):\d+|/onnxruntime/|site-packages|(?<![0-9])0x[0-9a-f]{6,}|weights_only|File \""
 )
 
 
