@@ -22,13 +22,16 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="commands at once (processes only)")
     parser.add_argument("--fork", action="store_true", help="fork one process that has imported the libraries")
     parser.add_argument("--loaded", action="store_true", help="judge CPU time instead of wall time: the machine does other work")
-    parser.add_argument("--patience", type=float, default=60, metavar="SECONDS", help="when a command is killed (default: 60)")
+    parser.add_argument(
+        "--patience", type=float, default=60, metavar="SECONDS", help="CPU time after which a command is killed (default: 60)"
+    )
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only every Nth entry")
     parser.add_argument("--folder", type=Path, help="keep the files in this folder, and use those that are there")
     parser.add_argument("--make", type=Path, metavar="FOLDER", help="write the files to FOLDER and run nothing")
     parser.add_argument("--list", action="store_true", help="print the entries and their commands")
     parser.add_argument("--slowest", type=int, default=0, metavar="N", help="also print the N slowest commands")
     options = parser.parse_args(arguments)
-    entries = matching(*options.only)
+    entries = matching(*options.only)[:: options.every]
     if not entries:
         parser.error(f"no entry matches {', '.join(options.only)}")
     if options.list:
@@ -40,7 +43,7 @@ def main(arguments: list[str]) -> int:
         return 0
     root = (options.folder or Path(tempfile.mkdtemp(prefix="vitzoo-corpus-"))).resolve()
     try:
-        makes = [part for name in options.only for part in ("--only", name)]
+        makes = ["--every", str(options.every), *(part for name in options.only for part in ("--only", name))]
         subprocess.run([sys.executable, "-m", "tests.corpus", "--make", str(root), *makes], check=True, capture_output=True)
         return _run(entries, root, options)
     finally:
@@ -53,7 +56,11 @@ def _run(entries: list, root: Path, options: argparse.Namespace) -> int:
     began, outcomes = time.monotonic(), []
     base = state(root / "base")
     with ThreadPoolExecutor(1 if options.fork else options.jobs) as pool:
-        runs = (run_all(entries, root, start) if options.fork else pool.map(lambda entry: list(run_entry(entry, root, start)), entries))
+        runs = (
+            run_all(entries, root, start)
+            if options.fork
+            else pool.map(lambda entry: list(run_entry(entry, root, start)), entries)
+        )
         for done in runs:
             outcomes += done
             for outcome in done:
@@ -80,7 +87,7 @@ def print_totals(outcomes: list[Outcome], seconds: float, slowest: int) -> None:
     bad = {outcome.entry for outcome in outcomes if outcome.faults}
     faults = sum(bool(outcome.faults) for outcome in outcomes)
     print(
-        f"{len(entries)} of {len(ENTRIES)} entries, {len(outcomes)} commands: {faults} commands of {len(bad)} entries with faults;"
+        f"{len(entries)} of {len(ENTRIES)} entries, {len(outcomes)} commands: {faults} commands ({len(bad)} entries) have faults;"
         f" {seconds:.0f} s, slowest {max(outcome.seconds for outcome in outcomes):.1f} s,"
         f" most memory {max(outcome.memory for outcome in outcomes) / 1e6:.0f} MB"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +78,15 @@ FIELDS: dict[str, tuple[tuple[str, str, Sequence[Any]], ...]] = {
         ("config.json", "qkv_bias", ("a", [], 3, {})),
         ("config.json", "model_type", (1, [], {}, True, "../../x", "\x1b[2J\n", "a" * 5000)),
         ("config.json", "architectures", (1, "a", {}, [1], [[]], True)),
-        ("config.json", "id2label", (1, "a", [], [1], True, {"a": "b"}, {"0": 1}, {"0": None}, {"-1": "a"}, {"9" * 50: "a"}, {"²": "a"})),
+        ("config.json", "id2label", (1, "a", [], [1], True, {"a": "b"}, {"0": 1}, {"0": None}, {"-1": "a"}, {"9" * 50: "a"},
+        {"²": "a"})),
         ("config.json", "problem_type", (1, [], {}, "guess", True)),
         ("config.json", "num_labels", ("a", [], -1)),
-        ("preprocessor_config.json", "size", (0, -1, "a", [], True, {"height": "a"}, {"shortest_edge": 10**30}, {"height": []}, {})),
+        ("preprocessor_config.json", "size", (0, -1, "a", [], True, {"height": "a"}, {"shortest_edge": 10**30},
+        {"height": []}, {})),
         ("preprocessor_config.json", "crop_size", (0, -1, "a", [], True, {"height": -1, "width": 2})),
-        ("preprocessor_config.json", "image_mean", ("a", [], 1, [1], ["a", "b", "c"], [True] * 3, {}, [[1], [2], [3]], [INFINITE] * 3)),
+        ("preprocessor_config.json", "image_mean", ("a", [], 1, [1], ["a", "b", "c"], [True] * 3, {}, [[1], [2], [3]],
+        [INFINITE] * 3)),
         ("preprocessor_config.json", "image_std", ([0, 0, 0], [-1, 1, 1], "a", [], None, [NAN] * 3)),
         ("preprocessor_config.json", "resample", ("a", 99, -1, [], True, {})),
         ("preprocessor_config.json", "rescale_factor", ("a", [], 0, -1, {}, INFINITE)),
@@ -108,7 +112,8 @@ FIELDS: dict[str, tuple[tuple[str, str, Sequence[Any]], ...]] = {
         ("config.json", "model_args.init_values", ("a", [], {})),
         ("config.json", "model_args.norm_layer", (1, [], {}, "os.system")),
         ("config.json", "pretrained_cfg", (1, "a", [], True)),
-        ("config.json", "pretrained_cfg.input_size", (1, "a", [], [3], [3, "a", 16], [3, 0, 0], [3, -1, 16], [3, 10**30, 16], [True] * 3)),
+        ("config.json", "pretrained_cfg.input_size", (1, "a", [], [3], [3, "a", 16], [3, 0, 0], [3, -1, 16], [3, 10**30, 16],
+        [True] * 3)),
         ("config.json", "pretrained_cfg.mean", ("a", 1, [], [1], ["a"] * 3, {}, [NAN] * 3)),
         ("config.json", "pretrained_cfg.std", ([0, 0, 0], [-1] * 3, "a", [])),
         ("config.json", "pretrained_cfg.crop_pct", ("a", [], 0, -1, 10**30, {}, NAN)),
@@ -137,7 +142,8 @@ FIELDS: dict[str, tuple[tuple[str, str, Sequence[Any]], ...]] = {
     "keras": (
         ("config.json", "backbone", (1, "a", [], None)),
         ("config.json", "backbone.config", (1, "a", [], None)),
-        ("config.json", "backbone.config.image_shape", ("a", 1, [], [32], ["a"] * 3, [0, 0, 3], [-1, 32, 3], [True] * 3, [10**30, 32, 3])),
+        ("config.json", "backbone.config.image_shape", ("a", 1, [], [32], ["a"] * 3, [0, 0, 3], [-1, 32, 3], [True] * 3,
+        [10**30, 32, 3])),
         ("config.json", "backbone.config.patch_size", SIZES),
         ("config.json", "backbone.config.num_layers", NUMBERS),
         ("config.json", "backbone.config.num_heads", NUMBERS),
@@ -194,7 +200,10 @@ def _field_entries() -> list[Entry]:
             for number, what in enumerate(values):
                 name = f"config_{source}/{path.replace('.', '_')}_{number}_{_value_name(what)}"
                 codes = BAD if source == "tiny" and name.partition("/")[2] not in LEGAL else READ
-                lines = [command("show m", *codes, names="m"), command("convert m -o OUT/c", *codes, NOT_REPRESENTABLE, names="m")]
+                lines = [
+                    command("show m", *codes, names="m"),
+                    command("convert m -o OUT/c", *codes, NOT_REPRESENTABLE, names="m"),
+                ]
                 found.append(Entry(name, _field(source, file, path, what), tuple(lines)))
     return found
 
@@ -249,8 +258,16 @@ def _documents() -> list[Entry]:
         found += [
             Entry(f"document/folder_{name}", _document(text), (command("show m", *READ, names="m"),)),
             Entry(f"document/processor_{name}", _processor(raw), (command("show m", *READ, names="m"),)),
-            Entry(f"document/labels_{name}", content("labels.json", raw), (command("predict BASE/tiny.onnx BASE/image.png --labels labels.json", *BAD),)),
-            Entry(f"document/preprocess_{name}", content("prepare.json", raw), (command("predict BASE/foreign.onnx BASE/image.png --preprocess prepare.json", *BAD),)),
+            Entry(
+                f"document/labels_{name}",
+                content("labels.json", raw),
+                (command("predict BASE/tiny.onnx BASE/image.png --labels labels.json", *BAD),),
+            ),
+            Entry(
+                f"document/preprocess_{name}",
+                content("prepare.json", raw),
+                (command("predict BASE/foreign.onnx BASE/image.png --preprocess prepare.json", *BAD),),
+            ),
             Entry(f"document/config_{name}", content("config.json", raw), (command("create config.json -o OUT/m", *BAD),)),
         ]
     return found
@@ -313,10 +330,11 @@ TOML: dict[str, str] = {
     "family_of_numbers": "[family]\nname = 1\n[variant]\nx = 1",
     "variant_list": '[family]\nname = "x"\n[variant]\nx = [1]',
 }
-ZOO: dict[str, str] = {name: text for name, text in TOML.items() if name not in ("empty",)} | {
-    "variant_huge": '[family]\nname="x"\ntitle="X"\nconventions="c"\n[spec]\nextends="vit_b16"\n[variant]\nx1 = { dim = 99999999999999 }',
-    "variant_text": '[family]\nname="x"\ntitle="X"\nconventions="c"\n[spec]\nextends="vit_b16"\n[variant]\nx1 = { dim = "a" }',
-    "variant_path": '[family]\nname="x"\ntitle="X"\nconventions="c"\n[spec]\nextends="vit_b16"\n[variant]\n"../../x" = { dim = 8 }',
+FAMILY = '[family]\nname="x"\ntitle="X"\nconventions="c"\n[spec]\nextends="vit_b16"\n[variant]\n'
+ZOO: dict[str, str] = {name: text for name, text in TOML.items() if name != "empty"} | {
+    "variant_huge": FAMILY + "x1 = { dim = 99999999999999 }",
+    "variant_text": FAMILY + 'x1 = { dim = "a" }',
+    "variant_path": FAMILY + '"../../x" = { dim = 8 }',
 }
 LABELS: dict[str, bytes] = {
     "empty": b"",
@@ -354,7 +372,11 @@ PREPARE: dict[str, Any] = {
     "processor_other": {"image_processor_type": "DonutImageProcessor", "size": {}},
     "pretrained_cfg_number": {"pretrained_cfg": 7},
     "pretrained_cfg_input": {"pretrained_cfg": {"input_size": "a", "mean": None}},
-    "huge_numbers": {"image_processor_type": "ViTImageProcessor", "size": {"height": 10**30, "width": 10**30}, "image_mean": [1e308] * 3},
+    "huge_numbers": {
+        "image_processor_type": "ViTImageProcessor",
+        "size": {"height": 10**30, "width": 10**30},
+        "image_mean": [1e308] * 3,
+    },
 }
 
 # --- metadata of exported files, and reports ---
@@ -393,7 +415,24 @@ def _program(file: str, change: Callable[[Any], Any]) -> Maker:
 
 
 EXPORTS: tuple[tuple[str, Sequence[Any]], ...] = (
-    ("outputs", (3, "logits", [], [1], [None], {}, None, ["logits", "logits"], ["nowhere"], ["x" * 5000], ["block.99"], ["block.\u00b2"], ...)),
+    (
+        "outputs",
+        (
+            3,
+            "logits",
+            [],
+            [1],
+            [None],
+            {},
+            None,
+            ["logits", "logits"],
+            ["nowhere"],
+            ["x" * 5000],
+            ["block.99"],
+            ["block.\u00b2"],
+            ...,
+        ),
+    ),
     ("opset", ("a", [], -1, 10**30, None, True)),
     ("placement", (1, [], "nowhere", None)),
     ("data", (1, [], "../secret", "/dev/zero", "", "m.onnx", "a\0b", "x" * 5000)),
@@ -406,22 +445,32 @@ EXPORTS: tuple[tuple[str, Sequence[Any]], ...] = (
     ("axes", (1, "a", [1])),
 )
 CONFIGS: tuple[tuple[str, Any], ...] = (
-    ("list", [1]), ("number", 1), ("null", None), ("empty", {}), ("inner_list", {"vit_zoo": []}), ("cut", "{"), ("deep", '{"a":' + "[" * 100_000),
-    ("digits", '{"vit_zoo": {"schema": ' + "9" * 5000 + "}}"), ("nan", '{"vit_zoo": {"schema": NaN}}'), ("of_5_mb", '{"a": "' + "x" * 5_000_000 + '"}'),
+    ("list", [1]), ("number", 1), ("null", None), ("empty", {}), ("inner_list", {"vit_zoo": []}), ("cut", "{"),
+    ("deep", '{"a":' + "[" * 100_000),
+    ("digits", '{"vit_zoo": {"schema": ' + "9" * 5000 + "}}"), ("nan", '{"vit_zoo": {"schema": NaN}}'),
+    ("of_5_mb", '{"a": "' + "x" * 5_000_000 + '"}'),
     ("duplicate", '{"vit_zoo": {}, "vit_zoo": {}}'), ("text", "x"), ("empty_text", ""),
 )  # fmt: skip
 SPECS: tuple[tuple[str, Any], ...] = (
-    ("spec.dim", "a"), ("spec.dim", 10**9), ("spec.depth", 0), ("spec.depth", 10**6), ("spec.depth", 2), ("spec.image_size", [32, 32]),
-    ("spec.image_size", [10**6, 10**6]), ("spec.heads", 3), ("spec.num_classes", 10**9), ("spec.num_classes", 0), ("spec.patch_size", [0, 0]),
+    ("spec.dim", "a"), ("spec.dim", 10**9), ("spec.depth", 0), ("spec.depth", 10**6), ("spec.depth", 2),
+    ("spec.image_size", [32, 32]),
+    ("spec.image_size", [10**6, 10**6]), ("spec.heads", 3), ("spec.num_classes", 10**9), ("spec.num_classes", 0),
+    ("spec.patch_size", [0, 0]),
     ("spec.channels", 0), ("spec.channels", 4), ("spec.act", []), ("spec", []), ("preprocess", 3), ("preprocess.mean", ["a"]),
-    ("preprocess.size", [64, 64]), ("preprocess.resize_to", 10**9), ("labels", 3), ("labels", ["a"]), ("labels", [1, 2, 3]), ("name", 3),
-    ("name", "../../x"), ("name", "\x1b[2J"), ("random_seed", "a"), ("random_seed", 10**30), ("problem_type", 3), ("schema", "1"), ("source", 3),
+    ("preprocess.size", [64, 64]), ("preprocess.resize_to", 10**9), ("labels", 3), ("labels", ["a"]), ("labels", [1, 2, 3]),
+    ("name", 3),
+    ("name", "../../x"), ("name", "\x1b[2J"), ("random_seed", "a"), ("random_seed", 10**30), ("problem_type", 3),
+    ("schema", "1"), ("source", 3),
 )  # fmt: skip
 
 
 def _metadata_entries() -> list[Entry]:
     found = []
-    for file, group in (("m.onnx", "metadata_onnx"), ("tiny.torchscript.pt", "metadata_torchscript"), ("tiny.pt2", "metadata_pt2")):
+    for file, group in (
+        ("m.onnx", "metadata_onnx"),
+        ("tiny.torchscript.pt", "metadata_torchscript"),
+        ("tiny.pt2", "metadata_pt2"),
+    ):
         changes: list[tuple[str, str, Callable[[Any], Any]]] = []
         for path, values in EXPORTS:
             changes += [
@@ -445,13 +494,12 @@ def _metadata_entries() -> list[Entry]:
                 )
                 found.append(Entry(f"{group}/{name}", _metadata(key, change), lines))
             elif name.startswith(("config_", "spec", "labels", "name")) or "outputs" in name:
-                whole = (lambda document, key=key, change=change: _in_program(document, key, change))
                 lines = (command(f"show {file}", *READ), command(f"verify {file}", REFUSED))
-                found.append(Entry(f"{group}/{name}", _program(file, whole), lines))
+                found.append(Entry(f"{group}/{name}", _program(file, partial(_in_program, key, change)), lines))
     return found
 
 
-def _in_program(document: Any, key: str, change: Callable[[Any], Any]) -> Any:
+def _in_program(key: str, change: Callable[[Any], Any], document: Any) -> Any:
     """Return the document of a program, whose two parts are what ONNX files have as two entries."""
     if key == "vit_zoo":
         new = change({"vit_zoo": document["vit_zoo"]})
@@ -465,29 +513,43 @@ def _report(change: Callable[[Any], Any] | str) -> Maker:
 
     def make(folder: Path) -> None:
         shutil.copy(_base(folder) / "tiny.onnx", folder / "m.onnx")
-        if isinstance(change, str):
-            text = change
-        else:
-            text = _dumped(change(json.loads((_base(folder) / "report.json").read_text())))
+        valid = json.loads((_base(folder) / "report.json").read_text())
+        text = change if isinstance(change, str) else _dumped(change(valid))
         (folder / "m.onnx.parity.json").write_text(text)
 
     return make
 
 
 REPORTS: tuple[tuple[str, Any], ...] = (
-    ("ok", "yes"), ("ok", 1), ("verdict", "fine"), ("precision", 3), ("effort", []), ("file", 3), ("file", "../../x"), ("sha256", 3), ("reference", None),
-    ("comparisons", []), ("comparisons", 3), ("comparisons", [1]), ("comparisons", [{}]), ("comparisons.0.relative", "a"), ("comparisons.0.relative", INFINITE),
-    ("comparisons.0.batch", -1), ("comparisons.0.output", 3), ("agreements", 3), ("agreements", [{}]), ("blocks", "x"), ("parting", 3), ("parting", {}),
-    ("faults", "x"), ("faults", [1]), ("faults", ["\x1b[2J\n"]), ("skipped", 3), ("tolerance", []), ("machine", 3), ("versions", None), ("headroom", "a"),
+    ("ok", "yes"), ("ok", 1), ("verdict", "fine"), ("precision", 3), ("effort", []), ("file", 3), ("file", "../../x"),
+    ("sha256", 3), ("reference", None),
+    ("comparisons", []), ("comparisons", 3), ("comparisons", [1]), ("comparisons", [{}]), ("comparisons.0.relative", "a"),
+    ("comparisons.0.relative", INFINITE),
+    ("comparisons.0.batch", -1), ("comparisons.0.output", 3), ("agreements", 3), ("agreements", [{}]), ("blocks", "x"),
+    ("parting", 3), ("parting", {}),
+    ("faults", "x"), ("faults", [1]), ("faults", ["\x1b[2J\n"]), ("skipped", 3), ("tolerance", []), ("machine", 3),
+    ("versions", None), ("headroom", "a"),
     ("schema_version", 99), ("schema_version", "2"), ("unknown", 1), ("reference", "\x1b[2J\n"), ("verdict", "approximate"),
 )  # fmt: skip
-REPORT_TEXTS = {"cut": "{", "list": "[1]", "deep": "[" * 100_000, "digits": '{"ok": ' + "9" * 5000 + "}", "empty": "", "text": "x", "of_5_mb": '"' + "x" * 5_000_000}
+REPORT_TEXTS = {
+    "cut": "{",
+    "list": "[1]",
+    "deep": "[" * 100_000,
+    "digits": '{"ok": ' + "9" * 5000 + "}",
+    "empty": "",
+    "text": "x",
+    "of_5_mb": '"' + "x" * 5_000_000,
+}
 
 
 def _reports() -> list[Entry]:
     lines: tuple[Command, ...] = (command("show m.onnx.parity.json", *READ), command("show m.onnx", *READ, names="m.onnx"))
     found = [
-        Entry(f"report/{path.replace('.', '_')}_{number}_{_value_name(what)}", _report(lambda document, path=path, what=what: replaced(document, path, what)), lines)
+        Entry(
+            f"report/{path.replace('.', '_')}_{number}_{_value_name(what)}",
+            _report(lambda document, path=path, what=what: replaced(document, path, what)),
+            lines,
+        )
         for number, (path, what) in enumerate(REPORTS)
     ]
     return found + [Entry(f"report/{name}", _report(text), lines) for name, text in REPORT_TEXTS.items()]
@@ -501,13 +563,31 @@ ENTRIES = [
     *_field_entries(),
     *_documents(),
     *(
-        Entry(f"toml/{name}", content("m.toml", text.encode("utf-8", "surrogateescape")), (command("create m.toml -o OUT/m", *BAD), command("show m.toml", *BAD)))
+        Entry(
+            f"toml/{name}",
+            content("m.toml", text.encode("utf-8", "surrogateescape")),
+            (command("create m.toml -o OUT/m", *BAD), command("show m.toml", *BAD)),
+        )
         for name, text in TOML.items()
     ),
-    *(Entry(f"zoo/{name}", _zoo(text), (command("show vit_b16 --zoo zoo", *BAD), command("list --zoo zoo", *BAD, names="zoo"))) for name, text in ZOO.items()),
-    *(Entry(f"labels/{name}", content("labels.txt", data), (command("predict BASE/tiny.onnx BASE/image.png --labels labels.txt", *BAD),)) for name, data in LABELS.items()),
     *(
-        Entry(f"prepare/{name}", content("prepare.json", _dumped(what)), (command("predict BASE/foreign.onnx BASE/image.png --preprocess prepare.json", *BAD),))
+        Entry(f"zoo/{name}", _zoo(text), (command("show vit_b16 --zoo zoo", *BAD), command("list --zoo zoo", *BAD, names="zoo")))
+        for name, text in ZOO.items()
+    ),
+    *(
+        Entry(
+            f"labels/{name}",
+            content("labels.txt", data),
+            (command("predict BASE/tiny.onnx BASE/image.png --labels labels.txt", *BAD),),
+        )
+        for name, data in LABELS.items()
+    ),
+    *(
+        Entry(
+            f"prepare/{name}",
+            content("prepare.json", _dumped(what)),
+            (command("predict BASE/foreign.onnx BASE/image.png --preprocess prepare.json", *BAD),),
+        )
         for name, what in PREPARE.items()
     ),
     *_metadata_entries(),

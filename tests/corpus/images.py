@@ -53,7 +53,16 @@ def _animation(kind: str) -> bytes:
 
 
 JPEG, PNG = _encoded("JPEG"), _encoded("PNG")
-TIFF_SIZE = [(256, 4, 1, 100_000), (257, 4, 1, 100_000), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 8), (277, 3, 1, 1), (279, 4, 1, 4)]
+TIFF_SIZE = [
+    (256, 4, 1, 100_000),
+    (257, 4, 1, 100_000),
+    (258, 3, 1, 8),
+    (259, 3, 1, 1),
+    (262, 3, 1, 1),
+    (273, 4, 1, 8),
+    (277, 3, 1, 1),
+    (279, 4, 1, 4),
+]
 IMAGES: dict[str, bytes] = {
     "empty": b"",
     "html": b"<!DOCTYPE html>",
@@ -144,8 +153,16 @@ SPECIAL: dict[str, tuple[Maker, str, tuple[int, ...]]] = {
     "link_device": (lambda folder: (folder / "a.png").symlink_to("/dev/zero"), "a.png", (REFUSED,)),
     "sparse_64_gb": (lambda folder: _sparse(folder / "a.png"), "a.png", (REFUSED,)),
     "name_escapes": (lambda folder: (folder / "\x1b[2J\n.png").write_bytes(b"x"), "\x1b[2J\n.png", (REFUSED,)),
-    "name_not_utf8": (lambda folder: Path(os.fsdecode(os.fsencode(folder) + b"/\xff.png")).write_bytes(b"x"), "\udcff.png", (REFUSED,)),
-    "folder_with_bad_one": (lambda folder: ((folder / "d").mkdir(), (folder / "d" / "a.png").write_bytes(PNG[:60])), "d", (REFUSED,)),
+    "name_not_utf8": (
+        lambda folder: Path(os.fsdecode(os.fsencode(folder) + b"/\xff.png")).write_bytes(b"x"),
+        "\udcff.png",
+        (REFUSED,),
+    ),
+    "folder_with_bad_one": (
+        lambda folder: ((folder / "d").mkdir(), (folder / "d" / "a.png").write_bytes(PNG[:60])),
+        "d",
+        (REFUSED,),
+    ),
 }
 
 
@@ -174,21 +191,32 @@ def _shown(name: str) -> str:
 # --- names and options: nothing is read ---
 
 NAMES = {
-    "parents": "../../x", "absolute": "/no/such", "nul": "a\\0b", "newline": "a\nb", "escapes": "\x1b[31mred", "surrogate": "\udcff", "of_5000": LONG,
-    "empty": "", "dot": ".", "dots": "..", "slash": "/", "dev_zero": "/dev/zero", "dev_stdin": "/dev/stdin", "proc": "/proc/self/mem", "star": "*", "brackets": "[",
-    "tilde": "~", "percent": "%s%n", "braces": "{0.__class__}", "shell": "$(touch PWNED)", "quotes": "'; touch PWNED; '", "unicode": "vit_b١٦", "wide": "ｖｉｔ_ｂ１６",
-    "digits": "vit_b" + "9" * 4000, "suffix": "vit_b16" + "_reg4" * 500, "dotted": "vit_b16" + ".a" * 2000, "hub_parents": "hf-hub:../../x", "hub_empty": "hf-hub:",
-    "hub_url": "hf-hub:http://127.0.0.1:9/x", "hub_revision": "hf-hub:a/b@../../x", "hub_long": "hf-hub:" + LONG, "hub_newline": "hf-hub:a/b\nc",
+    "parents": "../../x", "absolute": "/no/such", "nul": "a\\0b", "newline": "a\nb", "escapes": "\x1b[31mred",
+        "surrogate": "\udcff", "of_5000": LONG,
+    "empty": "", "dot": ".", "dots": "..", "slash": "/", "dev_zero": "/dev/zero", "dev_stdin": "/dev/stdin",
+        "proc": "/proc/self/mem", "star": "*", "brackets": "[",
+    "tilde": "~", "percent": "%s%n", "braces": "{0.__class__}", "shell": "$(touch PWNED)", "quotes": "'; touch PWNED; '",
+        "unicode": "vit_b\u0661\u0666", "wide": "\uff56\uff49\uff54_\uff42\uff11\uff16",
+    "digits": "vit_b" + "9" * 4000, "suffix": "vit_b16" + "_reg4" * 500, "dotted": "vit_b16" + ".a" * 2000,
+        "hub_parents": "hf-hub:../../x", "hub_empty": "hf-hub:",
+    "hub_url": "hf-hub:http://127.0.0.1:9/x", "hub_revision": "hf-hub:a/b@../../x", "hub_long": "hf-hub:" + LONG,
+        "hub_newline": "hf-hub:a/b\nc",
     "url": "http://127.0.0.1:9/x.pth", "file_url": "file:///etc/hostname",
 }  # fmt: skip
 NAME_CODES = (INPUT, 5, REFUSED)  # 5: the Hub cannot be reached
 SETS = [
-    "heads=true", "heads=0", "heads=-1", "heads=a", "heads=", "heads", "=3", "", "heads=1e999", "heads=nan", "heads=" + "9" * 5000, "heads=2.5", "heads=[1]",
-    "heads={}", "heads=None", "heads=²", "heads=٣", "dim=true", "dim=1000000000", "dim=99999999999999999999", "depth=0", "depth=1000000", "image_size=?x",
-    "image_size=0", "image_size=0,0", "image_size=-1", "image_size=1,2,3", "image_size=x", "image_size=99999999999", "image_size=16x", "image_size=,",
-    "patch_size=0", "patch_size=true", "resize=0,0", "resize=", "resize=../x", "pool=false", "pool=", "registers=1,2", "registers=-1", "act=inf", "act=os.system",
-    "norm_eps=inf", "norm_eps=-1", "norm_eps=0x1", "norm_eps=nan", "num_classes=-1", "num_classes=1e30", "nothing=1", "__class__=1", "name=../../x",
-    "problem_type=1", "class_token=2", "class_token=yes", "mean=1", "\x1b[2J=1", "a" * 5000 + "=1", "heads=" + "a" * 5000, "dropout=2", "mlp=1", "pos=1",
+    "heads=true", "heads=0", "heads=-1", "heads=a", "heads=", "heads", "=3", "", "heads=1e999", "heads=nan",
+    "heads=" + "9" * 5000, "heads=2.5", "heads=[1]",
+    "heads={}", "heads=None", "heads=²", "heads=٣", "dim=true", "dim=1000000000", "dim=99999999999999999999", "depth=0",
+    "depth=1000000", "image_size=?x",
+    "image_size=0", "image_size=0,0", "image_size=-1", "image_size=1,2,3", "image_size=x", "image_size=99999999999",
+    "image_size=16x", "image_size=,",
+    "patch_size=0", "patch_size=true", "resize=0,0", "resize=", "resize=../x", "pool=false", "pool=", "registers=1,2",
+    "registers=-1", "act=inf", "act=os.system",
+    "norm_eps=inf", "norm_eps=-1", "norm_eps=0x1", "norm_eps=nan", "num_classes=-1", "num_classes=1e30", "nothing=1",
+    "__class__=1", "name=../../x",
+    "problem_type=1", "class_token=2", "class_token=yes", "mean=1", "\x1b[2J=1", "a" * 5000 + "=1", "heads=" + "a" * 5000,
+    "dropout=2", "mlp=1", "pos=1",
     "grid=0,0", "grid=a", "grid=-1,-1", "grid=9999999,9999999", "channels=0", "channels=99999999999",
 ]  # fmt: skip
 OPTIONS: dict[str, tuple[str, ...]] = {
@@ -264,11 +292,14 @@ def _set_entries() -> list[Entry]:
 
 
 ENTRIES = [
-    *(Entry(f"image/{name}", content("a.png", data), (command("predict BASE/tiny.onnx a.png", REFUSED, INPUT),)) for name, data in IMAGES.items()),
-    *(Entry(f"image/legal_{name}", content("a.png", data), (command("predict BASE/tiny.onnx a.png", 0, REFUSED),)) for name, data in LEGAL.items()),
+    *(Entry(f"image/{name}", content("a.png", data), (command("predict BASE/tiny.onnx a.png", REFUSED, INPUT),)) for name,
+    data in IMAGES.items()),
+    *(Entry(f"image/legal_{name}", content("a.png", data), (command("predict BASE/tiny.onnx a.png", 0, REFUSED),)) for name,
+    data in LEGAL.items()),
     *_special_entries(),
     *(
-        Entry(f"name/{key}", _nothing, (command(["show", name], *NAME_CODES, names=""), command(["export", name, "--onnx", "-o", "OUT/m.onnx"], *NAME_CODES, names=""),
+        Entry(f"name/{key}", _nothing, (command(["show", name], *NAME_CODES, names=""), command(["export", name, "--onnx",
+        "-o", "OUT/m.onnx"], *NAME_CODES, names=""),
               command(["predict", "BASE/tiny.onnx", name], INPUT, REFUSED, names="")))
         for key, name in NAMES.items()
     ),

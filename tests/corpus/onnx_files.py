@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,7 +131,7 @@ DOUBLE = node("Concat", "v_in,v_in", "v_out", axis=0)
 LONG_BODY = helper.make_node("Identity", ["pixel_values"], ["v_out"])
 
 
-def _if(then_forever: bool = False) -> list[onnx.NodeProto]:  # noqa: FBT001, FBT002
+def _if(then_forever: bool = False) -> list[onnx.NodeProto]:
     def branch(name: str, *nodes: onnx.NodeProto) -> onnx.GraphProto:
         return helper.make_graph(list(nodes), name, [], [helper.make_tensor_value_info("b", FLOAT, None)])
 
@@ -211,7 +210,8 @@ BOMBS: dict[str, Maker] = {
     "cos_negative": extra(*_filled([-1, 4]), node("Identity", "filled", "more")),
     "cos_unused": extra(*_filled(GIB_8)),
     "cos_many": extra(*(one for i in range(64) for one in (
-        helper.make_node("Constant", [], [f"size{i}"], value=tensor("", [2**27])), node("ConstantOfShape", f"size{i}", f"filled{i}"))),
+        helper.make_node("Constant", [], [f"size{i}"], value=tensor("", [2**27])),
+        node("ConstantOfShape", f"size{i}", f"filled{i}"))),
         helper.make_node("Sum", [f"filled{i}" for i in range(64)], ["more"])),
     "random_normal": extra(helper.make_node("RandomNormal", [], ["more"], shape=GIB_8)),
     "random_uniform": extra(helper.make_node("RandomUniform", [], ["more"], shape=GIB_8)),
@@ -223,36 +223,45 @@ BOMBS: dict[str, Maker] = {
         helper.make_node("Constant", [], ["train"], value=tensor("", True, np.bool_)),
         node("Dropout", "pixel_values,half,train", "more"),
     ),
-    "expand_8gb": extra(START, BIG, node("Reshape", "start,one", "flat"), node("Expand", "flat,big", "more"), weights=[tensor("one", [1])]),
+    "expand_8gb": extra(START, BIG, node("Reshape", "start,one", "flat"), node("Expand", "flat,big", "more"),
+        weights=[tensor("one", [1])]),
     "tile_8gb": extra(node("Tile", "pixel_values,many", "more"), weights=[tensor("many", [1, 1, 2**10, 2**14])]),
     "range_8gb": extra(node("Range", "from,to,by", "numbers"), node("Cast", "numbers", "more", to=FLOAT),
         weights=[tensor("from", 0), tensor("to", 2**30), tensor("by", 1)]),
     "range_by_0": extra(node("Range", "from,to,by", "numbers"), node("Cast", "numbers", "more", to=FLOAT),
         weights=[tensor("from", 0), tensor("to", 2**30), tensor("by", 0)]),
     "pad_8gb": extra(node("Pad", "pixel_values,pads", "more"), weights=[tensor("pads", [0, 0, 0, 0, 0, 0, 2**14, 2**14])]),
-    "resize_8gb": extra(node("Resize", "pixel_values,,scales", "more"), weights=[tensor("scales", [1, 1, 1000, 1000], np.float32)]),
+    "resize_8gb": extra(node("Resize", "pixel_values,,scales", "more"),
+        weights=[tensor("scales", [1, 1, 1000, 1000], np.float32)]),
     "one_hot_8gb": extra(node("Cast", "pixel_values", "ints", to=INT64), node("OneHot", "ints,deep,on_off", "more"),
         weights=[tensor("deep", 2**20), tensor("on_off", [0, 1], np.float32)]),
     "eye_8gb": extra(*_filled([2**15, 2**15]), node("EyeLike", "filled", "more")),
-    "matmul_bomb": extra(*_filled([3000, 3000]), *(node("MatMul", f"{'filled' if i == 0 else f'p{i}'},filled", f"p{i + 1}") for i in range(300)),
+    "matmul_bomb": extra(*_filled([3000, 3000]), *(node("MatMul", f"{'filled' if i == 0 else f'p{i}'},filled",
+        f"p{i + 1}") for i in range(300)),
         node("Identity", "p300", "more")),
     "matmul_of_images": extra(node("Reshape", "pixel_values,column", "x0"), node("Transpose", "x0", "x1", perm=[1, 0]),
         node("MatMul", "x0,x1", "outer0"), *(node("MatMul", f"outer{i},outer{i}", f"outer{i + 1}") for i in range(60)),
         node("Identity", "outer60", "more"), weights=[tensor("column", [-1, 1])]),
-    "conv_huge_pads": extra(helper.make_node("MaxPool", ["pixel_values"], ["more"], kernel_shape=[1, 1], strides=[1, 1], pads=[0, 0, 0, 0], dilations=[2**31, 1])),
-    "upsample_laughs": extra(*(node("Concat", f"{'pixel_values' if i == 0 else f'c{i}'},{'pixel_values' if i == 0 else f'c{i}'}", f"c{i + 1}", axis=3)
+    "conv_huge_pads": extra(helper.make_node("MaxPool", ["pixel_values"], ["more"], kernel_shape=[1, 1], strides=[1, 1],
+        pads=[0, 0, 0, 0], dilations=[2**31, 1])),
+    "upsample_laughs": extra(*(node("Concat",
+        f"{'pixel_values' if i == 0 else f'c{i}'},{'pixel_values' if i == 0 else f'c{i}'}", f"c{i + 1}", axis=3)
         for i in range(40)), node("Identity", "c40", "more")),
-    "gather_laughs": extra(*(node("Gather", f"{'pixel_values' if i == 0 else f'g{i}'},twice", f"g{i + 1}", axis=3) for i in range(12)),
+    "gather_laughs": extra(*(node("Gather", f"{'pixel_values' if i == 0 else f'g{i}'},twice", f"g{i + 1}",
+        axis=3) for i in range(12)),
         node("Identity", "g12", "more"), weights=[tensor("twice", [0] * 2000)]),
     "sequence": extra(node("SequenceConstruct", "pixel_values", "seq"), node("ConcatFromSequence", "seq", "more", axis=0)),
     "optional": extra(node("Optional", "pixel_values", "opt"), node("OptionalGetElement", "opt", "more")),
     "strings": extra(node("Cast", "pixel_values", "text", to=TensorProto.STRING), node("Cast", "text", "more", to=FLOAT)),
-    "string_split": extra(helper.make_node("Constant", [], ["text"], value=helper.make_tensor("", TensorProto.STRING, [1], [b"a"])),
+    "string_split": extra(helper.make_node("Constant", [], ["text"],
+        value=helper.make_tensor("", TensorProto.STRING, [1], [b"a"])),
         node("StringConcat", "text,text", "text2")),
-    "einsum": extra(helper.make_node("Einsum", ["pixel_values", "pixel_values", "pixel_values"], ["more"], equation="abcd,efgh,ijkl->abcdefghijkl")),
+    "einsum": extra(helper.make_node("Einsum", ["pixel_values", "pixel_values", "pixel_values"], ["more"],
+        equation="abcd,efgh,ijkl->abcdefghijkl")),
     "non_zero": extra(node("NonZero", "pixel_values", "places"), node("Cast", "places", "more", to=FLOAT)),
     "unique": extra(node("Unique", "pixel_values", "more")),
-    "image_decoder": extra(helper.make_node("Constant", [], ["bytes"], value=tensor("", [1, 2], np.uint8)), node("ImageDecoder", "bytes", "decoded")),
+    "image_decoder": extra(helper.make_node("Constant", [], ["bytes"], value=tensor("", [1, 2], np.uint8)),
+        node("ImageDecoder", "bytes", "decoded")),
 }  # fmt: skip
 
 # --- sizes and orders ---
@@ -403,7 +412,8 @@ INPUTS: dict[str, Maker] = {
     "in_two": small(inputs=[IMAGES, value("other", ["batch", 3, 16, 16])]),
     "in_unused": small(inputs=[value("images", ["batch", 3, 16, 16])]),
     "in_is_output": graph_of([], [IMAGES], [value("pixel_values", ["batch", 3, 16, 16])]),
-    "in_has_weight": changed(lambda model: model.graph.initializer.append(tensor("pixel_values", np.ones((1, 3, 16, 16)), np.float32))),
+    "in_has_weight": changed(lambda model: model.graph.initializer.append(tensor("pixel_values", np.ones((1, 3, 16, 16)),
+        np.float32))),
     "in_int64": _input(["batch", 3, 16, 16], INT64),
     "in_bool": _input(["batch", 3, 16, 16], TensorProto.BOOL),
     "in_double": _input(["batch", 3, 16, 16], TensorProto.DOUBLE),
@@ -424,8 +434,10 @@ INPUTS: dict[str, Maker] = {
     "out_seq": _output(node("SequenceConstruct", "logits", "out"), type_=helper.make_sequence_type_proto(ONE)),
     "out_opt": _output(node("Optional", "logits", "out"), type_=helper.make_optional_type_proto(ONE)),
     "out_opt_none": _output(helper.make_node("Optional", [], ["out"], type=ONE), type_=helper.make_optional_type_proto(ONE)),
-    "out_string": _output(node("Cast", "logits", "out", to=TensorProto.STRING), type_=helper.make_tensor_type_proto(TensorProto.STRING, ["batch", 3])),
-    "out_bool": _output(node("Cast", "logits", "out", to=TensorProto.BOOL), type_=helper.make_tensor_type_proto(TensorProto.BOOL, ["batch", 3])),
+    "out_string": _output(node("Cast", "logits", "out", to=TensorProto.STRING),
+        type_=helper.make_tensor_type_proto(TensorProto.STRING, ["batch", 3])),
+    "out_bool": _output(node("Cast", "logits", "out", to=TensorProto.BOOL),
+        type_=helper.make_tensor_type_proto(TensorProto.BOOL, ["batch", 3])),
     "out_int64": _output(node("Cast", "logits", "out", to=INT64), type_=helper.make_tensor_type_proto(INT64, ["batch", 3])),
     "out_empty": _output(node("Slice", "logits,s0,s0", "out"), type_=ONE),
     "out_nan": _output(node("Div", "logits,z", "d"), node("Sub", "d,d", "out"), type_=ONE),
@@ -542,7 +554,8 @@ NODES: dict[str, Maker] = {
     "const_value_string": _constant(value_string="x"),
     "const_value_strings": _constant(value_strings=["x", "y"]),
     "const_value_is_int": extra(helper.make_node("Constant", [], ["odd"], value=3), node("Add", "pixel_values,odd", "more")),
-    "const_sparse": extra(helper.make_node("Constant", [], ["odd"], sparse_value=_sparse()), node("Add", "pixel_values,odd", "more")),
+    "const_sparse": extra(helper.make_node("Constant", [], ["odd"], sparse_value=_sparse()),
+        node("Add", "pixel_values,odd", "more")),
     "const_ragged": _odd(_set(dims=[7])),
     "const_dims_negative": _odd(_set(dims=[-1])),
     "const_dims_overflow": _odd(_set(dims=[2**62, 2**62])),
@@ -553,9 +566,11 @@ NODES: dict[str, Maker] = {
     "const_int4_ragged": _odd(_set(data_type=TensorProto.INT4, dims=[3])),
     "const_segment": _odd(lambda one: setattr(one.segment, "begin", 5)),
     "const_in_subgraph": extra(START, *_if()[1:]),
-    "scalar_empty": extra(helper.make_node("Constant", [], ["odd"], value=tensor("", np.zeros(0), np.float32)), node("Mul", "pixel_values,odd", "m1"),
+    "scalar_empty": extra(helper.make_node("Constant", [], ["odd"], value=tensor("", np.zeros(0), np.float32)),
+        node("Mul", "pixel_values,odd", "m1"),
         node("Pow", "pixel_values,odd", "more")),
-    "scalar_string": extra(helper.make_node("Constant", [], ["odd"], value=helper.make_tensor("", TensorProto.STRING, [], [b"x"])),
+    "scalar_string": extra(helper.make_node("Constant", [], ["odd"],
+        value=helper.make_tensor("", TensorProto.STRING, [], [b"x"])),
         node("Mul", "pixel_values,odd", "more")),
     "weight_type_999": _weight(_set(data_type=999)),
     "weight_type_string": _weight(_set(data_type=TensorProto.STRING)),
@@ -618,15 +633,20 @@ NODES: dict[str, Maker] = {
     "graph_none": changed(lambda model: model.ClearField("graph")),
     "graph_empty": changed(lambda model: model.graph.CopyFrom(onnx.GraphProto())),
     "training_info": changed(lambda model: model.training_info.add().algorithm.CopyFrom(model.graph)),
-    "quantization_annotation": changed(lambda model: setattr(model.graph.quantization_annotation.add(), "tensor_name", "nowhere")),
+    "quantization_annotation": changed(lambda model: setattr(model.graph.quantization_annotation.add(), "tensor_name",
+        "nowhere")),
     "producer_escapes": changed(lambda model: setattr(model, "producer_name", "\x1b[2J\x07\n")),
-    "session_config": changed(lambda model: helper.set_model_props(model, {"ort_config": '{"session_options": {"inter_op_num_threads": 9999}}'})),
+    "session_config": changed(lambda model: helper.set_model_props(model,
+        {"ort_config": '{"session_options": {"inter_op_num_threads": 9999}}'})),
     "q_without_scale": extra(node("DequantizeLinear", "pixel_values", "n")),
-    "q_scale_empty": extra(node("QuantizeLinear", "pixel_values,scale,zero", "q"), node("DequantizeLinear", "q,scale,zero", "more"),
+    "q_scale_empty": extra(node("QuantizeLinear", "pixel_values,scale,zero", "q"),
+        node("DequantizeLinear", "q,scale,zero", "more"),
         weights=[tensor("scale", np.zeros(0), np.float32), tensor("zero", np.zeros(0), np.uint8)]),
-    "q_scale_zero": extra(node("QuantizeLinear", "pixel_values,scale,zero", "q"), node("DequantizeLinear", "q,scale,zero", "more"),
+    "q_scale_zero": extra(node("QuantizeLinear", "pixel_values,scale,zero", "q"),
+        node("DequantizeLinear", "q,scale,zero", "more"),
         weights=[tensor("scale", 0, np.float32), tensor("zero", 0, np.uint8)]),
-    "saturating_constants": extra(node("Clip", "pixel_values,low,high", "more"), weights=[tensor("low", [1, 2], np.float32), tensor("high", "x", np.str_) if False else tensor("high", 1)]),
+    "saturating_constants": extra(node("Clip", "pixel_values,low,high", "more"),
+        weights=[tensor("low", [1, 2], np.float32), tensor("high", "x", np.str_) if False else tensor("high", 1)]),
 }  # fmt: skip
 
 # --- bytes ---
@@ -640,7 +660,10 @@ WIRE: dict[str, Maker] = {
     "zeros": content("m.onnx", bytes(4096)),
     "ones": content("m.onnx", b"\xff" * 4096),
     "ir_alone": content("m.onnx", b"\x08\x09\x12\x01x"),
-    **{f"cut_{part}": raw(lambda data, part=part: data[: int(part * len(data))]) for part in (0.001, 0.01, 0.1, 0.3, 0.6, 0.9, 0.99)},
+    **{
+        f"cut_{part}": raw(lambda data, part=part: data[: int(part * len(data))])
+        for part in (0.001, 0.01, 0.1, 0.3, 0.6, 0.9, 0.99)
+    },
     "trailing": raw(lambda data: data + b"trailing"),
     "trailing_zeros": raw(lambda data: data + bytes(1000)),
     "doubled": raw(lambda data: data + data),
@@ -661,7 +684,9 @@ WIRE: dict[str, Maker] = {
 # --- external data ---
 
 
-def _external(location: str, *, offset: str | None = None, length: str | None = None, also: Callable[[Path], None] | None = None) -> Maker:
+def _external(
+    location: str, *, offset: str | None = None, length: str | None = None, also: Callable[[Path], None] | None = None
+) -> Maker:
     """Return a maker of a folder `m` with the valid model, whose largest weight is in another file, and of a file outside."""
 
     def make(folder: Path) -> None:
@@ -724,7 +749,8 @@ EXTERNAL: dict[str, Maker] = {
     "device": _external("/dev/zero"),
     "device_relative": _external("../../../../../../../../dev/zero"),
     "symlink": _external("w.bin", also=lambda folder: (folder / "w.bin").symlink_to("../secret.bin")),
-    "symlink_inside": _external("w.bin", also=lambda folder: (_copy(folder), (folder / "w.bin").rename(folder / "v.bin"), (folder / "w.bin").symlink_to("v.bin"))),
+    "symlink_inside": _external("w.bin", also=lambda folder: (_copy(folder), (folder / "w.bin").rename(folder / "v.bin"),
+        (folder / "w.bin").symlink_to("v.bin"))),
     "symlink_to_device": _external("w.bin", also=lambda folder: (folder / "w.bin").symlink_to("/dev/zero")),
     "symlink_dangling": _external("w.bin", also=lambda folder: (folder / "w.bin").symlink_to("nowhere")),
     "symlink_loop": _external("w.bin", also=lambda folder: (folder / "w.bin").symlink_to("w.bin")),
@@ -777,7 +803,8 @@ AGAINST = "--against BASE/tiny"
 PREDICT = "predict {} BASE/image.png --preprocess half"
 # legal graphs, which are compared or run: they are equal to the model, or are not
 EQUAL = {
-    "loop_of_3", "if", "scan", "fn_one", "fn_1000", "random_small", "non_zero", "unique", "cos_unused", "nodes_3000_rev", "nodes_20000_rev",
+    "loop_of_3", "if", "scan", "fn_one", "fn_1000", "random_small", "non_zero", "unique", "cos_unused", "nodes_3000_rev",
+    "nodes_20000_rev",
     "nodes_100k", "nodes_100k_wide",
 }  # fmt: skip
 

@@ -30,7 +30,7 @@ LIMITS = {False: (5.0, 1.5e9), True: (30.0, 2e9)}  # seconds and bytes, without 
 MEMORY = 4 << 30  # bytes of data that a command may have: more than any limit allows, less than the machine has
 # what belongs into no error line: tracebacks, places in C++, addresses, other libraries' folders, advice to load it anyway
 TECHNICAL = re.compile(
-    r"Traceback|unexpected \w+:|\w+\.(?:cc|cpp|h|hpp|py):\d+|/onnxruntime/|site-packages|(?<![0-9])0x[0-9a-f]{6,}|weights_only|File \""
+    r"Traceback|unexpected \w+:|\w+\.(?:cc|cpp|h|hpp|py):\d+|/onnxruntime/|site-packages|(?<![0-9])0x[0-9a-f]{6,}|weights_only"
 )
 
 
@@ -64,7 +64,7 @@ def state(folder: Path) -> dict[str, tuple[object, ...]]:
                 sparse = facts.st_size > 1 << 26
                 inner = facts.st_size if sparse else hashlib.sha256(path.read_bytes()).hexdigest()
             elif stat.S_ISLNK(facts.st_mode):
-                inner = os.readlink(path)
+                inner = str(path.readlink())
             found[str(path.relative_to(folder))] = (facts.st_mode, facts.st_nlink, inner)
     return found
 
@@ -88,8 +88,7 @@ def _judged(entry: Entry, command: Command, work: Path, base: Path, start: Start
     before = state(work / "in")
     usage = start(arguments, work)
     faults = list(_faults(command, usage, arguments, work / "in"))
-    for path in work.rglob(MARK):
-        faults.append(f"a payload ran: {path.relative_to(work)}")
+    faults += [f"a payload ran: {path.relative_to(work)}" for path in work.rglob(MARK)]
     after = state(work / "in")
     reports = {name for name in after if name.endswith(".parity.json")} if usage.code in (0, FAILED) else set()
     changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name) and name not in reports)
@@ -132,8 +131,9 @@ def _named(command: Command, arguments: list[str], folder: Path) -> str | None:
     with contextlib.suppress(OSError, ValueError):
         for argument in arguments:
             path = folder / argument
-            if argument and not argument.startswith(("-", "..", "/")) and path.is_symlink() or path.exists() and folder in path.parents:
-                return argument.replace("\\", "\\\\")
+            inside = argument and not argument.startswith(("-", "..", "/")) and folder in path.parents
+            if inside and (path.is_symlink() or path.exists()):
+                return argument
     return None
 
 
@@ -198,7 +198,6 @@ def forks(*, loaded: bool, patience: float) -> Start:
     import onnxruntime as ort
     import torch
 
-    import vit_zoo.api
     from vit_zoo.cli import commands, entry_point  # noqa: F401
 
     torch.set_num_threads(1)
@@ -226,8 +225,17 @@ def forks(*, loaded: bool, patience: float) -> Start:
     return start
 
 
+def _cpu(pid: int) -> float:
+    """Return the seconds of CPU that a running process has used."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def waited(pid: int, began: float, work: Path, *, loaded: bool, patience: float) -> Usage:
-    """Wait for a process, which is killed after `patience` seconds, and return what it did."""
+    """Wait for a process, which is killed after `patience` seconds of CPU, and return what it did."""
     killed = False
     pause = 0.002
     while True:
@@ -235,7 +243,7 @@ def waited(pid: int, began: float, work: Path, *, loaded: bool, patience: float)
         seconds = time.monotonic() - began
         if found:
             break
-        if seconds > patience and not killed:
+        if (_cpu(pid) > patience or seconds > 6 * patience) and not killed:
             killed = True
             os.kill(pid, signal.SIGKILL)
         time.sleep(pause)

@@ -72,7 +72,7 @@ PAYLOADS = {
     "torch_load": _calls("torch", "load", "model.pth"),
     "torch_hub": _calls("torch.hub", "load", "x/y", "z"),
     "torch_jit": _calls("torch.jit", "load", "model.pth"),
-    "torch_from_file": _calls("torch", "from_file", MARK, True, 4),  # noqa: FBT003
+    "torch_from_file": _calls("torch", "from_file", MARK, True, 4),
     "torch_collect_env": _calls("torch.utils.collect_env", "run", TOUCH),
     "torch_dynamo": _calls("torch._dynamo.guards", "GuardBuilder.get", OPEN),
     "torch_bottleneck": _calls("torch.utils.bottleneck.__main__", "run_autograd_prof", OPEN, {}),
@@ -188,10 +188,10 @@ TORCH: dict[str, bytes] = {
         b"\x80\x02}(X\x01\x00\x00\x00a" + _tensor((2, 4), (4, 1), 8) + b"X\x01\x00\x00\x00b" + PAYLOADS["stack_global"] + b"u.",
         _storage(EIGHT),
     ),
-    "deflated_bomb": _torch_zip(
-        _one(_tensor((2**26,), (1,), 2**26)), _storage(bytes(2**28)), compression=zipfile.ZIP_DEFLATED
+    "deflated_bomb": _torch_zip(_one(_tensor((2**26,), (1,), 2**26)), _storage(bytes(2**28)), compression=zipfile.ZIP_DEFLATED),
+    "pickle_bomb": _torch_zip(
+        _one(b"]q\x00" + b"".join(b"(h" + bytes([i]) + b"h" + bytes([i]) + b"lq" + bytes([i + 1]) for i in range(60)))
     ),
-    "pickle_bomb": _torch_zip(_one(b"]q\x00" + b"".join(b"(h" + bytes([i]) + b"h" + bytes([i]) + b"lq" + bytes([i + 1]) for i in range(60)))),
     "memo_of_4_billion": _torch_zip(_one(b"Nr\xff\xff\xff\xff")),
     "long_of_1_gb": _torch_zip(_one(b"\x8b" + struct.pack("<i", 2**30))),
     "text_of_4_gb": _torch_zip(_one(b"X\xff\xff\xff\xff")),
@@ -219,7 +219,9 @@ TORCH: dict[str, bytes] = {
     "cut_at_the_end": GOOD[:-8],
     "garbage_before": b"x" * 64 + GOOD,
     "garbage_after": GOOD + b"x" * 70_000,
-    "member_twice": _torch_zip(_one(_tensor((2, 4), (4, 1), 8)), _storage(EIGHT), ("archive/data.pkl", _pickled(PAYLOADS["os_system"]))),
+    "member_twice": _torch_zip(
+        _one(_tensor((2, 4), (4, 1), 8)), _storage(EIGHT), ("archive/data.pkl", _pickled(PAYLOADS["os_system"]))
+    ),
     "member_outside": _torch_zip(_one(_tensor((2, 4), (4, 1), 8)), ("../../archive/data/0", EIGHT)),
     "no_pickle": _torch_zip(b""),
     "two_archives": _torch_zip(_one(b"N"), ("other/data.pkl", _pickled(PAYLOADS["os_system"]))),
@@ -230,8 +232,12 @@ TORCH: dict[str, bytes] = {
     "number": _torch_zip(b"\x80\x02K\x01."),
     "empty_dict": _torch_zip(b"\x80\x02}."),
     "names_are_numbers": _torch_zip(b"\x80\x02}K\x01" + _tensor((2, 4), (4, 1), 8) + b"s.", _storage(EIGHT)),
-    "name_with_escapes": _torch_zip(_one(_tensor((2, 4), (4, 1), 8)).replace(b"X\x01\x00\x00\x00a", b"X\x05\x00\x00\x00\x1b[2J\n"), _storage(EIGHT)),
-    "name_of_5000": _torch_zip(_one(_tensor((2, 4), (4, 1), 8)).replace(b"X\x01\x00\x00\x00a", b"X\x88\x13\x00\x00" + b"a" * 5000), _storage(EIGHT)),
+    "name_with_escapes": _torch_zip(
+        _one(_tensor((2, 4), (4, 1), 8)).replace(b"X\x01\x00\x00\x00a", b"X\x05\x00\x00\x00\x1b[2J\n"), _storage(EIGHT)
+    ),
+    "name_of_5000": _torch_zip(
+        _one(_tensor((2, 4), (4, 1), 8)).replace(b"X\x01\x00\x00\x00a", b"X\x88\x13\x00\x00" + b"a" * 5000), _storage(EIGHT)
+    ),
     "itself": _torch_zip(b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s."),
     "empty": b"",
     "html": b"<!DOCTYPE html><html>404</html>",
@@ -280,10 +286,14 @@ MODULE = b"\x80\x02c__torch__\nM\n)\x81}(X\x01\x00\x00\x00a"
 PROGRAMS: dict[str, Maker] = {
     "setstate_writes_a_file": _torchscript,
     "payload_in_data": _script(_pickled(PAYLOADS["os_system"])),
-    "payload_in_constants": content("model.pt", _torch_zip(_one(b"N"), ("archive/constants.pkl", _pickled(PAYLOADS["os_system"])))),
+    "payload_in_constants": content(
+        "model.pt", _torch_zip(_one(b"N"), ("archive/constants.pkl", _pickled(PAYLOADS["os_system"])))
+    ),
     "attribute_of_text": _script(MODULE + b"X\x01\x00\x00\x00bub."),
     "attribute_is_itself": _script(b"\x80\x02c__torch__\nM\n)\x81q\x00}(X\x01\x00\x00\x00ah\x00ub."),
-    "shape_of_text": _script(MODULE + _tensor((2, 4), (4, 1), 8).replace(_number(2), b"X\x01\x00\x00\x002") + b"ub.", _storage(EIGHT)),
+    "shape_of_text": _script(
+        MODULE + _tensor((2, 4), (4, 1), 8).replace(_number(2), b"X\x01\x00\x00\x002") + b"ub.", _storage(EIGHT)
+    ),
     "size_negative": _script(MODULE + _tensor((-2, 4), (4, 1), 8) + b"ub.", _storage(EIGHT)),
     "stride_zero_tb": _script(MODULE + _tensor((2**40,), (0,), 1) + b"ub.", _storage(EIGHT)),
     "offset_huge": _script(MODULE + _tensor((2, 4), (4, 1), 8, offset=2**62) + b"ub.", _storage(EIGHT)),
@@ -374,7 +384,7 @@ def _hdf5(change: Callable[[object], None]) -> Maker:
 def _links(file: object) -> None:
     import h5py
 
-    (file / "w" if isinstance(file, Path) else file)["a"] = h5py.ExternalLink("/etc/hostname", "/")
+    file["a"] = h5py.ExternalLink("/etc/hostname", "/")
 
 
 def _external(file: object) -> None:
@@ -548,7 +558,11 @@ ENTRIES = [
     Entry(
         "pickle/folder",
         content("model/pytorch_model.bin", _whole_zip(PAYLOADS["os_system"])),
-        (command("convert model -o OUT/m"), command("export model --onnx -o OUT/m.onnx"), command("publish model org/name --dry-run OUT/r")),
+        (
+            command("convert model -o OUT/m"),
+            command("export model --onnx -o OUT/m.onnx"),
+            command("publish model org/name --dry-run OUT/r"),
+        ),
     ),
     Entry(
         "pickle/as_safetensors",
@@ -556,21 +570,54 @@ ENTRIES = [
         (command("show model.safetensors"), command("predict model.safetensors BASE/image.png")),
     ),
     Entry("pickle/as_npz", content("model.npz", _pickled(PAYLOADS["os_system"])), (command("show model.npz"),)),
-    Entry("pickle/as_onnx", content("model.onnx", _pickled(PAYLOADS["os_system"])), (command("verify model.onnx --against BASE/tiny"),)),
-    Entry("pickle/as_head", content("head.pth", _whole_zip(PAYLOADS["os_system"])), (command("show BASE/tiny --head head.pth", INPUT, names="tiny"),)),
-    Entry("pickle/as_weights", content("w.pth", _whole_zip(PAYLOADS["stack_global"])), (command("export vit_ti16 --weights w.pth --onnx -o OUT/m.onnx"),)),
-    *(Entry(f"torch/{name}", content("model.pth", data), (command("show model.pth", REFUSED, INPUT),)) for name, data in TORCH.items()),
+    Entry(
+        "pickle/as_onnx",
+        content("model.onnx", _pickled(PAYLOADS["os_system"])),
+        (command("verify model.onnx --against BASE/tiny"),),
+    ),
+    Entry(
+        "pickle/as_head",
+        content("head.pth", _whole_zip(PAYLOADS["os_system"])),
+        (command("show BASE/tiny --head head.pth", INPUT, names="tiny"),),
+    ),
+    Entry(
+        "pickle/as_weights",
+        content("w.pth", _whole_zip(PAYLOADS["stack_global"])),
+        (command("export vit_ti16 --weights w.pth --onnx -o OUT/m.onnx"),),
+    ),
     *(
-        Entry(f"torchscript/{name}", make, (command("show model.pt", 0, REFUSED), command("convert model.pt -o OUT/m.safetensors --set heads=2")))
+        Entry(f"torch/{name}", content("model.pth", data), (command("show model.pth", REFUSED, INPUT),))
+        for name, data in TORCH.items()
+    ),
+    *(
+        Entry(
+            f"torchscript/{name}",
+            make,
+            (command("show model.pt", 0, REFUSED), command("convert model.pt -o OUT/m.safetensors --set heads=2")),
+        )
         for name, make in PROGRAMS.items()
     ),
     *(Entry(f"npz/{name}", make, (command("show model.npz"),)) for name, make in NPZ.items()),
-    *(Entry(f"hdf5/{name}", make, (command("show model.h5"), command("convert model.h5 -o OUT/m.safetensors"))) for name, make in HDF5.items()),
     *(
-        Entry(f"hdf5/damaged_{at}_{value}", _keras(at, value), (command("show keras", 0, REFUSED, names="keras"), command("convert keras -o OUT/m", 0, REFUSED, names="keras")))
+        Entry(f"hdf5/{name}", make, (command("show model.h5"), command("convert model.h5 -o OUT/m.safetensors")))
+        for name, make in HDF5.items()
+    ),
+    *(
+        Entry(
+            f"hdf5/damaged_{at}_{value}",
+            _keras(at, value),
+            (command("show keras", 0, REFUSED, names="keras"), command("convert keras -o OUT/m", 0, REFUSED, names="keras")),
+        )
         for at in (0.001, 0.01, 0.05, 0.2, 0.5, 0.999)
         for value in (0, 255)
     ),
     *(Entry(f"sharded/{name}", make, (command("show sharded", INPUT, REFUSED),)) for name, make in SHARDED.items()),
-    *(Entry(f"safetensors/{name}", content("model.safetensors", data), (command("convert model.safetensors -o OUT/m.safetensors --set heads=2"),)) for name, data in SAFETENSORS.items()),
+    *(
+        Entry(
+            f"safetensors/{name}",
+            content("model.safetensors", data),
+            (command("convert model.safetensors -o OUT/m.safetensors --set heads=2"),),
+        )
+        for name, data in SAFETENSORS.items()
+    ),
 ]

@@ -49,9 +49,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, help="the same seed gives the same cases (default: random)")
     parser.add_argument("--jobs", type=int, default=1, help="worker processes at once (default: 1)")
     parser.add_argument("--reader", action="append", choices=sorted(READERS), help="only this reader; repeatable")
-    parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir(), "vitzoo-fuzz"), help="folder for inputs of faults")
+    parser.add_argument(
+        "--out", type=Path, default=Path(tempfile.gettempdir(), "vitzoo-fuzz"), help="folder for inputs of faults"
+    )
     parser.add_argument("--base", type=Path, help="keep the valid inputs in this folder, and use those that are there")
-    parser.add_argument("--replay", type=Path, action="append", default=[], metavar="FOLDER", help="run a saved input; repeatable")
+    parser.add_argument(
+        "--replay", type=Path, action="append", default=[], metavar="FOLDER", help="run a saved input; repeatable"
+    )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.worker:
@@ -74,7 +78,8 @@ def environment() -> dict[str, str]:
     """Return the environment of workers: no Hub and no cache."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "VITZOO"))}
     return kept | {
-        "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1", "HF_HOME": "/nonexistent/hub",
+        "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1",
+            "HF_HOME": "/nonexistent/hub",
         "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "MALLOC_ARENA_MAX": "2",
     }  # fmt: skip
 
@@ -111,7 +116,8 @@ def _cases(task: dict[str, Any], base: Path) -> Iterator[tuple[int, Case]]:
 def _as_child(task: dict[str, Any]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "tests.fuzz", "--worker", json.dumps(task)], cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE if "make" not in task else None, stderr=subprocess.PIPE if "make" not in task else None, text=True, start_new_session=True,
+        stdout=subprocess.PIPE if "make" not in task else None, stderr=subprocess.PIPE if "make" not in task else None,
+        text=True, start_new_session=True,
     )  # fmt: skip
 
 
@@ -152,7 +158,14 @@ def results(task: dict[str, Any], deadline: float | None = None) -> Iterator[dic
         process.stdout.close()
     if current is not None:
         kind = "hang" if silent else "death"
-        yield {"number": current, "kind": kind, "error": "silence" if silent else f"signal {code}", "place": "?", "text": "".join(errors)[-400:], "cpu": 0.0}
+        yield {
+            "number": current,
+            "kind": kind,
+            "error": "silence" if silent else f"signal {code}",
+            "place": "?",
+            "text": "".join(errors)[-400:],
+            "cpu": 0.0,
+        }
     elif code > 0:
         raise SystemExit(f"the worker failed: {''.join(errors)[-2000:]}")
 
@@ -258,7 +271,9 @@ def _replay(folders: list[Path], base: Path) -> int:
             bad += fault
             folder = saved[done]
             done += 1
-            told = f"{result['error']} at {result['place']}: {result['text'].strip()[-200:]}" if fault else f"exit {result['code']}"
+            told = (
+                f"{result['error']} at {result['place']}: {result['text'].strip()[-200:]}" if fault else f"exit {result['code']}"
+            )
             print(f"{folder.name}: {result['kind']} {told}")
     return int(bool(bad))
 
@@ -272,4 +287,7 @@ def _print_totals(totals: Totals, seconds: float) -> None:
     for key, count in totals.seen.most_common():
         print(f"{count:7,} x {key[0]}: {key[1]} at {key[2]}")
     cases = sum(totals.kinds.values())
-    print(f"{cases:,} cases in {totals.cpu / 60:.1f} CPU-minutes ({seconds / 60:.1f} minutes): {faults:,} faults, {len(totals.faults)} different ones")
+    print(
+        f"{cases:,} cases in {totals.cpu / 60:.1f} CPU-minutes ({seconds / 60:.1f} minutes):"
+        f" {faults:,} faults, {len(totals.faults)} different ones"
+    )

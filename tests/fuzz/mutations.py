@@ -64,9 +64,13 @@ def _places(document: Any) -> list[tuple[Any, Any]]:
 
 def _value(rng: Random, old: Any) -> Any:
     if isinstance(old, int | float) and not isinstance(old, bool) and rng.random() < 0.4:
-        return rng.choice((old + 1, old - 1, -old, old * 2, old * 10**9, str(old), float(old) + 0.5, [old], [old, old], bool(old)))
+        return rng.choice(
+            (old + 1, old - 1, -old, old * 2, old * 10**9, str(old), float(old) + 0.5, [old], [old, old], bool(old))
+        )
     if isinstance(old, list) and old and rng.random() < 0.4:
-        return rng.choice((old[:-1], [*old, old[0]], old * 3, [str(one) for one in old], old[0], [old], [0] * len(old), [-1] * len(old)))
+        return rng.choice(
+            (old[:-1], [*old, old[0]], old * 3, [str(one) for one in old], old[0], [old], [0] * len(old), [-1] * len(old))
+        )
     if isinstance(old, str) and rng.random() < 0.4:
         return rng.choice((old.upper(), old + "x", old[:-1], old * 50, [old], {old: old}, old + "\n", f" {old}"))
     return rng.choice(VALUES)
@@ -88,7 +92,7 @@ def in_document(document: Any, rng: Random) -> Any:
                 owner.pop(key)
         case 5:
             other, place = rng.choice(places)
-            owner[key] = json.loads(json.dumps(other[place])) if place in other or isinstance(other, list) and place < len(other) else None
+            owner[key] = json.loads(json.dumps(other[place]))
         case 6:
             if isinstance(owner, dict):
                 owner[rng.choice((str(key) + "x", str(key).upper(), "", "\x1b[2J", *map(str, owner)))] = owner[key]
@@ -117,8 +121,10 @@ def of_json(data: bytes, rng: Random) -> bytes:
 # --- TOML, and lines ---
 
 LITERALS = (
-    "true", "0", "-1", "1.5", "inf", "nan", '"a"', '""', "[]", "[1]", "[0, 0]", "[1, 2, 3]", "{}", "{ a = 1 }", "2026-01-01", "99999999999999999999",
-    "1e999", '"../../x"', '"\\u001b[2J"', "10:00:00", '["a"]', "[[]]", "0x10", "1_000", "'vit_b16'", '"tiny"', '"cls"', '"gelu"', "1000000",
+    "true", "0", "-1", "1.5", "inf", "nan", '"a"', '""', "[]", "[1]", "[0, 0]", "[1, 2, 3]", "{}", "{ a = 1 }", "2026-01-01",
+    "99999999999999999999",
+    "1e999", '"../../x"', '"\\u001b[2J"', "10:00:00", '["a"]', "[[]]", "0x10", "1_000", "'vit_b16'", '"tiny"', '"cls"',
+        '"gelu"', "1000000",
 )  # fmt: skip
 
 
@@ -137,9 +143,13 @@ def of_toml(data: bytes, rng: Random) -> bytes:
         case 4:
             lines.insert(place, rng.choice(lines))
         case 5:
-            lines[place] = f"{rng.choice((key + 'x', 'a.b.c', chr(34) * 2, '[spec]', '[variant]', '[family]', key.upper()))} ={value}"
+            lines[place] = (
+                f"{rng.choice((key + 'x', 'a.b.c', chr(34) * 2, '[spec]', '[variant]', '[family]', key.upper()))} ={value}"
+            )
         case _:
-            lines[place] = lines[place].replace(*rng.choice((("=", "=="), ('"', ""), ("1", "0"), ("{", "["), (" ", "\t"), ("6", "99999"))))
+            lines[place] = lines[place].replace(
+                *rng.choice((("=", "=="), ('"', ""), ("1", "0"), ("{", "["), (" ", "\t"), ("6", "99999")))
+            )
     return "\n".join(lines).encode("utf-8", "surrogateescape")
 
 
@@ -176,8 +186,10 @@ def of_safetensors(data: bytes, rng: Random) -> bytes:
 
 
 PICKLED = (
-    b"N", b"\x88", b"K\x00", b"K\x01", b"J\xff\xff\xff\xff", b"\x8a\x09" + b"\xff" * 8 + b"\x00", b"X\x01\x00\x00\x00a", b"C\x01a", b"]", b"}", b")", b"G\x7f\xf8" + bytes(6),
-    b"cos\nsystem\n", b"ccollections\nOrderedDict\n", b"ctorch\nFloatStorage\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"R", b"b", b"0", b"2", b"(", b"t", b"s",
+    b"N", b"\x88", b"K\x00", b"K\x01", b"J\xff\xff\xff\xff", b"\x8a\x09" + b"\xff" * 8 + b"\x00", b"X\x01\x00\x00\x00a",
+    b"C\x01a", b"]", b"}", b")", b"G\x7f\xf8" + bytes(6),
+    b"cos\nsystem\n", b"ccollections\nOrderedDict\n", b"ctorch\nFloatStorage\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"R",
+    b"b", b"0", b"2", b"(", b"t", b"s",
     b"u", b"\x85", b"\x86", b"\x87", b"h\x00", b"h\x7f", b"q\x00", b"Q", b"\x81", b"\x93", b".", b"e", b"a",
 )  # fmt: skip
 
@@ -214,8 +226,10 @@ def of_npy(data: bytes, rng: Random) -> bytes:
     size = int.from_bytes(data[8:10], "little")
     text, rest = data[10 : 10 + size].decode("latin1"), data[10 + size :]
     old, new = rng.choice((
-        ("<f4", rng.choice((">f4", "<f2", "<f8", "<i8", "|O", "|V2", "<U9", "<c8", "<q", "", "|S1", "<M8[s]"))), ("False", rng.choice(("True", "0", "None", "[]"))),
-        ("(", rng.choice(("(-1, ", "(0, ", "(18446744073709551616, ", "('a', ", "((", "[", "(True, ", "(1.5, "))), (")", rng.choice((", 2)", ", 0)", "", "))"))),
+        ("<f4", rng.choice((">f4", "<f2", "<f8", "<i8", "|O", "|V2", "<U9", "<c8", "<q", "", "|S1", "<M8[s]"))),
+        ("False", rng.choice(("True", "0", "None", "[]"))),
+        ("(", rng.choice(("(-1, ", "(0, ", "(18446744073709551616, ", "('a', ", "((", "[", "(True, ", "(1.5, "))),
+        (")", rng.choice((", 2)", ", 0)", "", "))"))),
         ("shape", rng.choice(("shap", "descr", ""))), ("{", "{'x': 1, "), ("'", '"'), (",", ""), ("}", "}x"),
     ))  # fmt: skip
     raw = text.replace(old, new, 1).encode("latin1", "replace")
@@ -244,7 +258,10 @@ def of_zip(inner: dict[str, Bytes], default: Bytes = of_bytes) -> Bytes:
             case 1:
                 members.append((name, value))
             case 2:
-                members[place] = (rng.choice((name + "x", "../" + name, name.upper(), "a/" + name, "\x1b[2J", name.rpartition("/")[2])), value)
+                members[place] = (
+                    rng.choice((name + "x", "../" + name, name.upper(), "a/" + name, "\x1b[2J", name.rpartition("/")[2])),
+                    value,
+                )
             case 3:
                 members[place] = (name, rng.choice(members)[1])
             case _:
@@ -277,10 +294,15 @@ def of_png(data: bytes, rng: Random) -> bytes:
         case 0:
             chunks.insert(chosen, rng.choice(chunks))
         case 1:
-            chunks.insert(chosen, (rng.choice((b"tRNS", b"PLTE", b"acTL", b"fcTL", b"iCCP", b"gAMA", b"eXIf", b"zTXt")), of_bytes(value, rng)[:99]))
+            chunks.insert(
+                chosen,
+                (rng.choice((b"tRNS", b"PLTE", b"acTL", b"fcTL", b"iCCP", b"gAMA", b"eXIf", b"zTXt")), of_bytes(value, rng)[:99]),
+            )
         case 2:
             del chunks[chosen]
         case _:
             chunks[chosen] = (kind, of_bytes(value, rng))
-    packed = (struct.pack(">I", len(value)) + kind + value + struct.pack(">I", zlib.crc32(kind + value)) for kind, value in chunks)
+    packed = (
+        struct.pack(">I", len(value)) + kind + value + struct.pack(">I", zlib.crc32(kind + value)) for kind, value in chunks
+    )
     return data[:8] + b"".join(packed)

@@ -16,7 +16,8 @@ from fuzz.mutations import in_document, of_bytes
 INTEGERS = (0, 1, -1, 2, 3, 7, 11, 13, 16, 20, 22, 99, 999, 4096, 2**31 - 1, 2**31, 2**40, 2**62, 2**63 - 1, -(2**63))
 FLOATS = (0.0, -1.0, 1e-6, 1e30, float("inf"), float("nan"))
 TEXTS = (
-    "", "a", "pixel_values", "logits", "batch", "²", "-1", "9" * 5000, "\x1b[2J", "../x", "/dev/zero", "Loop", "If", "Constant", "Gemm", "Add", "Gelu", "Softmax",
+    "", "a", "pixel_values", "logits", "batch", "²", "-1", "9" * 5000, "\x1b[2J", "../x", "/dev/zero", "Loop", "If",
+    "Constant", "Gemm", "Add", "Gelu", "Softmax",
     "LayerNormalization", "RandomNormal", "com.microsoft", "evil", "axis", "value", "to", "perm", "tanh", "none", "cls_token",
 )  # fmt: skip
 # messages, by the number of the field that holds them
@@ -56,7 +57,9 @@ def _scalar(field: Any, rng: Random) -> Any:
         return rng.choice(FLOATS)
     if field.type == Field.TYPE_ENUM:
         return rng.choice([value.number for value in field.enum_type.values])
-    low, high = {Field.TYPE_INT32: (-(2**31), 2**31 - 1), Field.TYPE_UINT64: (0, 2**64 - 1)}.get(field.type, (-(2**63), 2**63 - 1))
+    low, high = {Field.TYPE_INT32: (-(2**31), 2**31 - 1), Field.TYPE_UINT64: (0, 2**64 - 1)}.get(
+        field.type, (-(2**63), 2**63 - 1)
+    )
     return min(max(rng.choice(INTEGERS), low), high)
 
 
@@ -161,7 +164,9 @@ def _fields(data: bytes) -> list[tuple[int, int, bytes]]:
 
 
 def _joined(fields: list[tuple[int, int, bytes]]) -> bytes:
-    return b"".join(packed(number << 3 | kind) + (packed(len(data)) if kind == 2 else b"") + data for number, kind, data in fields)
+    return b"".join(
+        packed(number << 3 | kind) + (packed(len(data)) if kind == 2 else b"") + data for number, kind, data in fields
+    )
 
 
 def of_wire(data: bytes, rng: Random, message: str = "model") -> bytes:

@@ -94,7 +94,10 @@ class Worker:
     def _run(self, case: Case) -> dict[str, Any]:
         code: int | None = None
         error: BaseException | None = None
-        with tempfile.TemporaryFile("w+", errors="backslashreplace") as out, tempfile.TemporaryFile("w+", errors="backslashreplace") as err:
+        with (
+            tempfile.TemporaryFile("w+", errors="backslashreplace") as out,
+            tempfile.TemporaryFile("w+", errors="backslashreplace") as err,
+        ):
             saved = [os.dup(1), os.dup(2)]
             streams = sys.stdout, sys.stderr
             os.dup2(out.fileno(), 1)
