@@ -8,11 +8,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from corpus.runner import Outcome, forks, processes, run_entry, state
-from corpus.table import ENTRIES, make_all, matching
+from corpus.entry import Entry
+from corpus.runner import Outcome, Start, forks, processes, run_entry, state
+from corpus.table import ENTRIES, make_all, matching, sampled
+from support.paths import ROOT
 
 
 def main(arguments: list[str]) -> int:
@@ -25,13 +28,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--patience", type=float, default=60, metavar="SECONDS", help="CPU time after which a command is killed (default: 60)"
     )
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="only every Nth entry")
+    parser.add_argument("--sample", type=int, metavar="N", help="former faults, and up to N other entries of each kind")
     parser.add_argument("--folder", type=Path, help="keep the files in this folder, and use those that are there")
     parser.add_argument("--make", type=Path, metavar="FOLDER", help="write the files to FOLDER and run nothing")
     parser.add_argument("--list", action="store_true", help="print the entries and their commands")
     parser.add_argument("--slowest", type=int, default=0, metavar="N", help="also print the N slowest commands")
     options = parser.parse_args(arguments)
-    entries = matching(*options.only)[:: options.every]
+    entries = matching(*options.only)
+    entries = entries if options.sample is None else sampled(entries, options.sample)
     if not entries:
         parser.error(f"no entry matches {', '.join(options.only)}")
     if options.list:
@@ -43,15 +47,16 @@ def main(arguments: list[str]) -> int:
         return 0
     root = (options.folder or Path(tempfile.mkdtemp(prefix="vitzoo-corpus-"))).resolve()
     try:
-        makes = ["--every", str(options.every), *(part for name in options.only for part in ("--only", name))]
-        subprocess.run([sys.executable, "-m", "tests.corpus", "--make", str(root), *makes], check=True, capture_output=True)
+        makes = [part for name in options.only for part in ("--only", name)]
+        makes += [] if options.sample is None else ["--sample", str(options.sample)]
+        subprocess.run([sys.executable, "-W", "ignore", "-m", "tests.corpus", "--make", str(root), *makes], check=True, cwd=ROOT)
         return _run(entries, root, options)
     finally:
         if not options.folder:
             shutil.rmtree(root)
 
 
-def _run(entries: list, root: Path, options: argparse.Namespace) -> int:
+def _run(entries: list[Entry], root: Path, options: argparse.Namespace) -> int:
     start = (forks if options.fork else processes)(loaded=options.loaded, patience=options.patience)
     began, outcomes = time.monotonic(), []
     base = state(root / "base")
@@ -73,7 +78,7 @@ def _run(entries: list, root: Path, options: argparse.Namespace) -> int:
     return int(any(outcome.faults for outcome in outcomes))
 
 
-def run_all(entries, root, start):
+def run_all(entries: list[Entry], root: Path, start: Start) -> Iterator[list[Outcome]]:
     """Run entries one after the other in this thread: forks of a process with several threads may hang."""
     for entry in entries:
         yield list(run_entry(entry, root, start))

@@ -44,12 +44,18 @@ def command(line: str | Sequence[str], *codes: int, session: bool = False, names
     return Command(tuple(arguments), codes or (REFUSED,), session, names)
 
 
-def content(name: str, data: bytes | str) -> Maker:
-    """Return a maker of one file with this content."""
+def later(maker: Callable[[], Maker]) -> Maker:
+    """Return a maker that is made when it is needed: of large files."""
+    return lambda folder: maker()(folder)
+
+
+def content(name: str, data: bytes | str | Callable[[], bytes]) -> Maker:
+    """Return a maker of one file with this content, which a function may make: a large one."""
 
     def make(folder: Path) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data if isinstance(data, bytes) else data.encode())
+        made = data() if callable(data) else data
+        path.write_bytes(made if isinstance(made, bytes) else made.encode())
 
     return make

@@ -63,7 +63,7 @@ TIFF_SIZE = [
     (277, 3, 1, 1),
     (279, 4, 1, 4),
 ]
-IMAGES: dict[str, bytes] = {
+IMAGES: dict[str, bytes | Callable[[], bytes]] = {
     "empty": b"",
     "html": b"<!DOCTYPE html>",
     "lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
@@ -86,8 +86,8 @@ IMAGES: dict[str, bytes] = {
     "png_depth_64": _png(8, 8, bytes(999), depth=64),
     "png_color_9": _png(8, 8, bytes(999), color=9),
     "png_palette_missing": _png(8, 8, bytes(999), color=3),
-    "png_text_bomb": _png(8, 8, bytes(999), extra=_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 27), 9))),
-    "png_iccp_bomb": _png(8, 8, bytes(999), extra=_chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(1 << 27), 9))),
+    "png_text_bomb": lambda: _png(8, 8, bytes(999), extra=_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 27), 9))),
+    "png_iccp_bomb": lambda: _png(8, 8, bytes(999), extra=_chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(1 << 27), 9))),
     "png_chunks_100k": _png(8, 8, bytes(0), extra=_chunk(b"teXt", b"a") * 100_000),
     "apng": _animation("PNG"),
     "gif_animated": _animation("GIF"),

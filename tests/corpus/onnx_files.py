@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from corpus.entry import FAILED, INPUT, REFUSED, Entry, Maker, command, content
+from corpus.entry import FAILED, INPUT, REFUSED, Entry, Maker, command, content, later
 
 Change = Callable[[onnx.ModelProto], None]
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
@@ -289,8 +289,7 @@ def _reversed(nodes: list[Any]) -> list[Any]:
 
 
 def _wide(count: int) -> Maker:
-    nodes = [helper.make_node("Neg", ["pixel_values"], [f"w{i}"]) for i in range(count)]
-    return extra(*nodes)
+    return later(lambda: extra(*(helper.make_node("Neg", ["pixel_values"], [f"w{i}"]) for i in range(count))))
 
 
 def _nested(depth: int) -> Maker:

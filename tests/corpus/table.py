@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fnmatch import fnmatch
+from pathlib import Path
 
 from corpus import configs, images, onnx_files, weights
 from corpus.entry import Entry
@@ -15,7 +16,19 @@ def matching(*patterns: str) -> list[Entry]:
     return [entry for entry in ENTRIES if not patterns or any(fnmatch(entry.name, pattern) for pattern in patterns)]
 
 
-def make_all(folder, entries) -> None:
+def sampled(entries: list[Entry], count: int) -> list[Entry]:
+    """Return all former faults, and up to `count` other entries of each kind, evenly spaced."""
+    kinds: dict[str, list[Entry]] = {}
+    for entry in entries:
+        kinds.setdefault(entry.name.partition("/")[0], []).append(entry)
+    chosen = {entry.name for entry in entries if entry.former}
+    for group in kinds.values():
+        others = [entry for entry in group if not entry.former]
+        chosen |= {entry.name for entry in others[:: max(1, -(-len(others) // count))]}
+    return [entry for entry in entries if entry.name in chosen]
+
+
+def make_all(folder: Path, entries: list[Entry]) -> None:
     """Write the valid files to `folder`/base and each entry to `folder`/files/NAME."""
     from corpus.base import make_base
 
