@@ -46,7 +46,11 @@ def command(line: str | Sequence[str], *codes: int, session: bool = False, names
 
 def later(maker: Callable[[], Maker]) -> Maker:
     """Return a maker that is made when it is needed: of large files."""
-    return lambda folder: maker()(folder)
+
+    def make(folder: Path) -> None:
+        maker()(folder)
+
+    return make
 
 
 def content(name: str, data: bytes | str | Callable[[], bytes]) -> Maker:
