@@ -360,24 +360,25 @@ LABELS: dict[str, bytes] = {
     "pickle": b"\x80\x02cos\nsystem\n(X\x0b\x00\x00\x00touch PWNEDtR.",
     "html": b"<!DOCTYPE html>",
 }
+HALF = {"size": [16, 16], "resize_to": 16, "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3}
 PREPARE: dict[str, Any] = {
-    "mean_text": {"mean": "a"},
-    "mean_two": {"size": [16, 16], "mean": [0.5, 0.5]},
-    "std_0": {"size": [16, 16], "mean": [0.5] * 3, "std": [0, 0, 0]},
-    "size_huge": {"size": [10**9, 10**9], "mean": [0.5] * 3, "std": [0.5] * 3},
-    "size_negative": {"size": [-1, 16], "mean": [0.5] * 3, "std": [0.5] * 3},
-    "resize_huge": {"size": [16, 16], "resize_to": 10**9, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"},
+    "mean_text": {**HALF, "mean": "a"},
+    "mean_two": {**HALF, "mean": [0.5, 0.5]},
+    "mean_nan": {**HALF, "mean": [NAN] * 3},
+    "std_0": {**HALF, "std": [0, 0, 0]},
+    "size_huge": {**HALF, "size": [10**9, 10**9]},
+    "size_negative": {**HALF, "size": [-1, 16]},
+    "size_text": {**HALF, "size": "16"},
+    "resize_huge": {**HALF, "resize_to": 10**9},
     "nested": {"vit_zoo": {"vit_zoo": {}}},
     "processor_number": {"image_processor_type": 7},
     "processor_other": {"image_processor_type": "DonutImageProcessor", "size": {}},
     "pretrained_cfg_number": {"pretrained_cfg": 7},
     "pretrained_cfg_input": {"pretrained_cfg": {"input_size": "a", "mean": None}},
     "huge_numbers": {
-        "image_processor_type": "ViTImageProcessor",
-        "size": {"height": 10**30, "width": 10**30},
-        "image_mean": [1e308] * 3,
+        "image_processor_type": "ViTImageProcessor", "size": {"height": 10**30, "width": 10**30}, "image_mean": [1e308] * 3,
     },
-}
+}  # fmt: skip
 
 # --- metadata of exported files, and reports ---
 
