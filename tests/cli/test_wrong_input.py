@@ -135,7 +135,7 @@ def without_announcement(err):
 # arguments, exit code, a part of the message
 WRONG = [
     # the command line itself
-    (["--nope"], 2, "No such option '--nope'"),
+    (["--nope"], 2, "No such option"),
     (["lsit"], 2, "Did you mean 'list'?"),
     (["list", "--nope"], 2, "see `vitzoo list --help`"),
     (["list", "-q", "-v"], 2, "contradict"),
