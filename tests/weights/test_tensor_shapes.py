@@ -148,6 +148,22 @@ def test_numbers_of_blocks(number):
     assert isinstance(refused, RefusedContent)
 
 
+@pytest.mark.parametrize("name", ["head.weight", "pre_logits.weight", "pos_embed", "reg_token", "patch_embed.proj.weight"])
+@pytest.mark.parametrize("shape", [(), (DIM,), (1,) * 5])
+def test_axes_of_tensors_that_fields_are_taken_from(name, shape):
+    refused = error_of({**timm(), name: zeros(*shape)})
+    assert isinstance(refused, RefusedContent)
+    assert f"{name!r} has shape {list(shape)}; expected" in str(refused)
+
+
+def test_fewer_rows_than_queries_keys_and_values():
+    """Without a width of attention, neither the file nor a convention gives a number of heads."""
+    clip = next(dialect for dialect in DIALECTS if dialect.name == "openai-clip")
+    tensors = {**tensors_of(clip), "visual.transformer.resblocks.0.attn.in_proj_weight": zeros(2, DIM)}
+    with pytest.raises(InputError, match="0 heads do not divide the attention width 0"):
+        read_tensors(tensors, {}, FILE)
+
+
 def test_more_blocks_than_a_model_has():
     refused = error_of({**timm(), **{f"blocks.{i}.norm1.weight": zeros(DIM) for i in range(1, 1200)}})
     assert isinstance(refused, InputError)
