@@ -124,7 +124,7 @@ def save(model: ViT, folder: str | os.PathLike[str]) -> Path:
 
     Args:
         model: The model, with any device and type of its parameters.
-        folder: The folder, created if it does not exist. Existing files are replaced, each atomically.
+        folder: The folder, created if it does not exist. Both files are replaced in one step; other files in it stay.
 
     Raises:
         CannotWrite: The folder or the files cannot be written.
