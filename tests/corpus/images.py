@@ -272,6 +272,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "completion": ("completion", "../../x"),
 }
 OPTION_CODES = (INPUT, 5, REFUSED, 8)
+LEGAL_OPTIONS = {"top_huge", "outputs_many"}  # all classes; the same output once
 
 
 def _nothing(folder: Path) -> None:
@@ -304,5 +305,6 @@ ENTRIES = [
         for key, name in NAMES.items()
     ),
     *_set_entries(),
-    *(Entry(f"option/{key}", _nothing, (command(arguments, *OPTION_CODES, names=""),)) for key, arguments in OPTIONS.items()),
+    *(Entry(f"option/{key}", _nothing, (command(arguments, *((0,) if key in LEGAL_OPTIONS else OPTION_CODES), names=""),))
+      for key, arguments in OPTIONS.items()),
 ]  # fmt: skip
