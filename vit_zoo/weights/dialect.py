@@ -203,7 +203,7 @@ class Dialect:
     @cached_property
     def _names(self) -> re.Pattern[str]:
         names = {theirs for rule_ in self.rules for theirs in rule_.theirs}
-        return re.compile("|".join(re.escape(name).replace(r"\{i\}", r"\d+") for name in names))
+        return re.compile("|".join(re.escape(name).replace(r"\{i\}", "[0-9]+") for name in names))
 
     def has_rule_for(self, name: str) -> bool:
         """Whether a rule uses the tensor that they call `name`."""
@@ -226,7 +226,7 @@ class Dialect:
     def their_name(self, ours: str) -> str:
         """The name in the rules of one of our tensors."""
         for rule_ in self.rules:
-            match = re.fullmatch(re.escape(rule_.ours).replace(r"\{i\}", r"(\d+)"), ours)
+            match = re.fullmatch(re.escape(rule_.ours).replace(r"\{i\}", "([0-9]+)"), ours)
             if match:
                 return rule_.theirs[0].replace("{i}", match[1] if match.groups() else "")
         return ours

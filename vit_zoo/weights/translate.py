@@ -327,7 +327,7 @@ def _blocks(template: str, keys: Iterable[str]) -> list[str]:
     """The numbers of the blocks for which a name with `{i}` is among the keys; [""] for a name without `{i}` that is."""
     if "{i}" not in template:
         return [""] if template in keys else []
-    number = re.compile(re.escape(template).replace(r"\{i\}", r"(0|[1-9]\d*)"))
+    number = re.compile(re.escape(template).replace(r"\{i\}", r"(0|[1-9][0-9]{0,4})"))
     return [match[1] for match in map(number.fullmatch, keys) if match]
 
 
