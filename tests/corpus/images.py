@@ -138,10 +138,6 @@ LEGAL: dict[str, bytes] = {
 }
 
 
-def _special(change: Callable[[Path], None]) -> Maker:
-    return change
-
-
 SPECIAL: dict[str, tuple[Maker, str, tuple[int, ...]]] = {
     "pipe": (lambda folder: os.mkfifo(folder / "pipe"), "pipe", (REFUSED,)),
     "folder_empty": (lambda folder: (folder / "empty").mkdir(), "empty", (INPUT,)),
