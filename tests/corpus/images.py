@@ -138,10 +138,6 @@ LEGAL: dict[str, bytes] = {
 }
 
 
-def _special(change: Callable[[Path], None]) -> Maker:
-    return change
-
-
 SPECIAL: dict[str, tuple[Maker, str, tuple[int, ...]]] = {
     "pipe": (lambda folder: os.mkfifo(folder / "pipe"), "pipe", (REFUSED,)),
     "folder_empty": (lambda folder: (folder / "empty").mkdir(), "empty", (INPUT,)),
@@ -272,6 +268,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "completion": ("completion", "../../x"),
 }
 OPTION_CODES = (INPUT, 5, REFUSED, 8)
+LEGAL_OPTIONS = {"top_huge", "outputs_many"}  # all classes; the same output once
 
 
 def _nothing(folder: Path) -> None:
@@ -304,5 +301,6 @@ ENTRIES = [
         for key, name in NAMES.items()
     ),
     *_set_entries(),
-    *(Entry(f"option/{key}", _nothing, (command(arguments, *OPTION_CODES, names=""),)) for key, arguments in OPTIONS.items()),
+    *(Entry(f"option/{key}", _nothing, (command(arguments, *((0,) if key in LEGAL_OPTIONS else OPTION_CODES), names=""),))
+      for key, arguments in OPTIONS.items()),
 ]  # fmt: skip

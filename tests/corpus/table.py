@@ -5,10 +5,11 @@ from __future__ import annotations
 from fnmatch import fnmatch
 from pathlib import Path
 
-from corpus import configs, images, onnx_files, weights
+from corpus import configs, documents, images, metadata, onnx_files, pickles, weights
 from corpus.entry import Entry
 
-ENTRIES: tuple[Entry, ...] = (*weights.ENTRIES, *configs.ENTRIES, *onnx_files.ENTRIES, *images.ENTRIES)
+MODULES = (pickles, weights, configs, documents, metadata, onnx_files, images)
+ENTRIES: tuple[Entry, ...] = tuple(entry for module in MODULES for entry in module.ENTRIES)
 
 
 def matching(*patterns: str) -> list[Entry]:
