@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vit_zoo.errors import InputError
 from vit_zoo.loading.checkpoint import ModelLike
+from vit_zoo.loading.facts import parsed, patterns
 from vit_zoo.loading.load import RANDOM, check_content, find_weights, model_of, random_model, reduced, save_model
 from vit_zoo.loading.source import find_architecture
 from vit_zoo.loading.stated import Description
@@ -103,6 +104,7 @@ def load(
     """
     if check not in ("header", "full"):
         raise InputError(f"unknown check {check!r}; choose from header, full")
+    num_classes = parsed({"num_classes": num_classes}).get("num_classes")
     description = Description.taken_from(facts, labels, preprocess)
     checkpoint = reduced(find_weights(source, offline=offline, allow_drop=allow_drop, **facts), allow_drop)
     if check == "full":
@@ -122,7 +124,7 @@ def save(model: ViT, folder: str | os.PathLike[str]) -> Path:
 
     Args:
         model: The model, with any device and type of its parameters.
-        folder: The folder, created if it does not exist. Existing files are replaced, each atomically.
+        folder: The folder, created if it does not exist. Both files are replaced in one step; other files in it stay.
 
     Raises:
         CannotWrite: The folder or the files cannot be written.
@@ -256,7 +258,7 @@ def export(
 
     options = ExportOptions(
         formats=one_or_several(to), out=out, opset=opset, placement=placement, outputs=tuple(outputs), include=tuple(include),
-        dynamic=dynamic, verify=verify, weights=weights, allow_drop=tuple(allow_drop), random=random, seed=seed,
+        dynamic=dynamic, verify=verify, weights=weights, allow_drop=patterns(allow_drop), random=random, seed=seed,
         precisions=one_or_several(precision), calibrate=calibrate, evaluate=evaluate, min_agreement=min_agreement,
         min_accuracy=min_accuracy, min_cosine=min_cosine, force=force,
     )  # fmt: skip
@@ -274,6 +276,8 @@ def verify(
     min_cosine: float | None = None,
     random: bool = False,
     seed: int | None = None,
+    time_limit: float | None = None,
+    memory_limit: float | None = None,
     **facts: Any,
 ) -> ParityReport:
     """Check that an exported file of any tool computes a model, or that two models or two files compute the same.
@@ -295,17 +299,22 @@ def verify(
         min_cosine: int8 only: another limit than the usual ones, as in `export`.
         random: Compare with random weights of the name or config file `against`.
         seed: Seed for the random weights, 0 by default.
+        time_limit: ONNX files only, which run in a child process: seconds that the file may take in all, by default 20, and
+            more by its size and the number of runs.
+        memory_limit: ONNX files only: GB that the child process may use, by default as in `open`.
         **facts: Fields of the spec of `against`, as in `load`.
 
     Raises:
         InputError: Something does not exist, or a fact is missing.
         RefusedContent: The file cannot be read.
+        Stopped: The file reached a limit, or onnxruntime crashed.
     """
     from vit_zoo.parity.resolve_reference import VerifyOptions, verify_model
 
     options = VerifyOptions(
-        effort=effort, fixed=tuple(fixed), blocks=blocks, pictures=pictures, min_cosine=min_cosine, random=random, seed=seed
-    )
+        effort=effort, fixed=tuple(fixed), blocks=blocks, pictures=pictures, min_cosine=min_cosine, random=random, seed=seed,
+        time_limit=time_limit, memory_limit=memory_limit,
+    )  # fmt: skip
     return verify_model(artifact, against, options, facts)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import errno
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -78,6 +79,19 @@ def shown(value: object) -> str:
     except (ValueError, RecursionError):  # an integer of more than 4,300 digits, or nested deeper than the stack
         text = f"{type(value).__name__} too long to show"
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+DISK_ERRORS = {
+    errno.ENOSPC: "no space left: the disk is full",
+    errno.EDQUOT: "no space left: the disk quota is used up",
+    errno.EIO: "the disk reported an input/output error",
+    errno.EROFS: "the disk is read-only",
+}
+
+
+def cause_of(error: OSError) -> str:
+    """Return the reason of an error of the operating system in words; those that concern the disk name it."""
+    return DISK_ERRORS.get(error.errno or 0) or error.strerror or str(error)
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
@@ -182,6 +196,15 @@ class RefusedContent(VitzooError, ValueError):
 
 class OtherWeights(RefusedContent):
     """The weights file next to an exported file is not the one that it was written for, so its results would be wrong."""
+
+
+class Stopped(VitzooError):
+    """The process that ran a file was ended: it took more time or memory than is allowed, or onnxruntime crashed.
+
+    It is no RefusedContent, which a check of outputs takes as a result and goes on.
+    """
+
+    code = 7
 
 
 class CannotWrite(VitzooError, OSError):

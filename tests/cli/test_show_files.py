@@ -142,8 +142,8 @@ def test_neither_torch_nor_onnxruntime_is_needed(place):
     assert "precision:" in result.stdout
 
 
-def test_damaged_graphs_are_refused_in_one_line(place, cli):
-    """Whatever an ONNX file contains, it is shown or refused."""
+def test_graphs_that_make_no_sense_are_described(place, cli):
+    """Only a file that cannot be decoded is refused."""
     source, generator = onnx.load("integers.onnx"), random.Random(0)
 
     def damage(model):
@@ -164,7 +164,6 @@ def test_damaged_graphs_are_refused_in_one_line(place, cli):
             case 5:
                 node.input[:] = [generator.choice(model.graph.node[:20]).output[0]] * len(node.input)
 
-    codes = set()
     for _ in range(25):
         model = onnx.ModelProto()
         model.CopyFrom(source)
@@ -172,10 +171,7 @@ def test_damaged_graphs_are_refused_in_one_line(place, cli):
             damage(model)
         Path("damaged.onnx").write_bytes(model.SerializeToString())
         code, _, err = cli("show", "damaged.onnx")
-        codes.add(code)
-        assert code in (0, 7), err
-        assert err.count("\n") <= 1
-    assert codes == {0, 7}
+        assert (code, err) == (0, "")
     Path("damaged.onnx").write_bytes(Path("digits.onnx").read_bytes()[:5000])
     assert cli("show", "damaged.onnx").code == 7
 

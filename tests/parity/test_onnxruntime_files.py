@@ -23,7 +23,7 @@ import vit_zoo
 from support import peers
 from support.models import SMALL, noise
 from vit_zoo.errors import InputError
-from vit_zoo.formats import open_artifact
+from vit_zoo.formats import open_in
 from vit_zoo.formats.structure import read_onnx
 from vit_zoo.parity import run
 
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch):
     """More threads slow each other down in models this small."""
-    monkeypatch.setattr(run, "open_artifact", functools.partial(open_artifact, threads=1))
+    monkeypatch.setattr(run, "open_in", functools.partial(open_in, threads=1))
 
 
 class Reader(CalibrationDataReader):

@@ -9,7 +9,7 @@ import click
 
 from vit_zoo.cli.completion import complete_model, words
 from vit_zoo.cli.next_steps import next_steps
-from vit_zoo.cli.options import MODEL, FormatsCommand, description, facts, note_name, random_weights, zoo
+from vit_zoo.cli.options import MODEL, FormatsCommand, description, facts, note_name, random_weights, run_limits, zoo
 from vit_zoo.cli.output import Output, with_output
 from vit_zoo.cli.text import export_text, table
 from vit_zoo.errors import CheckFailed, InputError
@@ -189,13 +189,15 @@ def export(
 @click.option(
     "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Plot the error after each block to FILE (.png or .svg)."
 )
+@run_limits
 @random_weights
 @facts
 @zoo
 @with_output
 def verify(
     artifact: str, against: str | None, effort: Any, fixed: str | None, pictures: Path | None, min_cosine: float | None,
-    plot: Path | None, random: bool, seed: int | None, facts: dict[str, Any], output: Output,
+    plot: Path | None, time_limit: float | None, memory_limit: float | None, random: bool, seed: int | None,
+    facts: dict[str, Any], output: Output,
 ) -> None:  # fmt: skip
     """Check that an exported file computes its model.
 
@@ -223,7 +225,7 @@ def verify(
     axes = [] if fixed is None else fixed.split(",")
     report = verify_artifact(
         artifact, against, effort=effort or "default", fixed=axes, blocks=plot is not None, pictures=pictures,
-        min_cosine=min_cosine, random=random, seed=seed, **facts,
+        min_cosine=min_cosine, random=random, seed=seed, time_limit=time_limit, memory_limit=memory_limit, **facts,
     )  # fmt: skip
     if plot is not None:
         from vit_zoo.parity.plot import draw
@@ -248,13 +250,15 @@ def verify(
     "--top", type=click.IntRange(1), metavar="INTEGER", help="Number of classes to print (default: 1); not for a regression."
 )
 @click.option("--threads", type=click.IntRange(1, 1024), metavar="INTEGER", help="ONNX only: number of onnxruntime threads.")
+@run_limits
 @description
 @facts
 @zoo
 @with_output
 def predict(
-    model: str, images: tuple[Path, ...], top: int | None, threads: int | None, facts: dict[str, Any], output: Output
-) -> None:
+    model: str, images: tuple[Path, ...], top: int | None, threads: int | None, time_limit: float | None,
+    memory_limit: float | None, facts: dict[str, Any], output: Output,
+) -> None:  # fmt: skip
     """Classify images with an exported file or a model.
 
     Prints the most probable classes of each image with their probabilities. An exported ONNX file is enough: it contains the
@@ -267,12 +271,14 @@ def predict(
     vitzoo predict vit_digits.onnx digit.png --top 3
     """
     from vit_zoo.cli.documents import PredictDocument
+    from vit_zoo.formats.limits import Limits
     from vit_zoo.inference.predict import classify
     from vit_zoo.loading.stated import without_names
     from vit_zoo.model.config import LABELS
 
     note_name(model, output, as_architecture=False)
-    config, predictions = classify(model, images, top=top, threads=threads, facts=facts, default_top=1)
+    limits = Limits.of(time_limit, memory_limit)
+    config, predictions = classify(model, images, top=top, threads=threads, limits=limits, facts=facts, default_top=1)
     if config.random_text:
         output.warn(f"{config.name} has {config.random_text}: its predictions mean nothing")
     if without_names(config):

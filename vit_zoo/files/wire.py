@@ -11,6 +11,7 @@ IR_VERSION, GRAPH, METADATA = 1, 7, 14
 INITIALIZER = 5
 RAW_DATA = 9
 KEY, VALUE = 1, 2
+MAX_FIELDS = 300_000  # of a message; reading as many takes half a second. The graph of an export of ViT-g has 10,000
 
 
 def tag(number: int, length: int) -> bytes:
@@ -31,9 +32,13 @@ def varint(value: int) -> bytes:
 def fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
     """Yield the number and the length of each length-delimited field up to `end`; the caller reads or skips its content.
 
-    Raises ValueError for a truncated or invalid message.
+    Raises ValueError for a truncated or invalid message, and for one of more than MAX_FIELDS fields.
     """
+    count = 0
     while file.tell() < end:
+        count += 1
+        if count > MAX_FIELDS:
+            raise ValueError(f"more than {MAX_FIELDS:,} fields")
         tag = read_varint(file)
         match tag & 7:
             case 0:
@@ -70,11 +75,11 @@ def integer_field(file: BinaryIO, end: int, number: int) -> int:
 def read_varint(file: BinaryIO) -> int:
     """Decode an integer. Raises ValueError at the end of the file or after 64 bits."""
     value = shift = 0
-    while True:
-        byte = file.read(1)
-        if not byte or shift > 63:
-            raise ValueError("truncated")
+    while byte := file.read(1):
+        if byte < b"\x80":
+            return value | byte[0] << shift
         value |= (byte[0] & 0x7F) << shift
         shift += 7
-        if byte[0] < 0x80:
-            return value
+        if shift > 63:
+            break
+    raise ValueError("truncated")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from vit_zoo.errors import InputError
+from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.model.classification import Classifier
 
 if TYPE_CHECKING:
-    from vit_zoo.formats.artifact import Artifact
+    from vit_zoo.formats.artifact import Array, Artifact
     from vit_zoo.model.config import ModelConfig
 
 LOGITS, PROBABILITIES = "logits", "probabilities"
@@ -28,11 +28,20 @@ def artifact_classifier(artifact: Artifact, describe: Callable[[ModelConfig], Mo
         raise InputError(cause, where=artifact.path)
     return Classifier(
         config=config,
-        run=lambda images: artifact.run(images)[output],
+        run=lambda images: _rows(artifact, images, output),
         where=artifact.path,
         activated=output == PROBABILITIES,
         prepares="include" in artifact.about.export,
     )
+
+
+def _rows(artifact: Artifact, images: Array, output: str) -> Array:
+    """Return one row of outputs for each image. Raises RefusedContent if the file computes anything else than it declares."""
+    values = artifact.run(images)[output]
+    if values.dtype.kind != "f" or values.ndim != 2 or len(values) != len(images):
+        expected = f"expected a row of floats for each of {len(images)} images"
+        raise RefusedContent(f"output '{output}': {expected}, got {values.dtype} {list(values.shape)}", where=artifact.path)
+    return values
 
 
 def _output(artifact: Artifact) -> str:
@@ -59,16 +68,20 @@ def _config_of(artifact: Artifact, output: str) -> ModelConfig:
     from vit_zoo.model.config import ModelConfig
     from vit_zoo.model.spec import article_spec
 
-    axes, classes = artifact.input_shape, artifact.output_shapes[output][-1]
+    axes, shape = artifact.input_shape, artifact.output_shapes[output]
+    classes = shape[-1] if shape else None
     if artifact.input_type != "float32" or len(axes) != 4 or not all(isinstance(axis, int) for axis in axes[1:]):
         taken = f"{artifact.input_type} [{', '.join(map(str, axes))}]"
         wanted = "float32 [batch, channels, height, width] of fixed height and width"
         raise InputError(f"expected an input {wanted}, got {taken}", where=artifact.path)
     if not isinstance(classes, int):
         raise InputError(f"the number of classes is not stated: the output '{output}' has a free last axis", where=artifact.path)
-    spec = article_spec(
-        image_size=axes[2:], patch_size=axes[2:], channels=axes[1], num_classes=classes, pool="mean", dim=1, depth=1, heads=1,
-        dim_head=1, mlp_dim=1, dropout=0.0, emb_dropout=0.0,
-    )  # fmt: skip
+    try:
+        spec = article_spec(
+            image_size=axes[2:], patch_size=axes[2:], channels=axes[1], num_classes=classes, pool="mean", dim=1, depth=1,
+            heads=1, dim_head=1, mlp_dim=1, dropout=0.0, emb_dropout=0.0,
+        )  # fmt: skip
+    except InputError as error:
+        raise RefusedContent(f"declares sizes that no classifier has: {error.message}", where=artifact.path) from None
     name = "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "_" for c in artifact.path.stem).lstrip("_.-")[:96]
     return ModelConfig(name=name or "model", spec=spec)

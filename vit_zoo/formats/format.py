@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vit_zoo.files import Staged
     from vit_zoo.formats.artifact import Artifact, Description
+    from vit_zoo.formats.child import Child
     from vit_zoo.formats.structure import Structure
     from vit_zoo.model.vit import ViT
 
@@ -21,6 +22,7 @@ class OpenOptions:
     providers: tuple[str, ...] | None = None
     threads: int | None = None
     optimised: bool = True  # whether its graph optimiser runs
+    child: Child | None = None  # the process that opens the file; None for this one
 
 
 @dataclass(frozen=True, kw_only=True)

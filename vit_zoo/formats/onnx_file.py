@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import InputError, OtherWeights, RefusedContent
 from vit_zoo.files import SafetensorsFile
 from vit_zoo.files.wire import GRAPH, KEY, METADATA, VALUE, fields, tag
-from vit_zoo.formats.artifact import MAX_METADATA, Artifact, Description, config_from
+from vit_zoo.formats.artifact import MAX_METADATA, Artifact, Description, config_from, metadata_value
 from vit_zoo.formats.format import Format, OpenOptions
+from vit_zoo.formats.onnx_admission import check_runnable
 from vit_zoo.formats.onnx_skeleton import external_files, length_of
+from vit_zoo.formats.session import Session, SessionError
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array, Axes
+    from vit_zoo.formats.child import Child, ChildSession
     from vit_zoo.formats.structure import Structure
 
 TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}  # onnxruntime's names, and ours
@@ -40,15 +42,14 @@ def describe_onnx(path: Path) -> Description:
                 for part, width in fields(file, end):
                     parts[part] = file.read(width).decode()
                 entries[parts.get(KEY, "")] = parts.get(VALUE, "")
-    except (ValueError, UnicodeDecodeError):
-        raise RefusedContent("not a complete ONNX file", where=path) from None
+    except UnicodeDecodeError:
+        raise RefusedContent("not a complete ONNX file: its metadata is not UTF-8", where=path) from None
+    except ValueError as error:
+        raise RefusedContent(f"not a complete ONNX file: {error}", where=path) from None
     if "vit_zoo" not in entries:
         return Description(path, "onnx", None, {}, graph=True)
     config = config_from(entries["vit_zoo"], where=path)
-    try:
-        export = dict(json.loads(entries.get("vit_zoo.export", "{}")))
-    except (ValueError, TypeError, RecursionError):
-        raise RefusedContent("metadata is not valid JSON", where=path) from None
+    export = metadata_value(entries.get("vit_zoo.export", "{}"), where=path)
     return Description(path, "onnx", config, export, graph=True)
 
 
@@ -61,8 +62,6 @@ def check_companion(about: Description) -> None:
     name = about.export.get("data")
     if name is None:
         return
-    if not isinstance(name, str) or Path(name).name != name:
-        raise RefusedContent(f"refers to weights in {name!r}, outside its folder", where=about.path)
     companion = about.path.parent / name
     if name not in external_files(about.path):
         return
@@ -78,70 +77,47 @@ def check_companion(about: Description) -> None:
             raise OtherWeights(f"was exported with another {name}; export it again", where=about.path)
 
 
-def inner_values(path: Path, names: Sequence[str], images: Array) -> dict[str, Array]:
-    """Run a graph with onnxruntime's optimiser off and return its internal values of the given names.
-
-    Further outputs are appended to the file's bytes: repeated fields of a protobuf message are concatenated.
-    """
-    from onnx import GraphProto, ValueInfoProto
-
-    more = GraphProto(output=[ValueInfoProto(name=name) for name in names]).SerializeToString()
-    artifact = OnnxArtifact(path, providers=None, threads=None, optimised=False, more=tag(GRAPH, len(more)) + more)
-    return artifact.run(images)
-
-
 class OnnxArtifact(Artifact):
     """An ONNX file in an onnxruntime session."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        providers: list[str] | None,
-        threads: int | None,
-        optimised: bool,
-        more: bytes = b"",
-        profile: Path | None = None,
-    ) -> None:
+    def __init__(self, path: Path, options: OpenOptions, *, more: bytes = b"", profile: str | None = None) -> None:
         """`more` is appended to the file's bytes; `profile` is the prefix of the path of the profile that onnxruntime writes."""
         super().__init__(describe_onnx(path))
         check_companion(self.about)
-        import onnxruntime as ort
-
-        known = ort.get_available_providers()
-        for provider in providers or ():
-            if provider not in known:
-                raise InputError(f"unknown provider '{provider}'; choose from {', '.join(known)}")
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        # the threads of an idle session would keep spinning for a while and slow down whatever runs next
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        if profile is not None:
-            options.enable_profiling, options.profile_file_prefix = True, str(profile)
-        if not optimised:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-            options.add_session_config_entry(
-                "session.disable_prepacking", "1"
-            )  # other kernels, and 140 MiB less memory for ViT-B/16
-        if more:
-            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.resolve().parent))
+        settings: dict[str, Any] = {"more": more, "profile": profile}
+        settings |= {"providers": options.providers, "threads": options.threads, "optimised": options.optimised}
         try:
-            model = path.read_bytes() + more if more else path
-            self.session = ort.InferenceSession(model, options, providers=providers or ["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime has an exception type for each kind of failure
-            raise RefusedContent(f"onnxruntime cannot load it: {_last_sentence(error)}", where=path) from None
-        inputs = self.session.get_inputs()
+            if options.child is None:
+                self.session: Session | ChildSession = Session(path, **settings)
+            else:
+                config = self.about.config if "include" in self.about.export else None
+                pixels = 0 if config is None else math.prod(config.spec.image_size)
+                self.session = options.child.open(**settings, size=_size_of(self.about), pixels=pixels)
+        except SessionError as error:
+            if error.kind == "provider":
+                raise InputError(error.text) from None
+            raise RefusedContent(f"onnxruntime cannot load it: {error.text}", where=path) from None
+        inputs = self.session.inputs
         if len(inputs) != 1:
             raise RefusedContent(f"expected one input, got {len(inputs)}", where=path)
         self._input = inputs[0]
         self._half = self._input.type == "tensor(float16)"
         self.input_name, self.input_type = self._input.name, TYPES.get(self._input.type, self._input.type)
 
+    @classmethod
+    def with_values(cls, path: Path, names: Sequence[str], child: Child | None) -> OnnxArtifact:
+        """Open a file with onnxruntime's optimiser off, and with its internal values of the given names as further outputs.
+
+        They are appended to the file's bytes: repeated fields of a protobuf message are concatenated.
+        """
+        from onnx import GraphProto, ValueInfoProto
+
+        more = GraphProto(output=[ValueInfoProto(name=name) for name in names]).SerializeToString()
+        return cls(path, OpenOptions(optimised=False, child=child), more=tag(GRAPH, len(more)) + more)
+
     @property
     def outputs(self) -> tuple[str, ...]:
-        return tuple(output.name for output in self.session.get_outputs())
+        return tuple(output.name for output in self.session.outputs)
 
     @property
     def input_shape(self) -> Axes:
@@ -149,7 +125,7 @@ class OnnxArtifact(Artifact):
 
     @property
     def output_shapes(self) -> dict[str, Axes]:
-        return {output.name: tuple(length_of(axis) for axis in output.shape) for output in self.session.get_outputs()}
+        return {output.name: tuple(length_of(axis) for axis in output.shape) for output in self.session.outputs}
 
     @property
     def axes(self) -> tuple[int | str | None, ...]:
@@ -164,23 +140,20 @@ class OnnxArtifact(Artifact):
             wanted = [axis if isinstance(axis, int) else axis or "free" for axis in self.axes]
             raise InputError(f"expected images of shape {wanted}, got {list(pixel_values.shape)}", where=self.path)
         try:
-            values = self.session.run(None, {self._input.name: pixel_values.astype("<f2") if self._half else pixel_values})
-        except Exception as error:  # as above
-            raise RefusedContent(f"onnxruntime failed to run it: {_last_sentence(error)}", where=self.path) from None
+            values = self.session.run(self._input.name, pixel_values.astype("<f2") if self._half else pixel_values)
+        except SessionError as error:
+            cause = error.text if error.kind == "output" else f"onnxruntime failed to run it: {error.text}"
+            raise RefusedContent(cause, where=self.path) from None
         return dict(zip(self.outputs, values, strict=True))
 
 
-def _last_sentence(error: Exception) -> str:
-    """Return the reason in an error of onnxruntime without source paths, and the operator that it concerns."""
-    lines = str(error).strip().splitlines()
-    text = re.sub(r"/\S+\.(h|cc):\d+ .*?\) ", "", lines[-1] if lines else type(error).__name__)
-    node = re.search(r"running (\w+) node\. Name:'([^']*)'", str(error))
-    return re.split(r" : |failed:|, Error ", text)[-1][:300] + (f", at {node[1]} {node[2]!r}" if node else "")
+def _size_of(about: Description) -> int:
+    """Return the bytes of a file and of its weights next to it."""
+    return about.path.stat().st_size + check_runnable(about.path)
 
 
 def _open(path: Path, about: Description, options: OpenOptions) -> Artifact:
-    providers = None if options.providers is None else list(options.providers)
-    return OnnxArtifact(path, providers=providers, threads=options.threads, optimised=options.optimised)
+    return OnnxArtifact(path, options)
 
 
 def _structure(path: Path, opened: Callable[[], Artifact]) -> tuple[Structure, list[str]]:

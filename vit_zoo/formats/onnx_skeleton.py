@@ -15,6 +15,8 @@ from vit_zoo.errors import RefusedContent
 from vit_zoo.files import Stored
 from vit_zoo.files.stored import ONNX_TYPES, TYPES, Span
 from vit_zoo.files.wire import GRAPH, INITIALIZER, RAW_DATA, fields, tag
+from vit_zoo.formats.external_data import data_file, data_range
+from vit_zoo.formats.onnx_wire import check_structure
 
 if TYPE_CHECKING:
     import onnx
@@ -22,8 +24,13 @@ if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
 
 SMALL = 64  # bytes; constants up to this size, such as shapes and factors, stay in the graph
-_NAME = re.compile(r"([^\[\]]+)(?:\[(\d+):(\d+)\])?")
+MOST_DIGITS = 18  # of a length; a longer string of digits is a name, since no tensor has so many values
+_NAME = re.compile(rf"([^\[\]]+)(?:\[([0-9]{{1,{MOST_DIGITS}}}):([0-9]{{1,{MOST_DIGITS}}})\])?")
 _BYTES = {code: TYPES[dtype][0] for dtype, code in ONNX_TYPES.items()}
+# fields that the checks read: of the model, its producer, operator sets and functions; of the graph, all but inner shapes
+_OF_MODEL, _OF_GRAPH = (2, 3, 8, 25), (1, 2, 11, 12)
+_TYPED = {1: "float_data", 7: "int64_data", 11: "double_data", 12: "uint64_data", 13: "uint64_data"}  # others: int32_data
+_SIZES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}  # bytes of each value, by type
 
 
 def weights_in(path: Path, shapes: Mapping[str, tuple[int, ...]], unread: tuple[str, ...]) -> dict[str, Stored]:
@@ -71,7 +78,23 @@ def external_files(path: Path) -> set[str]:
 def lies_in_file(piece: Stored) -> bool:
     """Return whether a weight's bytes lie within the file that should contain them."""
     span = piece.span
-    return span is None or (span.length == piece.nbytes and 0 <= span.start <= span.file.stat().st_size - span.length)
+    return span is None or (span.length == piece.nbytes >= 0 and 0 <= span.start <= span.file.stat().st_size - span.length)
+
+
+def values_of(tensor: onnx.TensorProto) -> Array | None:
+    """Return the values of a constant in a graph; None if they are no numbers, or not as many as its shape states."""
+    return _typed(tensor) if _is_complete(tensor) else None
+
+
+def _is_complete(tensor: onnx.TensorProto) -> bool:
+    size = _SIZES.get(tensor.data_type)
+    elsewhere = tensor.external_data or tensor.data_location or tensor.HasField("segment")
+    if size is None or elsewhere or any(length < 0 for length in tensor.dims):
+        return False
+    count = math.prod(tensor.dims)
+    if tensor.HasField("raw_data"):
+        return bool(len(tensor.raw_data) == count * size)
+    return bool(len(getattr(tensor, _TYPED.get(tensor.data_type, "int32_data"))) == count)
 
 
 def _joined(pieces: list[Stored], shape: tuple[int, ...]) -> Array:
@@ -101,12 +124,15 @@ class Skeleton:
 
 def skeleton(path: Path) -> Skeleton:
     """Read an ONNX file of any tool without its weights. Raises RefusedContent for a damaged file."""
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    check_structure(path)
     try:
         return _skeleton(path)
-    except RefusedContent:
-        raise
-    except Exception:  # protobuf's errors, and ours for malformed numbers
-        raise RefusedContent("not a complete ONNX file", where=path) from None
+    except (ValueError, DecodeError) as error:
+        if isinstance(error, RefusedContent):
+            raise
+        raise RefusedContent(f"not a complete ONNX file: {error}", where=path) from None
 
 
 def declared(path: Path) -> tuple[tuple[str, ...], tuple[int | str, ...]]:
@@ -122,34 +148,47 @@ def declared(path: Path) -> tuple[tuple[str, ...], tuple[int | str, ...]]:
 
 def length_of(axis: Any) -> Any:
     """Return an axis as a length, which some exporters write as a string of digits, or as the name of a free axis."""
-    return int(axis) if isinstance(axis, str) and axis.isdecimal() else axis
+    is_number = isinstance(axis, str) and axis.isascii() and axis.isdecimal() and len(axis) <= MOST_DIGITS
+    return int(axis) if is_number else axis
 
 
 def _skeleton(path: Path) -> Skeleton:
     from onnx import ModelProto
 
     types = {code: dtype for dtype, code in ONNX_TYPES.items()}
-    top, graph, tensors, weights = b"", b"", [], {}
+    top: list[bytes] = []
+    graph: list[bytes] = []
+    tensors, weights = [], {}
     with path.open("rb") as file:
         for number, length in fields(file, os.fstat(file.fileno()).st_size):
             if number != GRAPH:
-                top += tag(number, length) + file.read(length)
+                _keep(file, number, length, top if number in _OF_MODEL else None)
                 continue
             end = file.tell() + length
             for part, width in fields(file, end):
                 if part != INITIALIZER:
-                    graph += tag(part, width) + file.read(width)
+                    _keep(file, part, width, graph if part in _OF_GRAPH else None)
                     continue
                 tensor, span = _tensor(file, file.tell() + width, path)
                 tensors.append(tensor)
                 if tensor.data_type in types:
                     dtype, shape = types[tensor.data_type], tuple(tensor.dims)
+                    if span is None and not _is_complete(tensor):
+                        span = Span(path, 0, -1)  # its values are nowhere, as `lies_in_file` finds
                     read = partial(_typed, tensor) if span is None else partial(_read, span, dtype, shape)
                     weights[tensor.name] = Stored(dtype, shape, read, span)
-    model = ModelProto.FromString(top)
-    model.graph.MergeFromString(graph)
+    model = ModelProto.FromString(b"".join(top))
+    model.graph.MergeFromString(b"".join(graph))
     model.graph.initializer.extend(tensors)
     return Skeleton(model, weights)
+
+
+def _keep(file: BinaryIO, number: int, length: int, parts: list[bytes] | None) -> None:
+    """Append a field whose content is next in the file to `parts`; skip it if they are None."""
+    if parts is None:
+        file.seek(length, os.SEEK_CUR)
+    else:
+        parts.append(tag(number, length) + file.read(length))
 
 
 def _tensor(file: BinaryIO, end: int, path: Path) -> tuple[onnx.TensorProto, Span | None]:
@@ -170,14 +209,10 @@ def _tensor(file: BinaryIO, end: int, path: Path) -> tuple[onnx.TensorProto, Spa
     kept += file.read(end - begin)
     tensor = TensorProto.FromString(kept)
     if tensor.external_data:
-        place = {entry.key: entry.value for entry in tensor.external_data}
-        name = place["location"]
-        if Path(name).name != name:
-            raise RefusedContent(f"refers to weights in {name!r}, outside its folder", where=path)
-        if not (path.parent / name).is_file():
-            raise RefusedContent(f"needs {name}, which is not in the same folder", where=path)
         size = math.prod(tensor.dims) * _BYTES.get(tensor.data_type, 1)
-        span = Span(path.parent / name, int(place.get("offset", 0)), int(place.get("length", size)))
+        location = {entry.key: entry.value for entry in tensor.external_data}
+        name, offset, length = data_range(path, location, size)
+        span = Span(data_file(path, name), offset, length)
     return tensor, span
 
 
@@ -192,4 +227,5 @@ def _read(span: Span, dtype: str, shape: tuple[int, ...]) -> Array:
 def _typed(tensor: onnx.TensorProto) -> Array:
     from onnx import numpy_helper
 
-    return numpy_helper.to_array(tensor)
+    values = numpy_helper.to_array(tensor)
+    return values.view("<u2") if tensor.data_type == ONNX_TYPES["BF16"] else values

@@ -6,14 +6,13 @@ more than rounding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from vit_zoo.formats.onnx_skeleton import Skeleton, lies_in_file, skeleton
+from vit_zoo.formats.onnx_skeleton import Skeleton, lies_in_file, skeleton, values_of
 
 if TYPE_CHECKING:
     import onnx
@@ -102,24 +101,29 @@ def operator_label(node: onnx.NodeProto, index: int) -> str:
 
 def _constants(read: Skeleton) -> dict[str, float]:
     """Return the constant scalars of a graph by name."""
-    from onnx import numpy_helper
-
     scalars: dict[str, float] = {}
-    tensors = []
     for node in read.nodes:
-        if node.op_type == "Constant" and node.attribute:
+        if node.op_type == "Constant" and node.attribute and node.output:
             value = node.attribute[0]
-            if value.name == "value":
-                tensors.append((node.output[0], value.t))
+            if value.name == "value" and (scalar := _scalar(value.t)) is not None:
+                scalars[node.output[0]] = scalar
             elif value.name == "value_float":
                 scalars[node.output[0]] = value.f
-    for name, tensor in tensors:
-        if np.prod(tensor.dims) == 1:
-            scalars[name] = float(numpy_helper.to_array(tensor).reshape(()))
-    for name, stored in read.weights.items():
-        if np.prod(stored.shape) == 1 and stored.dtype != "BF16" and lies_in_file(stored):
-            scalars[name] = float(stored.array().reshape(()))
+    for tensor in read.proto.graph.initializer:
+        stored = read.weights.get(tensor.name)
+        if stored is None or stored.dtype == "BF16" or math.prod(stored.shape) != 1:
+            continue
+        if (scalar := _scalar(tensor)) is not None:
+            scalars[tensor.name] = scalar
+        elif lies_in_file(stored):  # outside the graph
+            scalars[tensor.name] = float(stored.array().reshape(()))
     return scalars
+
+
+def _scalar(tensor: onnx.TensorProto) -> float | None:
+    """Return the value of a tensor with one value in the graph, or None for others."""
+    values = values_of(tensor) if math.prod(tensor.dims) == 1 else None
+    return None if values is None else float(values.reshape(()))
 
 
 def _epsilons(read: Skeleton, values: dict[str, float]) -> Iterator[Fact]:
@@ -131,8 +135,12 @@ def _epsilons(read: Skeleton, values: dict[str, float]) -> Iterator[Fact]:
 
     def chain(name: str, *kinds: tuple[str, ...]) -> bool:
         """Return whether these kinds of operators, from the last to the first, compute a value along their first inputs."""
-        node = producers.get(name)
-        return not kinds or (node is not None and node.op_type in kinds[0] and chain(node.input[0], *kinds[1:]))
+        for kind in kinds:
+            node = producers.get(name)
+            if node is None or node.op_type not in kind:
+                return False
+            name = _first_input(node)
+        return True
 
     for index, node in enumerate(read.nodes):
         if node.op_type in NORMS:
@@ -157,10 +165,17 @@ def _activations(read: Skeleton, values: dict[str, float]) -> Iterator[Fact]:
             case "QuickGelu":  # x sigmoid(alpha x), which onnxruntime's optimiser also makes of x sigmoid(x)
                 alpha = next((a.f for a in node.attribute if a.name == "alpha"), 1.702)
                 yield Fact("silu" if alpha == 1 else "quick_gelu", here)
-            case "Tanh" | "Sigmoid" if node.input[0] in producers and producers[node.input[0]].op_type == "Mul":
-                factors = [values[name] for name in producers[node.input[0]].input if name in values]
+            case "Tanh" | "Sigmoid":
+                source = producers.get(_first_input(node))
+                inputs = source.input[:2] if source is not None and source.op_type == "Mul" else ()
+                factors = [values[name] for name in inputs if name in values]
                 if any(abs(factor - (0.7978846 if node.op_type == "Tanh" else QUICK)) < 1e-3 for factor in factors):
                     yield Fact("gelu_tanh" if node.op_type == "Tanh" else "quick_gelu", here)
+
+
+def _first_input(node: onnx.NodeProto) -> str:
+    """Return the name of an operator's first input, or "" if it has none."""
+    return node.input[0] if node.input else ""
 
 
 def _precision(read: Skeleton) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import HubError, InputError, RefusedContent, Unreachable, VitzooError
+from vit_zoo.files import Staged, staging_folder
 from vit_zoo.files.checkpoints import NAMES
 from vit_zoo.files.sharded import parts_of
 from vit_zoo.files.sniff import git_oid, sha256_of
@@ -181,7 +182,9 @@ def _record_revision(snapshot: Path, revision: str) -> None:
     reference = snapshot.parents[1] / "refs" / revision
     with contextlib.suppress(OSError):  # the cache may be read-only
         reference.parent.mkdir(parents=True, exist_ok=True)
-        reference.write_text(snapshot.name)
+        with staging_folder(snapshot.parents[1] / reference.name) as folder, Staged(reference, folder=folder) as staged:
+            staged.write(lambda file: file.write(snapshot.name.encode()))  # outside refs/, where every file counts as a branch
+            staged.commit()
 
 
 def _snapshot(address: Address) -> Path | None:

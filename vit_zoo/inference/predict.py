@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import InputError
-from vit_zoo.formats import open_artifact
+from vit_zoo.formats import child_for, open_in
 from vit_zoo.formats.artifact import Artifact
 from vit_zoo.formats.classifier import artifact_classifier
+from vit_zoo.formats.limits import MEMORY, TIME, Limits
 from vit_zoo.loading.locator import ExportedFile, parse_locator
 from vit_zoo.loading.stated import Description
 from vit_zoo.model.classification import Classifier, Prediction, predictions
@@ -32,6 +34,8 @@ def predict(
     *,
     top: int | None = None,
     threads: int | None = None,
+    time_limit: float | None = None,
+    memory_limit: float | None = None,
     labels: Labels | None = None,
     preprocess: PreprocessLike | None = None,
     **facts: Any,
@@ -50,6 +54,9 @@ def predict(
             can have a batch axis in front.
         top: Number of classes to return for each image; 5 by default. It does not apply to a regression.
         threads: Number of onnxruntime threads; ONNX files only.
+        time_limit: ONNX files only, which run in a child process: seconds that the file may take for all images, by default 20,
+            and more by its size and the number of images.
+        memory_limit: ONNX files only: GB that the child process may use, by default as in `open`.
         labels: Names of the classes, as in `load`.
         preprocess: How images are prepared, as in `load`.
         **facts: Facts about the model, as in `load`. For an exported file or a `ViT` only `problem_type`, if it is not stated.
@@ -58,9 +65,11 @@ def predict(
         InputError: The model has no classes, its config has no preprocessing, nothing states what its one output stands for, an
             image is no uint8 pixels, or a file does not exist.
         RefusedContent: A file is not an image, or the model's output is not finite.
+        Stopped: The file reached a limit, or onnxruntime crashed.
     """
     description = {**facts, "labels": labels, "preprocess": preprocess}
-    return classify(model, images, top=top, threads=threads, facts=description, default_top=5)[1]
+    limits = Limits.of(time_limit, memory_limit)
+    return classify(model, images, top=top, threads=threads, limits=limits, facts=description, default_top=5)[1]
 
 
 def classify(
@@ -69,17 +78,22 @@ def classify(
     *,
     top: int | None,
     threads: int | None,
+    limits: Limits,
     facts: Mapping[str, Any],
     default_top: int,
 ) -> tuple[ModelConfig, list[Prediction]]:
     """Return the config of the model and the predictions. Arguments and errors are as in `predict`."""
-    classifier = _classifier(model, threads, dict(facts))
+    classifier = _classifier(model, threads, limits, dict(facts))
     return classifier.config, predictions(classifier, images, top=top, default_top=default_top)
 
 
-def _classifier(model: ModelLike | Artifact, threads: int | None, facts: dict[str, Any]) -> Classifier:
+def _classifier(model: ModelLike | Artifact, threads: int | None, limits: Limits, facts: dict[str, Any]) -> Classifier:
     if isinstance(model, str | PathLike) and isinstance(parse_locator(model), ExportedFile):
-        model, threads = open_artifact(model, threads=threads), None
+        path = Path(model)
+        model, threads, limits = open_in(child_for(path, limits), path, threads=threads), None, Limits()
+    if limits != Limits():
+        cause = "time_limit and memory_limit apply to ONNX files only, given by their path"
+        raise InputError(cause, options=[TIME, MEMORY])
     if threads is not None:
         raise InputError("threads applies to ONNX files only; use torch.set_num_threads for a model")
     if isinstance(model, Artifact):

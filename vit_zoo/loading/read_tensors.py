@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import InputError, Option, RefusedContent, fact
+from vit_zoo.errors import InputError, Option, RefusedContent, fact, shown
 from vit_zoo.files import Stored
 from vit_zoo.files.checkpoints import NAMES, read_checkpoint
+from vit_zoo.files.sniff import is_file
 from vit_zoo.loading.checkpoint import Checkpoint
 from vit_zoo.model.config import ModelConfig, stored_problem_type
 from vit_zoo.model.resize_recipes import UNSTATED
@@ -151,11 +152,11 @@ def _name_of(file: Path) -> str:
 def _head_in(file: str | os.PathLike[str]) -> Mapping[str, Stored]:
     """Return the tensors of the file of a head. Raises InputError if there is none."""
     if not isinstance(file, str | os.PathLike):
-        raise InputError(f"head is the file of a linear head, not {file!r}; nearest: heads")
+        raise InputError(f"head is the file of a linear head, not {shown(file)}; nearest: heads")
     from vit_zoo.weights.keys import check_listing
 
     path = Path(file)
-    if not path.is_file():
+    if not is_file(path):
         raise InputError("no such file", where=path, hint="head is the file of a linear head")
     tensors = read_checkpoint(path)
     check_listing(tensors, where=path)

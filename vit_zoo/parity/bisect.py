@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vit_zoo.errors import VitzooError
-from vit_zoo.formats.onnx_file import inner_values
+from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.formats.onnx_skeleton import skeleton
 from vit_zoo.formats.structure import operator_label
 from vit_zoo.parity.report import BlockError, Divergence
@@ -20,25 +19,28 @@ if TYPE_CHECKING:
 
     from vit_zoo.formats.artifact import Array
     from vit_zoo.parity.reference import Step
+    from vit_zoo.parity.run import Sessions
 
 VALUES_PER_RUN = 48  # about 120 MB for two images of ViT-B/16
+# operators of which all inner values are read: each 48 of them need a new session. An export of ViT-g has about as many
+MOST_READ = 5_000
 
 
 def first_divergence_by_name(
-    path: Path, steps: Sequence[Step], images: Array, tolerance: Tolerance, *, lenient: bool = False
+    checked: Sessions, steps: Sequence[Step], images: Array, tolerance: Tolerance, *, lenient: bool = False
 ) -> tuple[Divergence | None, list[BlockError]]:
     """Compare the inner values of one of our files with the reference, by name.
 
     Return the first step that differs, or None, and the error after each block. `lenient` is for files whose outputs all
     agree: then only a large difference counts.
     """
-    read = skeleton(path)
+    read = skeleton(checked.path)
     producers = _producers(read.proto.graph)
     values: dict[str, Array] = {}
     divergence, blocks, last = None, {}, None
     names = [step.value for step in steps if step.value in producers]
     for chunk in chunks(list(dict.fromkeys(filter(None, names)))):
-        values |= inner_values_of(path, read.proto.graph, chunk, images)
+        values |= inner_values_of(checked, read.proto.graph, chunk, images)
         while steps and (steps[0].value in values or steps[0].value not in producers):
             step, steps = steps[0], steps[1:]
             allowed = allowed_difference(step, tolerance, lenient=lenient)
@@ -88,12 +90,12 @@ def _producers(graph: onnx.GraphProto) -> dict[str, tuple[onnx.NodeProto, int]]:
     return {name: (node, index) for index, node in enumerate(graph.node) for name in node.output if name}
 
 
-def inner_values_of(path: Path, graph: onnx.GraphProto, names: Sequence[str], images: Array) -> Mapping[str, Array]:
+def inner_values_of(checked: Sessions, graph: onnx.GraphProto, names: Sequence[str], images: Array) -> Mapping[str, Array]:
     """Run the file and return the named inner values, with the graph's own outputs. Empty if the file does not run."""
     outputs = {value.name for value in graph.output}
     try:
-        return inner_values(path, [name for name in names if name not in outputs], images)
-    except VitzooError:  # a file that does not run has a fault for that already
+        return checked.inner_values([name for name in names if name not in outputs], images)
+    except (InputError, RefusedContent):  # a file that does not run has a fault for that already
         return {}
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
+from vit_zoo.files.folder import private_folder
+from vit_zoo.formats.child import Child
+from vit_zoo.formats.format import OpenOptions
 from vit_zoo.formats.onnx_file import OnnxArtifact
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
+    from vit_zoo.parity.run import Sessions
 
 RUNS = 5  # timed runs, after one warm-up run
 
@@ -32,13 +34,16 @@ class Operator(BaseModel):
     share: float
 
 
-def profile_operators(path: Path, images: Array) -> tuple[Operator, ...]:
+def profile_operators(checked: Sessions, images: Array) -> tuple[Operator, ...]:
     """Run the file on the images with onnxruntime's profiler. Return the kinds of operators that ran, the slowest first."""
-    with TemporaryDirectory(prefix="vitzoo-") as folder:
-        artifact = OnnxArtifact(path, providers=None, threads=None, optimised=True, profile=Path(folder) / "run")
+    with private_folder("profile") as folder:
+        child = None if checked.child is None else Child(checked.path, checked.child.limits, writes=True)
+        artifact = OnnxArtifact(checked.path, OpenOptions(child=child), profile=str(folder / "run"))
         for _ in range(1 + RUNS):
             artifact.run(images)
-        events = json.loads(Path(artifact.session.end_profiling()).read_text())
+        events = json.loads(artifact.session.profile())
+        if child is not None:
+            child.close()
     kernels = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
     milliseconds: dict[str, float] = defaultdict(float)
     nodes: dict[str, set[str]] = defaultdict(set)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
-from vit_zoo.formats.onnx_file import inner_values
 from vit_zoo.graph.build import INPUT
 from vit_zoo.model.preprocess import Preprocess
 from vit_zoo.parity.inputs import photograph
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
+    from vit_zoo.parity.run import Sessions
 
 ALLOWED = {"preprocess": (2, 0.005), "preprocess-exact": (0, 0.0)}  # levels out of 255, and the share of values that differ
 ROUNDING = 0.02  # levels
@@ -75,9 +74,9 @@ def prepare_by_pillow(preprocess: Preprocess, images: Array) -> Array:
     return np.stack([preprocess(Image.fromarray(x if x.shape[-1] == 3 else x[..., 0])) for x in images])
 
 
-def prepare_in_file(path: Path, images: Array) -> Array:
+def prepare_in_file(checked: Sessions, images: Array) -> Array:
     """Return the model's input for raw images, as the file itself prepares it: b c H W."""
-    return inner_values(path, [INPUT], images)[INPUT]
+    return checked.inner_values([INPUT], images)[INPUT]
 
 
 def level_differences(preprocess: Preprocess, actual: Array, expected: Array) -> Array:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import CheckFailed, InputError, NotRepresentable, Option, OtherWeights, RefusedContent, fact
 from vit_zoo.files import write_text
-from vit_zoo.formats import describe, open_artifact
+from vit_zoo.formats import child_for, describe, open_in
 from vit_zoo.formats.artifact import report_path
+from vit_zoo.formats.limits import MEMORY, TIME, Limits
 from vit_zoo.loading.checkpoint import Checkpoint, FileSize, ModelLike
+from vit_zoo.loading.facts import parsed
 from vit_zoo.loading.from_module import of_module
 from vit_zoo.loading.image_folder import read_image_folder
 from vit_zoo.loading.load import RANDOM, find_weights, model_of
@@ -26,6 +28,7 @@ from vit_zoo.parity.tolerance import INT8_IMAGES, Int8Limits, check_cosine
 if TYPE_CHECKING:
     from vit_zoo.files import Stored
     from vit_zoo.formats.artifact import Array, Description
+    from vit_zoo.formats.child import Child
     from vit_zoo.model.config import ModelConfig
     from vit_zoo.parity.inputs import Frame
     from vit_zoo.parity.reference import Reference
@@ -44,13 +47,21 @@ class VerifyOptions:
     min_cosine: float | None = None
     random: bool = False
     seed: int | None = None
+    time_limit: float | None = None
+    memory_limit: float | None = None
 
     def __post_init__(self) -> None:
         checked_effort(self.effort)
         check_cosine(self.min_cosine)
+        Limits.of(self.time_limit, self.memory_limit)
         for axis in self.fixed:
             if axis not in FIXABLE:
                 raise InputError(f"unknown axis '{axis}'; choose from {', '.join(FIXABLE)}")
+
+    @property
+    def limits(self) -> Limits:
+        """Limits of the child process that runs an ONNX file."""
+        return Limits.of(self.time_limit, self.memory_limit)
 
     @property
     def rounded_only(self) -> str:
@@ -61,34 +72,62 @@ class VerifyOptions:
 def verify_model(
     artifact: ModelLike, against: ModelLike | None, options: VerifyOptions, facts: Mapping[str, Any]
 ) -> ParityReport:
-    """Compare an artifact or a model with `against`. The report on an artifact is also written next to it."""
-    from vit_zoo.formats.onnx_skeleton import external_files
-    from vit_zoo.parity.reference import ModelReference
-    from vit_zoo.parity.verify import check_model, check_parity
+    """Compare an artifact or a model with `against`. The report on an artifact is also written next to it.
 
+    Exported files are looked at first, before torch is imported and a model is built.
+    """
     random = {"random": options.random, "seed": options.seed}
     if against is None and (options.random or options.seed is not None):
         raise InputError("random weights are for the model to compare with", hint=f"add {AGAINST}", options=[AGAINST])
+    if against is not None and is_artifact(against):
+        _check_graph(Path(against))  # type: ignore[arg-type]
     if against is not None and not is_artifact(artifact):
         if options.rounded_only:
             raise InputError(f"{options.rounded_only} to int8 files only", where=str(artifact))
         if options.fixed:
             raise InputError("fixed axes apply to exported files only", where=str(artifact))
+        if options.limits != Limits() and not is_artifact(against):
+            cause = "time_limit and memory_limit apply to ONNX files only"
+            raise InputError(cause, where=str(artifact), options=[TIME, MEMORY])
+        from vit_zoo.parity.verify import check_model
+
         model = Live(find_weights(artifact, **facts)).reference
-        return check_model(model, reference_of(against, facts, random), effort=options.effort, blocks=options.blocks)
+        return check_model(
+            model, reference_of(against, facts, random, limits=options.limits), effort=options.effort, blocks=options.blocks
+        )
     path = Path(artifact)  # type: ignore[arg-type]
+    child = child_for(path, options.limits)  # which starts while this process imports torch
+    try:
+        return _verify_file(path, against, options, facts, random, child)
+    finally:
+        if child is not None:
+            child.close()
+
+
+def _verify_file(
+    path: Path,
+    against: ModelLike | None,
+    options: VerifyOptions,
+    facts: Mapping[str, Any],
+    random: Mapping[str, Any],
+    child: Child | None,
+) -> ParityReport:
+    from vit_zoo.formats.onnx_skeleton import external_files
+    from vit_zoo.parity.reference import ModelReference
+    from vit_zoo.parity.verify import check_parity
+
     about, tensors = describe(path), None
     if against is None:
         tensors = weights_in_artifact(about)
         reference: Reference = ModelReference(model_of(Checkpoint(about.known_config(), tensors)), "the weights in the file")
     else:
-        reference = reference_of(against, facts, random, about)
+        reference = reference_of(against, facts, random, about, limits=options.limits)
     data = about.export.get("data")
-    companion = path.parent / str(data) if data is not None and data in external_files(path) else None
+    companion = path.parent / data if data is not None and data in external_files(path) else None
     stack = None if options.pictures is None else _stack(Path(options.pictures), about.config or reference.config, path)
     report = check_parity(
         path, reference, companion=companion, effort=options.effort, fixed=options.fixed, tensors=tensors, blocks=options.blocks,
-        pictures=stack, limits=Int8Limits.of(options.min_cosine),
+        pictures=stack, limits=Int8Limits.of(options.min_cosine), child=child,
     )  # fmt: skip
     if report.comparisons and options.rounded_only:  # an int8 file has agreements instead
         raise InputError(f"{options.rounded_only} to int8 files only; this one is {report.precision}", where=path)
@@ -99,6 +138,14 @@ def verify_model(
     if report.replaces(read_report(path), against_itself=against is None):
         write_text(report_path(path), report.dumps())
     return report
+
+
+def _check_graph(path: Path) -> None:
+    """Raise RefusedContent for an ONNX file that is not to be run."""
+    from vit_zoo.formats.onnx_admission import check_runnable
+
+    if describe(path).graph:
+        check_runnable(path)
 
 
 def _stack(folder: Path, config: ModelConfig | None, path: Path) -> Array:
@@ -115,7 +162,7 @@ def weights_in_artifact(about: Description) -> dict[str, Stored]:
     from vit_zoo.formats.structure import read_onnx
 
     if not about.graph:
-        open_artifact(about.path)
+        open_in(None, about.path)
         raise _needs_reference(about, f"weights in a {about.format} file cannot be read")
     spec = about.known_config().spec
     if about.rounded or read_onnx(about.path)[0].precision == "int8":  # the latter by another tool
@@ -124,10 +171,7 @@ def weights_in_artifact(about: Description) -> dict[str, Stored]:
         check_companion(about)
     except OtherWeights as error:
         raise CheckFailed(error.message, where=about.path) from None
-    outputs = about.export.get("outputs")
-    if not outputs:
-        raise RefusedContent("metadata do not name the outputs", where=about.path)
-    return weights_in(about.path, spec.shapes(), unused_weights(spec, outputs))
+    return weights_in(about.path, spec.shapes(), unused_weights(spec, about.export["outputs"]))
 
 
 def _needs_reference(about: Description, fault: str) -> InputError:
@@ -135,23 +179,30 @@ def _needs_reference(about: Description, fault: str) -> InputError:
 
 
 def reference_of(
-    against: ModelLike, facts: Mapping[str, Any], random: Mapping[str, Any], about: Description | None = None
+    against: ModelLike,
+    facts: Mapping[str, Any],
+    random: Mapping[str, Any],
+    about: Description | None = None,
+    *,
+    limits: Limits = Limits(),  # noqa: B008 - it is frozen
 ) -> Reference:
     """Return the reference: an artifact, another library's module, which runs its own code, or a model of ours.
 
     `random` holds the arguments of `find_weights` for random weights. `about` describes the file that is checked; its input
-    gives the image size if nothing else states it.
+    gives the image size if nothing else states it. `limits` are those of the child process of another ONNX file.
     """
     from vit_zoo.model.vit import ViT
     from vit_zoo.parity.inputs import Frame
     from vit_zoo.parity.module_reference import ModuleReference
     from vit_zoo.parity.reference import ArtifactReference
 
+    facts = parsed(facts)
     named = isinstance(against, str | os.PathLike) and not is_artifact(against)
     if (random["random"] or random["seed"] is not None) and not named:
         raise InputError("random weights are for a name or a config", where=_shown(against))
     if is_artifact(against):
-        artifact = open_artifact(against)  # type: ignore[arg-type]
+        path = Path(against)  # type: ignore[arg-type]
+        artifact = open_in(child_for(path, limits if describe(path).graph else Limits()), path)
         if facts:
             raise InputError("facts apply to checkpoints only, and this is an exported file", where=_shown(against))
         config = artifact.about.config or (None if about is None else about.config)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from vit_zoo.errors import InputError, VitzooError
-from vit_zoo.formats import describe, open_artifact
-from vit_zoo.formats.onnx_file import check_companion
+from vit_zoo.errors import InputError, RefusedContent
+from vit_zoo.formats import describe, open_in
+from vit_zoo.formats.onnx_file import OnnxArtifact, check_companion
 from vit_zoo.formats.onnx_skeleton import declared
 from vit_zoo.graph.options import GraphOptions
 from vit_zoo.model.outputs import EMBEDDING
@@ -30,6 +30,7 @@ from vit_zoo.progress import part
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array, Artifact
+    from vit_zoo.formats.child import Child
     from vit_zoo.model.preprocess import Preprocess
     from vit_zoo.parity.expected import Expected
     from vit_zoo.parity.plan import Batches, CheckPlan
@@ -51,11 +52,12 @@ class Sessions:
     """An exported file and its open session, with the optimiser on or off.
 
     Only one session is open at a time, since two would hold the weights twice. `axes` is the declared input shape of an ONNX
-    file, and None for other formats.
+    file, and None for other formats. `child` is the process that opens the file; None for this one, which is for files that
+    it has just written.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.about = path, describe(path)
+    def __init__(self, path: Path, child: Child | None = None) -> None:
+        self.path, self.child, self.about = path, child, describe(path)
         self.options = None if self.about.config is None else GraphOptions.of(self.about.export)
         self.axes: tuple[int | str, ...] | None = None
         self._open: dict[bool, Artifact] = {}
@@ -81,14 +83,30 @@ class Sessions:
         if not self.about.graph:  # no optimiser to switch off
             optimised = True
         if optimised not in self._open:
-            self.close()
+            self._release()
             with part(f"opening it, optimiser {'on' if optimised else 'off'}" if self.about.graph else "opening it"):
-                self._open[optimised] = open_artifact(self.path, optimised=optimised)
+                self._open[optimised] = open_in(self.child, self.path, optimised=optimised)
         return self._open[optimised]
 
+    def inner_values(self, names: Sequence[str], images: Array) -> dict[str, Array]:
+        """Run an ONNX file with the optimiser off. Return its outputs, and its internal values of the given names."""
+        self._release()
+        return OnnxArtifact.with_values(self.path, names, self.child).run(images)
+
     def close(self) -> None:
-        """Close the sessions and return their memory: glibc otherwise keeps it, 350 MiB for ViT-B/16."""
+        """Close the session, and end the child process if there is one."""
+        self._release()
+        if self.child is not None:
+            self.child.close()
+
+    def _release(self) -> None:
+        """Close the session and return its memory: glibc otherwise keeps it, 350 MiB for ViT-B/16.
+
+        A child process does that when it opens the next one.
+        """
         self._open.clear()
+        if self.child is not None:
+            return
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
@@ -140,7 +158,7 @@ class Runs:
         for optimised, chosen in batches.items():
             try:
                 runnable = checked.get(optimised)
-            except VitzooError as error:
+            except (InputError, RefusedContent) as error:
                 if not ran:  # the file cannot be opened at all
                     raise
                 optimiser = f"optimiser {'on' if optimised else 'off'}"
@@ -159,8 +177,8 @@ class Runs:
         levels, stacks, prepared = [], [], []
         for x in raw_batches(preprocess, len(SHAPES) if self.plan.inner else 2 if self.plan.float64 == "never" else 3):
             try:
-                pixels = prepare_in_file(checked.path, x)
-            except VitzooError as error:
+                pixels = prepare_in_file(checked, x)
+            except (InputError, RefusedContent) as error:
                 self.evidence.faults.append(f"fails on images of shape {list(x.shape)}: {error.message}")
                 return
             prepared.append((pixels, prepare_by_pillow(preprocess, x)))
@@ -227,7 +245,7 @@ class Runs:
                 continue
             try:
                 artifact.run(np.zeros((1, frame.channels, *size), "<f4"))
-            except VitzooError:
+            except (InputError, RefusedContent):
                 continue
             self.evidence.faults.append(f"accepts images of {size[0]}x{size[1]}, which the patch size does not divide")
 
@@ -243,7 +261,7 @@ class Runs:
             stack = np.resize(stack, (count, *stack.shape[1:]))
         try:
             actual = run_all(artifact.run, stack, size)
-        except VitzooError as error:
+        except (InputError, RefusedContent) as error:
             self.evidence.faults.append(f"fails at batch {size}: {error.message}")
             return
         wanted = tuple(dict.fromkeys(self.names.values()))
@@ -262,7 +280,7 @@ class Runs:
         frame = self.reference.frame
         try:
             artifact.run(np.zeros((1, frame.channels + 1, *frame.size), "<f4"))
-        except VitzooError:
+        except (InputError, RefusedContent):
             self.evidence.skipped.append("channels: declared free, but other numbers of channels are refused")
         else:
             fault = f"accepts images with {frame.channels + 1} channels, but the model takes {frame.channels}"
@@ -288,7 +306,7 @@ class Runs:
         try:
             with part(f"running it, {at}"):
                 outputs = runnable.run(x)
-        except VitzooError as error:
+        except (InputError, RefusedContent) as error:
             self.evidence.faults.append(f"fails at {at}: {error.message}")
         return BatchRun(rows, images, outputs, optimised, size, at)
 
@@ -351,7 +369,7 @@ def match_outputs(checked: Sessions, reference: Reference, evidence: Evidence) -
     count, artifact = checked.batch or 1, checked.get()
     try:
         outputs = artifact.run(np.repeat(probe_images(reference.frame, ("noise",)), count, axis=0))
-    except VitzooError as error:
+    except (InputError, RefusedContent) as error:
         evidence.faults.append(f"fails at batch {count}: {error.message}")
         return {}
     names: dict[str, str] = {}

@@ -12,6 +12,7 @@ such neighbouring weights have the same sign and their magnitudes add up to more
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from vit_zoo.errors import RefusedContent
-from vit_zoo.formats.onnx_skeleton import Skeleton, lies_in_file, skeleton
+from vit_zoo.formats.onnx_skeleton import Skeleton, lies_in_file, skeleton, values_of
 from vit_zoo.formats.structure import operator_label
 from vit_zoo.graph.int8_weights import PAIR, pair_sums
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 KERNELS = ("onnxruntime, x86 without VNNI", "OpenVINO, x86 without VNNI")
 UINT8, INT8 = 2, 3  # TensorProto.DataType
+WORK = 16  # how often all weights together may be looked at: a sound graph needs a transposition of each, and its products
+MOST_STEPS, MOST_COMPUTED = 8, 5_000  # operators between a weight and its product, and operators that are computed
 SHORT = 8  # the most elements that a shape or a list of axes has
 # Positions of each operator's activations and weights among its inputs. FUSED operators multiply floats, but runtimes turn them
 # into integer products where both inputs are dequantised.
@@ -83,10 +85,7 @@ class IntegerProducts(BaseModel):
 
 def integer_products(path: Path) -> IntegerProducts | None:
     """Return the integer products of any tool's ONNX file, or None if it has none. Raises RefusedContent for a damaged file."""
-    try:
-        return _read(_Graph(skeleton(path)))
-    except RecursionError:
-        raise RefusedContent("the graph has a cycle", where=path) from None
+    return _read(_Graph(skeleton(path), path))
 
 
 def _read(graph: _Graph) -> IntegerProducts | None:
@@ -105,9 +104,7 @@ def _read(graph: _Graph) -> IntegerProducts | None:
 class _Graph:
     """Values of a graph by name: the operators that compute them, their integer types, and the constants."""
 
-    def __init__(self, read: Skeleton) -> None:
-        from onnx import numpy_helper
-
+    def __init__(self, read: Skeleton, path: Path) -> None:
         self.nodes, self.weights = read.nodes, read.weights
         self.opset = max((opset.version for opset in read.proto.opset_import if not opset.domain), default=20)
         self.producers = {output: node for node in read.nodes for output in node.output}
@@ -115,9 +112,15 @@ class _Graph:
         self.types = {value.name: value.type.tensor_type.elem_type for value in read.proto.graph.input}
         self.types |= {tensor.name: tensor.data_type for tensor in tensors}
         # `weights` leaves out some types, among them int64, the type of shapes and axes
-        short = [tensor for tensor in tensors if tensor.name not in self.weights and np.prod(tensor.dims) <= SHORT]
+        short = [tensor for tensor in tensors if tensor.name not in self.weights and math.prod(tensor.dims) <= SHORT]
+        self.small = {tensor.name: values for tensor in short if (values := values_of(tensor)) is not None}
         self.computed: dict[str, Array | None] = {}
-        self.small = {tensor.name: numpy_helper.to_array(tensor) for tensor in short}
+        self.sources: dict[str, str] = {}
+        self.known_types: dict[str, int] = {}
+        # a file may use a constant any number of times, and each use has to be looked at
+        files = {path} | {stored.span.file for stored in self.weights.values() if stored.span is not None}
+        self.values_left = WORK * sum(file.stat().st_size for file in files)
+        self.operators_left = MOST_COMPUTED
 
     def products(self) -> Iterator[tuple[str, bool, Array | None]]:
         """Yield the name of each integer product, whether pairs are added in 16 bits, and its weights (outputs by inputs).
@@ -146,34 +149,61 @@ class _Graph:
 
     def is_dequantised(self, name: str) -> bool:
         """Return whether a value is the result of DequantizeLinear, possibly reordered."""
-        node = self.producers.get(name)
-        if node is not None and node.op_type in REORDERING:
-            return self.is_dequantised(node.input[0])
+        node = self.producers.get(self._source(name))
         return node is not None and node.op_type == "DequantizeLinear"
+
+    def _source(self, name: str) -> str:
+        """Return the value that a value is a reordering of, possibly itself."""
+        passed = []
+        while name not in self.sources:
+            self.sources[name] = name  # where a cycle ends
+            passed.append(name)
+            node = self.producers.get(name)
+            if node is None or node.op_type not in REORDERING or not node.input:
+                break
+            name = node.input[0]
+        source = self.sources[name]
+        self.sources |= dict.fromkeys(passed, source)
+        return source
 
     def type_of(self, name: str) -> int:
         """Return the type of a value, or of its integers if it is dequantised; 0 if the type is not known."""
+        passed = []
+        while name not in self.known_types:
+            self.known_types[name] = 0  # of a cycle
+            passed.append(name)
+            type_ = self._stated_type(name)
+            if isinstance(type_, int):
+                self.known_types[name] = type_
+                break
+            name = type_
+        known = self.known_types[name]
+        self.known_types |= dict.fromkeys(passed, known)
+        return known
+
+    def _stated_type(self, name: str) -> int | str:
+        """Return the type that an operator gives its result, or the name of the value of the same type."""
         node = self.producers.get(name)
         if node is None:
             return int(self.types.get(name, 0))
         attributes: dict[str, Any] = {a.name: a for a in node.attribute}
         match node.op_type:
             case "QuantizeLinear" | "DequantizeLinear" if len(node.input) > 2 and node.input[2]:
-                return self.type_of(node.input[2])
+                return str(node.input[2])
             case "QuantizeLinear":
                 return int(attributes["output_dtype"].i) if "output_dtype" in attributes else UINT8
             case "DynamicQuantizeLinear":
                 return UINT8
             case "Constant":
                 return int(attributes["value"].t.data_type) if "value" in attributes else 0
-            case kind if kind == "DequantizeLinear" or kind in REORDERING:
-                return self.type_of(node.input[0])
+            case kind if (kind == "DequantizeLinear" or kind in REORDERING) and node.input:
+                return str(node.input[0])
         return 0
 
     def rows(self, node: onnx.NodeProto, name: str) -> Array | None:
         """Return constant weights as rows over the input channels, in the order in which they are multiplied, or None."""
         weights = self.constant(name)
-        if weights is None or weights.ndim < 2:
+        if weights is None or weights.ndim < 2 or weights.dtype.kind not in "iu" or not self._may_use(weights):
             return None
         if node.op_type.endswith("Conv"):  # outputs, channels, positions: the channels of one position are neighbours
             return np.moveaxis(weights, 1, -1).reshape(len(weights), -1)
@@ -181,30 +211,41 @@ class _Graph:
             return weights
         return weights.swapaxes(-1, -2).reshape(-1, weights.shape[-2])
 
-    def constant(self, name: str) -> Array | None:
+    def constant(self, name: str, depth: int = 0) -> Array | None:
         """Return the values of a constant, or None.
 
-        Values that the graph computes from constants count too. Of a dequantised constant, its integers are returned.
+        Values that the graph computes from constants in a few operators count too. Of a dequantised constant, its integers are
+        returned.
         """
         if name in self.small:
             return self.small[name]
         if name in self.weights:
             return self.weights[name].array() if lies_in_file(self.weights[name]) else None
         node = self.producers.get(name)
-        if node is None:
+        if node is None or depth == MOST_STEPS:
             return None
         if node.op_type == "DequantizeLinear":
-            return self.constant(node.input[0])
+            return self.constant(node.input[0], depth + 1) if node.input else None
         if node.op_type not in (*REORDERING, "QuantizeLinear", "Constant"):  # before its inputs: there may be many paths to them
             return None
         if name not in self.computed:
-            self.computed[name] = self._computed(node)
+            self.computed[name] = None  # of a cycle
+            self.computed[name] = self._computed(node, depth + 1)
         return self.computed[name]
 
-    def _computed(self, node: onnx.NodeProto) -> Array | None:
-        inputs = {name: self.constant(name) for name in node.input if name}
+    def _computed(self, node: onnx.NodeProto, depth: int) -> Array | None:
+        inputs = {name: self.constant(name, depth) for name in node.input[:MOST_STEPS] if name}
         known = {name: value for name, value in inputs.items() if value is not None}
-        return _evaluated(node, known, self.opset) if len(known) == len(inputs) else None
+        if len(known) < len(inputs) or not self.operators_left:
+            return None
+        self.operators_left -= 1
+        values = _evaluated(node, known, self.opset)
+        return values if values is not None and self._may_use(values) else None
+
+    def _may_use(self, values: Array) -> bool:
+        """Return whether there is work left for these values, which are not empty."""
+        self.values_left -= values.size
+        return values.size > 0 and self.values_left >= 0
 
 
 def _evaluated(node: onnx.NodeProto, inputs: dict[str, Array], opset: int) -> Array | None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vit_zoo.formats.onnx_skeleton import skeleton
 from vit_zoo.formats.structure import operator_label
-from vit_zoo.parity.bisect import allowed_difference, chunks, inner_values_of
+from vit_zoo.parity.bisect import VALUES_PER_RUN, allowed_difference, inner_values_of
 from vit_zoo.parity.report import BlockError, Divergence
 from vit_zoo.parity.tolerance import Tolerance, relative
 
@@ -19,12 +18,14 @@ if TYPE_CHECKING:
 
     from vit_zoo.formats.artifact import Array
     from vit_zoo.parity.reference import Step
+    from vit_zoo.parity.run import Sessions
 
+BYTES_PER_RUN = 64 << 20  # of inner values that one run may return, unless fewer than VALUES_PER_RUN have as many
 SAMPLE = 64  # elements compared first, which rules out most candidates cheaply
 
 
 def first_divergence_by_value(
-    path: Path, steps: Sequence[Step], images: Array, tolerance: Tolerance
+    checked: Sessions, steps: Sequence[Step], images: Array, tolerance: Tolerance
 ) -> tuple[Divergence | None, list[BlockError]]:
     """Look for the value of each reference step in another tool's graph.
 
@@ -32,8 +33,8 @@ def first_divergence_by_value(
     so a graph need not contain every step. A step counts as missing if other blocks have the corresponding value, or if it
     comes after the last step that agrees.
     """
-    graph = skeleton(path).proto.graph
-    matches = _matches(path, graph, steps, images, tolerance)
+    graph = skeleton(checked.path).proto.graph
+    matches = _matches(checked, graph, steps, images, tolerance)
     ends = {step.block: i for i, step in enumerate(steps) if step.block is not None}
     errors = [
         BlockError(block=block, relative=min(matches[i].values(), default=None), allowed=allowed_difference(steps[i], tolerance))
@@ -57,7 +58,7 @@ def first_divergence_by_value(
 
 
 def _matches(
-    path: Path, graph: onnx.GraphProto, steps: Sequence[Step], images: Array, tolerance: Tolerance
+    checked: Sessions, graph: onnx.GraphProto, steps: Sequence[Step], images: Array, tolerance: Tolerance
 ) -> list[dict[int, float]]:
     """Return, for each step, the indices of the operators that compute its value, with their relative differences."""
     producers = _image_dependent(graph)
@@ -74,10 +75,14 @@ def _matches(
                 matches[i][index] = size
 
     match(-1, images)
-    for chunk in chunks([name for name, index in producers.items() if index >= 0]):
-        for name, value in inner_values_of(path, graph, chunk, images).items():
+    names, count, largest = [name for name, index in producers.items() if index >= 0], VALUES_PER_RUN, 1
+    while names:
+        chunk, names = names[:count], names[count:]
+        for name, value in inner_values_of(checked, graph, chunk, images).items():
+            largest = max(largest, value.nbytes)
             if name in producers:
                 match(producers[name], value)
+        count = max(VALUES_PER_RUN, min(4 * count, BYTES_PER_RUN // largest))  # fewer sessions for a model with small values
     return matches
 
 
@@ -88,12 +93,19 @@ def _image_dependent(graph: onnx.GraphProto) -> dict[str, int]:
     """
     weights = {tensor.name for tensor in graph.initializer}  # old files list them as inputs too
     producers = {value.name: -1 for value in graph.input if value.name not in weights}
-    known = 0
-    while known < len(producers):  # one pass is enough for sorted operators, but some converters do not sort them
-        known = len(producers)
-        for index, node in enumerate(graph.node):
-            if node.op_type != "Shape" and any(name in producers for name in node.input):
-                producers |= dict.fromkeys(filter(None, node.output), index)
+    readers: dict[str, list[int]] = {}
+    for index, node in enumerate(graph.node):
+        for name in node.input if node.op_type != "Shape" else ():
+            readers.setdefault(name, []).append(index)
+    dependent: set[int] = set()
+    names = list(producers)
+    while names:  # each value once, since some converters do not sort the operators
+        for index in readers.pop(names.pop(), ()):
+            if index not in dependent:
+                dependent.add(index)
+                names += filter(None, graph.node[index].output)
+    for index in sorted(dependent):
+        producers |= dict.fromkeys(filter(None, graph.node[index].output), index)
     return producers
 
 

@@ -8,13 +8,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import OtherWeights, VitzooError
+from vit_zoo.errors import InputError, OtherWeights, RefusedContent
 from vit_zoo.files import sha256_of
-from vit_zoo.files.atomic import target_name
+from vit_zoo.files.names import target_name
 from vit_zoo.formats import FORMATS
+from vit_zoo.formats.onnx_skeleton import skeleton
 from vit_zoo.formats.structure import Structure
 from vit_zoo.graph.options import GraphOptions
-from vit_zoo.parity.bisect import computes, first_divergence_by_name, first_divergence_of_models
+from vit_zoo.parity.bisect import MOST_READ, computes, first_divergence_by_name, first_divergence_of_models
 from vit_zoo.parity.fp16_range import headroom
 from vit_zoo.parity.inputs import probe_images
 from vit_zoo.parity.ort_profile import profile_operators
@@ -48,8 +49,11 @@ from vit_zoo.progress import part, step
 if TYPE_CHECKING:
     from vit_zoo.files import Stored
     from vit_zoo.formats.artifact import Array
+    from vit_zoo.formats.child import Child
     from vit_zoo.parity.reference import Reference
     from vit_zoo.parity.tolerance import Tolerance
+
+MOST_IMAGES = 64  # of a fixed batch whose inner values are compared: the reference keeps all of them, in float64 too
 
 
 def check_parity(
@@ -63,6 +67,7 @@ def check_parity(
     blocks: bool = False,
     pictures: Array | None = None,
     limits: Int8Limits = INT8_LIMITS,
+    child: Child | None = None,
 ) -> ParityReport:
     """Run the file and the reference on the same images and compare every output of every image.
 
@@ -73,11 +78,12 @@ def check_parity(
     * `blocks`: measure the error after every block, even if nothing fails.
     * `pictures`: real images, prepared (b c H W), on which a quantised file is measured.
     * `limits`: what a quantised file must meet on them.
+    * `child`: the process that runs the file, which is ended afterwards; None for a file that this process has just written.
 
     A fault of the file becomes a fault in the report, not an exception.
     """
     with step(f"checking {target_name(path)}"):
-        return _check(path, reference, companion, effort, fixed, tensors, blocks, pictures, limits)
+        return _check(path, reference, companion, effort, fixed, tensors, blocks, pictures, limits, child)
 
 
 def _check(
@@ -90,10 +96,11 @@ def _check(
     blocks: bool,
     pictures: Array | None,
     limits: Int8Limits,
+    child: Child | None,
 ) -> ParityReport:
     plan, evidence, precision = PLANS[effort], Evidence(), "fp32"
     try:
-        sessions = Sessions(path)
+        sessions = Sessions(path, child)
     except OtherWeights as error:
         evidence.faults.append(error.message)
     else:
@@ -113,16 +120,16 @@ def _check(
         if structure.precision == "fp16" and sessions.axes is not None:
             x = _sample_batch(sessions, reference, plan, len(plan.images))
             with part("range of float16"):
-                evidence.headroom = headroom(path, x, sessions.batch or 2)
+                evidence.headroom = headroom(sessions, x, sessions.batch or 2)
         sessions.close()
         if plan.inner and sessions.axes is not None and (evidence.comparisons or evidence.agreements):
             with part("onnxruntime's operators"):
-                evidence.fusion = profile_operators(path, _sample_batch(sessions, reference, plan, sessions.batch or 1))
+                evidence.fusion = profile_operators(sessions, _sample_batch(sessions, reference, plan, sessions.batch or 1))
         if sessions.about.rounded:  # smoothing changes the inner values on purpose
             evidence.skipped.append("inner values: int8 rounds them and scales their channels")
         elif sessions.axes is not None and (evidence.faults or blocks or plan.inner):
             with part("inner values"):
-                _compare_inner_values(path, sessions, reference, plan, tolerance, precision, evidence)
+                _compare_inner_values(sessions, reference, plan, tolerance, precision, evidence)
     return _report(path.name, sha256_of(path), reference, effort, precision, evidence, plan, data=companion)
 
 
@@ -278,7 +285,6 @@ def _sample_batch(sessions: Sessions, reference: Reference, plan: CheckPlan, cou
 
 
 def _compare_inner_values(
-    path: Path,
     sessions: Sessions,
     reference: Reference,
     plan: CheckPlan,
@@ -288,21 +294,28 @@ def _compare_inner_values(
 ) -> None:
     """Find the first block and operation whose values differ, if there is one, and the error after each block."""
     count = sessions.batch or 2
+    if count > MOST_IMAGES:
+        evidence.skipped.append(f"inner values: of {count:,} images, the fixed batch, but {MOST_IMAGES} at most are compared")
+        return
     x = _sample_batch(sessions, reference, plan, count)
     known = all(reference.has(name) for name in sessions.outputs)
     try:
-        prepared = prepare_in_file(path, x) if sessions.prepares else x
+        prepared = prepare_in_file(sessions, x) if sessions.prepares else x
         steps = reference.steps(prepared, sessions.outputs if known else tuple(reference.shapes())[:1], sessions.options)
-    except VitzooError:  # a reference that does not run has caused a fault already
+    except (InputError, RefusedContent):  # a reference that does not run has caused a fault already
         return
     if not steps:
         evidence.skipped.append(f"inner values: {reference.name} has none to compare with")
         return
-    as_written = precision != "int8" and all(step.value is not None for step in steps) and computes(path, steps)
+    as_written = precision != "int8" and all(step.value is not None for step in steps) and computes(sessions.path, steps)
     if not as_written:  # another tool's graph may compute differently inside, so this alone is no fault
-        evidence.divergence, evidence.blocks = first_divergence_by_value(path, steps, x, tolerance)
+        count = len(skeleton(sessions.path).proto.graph.node)
+        if count > MOST_READ:
+            evidence.skipped.append(f"inner values: the graph has {count:,} operators; {MOST_READ:,} at most are searched")
+            return
+        evidence.divergence, evidence.blocks = first_divergence_by_value(sessions, steps, x, tolerance)
         return
-    divergence, evidence.blocks = first_divergence_by_name(path, steps, x, tolerance, lenient=not evidence.faults)
+    divergence, evidence.blocks = first_divergence_by_name(sessions, steps, x, tolerance, lenient=not evidence.faults)
     evidence.divergence = divergence
     if divergence is not None and not evidence.faults:
         evidence.faults.append(divergence.reason)

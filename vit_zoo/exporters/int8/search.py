@@ -12,7 +12,7 @@ import numpy as np
 
 from vit_zoo.exporters.int8.accuracy_gate import Gate, Minima, fewest_float_layers, judged_output, rank_by_sensitivity
 from vit_zoo.exporters.int8.calibration import calibrate_layers
-from vit_zoo.formats import open_artifact
+from vit_zoo.formats import open_in
 from vit_zoo.graph.int8_ops import Layer, Quantisation, quantisable
 from vit_zoo.loading.image_folder import BATCH, MAX_CALIBRATION, MAX_EVALUATION, ImageFolder, read_image_folder
 from vit_zoo.parity.inputs import Frame, photo_crops
@@ -62,7 +62,7 @@ class Int8Search:
 
         def passes(count: int) -> bool:
             float_layers = tuple(ranking[:count])
-            artifact = open_artifact(write(float_layers, _without(quantisation, float_layers)))
+            artifact = open_in(None, write(float_layers, _without(quantisation, float_layers)))
             tried[count] = gate.judge(artifact, wanted, float_layers)
             return tried[count].ok and limited.allow(artifact)
 
