@@ -207,15 +207,12 @@ LONG = {
 
 
 @pytest.mark.parametrize("kind", LONG)
-def test_time_is_linear(kind):
-    """Four times as many tensors take about four times as long; where each was compared with each, sixteen times."""
-    seconds = []
-    for n in (500, 2000):
-        tensors = LONG[kind](n)
-        begin = time.process_time()
-        error_of(tensors)
-        seconds.append(time.process_time() - begin)
-    assert seconds[1] < 9 * seconds[0] + 0.1, seconds
+def test_time_for_thousands_of_tensors(kind):
+    """About a second where each tensor is read once, half a minute or more where each is compared with each."""
+    tensors = LONG[kind](6000)
+    begin = time.process_time()
+    error_of(tensors)
+    assert time.process_time() - begin < 10
 
 
 def test_an_empty_tensor_does_not_stand_for_a_billion_blocks():
