@@ -153,6 +153,9 @@ REFUSED = {
     "tile": (
         lambda: large("Tile", ["o", "n"], integers("n", 2**21), constant("o", np.ones(1024, "<f4"))),
         "contains Tile (operator 0): its result has 2,147,483,648 values"),
+    "tile of the image": (
+        lambda: classifier([node("Tile", ["x", "n"], ["big"])], constants=[integers("n", 1, 1, 1024, 1024)]),
+        "contains Tile (operator 0): its result has 201,326,592 values"),
     "range": (
         lambda: large("Range", ["a", "n", "d"], *(constant(k, np.float32(v)) for k, v in (("a", 0), ("n", 2**31), ("d", 1)))),
         "contains Range (operator 0)"),

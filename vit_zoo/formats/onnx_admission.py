@@ -212,10 +212,9 @@ def _type_text(value: Value) -> str:
 def _shape_faults(what: str, value: Value) -> Iterator[str]:
     if not value.name.isprintable():
         yield f"{what} {value.name!r} has a name with control characters"
-    axes = [length_of(axis) for axis in value.axes]
-    if len(axes) > MAX_RANK:
-        yield f"{what} {value.name!r} has {len(axes)} axes; at most {MAX_RANK} are supported"
-    lengths = [axis for axis in axes if isinstance(axis, int)]
+    if len(value.axes) > MAX_RANK:
+        yield f"{what} {value.name!r} has {len(value.axes)} axes; at most {MAX_RANK} are supported"
+    lengths = _lengths(value)
     wrong = next((length for length in lengths if length < 1), None)
     if wrong is not None:
         yield f"{what} {value.name!r} has an axis of length {wrong}"
@@ -223,9 +222,15 @@ def _shape_faults(what: str, value: Value) -> Iterator[str]:
         yield f"{what} {value.name!r} has {math.prod(lengths):,} values; at most {MAX_VALUES:,} are supported"
 
 
+def _lengths(value: Value) -> list[int]:
+    """Return the lengths of the axes that are not free."""
+    return [axis for axis in map(length_of, value.axes) if isinstance(axis, int)]
+
+
 def _size_faults(structure: Structure, constants: Constants) -> Iterator[str]:
     """Yield operators that make more values out of constants than any classifier computes with."""
-    shapes = {tensor.name: tensor.dims for tensor in structure.initializers}
+    shapes = {value.name: tuple(_lengths(value)) for value in structure.inputs}
+    shapes |= {tensor.name: tensor.dims for tensor in structure.initializers}
     total = 0.0
     for index, operator in enumerate(structure.operators):
         size = stated_size(operator, constants, shapes)
