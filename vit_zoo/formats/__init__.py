@@ -92,8 +92,8 @@ def child_for(path: Path, limits: Limits, *, total: bool = True) -> Child | None
         if limits != Limits():
             raise InputError("time_limit and memory_limit apply to ONNX files only", where=path, options=[TIME, MEMORY])
         return None
-    check_runnable(path)
-    child = Child(path, limits, total=total)
+    size = path.stat().st_size + check_runnable(path)
+    child = Child(path, limits, size=size, total=total)
     child.start()
     return child
 
