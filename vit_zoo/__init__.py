@@ -5,11 +5,12 @@ Importing this package imports neither torch nor onnx. Each public name imports 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False  # without `typing`: the command line sets its signal handlers before it imports anything
 if TYPE_CHECKING:
+    from typing import Any
+
     from vit_zoo.api import convert, create, export, load, publish, pull, save, verify
     from vit_zoo.errors import (
         CannotWrite,

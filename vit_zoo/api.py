@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vit_zoo.errors import InputError
 from vit_zoo.loading.checkpoint import ModelLike
+from vit_zoo.loading.facts import parsed, patterns
 from vit_zoo.loading.load import RANDOM, check_content, find_weights, model_of, random_model, reduced, save_model
 from vit_zoo.loading.source import find_architecture
 from vit_zoo.loading.stated import Description
@@ -103,6 +104,7 @@ def load(
     """
     if check not in ("header", "full"):
         raise InputError(f"unknown check {check!r}; choose from header, full")
+    num_classes = parsed({"num_classes": num_classes}).get("num_classes")
     description = Description.taken_from(facts, labels, preprocess)
     checkpoint = reduced(find_weights(source, offline=offline, allow_drop=allow_drop, **facts), allow_drop)
     if check == "full":
@@ -122,7 +124,7 @@ def save(model: ViT, folder: str | os.PathLike[str]) -> Path:
 
     Args:
         model: The model, with any device and type of its parameters.
-        folder: The folder, created if it does not exist. Existing files are replaced, each atomically.
+        folder: The folder, created if it does not exist. Both files are replaced in one step; other files in it stay.
 
     Raises:
         CannotWrite: The folder or the files cannot be written.
@@ -256,7 +258,7 @@ def export(
 
     options = ExportOptions(
         formats=one_or_several(to), out=out, opset=opset, placement=placement, outputs=tuple(outputs), include=tuple(include),
-        dynamic=dynamic, verify=verify, weights=weights, allow_drop=tuple(allow_drop), random=random, seed=seed,
+        dynamic=dynamic, verify=verify, weights=weights, allow_drop=patterns(allow_drop), random=random, seed=seed,
         precisions=one_or_several(precision), calibrate=calibrate, evaluate=evaluate, min_agreement=min_agreement,
         min_accuracy=min_accuracy, min_cosine=min_cosine, force=force,
     )  # fmt: skip

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import copy
 import difflib
+import errno
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")  # an access token of the Hub, which errors of other libraries may contain
+
+LONGEST = 96  # characters of a value in a message
 
 
 def without_tokens(text: str) -> str:
@@ -67,6 +70,28 @@ def notice(line: str, options: Sequence[Option] = ()) -> None:
 def printable(text: str) -> str:
     """Return the text in one line: names and file contents come from outside, and must not move the cursor."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def shown(value: object) -> str:
+    """Return a value from outside as Python writes it, cut where it is long, for a message."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of more than 4,300 digits, or nested deeper than the stack
+        text = f"{type(value).__name__} too long to show"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+DISK_ERRORS = {
+    errno.ENOSPC: "no space left: the disk is full",
+    errno.EDQUOT: "no space left: the disk quota is used up",
+    errno.EIO: "the disk reported an input/output error",
+    errno.EROFS: "the disk is read-only",
+}
+
+
+def cause_of(error: OSError) -> str:
+    """Return the reason of an error of the operating system in words; those that concern the disk name it."""
+    return DISK_ERRORS.get(error.errno or 0) or error.strerror or str(error)
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

@@ -18,6 +18,7 @@ from vit_zoo.weights.configs import open_clip as of_open_clip
 from vit_zoo.weights.configs import timm as of_timm
 from vit_zoo.weights.configs.keys import check_keys, ignored, only, read
 from vit_zoo.weights.configs.timm_architectures import GROUPS, OLD, find
+from vit_zoo.weights.configs.values import TEXT
 
 timm, transformers, open_clip = peers.timm, peers.transformers, peers.open_clip
 save_for_hf = timm.models._hub.save_for_hf
@@ -103,7 +104,7 @@ def test_every_key_of_open_clip_is_in_the_table():
 
 
 def test_what_a_key_does():
-    table = {"depth": ignored("seen"), "act": read("act"), "gate": only(False), "base": only(100, "x")}
+    table = {"depth": ignored("seen"), "act": read("act", TEXT), "gate": only(False), "base": only(100, "x")}
     check_keys({"depth": 3, "act": "gelu", "gate": False, "base": 100.0}, table, where="f")
     check_keys({"gate": None, "base": "x"}, table, where="f")
     for wrong, cause in (

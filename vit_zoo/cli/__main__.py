@@ -1,5 +1,5 @@
 """Entry point of `python -m vit_zoo.cli`, which runs `vitzoo`."""
 
-from vit_zoo.cli.entry_point import main
+from vit_zoo.cli import main
 
 main()

@@ -127,7 +127,7 @@ def create(name: str, out: Path | None, seed: int, dry_run: bool, force: bool, f
     config = find_architecture(name, **facts)
     folder = out if out is not None else Path(config.name)
     if not dry_run:
-        from vit_zoo.files.atomic import check_folder
+        from vit_zoo.files.folder import check_folder
 
         check_folder(folder, force=force)
         from vit_zoo.api import create as create_model

@@ -1,4 +1,4 @@
-"""Entry point of the command line: turns errors into one line and an exit code, and signals into a clean exit."""
+"""Entry point of the command line: turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -7,34 +7,29 @@ import io
 import json
 import os
 import platform
-import signal
 import sys
 import traceback
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
+from vit_zoo.cli import signals
 from vit_zoo.cli.dependencies import install_command
-from vit_zoo.errors import CannotWrite, InputError, MissingDependency, RefusedContent, VitzooError, without_tokens
+from vit_zoo.errors import CannotWrite, InputError, MissingDependency, RefusedContent, VitzooError, cause_of, without_tokens
 
 MAX_LINE = 1000  # characters of an error: a message may quote a whole file
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 NOT_FOUND = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
-class Terminated(BaseException):
-    """Raised on SIGTERM, so that temporary files are removed before the process ends."""
-
-
-def main() -> NoReturn:
-    """Run `vitzoo` with the arguments of this process, and exit with its exit code."""
+def run_process() -> int:
+    """Run `vitzoo` with the arguments of this process and return the exit code."""
     if platform.machine() in ("x86_64", "AMD64"):
         # numpy's BLAS starts a thread per core on import, which takes 50 ms and is not needed here; torch has its own BLAS
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names and labels may contain characters that the terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
-    sys.exit(run(sys.argv[1:]))
+    return run(sys.argv[1:])
 
 
 def run(arguments: list[str]) -> int:
@@ -45,7 +40,8 @@ def run(arguments: list[str]) -> int:
         result = vitzoo.main(arguments, prog_name="vitzoo", standalone_mode=False)
         if sys.stdout is not None:  # the parent process may have closed it
             sys.stdout.flush()
-        return result if isinstance(result, int) else 0
+        code = result if isinstance(result, int) else 0
+        return code if signals.received() is None else _signalled()
     except VitzooError as error:
         return _report(arguments, error)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -53,12 +49,8 @@ def run(arguments: list[str]) -> int:
         return 2
     except click.ClickException as error:
         return _report(arguments, InputError(" ".join(error.format_message().split()), hint=_help(error)), kind="UsageError")
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("vitzoo: interrupted", err=True)
-        return 130
-    except Terminated:
-        click.echo("vitzoo: terminated", err=True)
-        return 143
+    except (KeyboardInterrupt, signals.Terminated, click.Abort):
+        return _signalled()
     except BrokenPipeError:
         return _discard_stdout()
     except SystemExit:  # click raises it after printing completions, and when the reader of stdout is gone
@@ -66,7 +58,7 @@ def run(arguments: list[str]) -> int:
             raise
         return _discard_stdout()
     except OSError as error:  # not handled elsewhere: a name too long, a folder without permission, stdout on a full disk
-        text = error.strerror or str(error)
+        text = cause_of(error)
         text = text if error.filename is None else f"{os.fsdecode(error.filename)}: {text}"
         if error.errno in NO_SPACE:
             _discard_stdout()
@@ -85,6 +77,8 @@ def run(arguments: list[str]) -> int:
 
 
 def _report(arguments: list[str], error: VitzooError, *, kind: str | None = None) -> int:
+    if signals.received() is not None:  # a library has made another exception of it
+        return _signalled()
     if "--debug" in arguments:
         click.echo(without_tokens(traceback.format_exc()), err=True)
     error = error.for_command_line()
@@ -108,6 +102,15 @@ def _report(arguments: list[str], error: VitzooError, *, kind: str | None = None
     return error.code
 
 
+def _signalled() -> int:
+    """Print that the command was interrupted, and return the exit code of the signal; that of Ctrl-C by default."""
+    code, name = signals.received() or (130, "interrupted")
+    if signals.received() is None:
+        click.echo(f"vitzoo: {name}", err=True)
+    signals.tell()
+    return code
+
+
 def _discard_stdout() -> int:
     """Redirect stdout to the null device: its reader is gone, and flushing it at exit would print an error."""
     if sys.stdout is not None:
@@ -118,7 +121,3 @@ def _discard_stdout() -> int:
 def _help(error: click.ClickException) -> str | None:
     context: Any = getattr(error, "ctx", None)
     return None if context is None else f"see `{context.command_path} --help`"
-
-
-def _terminate(number: int, frame: object) -> NoReturn:
-    raise Terminated

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import click
 
 from vit_zoo.cli.completion import complete_fact
 from vit_zoo.cli.output import Output
-from vit_zoo.errors import did_you_mean
+from vit_zoo.errors import InputError, did_you_mean, shown
 
 if TYPE_CHECKING:
     from vit_zoo.formats.format import Format
@@ -95,16 +96,13 @@ def _crop(text: str) -> float | str:
     try:
         return text if text == "none" else float(text)
     except ValueError:
-        raise click.BadParameter(f"expected a share above 0 and at most 1, or none, got '{text}'") from None
+        raise click.BadParameter(f"expected a share above 0 and at most 1, or none, got {shown(text)}") from None
 
 
 def _sides(text: str) -> int | list[int]:
-    try:
-        sides = [int(side) for side in text.split("x")]
-    except ValueError:
-        sides = []
-    if len(sides) not in (1, 2):
-        raise click.BadParameter(f"expected N or HxW, got '{text}'")
+    if not re.fullmatch(r"[0-9]{1,9}(x[0-9]{1,9})?", text):
+        raise click.BadParameter(f"expected N or HxW, got {shown(text)}")
+    sides = [int(side) for side in text.split("x")]
     return sides if len(sides) == 2 else sides[0]
 
 
@@ -112,7 +110,7 @@ def _numbers(text: str) -> float | list[float]:
     try:
         numbers = [float(number) for number in text.split(",")]
     except ValueError:
-        raise click.BadParameter(f"expected a number, or one per channel as in 0.5,0.5,0.5; got '{text}'") from None
+        raise click.BadParameter(f"expected a number, or one per channel as in 0.5,0.5,0.5; got {shown(text)}") from None
     return numbers if len(numbers) > 1 else numbers[0]
 
 
@@ -131,18 +129,27 @@ def _facts(context: click.Context, parameter: click.Parameter, values: tuple[str
     for item in () if context.resilient_parsing else values:  # values are not needed to complete the next word
         name, equals, text = item.partition("=")
         if not equals or not name:
-            raise click.BadParameter(f"expected FIELD=VALUE, got '{item}'")
+            raise click.BadParameter(f"expected FIELD=VALUE, got {shown(item)}")
         if name in facts:
-            raise click.BadParameter(f"'{name}' is set twice")
-        facts[name] = _value(text)
-    if facts:
-        from vit_zoo.model.spec import ViTSpec
+            raise click.BadParameter(f"'{name[:96]}' is set twice")
+        value = _value(text)
+        facts[name] = value if name != "prefix" or isinstance(value, str) else text  # the name of a list's item is a number
+    return {**(_parsed(facts) if facts else {}), **_stated(context)}
 
-        fields = [*ViTSpec.model_fields, *CHECKPOINT_FACTS]
-        for name in facts:
-            if name not in fields:
-                raise click.BadParameter(f"unknown field '{name[:96]}'{did_you_mean(name, fields)}")
-    return {**facts, **_stated(context)}
+
+def _parsed(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of --set as the types of their fields."""
+    from vit_zoo.loading.facts import parsed
+    from vit_zoo.model.spec import ViTSpec
+
+    fields = [*ViTSpec.model_fields, *CHECKPOINT_FACTS]
+    for name in facts:
+        if name not in fields:
+            raise click.BadParameter(f"unknown field '{name[:96]}'{did_you_mean(name, fields)}")
+    try:
+        return parsed(facts)
+    except InputError as error:
+        raise click.BadParameter(error.message) from None
 
 
 class FormatsCommand(click.Command):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vit_zoo.cli.text import bytes_text, file_size, pairs, report_text, table, verdict_text
 from vit_zoo.errors import RefusedContent, VitzooError
 from vit_zoo.files import read_json, sha256_of
+from vit_zoo.files.journal import settle
 from vit_zoo.formats import FORMATS, describe, format_of
 from vit_zoo.formats.artifact import report_path
 from vit_zoo.formats.onnx_summary import summarise
@@ -91,7 +92,11 @@ def _verdict(path: Path, document: dict[str, Any]) -> str:
     """Add whether the file was verified; return it as text, with the figures if this version can read the report."""
     from vit_zoo.parity.report import read_report
 
-    report = read_json(report_path(path))
+    try:
+        report = read_json(report_path(path))
+    except VitzooError as error:
+        document["parity"] = False
+        return f"unknown: the parity report next to the file is {error.message}"
     document["parity"] = report.get("ok") is True and report.get("sha256") == document["sha256"]
     if report.get("sha256") != document["sha256"]:
         return "unknown: the parity report next to the file belongs to another file"
@@ -104,15 +109,14 @@ def _verdict(path: Path, document: dict[str, Any]) -> str:
 
 def parity_report(path: Path) -> tuple[dict[str, Any], str]:
     """Return the document and the text of a parity report. Raises RefusedContent for another JSON file."""
-    from pydantic import ValidationError
-
     from vit_zoo.parity.report import ParityReport
 
+    document = read_json(path)
     try:
-        report = ParityReport.model_validate(read_json(path))
-    except ValidationError:
+        report = ParityReport.read(document)
+    except ValueError:
         raise RefusedContent("not a parity report that this version of vitzoo can read", where=path) from None
-    file = path.with_name(path.name.removesuffix(REPORT))
+    file = path.parent / path.name.removesuffix(REPORT)
     if not file.is_file():
         state = f"{file.name} is not here"
     else:
@@ -131,7 +135,10 @@ def parity_report(path: Path) -> tuple[dict[str, Any], str]:
 def exports_in(folder: Path) -> list[Path]:
     """Return the exported files in a folder, and in the folder for ONNX files of a published repository."""
     suffixes = {f".{row.suffix.rpartition('.')[2]}" for row in FORMATS.values()}
-    files = [file for place in (folder, folder / SUBFOLDER) if place.is_dir() for file in sorted(place.iterdir())]
+    places = [place for place in (folder, folder / SUBFOLDER) if place.is_dir()]
+    for place in places:
+        settle(place)
+    files = [file for place in places for file in sorted(place.iterdir())]
     return [file for file in files if file.suffix in suffixes and file.is_file() and format_of(file) is not None]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +13,13 @@ from vit_zoo import __version__
 from vit_zoo.errors import CheckFailed, InputError, Option, RefusedContent, notice, printable
 from vit_zoo.exporters.options import SHARED, ExportOptions, Placement
 from vit_zoo.exporters.targets import checked_targets
-from vit_zoo.files import SafetensorsFile, Staged, digest_of, staging_folder, write_text
-from vit_zoo.files.atomic import writing
+from vit_zoo.files import SafetensorsFile, Staged, digest_of, staging_folder
+from vit_zoo.files.file_set import FileSet
 from vit_zoo.formats import FORMATS
 from vit_zoo.formats.artifact import report_path, size_text
 from vit_zoo.graph.options import GraphOptions
 from vit_zoo.loading.checkpoint import Checkpoint, ModelLike
+from vit_zoo.loading.facts import parsed
 from vit_zoo.loading.load import RANDOM, WEIGHTS, find_weights, is_random_by_itself, reduced
 from vit_zoo.loading.source import find_architecture
 from vit_zoo.model.config import ModelConfig
@@ -63,7 +63,7 @@ class Export:
 
 def export_model(model: ModelLike, options: ExportOptions, facts: Mapping[str, Any], note: Note) -> list[Export]:
     """Write a model in each format, verified on disk before it gets its name. Raises as `vit_zoo.export`."""
-    facts = dict(facts)
+    facts = parsed(facts)
     sized = bool({"image_size", "patch_size"} & set(facts))
     # with a dynamic size, the recipe applies to the graph only
     recipe = facts.get("resize") if sized or options.dynamic is None else facts.pop("resize", None)
@@ -94,13 +94,22 @@ def export_model(model: ModelLike, options: ExportOptions, facts: Mapping[str, A
     if source.config.random_text and not random:  # else it was announced before the weights were made
         notice(f"{source.config.name} has {source.config.random_text}: it is not trained")
     live, written = Live(source), []
-    for name, precision, target in targets:
-        note(f"writing {target}{', then verifying it' if options.effort else ''}")
-        graph_options, search = resolved[precision]
-        if FORMATS[name].graph:
-            written.append(write_onnx_file(source, target, live, graph_options, options.placement, options.effort, search))
-        else:
-            written.append(write_program(source, target, live, name, graph_options.outputs, options.effort))
+    with FileSet() as files:
+        try:
+            for name, precision, target in targets:
+                note(f"writing {target}{', then verifying it' if options.effort else ''}")
+                graph_options, search = resolved[precision]
+                if FORMATS[name].graph:
+                    done = write_onnx_file(
+                        source, target, live, graph_options, options.placement, options.effort, search, files=files
+                    )
+                else:
+                    done = write_program(source, target, live, name, graph_options.outputs, options.effort, files=files)
+                written.append(done)
+        except CheckFailed:  # the files before it passed
+            files.commit()
+            raise
+        files.commit()
     return written
 
 
@@ -120,8 +129,10 @@ def write_onnx_file(
     placement: Placement | None,
     effort: Effort | None,
     search: Int8Search | None = None,
+    *,
+    files: FileSet,
 ) -> Export:
-    """Write an ONNX file. `search` is the calibration of an int8 file and what it must reach."""
+    """Write an ONNX file and add it to `files`. `search` is the calibration of an int8 file and what it must reach."""
     from vit_zoo.graph.build import build
     from vit_zoo.graph.write import PROTO_LIMIT, inline_size, write_external, write_inline, write_shared
 
@@ -132,56 +143,62 @@ def write_onnx_file(
     details: dict[str, Any] = {**_details(effort), "placement": placement}
     size = sum(weight.stop - weight.start for weight in graph.weights.values())
     data: Staged | None = None
-    with ExitStack() as stack:
-        if placement == "external":
-            folder = stack.enter_context(staging_folder(target))
-            staged = stack.enter_context(Staged(target, folder=folder))
-            data = stack.enter_context(Staged(target.with_name(target.name + "_data"), need=size, folder=folder))
-            details["data"] = data.target.name
+    if placement == "external":
+        folder = files.enter(staging_folder(target))
+        staged = files.enter(Staged(target, folder=folder))
+        data = files.enter(Staged(target.with_name(target.name + "_data"), need=size, folder=folder))
+        details["data"] = data.target.name
+    else:
+        staged = files.enter(Staged(target, need=size if placement == "inline" else 0))
+    if placement == "shared":
+        assert source.path is not None
+        details["data"] = source.path.name
+        details["header_sha256"] = SafetensorsFile(source.path).header_sha256
+    if graph_options.precision != "fp32":
+        details["source_sha256"] = source.digest or digest_of(tensors)
+
+    def write(graph: Graph, graph_options: GraphOptions) -> None:
+        metadata = _metadata(source.config, {**details, **replace(graph_options, outputs=graph.outputs).document()})
+        if data is not None:
+            write_external(graph, staged, data, metadata)
+        elif placement == "inline":
+            write_inline(graph, staged, metadata)
         else:
-            staged = stack.enter_context(Staged(target, need=size if placement == "inline" else 0))
-        if placement == "shared":
-            assert source.path is not None
-            details["data"] = source.path.name
-            details["header_sha256"] = SafetensorsFile(source.path).header_sha256
-        if graph_options.precision != "fp32":
-            details["source_sha256"] = source.digest or digest_of(tensors)
+            write_shared(graph, staged, metadata, source.digest)
 
-        def write(graph: Graph, graph_options: GraphOptions) -> None:
-            metadata = _metadata(source.config, {**details, **replace(graph_options, outputs=graph.outputs).document()})
-            if data is not None:
-                write_external(graph, staged, data, metadata)
-            elif placement == "inline":
-                write_inline(graph, staged, metadata)
-            else:
-                write_shared(graph, staged, metadata, source.digest)
+    def write_rounded(float_layers: tuple[str, ...], quantisation: Quantisation) -> Path:
+        rounded = replace(graph_options, float_layers=float_layers)
+        write(build(spec, tensors, rounded, quantisation, preprocess), rounded)
+        return staged.path
 
-        def write_rounded(float_layers: tuple[str, ...], quantisation: Quantisation) -> Path:
-            rounded = replace(graph_options, float_layers=float_layers)
-            write(build(spec, tensors, rounded, quantisation, preprocess), rounded)
-            return staged.path
-
-        judgement = None
-        if search is None:
-            write(graph, graph_options)
-        else:
-            judgement = search.run(live, write_rounded)
-        report = _verified(staged, live, effort, data, search)
-        return _finish(staged, source.config, report, data, judgement)
+    judgement = None
+    if search is None:
+        write(graph, graph_options)
+    else:
+        judgement = search.run(live, write_rounded)
+    report = _verified(staged, live, effort, data, search)
+    return _finish(files, staged, source.config, report, data, judgement)
 
 
 def write_program(
-    source: Checkpoint, target: Path, live: Live, format_: str, outputs: Sequence[str], effort: Effort | None
+    source: Checkpoint,
+    target: Path,
+    live: Live,
+    format_: str,
+    outputs: Sequence[str],
+    effort: Effort | None,
+    *,
+    files: FileSet,
 ) -> Export:
-    """Write a TorchScript or .pt2 file."""
+    """Write a TorchScript or .pt2 file and add it to `files`."""
     names = source.config.checked_outputs(outputs)
     details = {**_details(effort), "outputs": list(names), "weights_sha256": source.digest or digest_of(source.tensors)}
     write = FORMATS[format_].write
     assert write is not None
-    with Staged(target, need=sum(tensor.nbytes for tensor in source.tensors.values())) as staged:
-        with step(f"writing {target.name}"):
-            write(live.model, names, staged, details)
-        return _finish(staged, source.config, _verified(staged, live, effort))
+    staged = files.enter(Staged(target, need=sum(tensor.nbytes for tensor in source.tensors.values())))
+    with step(f"writing {target.name}"):
+        write(live.model, names, staged, details)
+    return _finish(files, staged, source.config, _verified(staged, live, effort))
 
 
 def _verified(
@@ -196,19 +213,34 @@ def _verified(
         companion = None if data is None else data.path
         return check_parity(staged.path, live.reference, companion=companion, effort=effort, **given)
     except RefusedContent as error:  # the file that we wrote cannot be opened
-        aside = staged.reject()
-        hint = f"set aside as {aside.name}"
+        hint = f"set aside as {_set_aside(staged, data).name}"
         raise CheckFailed(f"cannot be opened: {error.message}", where=staged.target, hint=hint) from None
 
 
+def _set_aside(staged: Staged, data: Staged | None, report: ParityReport | None = None) -> Path:
+    """Rename a file that failed, with its data and its report, to `NAME.rejected`; an existing target stays."""
+    aside = staged.target.with_name(f"{staged.target.name}.rejected")
+    with FileSet() as files:
+        files.remove(report_path(aside))
+        if data is not None:
+            files.remove(aside)
+            files.add(data, data.target.with_name(f"{data.target.name}.rejected"))
+        files.add(staged, aside)
+        if report is not None:
+            files.add_text(report_path(aside), report.model_copy(update={"file": aside.name}).dumps())
+        files.commit()
+    return aside
+
+
 def _finish(
+    files: FileSet,
     staged: Staged,
     config: ModelConfig,
     report: ParityReport | None,
     data: Staged | None = None,
     judgement: Judgement | None = None,
 ) -> Export:
-    """Rename the file, or set it aside, with its report next to it. The report of a replaced file is removed."""
+    """Add the file to `files`, or set it aside, with its report. The report of a replaced file is removed."""
     target = staged.target
     if report is not None and judgement is not None:
         report = report.model_copy(update={"judgement": judgement})
@@ -219,13 +251,8 @@ def _finish(
     elif report is not None and not report.ok:
         cause = f"does not compute the model: {report.summary()}"
     if cause is not None:
-        aside = staged.reject()
-        if data is not None:
-            data.reject()
-        details = {}
-        if report is not None:
-            write_text(report_path(aside), report.model_copy(update={"file": aside.name}).dumps())
-            details = {"report": report.model_dump(mode="json")}
+        aside = _set_aside(staged, data, report)
+        details = {} if report is None else {"report": report.model_dump(mode="json")}
         hint = f"set aside as {aside.name}"
         far = [] if report is None or judgement is not None else [measured for measured in report.agreements if not measured.ok]
         if any(measured.decibels is not None for measured in far):  # it misses the usual limits, and nothing was searched
@@ -233,14 +260,14 @@ def _finish(
             hint += f", {MIN_COSINE} states another limit" if any(measured.angle is not None for measured in far) else ""
             options = [EVALUATE, MIN_COSINE]
         raise CheckFailed(cause, where=target, hint=hint, details=details, options=options)
-    with writing(target):
-        report_path(target).unlink(missing_ok=True)
+    files.remove(report_path(target))
     if data is not None:
-        data.commit()
-    staged.commit()
+        files.remove(target)  # with other weights it would compute wrong values
+        files.add(data)
+    files.add(staged)
     if report is not None:
         report = report.model_copy(update={"file": target.name})
-        write_text(report_path(target), report.dumps())
+        files.add_text(report_path(target), report.dumps())
     return Export(target, config, report, None if data is None else data.target, judgement)
 
 

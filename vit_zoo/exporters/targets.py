@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from vit_zoo.errors import InputError, VitzooError
 from vit_zoo.files.atomic import check_target, would_replace
 from vit_zoo.formats import FORMATS, describe
+from vit_zoo.formats.artifact import report_path
 
 if TYPE_CHECKING:
     from vit_zoo.exporters.options import ExportOptions
@@ -60,6 +61,7 @@ def _path(name: str, weights: Path | None, format_: str, precision: Precision, o
 def _check_replaceable(target: Path, config: ModelConfig, *, force: bool, external: bool) -> None:
     """Raise CannotWrite as `checked_targets`. With `external`, the `.onnx_data` file next to the target is checked too."""
     check_target(target)
+    check_target(report_path(target))
     data = target.with_name(target.name + "_data")
     if external:
         check_target(data)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from vit_zoo.errors import RefusedContent
 from vit_zoo.files.atomic import Staged
 from vit_zoo.files.sniff import reading
-from vit_zoo.files.stored import DTYPES, Span, Stored, refuse_type
+from vit_zoo.files.stored import DTYPES, Span, Stored, check_expansion, check_shape, refuse_type
 
 if TYPE_CHECKING:
     from vit_zoo.files.stored import Array
@@ -51,6 +51,7 @@ def read_npz(path: Path) -> dict[str, Stored]:
             raise
         except Exception as error:  # zipfile and numpy raise more than they document
             raise RefusedContent(f"not a complete .npz file: {error}", where=path) from None
+        check_expansion(sum(member.file_size for member in members), path.stat().st_size, path)
     return arrays
 
 
@@ -59,19 +60,25 @@ def _stored(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, path: 
 
     if member.flag_bits & 1:
         raise RefusedContent(f"{name!r} is encrypted", where=path)
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise RefusedContent(f"{name!r} is compressed by a method that NumPy does not write", where=path)
     with archive.open(member) as file:
         version = npy.read_magic(file)
         if version not in ((1, 0), (2, 0), (3, 0)):
             raise RefusedContent(f"{name!r} has an unknown version of the array format", where=path)
         read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran, dtype = read_header(file, max_header_size=MAX_HEADER)
+        try:
+            shape, fortran, dtype = read_header(file, max_header_size=MAX_HEADER)
+        except Exception:  # the header is a Python expression, of which NumPy evaluates literals only
+            raise RefusedContent(f"{name!r} has a header that is not valid", where=path) from None
         start = file.tell()
     if dtype.hasobject:
         raise RefusedContent(f"{name!r} contains Python objects, which run code when loaded", where=path)
+    shape = check_shape(name, shape, path)
     nbytes = math.prod(shape) * dtype.itemsize
     if member.file_size != start + nbytes:
         raise RefusedContent(f"{name!r} has {member.file_size - start:,} bytes for shape {list(shape)}", where=path)
-    if dtype.str not in TYPES:
+    if dtype.str not in TYPES or dtype.names is not None or dtype.subdtype is not None:
         return Stored(dtype.str, shape, partial(refuse_type, name, dtype.str, path))
     kind = TYPES[dtype.str]
     make = partial(_array, path, member, start, shape, fortran, DTYPES[kind][1], name)
@@ -87,7 +94,10 @@ def member_offset(path: Path, member: zipfile.ZipInfo) -> int:
     """
     with path.open("rb") as file:
         file.seek(member.header_offset)
-        magic, *_, name, extra = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
+        header = file.read(LOCAL_HEADER.size)
+        if len(header) < LOCAL_HEADER.size:
+            raise RefusedContent(f"{member.filename!r} lies beyond the end of the file", where=path)
+        magic, *_, name, extra = LOCAL_HEADER.unpack(header)
     if magic != b"PK\x03\x04":
         raise RefusedContent(f"{member.filename!r} is not at the offset that the zip directory gives", where=path)
     return member.header_offset + LOCAL_HEADER.size + int(name) + int(extra)
@@ -107,7 +117,7 @@ def _array(
         try:
             with zipfile.ZipFile(path) as archive:
                 raw = bytearray(archive.read(member)[start:])
-        except zipfile.BadZipFile:
+        except (zipfile.BadZipFile, zlib.error, EOFError):
             raise RefusedContent(f"is damaged: the checksum of {name!r} is wrong", where=path) from None
     values = np.frombuffer(raw, kind)
     return np.ascontiguousarray(values.reshape(shape[::-1]).T) if fortran else values.reshape(shape)

@@ -11,14 +11,14 @@ import contextlib
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from vit_zoo.errors import RefusedContent
 from vit_zoo.files.atomic import Staged
-from vit_zoo.files.stored import Stored, refuse_type
+from vit_zoo.files.stored import MAX_NAME, Stored, check_shape, refuse_type
 
 if TYPE_CHECKING:
     import torch
@@ -114,7 +114,7 @@ def read_torch(path: Path, *, zipped: bool = True) -> dict[str, Stored]:
             raise _refusal(error, path) from None
     tensors: dict[str, Stored] = {}
     budget = iter(range(MAX_ITEMS))
-    for name, tensor in _nested(content, "", 0, budget, path):
+    for name, tensor in _nested(content, "", 0, budget, _Lists(), path):
         if name in tensors or len(tensors) == MAX_TENSORS:
             cause = f"contains {name!r} twice" if name in tensors else f"contains more than {MAX_TENSORS:,} tensors"
             raise RefusedContent(cause, where=path)
@@ -126,25 +126,46 @@ def read_torch(path: Path, *, zipped: bool = True) -> dict[str, Stored]:
     return tensors
 
 
-def _nested(content: Any, prefix: str, depth: int, budget: Iterator[int], where: object) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the tensors in nested dictionaries, and in dictionaries in lists, with their names."""
+def _nested(
+    content: Any, prefix: str, depth: int, budget: Iterator[int], holds_dictionaries: _Lists, where: object
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the tensors in nested dictionaries, and in dictionaries in lists, with their names.
+
+    The same object may be in many places, and a pickle can set attributes on it: only methods of its type are called.
+    """
     import torch
 
-    if depth > MAX_DEPTH:
+    if depth > MAX_DEPTH or len(prefix) > MAX_NAME:
         raise RefusedContent("is nested too deeply", where=where)
-    if isinstance(content, Mapping):
-        if {"state", "param_groups"} <= set(content):  # an optimizer's
+    if isinstance(content, dict):
+        if dict.__contains__(content, "state") and dict.__contains__(content, "param_groups"):  # an optimizer's
             return
-        items = [(key, value) for key, value in content.items() if isinstance(key, str | int)]
+        items: Iterable[tuple[Any, Any]] = dict.items(content)
     else:
-        items = list(enumerate(content)) if isinstance(content, list | tuple) else []
+        items = enumerate(content) if isinstance(content, list | tuple) else ()
     for key, value in items:
         if next(budget, None) is None:
             raise RefusedContent(f"contains more than {MAX_ITEMS:,} items", where=where)
+        if not isinstance(key, str | int):
+            continue
         if isinstance(value, torch.Tensor) and isinstance(key, str):
+            if len(key) > MAX_NAME:
+                raise RefusedContent(f"contains a tensor with a name of {len(key):,} characters", where=where)
             yield f"{prefix}{key}", value
-        elif isinstance(value, Mapping) or (isinstance(value, list | tuple) and any(isinstance(v, Mapping) for v in value)):
-            yield from _nested(value, f"{prefix}{key}.", depth + 1, budget, where)
+        elif isinstance(value, dict) or (isinstance(value, list | tuple) and holds_dictionaries(value)):
+            yield from _nested(value, f"{prefix}{key}.", depth + 1, budget, holds_dictionaries, where)
+
+
+class _Lists:
+    """Whether a list holds dictionaries, looked at once for each: a file may have a long list in a million places."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, bool] = {}
+
+    def __call__(self, items: Sequence[Any]) -> bool:
+        if id(items) not in self._known:
+            self._known[id(items)] = any(isinstance(item, dict) for item in items)
+        return self._known[id(items)]
 
 
 def tensors_of(state: Any, *, where: object) -> dict[str, Stored]:
@@ -165,6 +186,7 @@ def stored(name: str, tensor: torch.Tensor, *, where: object) -> Stored:
     import torch
 
     types = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64"}
+    tensor = torch.Tensor.detach(tensor)  # without attributes, which a pickle can set: `numel` may be a number
     if tensor.layout is not torch.strided:
         raise RefusedContent(f"{name!r} is not a dense tensor", where=where)
     if tensor.dtype not in types:
@@ -174,7 +196,7 @@ def stored(name: str, tensor: torch.Tensor, *, where: object) -> Stored:
         raise RefusedContent(f"{name!r} has no values", where=where)
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise RefusedContent(f"{name!r} claims more values than the file contains", where=where)
-    return Stored(types[tensor.dtype], tuple(tensor.shape), partial(_array, tensor))
+    return Stored(types[tensor.dtype], check_shape(name, tensor.shape, where), partial(_array, tensor))
 
 
 def _array(tensor: torch.Tensor) -> Array:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from vit_zoo.errors import RefusedContent
 from vit_zoo.files.atomic import Staged
 from vit_zoo.files.sniff import reading, sniff
-from vit_zoo.files.stored import DTYPES, Span, Stored, refuse_type
+from vit_zoo.files.stored import DTYPES, Span, Stored, check_shape, refuse_type
 from vit_zoo.progress import BYTES, step
 
 if TYPE_CHECKING:
@@ -66,10 +66,11 @@ class SafetensorsFile:
 
     def _parse(self, header: bytes) -> dict[str, Any]:
         def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-            entries = dict(pairs)
-            if len(entries) != len(pairs):
-                twice = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
-                raise RefusedContent(f"contains {twice!r} twice", where=self.path)
+            entries: dict[str, Any] = {}
+            for name, entry in pairs:
+                if name in entries:
+                    raise RefusedContent(f"contains {name!r} twice", where=self.path)
+                entries[name] = entry
             return entries
 
         try:
@@ -85,13 +86,14 @@ class SafetensorsFile:
     def _stored(self, name: str, entry: Any) -> Stored:
         match entry:
             case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(start), int(stop)], **rest} if not rest:
-                numbers = [start, stop, *shape]
+                numbers = [start, stop]
             case _:
                 raise RefusedContent(f"malformed entry for {name!r} in the header", where=self.path)
         if dtype not in DTYPES and dtype not in NON_WEIGHT_TYPES:
             raise RefusedContent(f"{name!r} has type {dtype}; expected one of {', '.join(DTYPES)}", where=self.path)
         if not all(type(number) is int and 0 <= number < 2**48 for number in numbers):
-            raise RefusedContent(f"{name!r} has an impossible shape or offset", where=self.path)
+            raise RefusedContent(f"{name!r} has an impossible offset", where=self.path)
+        check_shape(name, shape, self.path)
         width, numpy_type = DTYPES.get(dtype) or (NON_WEIGHT_TYPES[dtype], "")
         if stop - start != math.prod(shape) * width:
             raise RefusedContent(f"{name!r} has {stop - start:,} bytes for shape {shape} of {dtype}", where=self.path)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import os
 import stat
 import zipfile
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_zoo.errors import InputError, RefusedContent, VitzooError
-from vit_zoo.files.atomic import target_name
+from vit_zoo.files.names import target_name
 from vit_zoo.progress import BYTES, LARGE, step
 
 CHUNK = 1 << 20  # bytes that are hashed at once
@@ -86,6 +87,14 @@ def reading(path: Path) -> Iterator[None]:
         raise RefusedContent(f"cannot be read: {error.strerror}", where=path) from None
 
 
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Return whether there is such a file. A text that may be none can be too long for a path, an OSError for `Path`."""
+    try:
+        return Path(path).is_file()
+    except OSError:
+        return False
+
+
 def read_text(path: Path) -> str:
     """Read a text file in UTF-8. Raises InputError for other bytes and for files above 4 MB."""
     content = _limited(path)
@@ -106,6 +115,16 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_json_value(path: Path) -> Any:
     """Read a JSON file of any value. Raises as `read_json`."""
 
+    content = _limited(path)
+    try:
+        return parse_json(content.decode())
+    except ValueError as error:  # invalid JSON or UTF-8
+        raise InputError(f"not valid JSON: {error}", where=path) from None
+
+
+def parse_json(text: str) -> Any:
+    """Return the value of a JSON text. Raises ValueError for what `json.loads` does not refuse: duplicate keys, NaN, depth."""
+
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         document = dict(pairs)
         if len(document) != len(pairs):
@@ -115,13 +134,10 @@ def read_json_value(path: Path) -> Any:
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is not JSON")
 
-    content = _limited(path)
     try:
-        return json.loads(content.decode(), object_pairs_hook=unique, parse_constant=refuse)
+        return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
     except RecursionError:
-        raise InputError("not valid JSON: nested too deeply", where=path) from None
-    except ValueError as error:  # invalid JSON or UTF-8, or an integer of thousands of digits
-        raise InputError(f"not valid JSON: {error}", where=path) from None
+        raise ValueError("nested too deeply") from None
 
 
 def _limited(path: Path) -> bytes:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import RefusedContent
+from vit_zoo.errors import RefusedContent, shown
 from vit_zoo.progress import BYTES, LARGE, step
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ DTYPES = {"F32": (4, "<f4"), "F16": (2, "<f2"), "BF16": (2, "<u2"), "F64": (8, "
 TYPES = DTYPES | {"I8": (1, "|i1"), "U8": (1, "|u1"), "I32": (4, "<i4")}
 ONNX_TYPES = {"F32": 1, "F16": 10, "BF16": 16, "F64": 11, "I8": 3, "U8": 2, "I32": 6}  # onnx.TensorProto.DataType
 CHUNK = 1 << 20  # bytes
+MAX_AXES = 32  # NumPy's own limit before 2.0
+MAX_NAME = 1000  # characters: names of nested dictionaries, joined, can be longer than the file
+# Compressed weights are hardly smaller than plain ones; zeros are a thousand times smaller.
+MAX_EXPANSION, EXPANSION_SLACK = 20, 256 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,20 @@ class Stored:
                 at += count
         finally:
             os.close(descriptor)
+
+
+def check_shape(name: str, shape: Sequence[Any], where: object) -> tuple[int, ...]:
+    """Return the shape of a tensor. Raises RefusedContent for one that no tensor can have."""
+    if len(shape) > MAX_AXES or not all(type(length) is int and 0 <= length < 2**48 for length in shape):
+        raise RefusedContent(f"{name!r} has an impossible shape: {shown(list(shape))}", where=where)
+    return tuple(shape)
+
+
+def check_expansion(unpacked: int, size: int, where: object) -> None:
+    """Raise RefusedContent for compressed tensors that would be far larger in memory than their file of `size` bytes."""
+    if unpacked > MAX_EXPANSION * size + EXPANSION_SLACK:
+        cause = f"has {size:,} bytes and would take {unpacked:,} in memory; at most {MAX_EXPANSION} times as much is read"
+        raise RefusedContent(cause, where=where)
 
 
 def as_float(dtype: str, values: Array) -> Array:

@@ -10,6 +10,7 @@ import io
 import math
 import pickle
 import zipfile
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 from vit_zoo.errors import RefusedContent
 from vit_zoo.files.npz import member_offset
 from vit_zoo.files.pickles import check_zip
-from vit_zoo.files.stored import DTYPES, Span, Stored, refuse_type
+from vit_zoo.files.stored import DTYPES, MAX_NAME, Span, Stored, check_shape, refuse_type
 
 if TYPE_CHECKING:
     from vit_zoo.files.stored import Array
 
 MAX_PICKLE = 64 << 20  # bytes; that of the largest published CLIP has 0.2 MB
-MAX_DEPTH = 100
+MAX_DEPTH, MAX_ITEMS, MAX_TENSORS = 100, 100_000, 20_000
 STORAGES = {"FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16", "DoubleStorage": "F64"}
 
 
@@ -35,10 +36,13 @@ class Stub:
 
 
 class TensorRecord:
-    """The pickled description of a tensor: its storage, and its offset, shape and strides in that storage."""
+    """The pickled description of a tensor: its storage, and its offset, shape and strides in that storage.
+
+    The pickle makes it with values of any type, and may set others on it afterwards: `_stored` checks them.
+    """
 
     def __init__(self, storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> None:
-        self.storage, self.offset, self.shape, self.strides = storage, offset, tuple(shape), tuple(strides)
+        self.storage, self.offset, self.shape, self.strides = storage, offset, shape, strides
 
 
 def read_torchscript(path: Path) -> dict[str, Stored]:
@@ -48,9 +52,10 @@ def read_torchscript(path: Path) -> dict[str, Stored]:
     """
     check_zip(path, program=True)
     with zipfile.ZipFile(path) as archive:
-        (name,) = [n for n in archive.namelist() if n.endswith("/data.pkl") and n.count("/") == 1] or [""]
-        if not name or archive.getinfo(name).file_size > MAX_PICKLE:
-            raise RefusedContent(f"data.pkl is missing or larger than {MAX_PICKLE:,} bytes", where=path)
+        names = [n for n in archive.namelist() if n.endswith("/data.pkl") and n.count("/") == 1]
+        if len(names) != 1 or archive.getinfo(names[0]).file_size > MAX_PICKLE:
+            raise RefusedContent(f"data.pkl is missing, there twice, or larger than {MAX_PICKLE:,} bytes", where=path)
+        name = names[0]
         content, root = archive.read(name), name.removesuffix("data.pkl")
         members = {info.filename: info for info in archive.infolist()}
     try:
@@ -60,7 +65,10 @@ def read_torchscript(path: Path) -> dict[str, Stored]:
     except Exception as error:  # a hostile pickle can make the unpickler raise anything
         raise RefusedContent(f"cannot be read as a TorchScript archive ({type(error).__name__})", where=path) from None
     tensors: dict[str, Stored] = {}
-    _walk(top, "", tensors, members, root, path, 0)
+    for key, record in _records(top, "", 0, iter(range(MAX_ITEMS)), path):
+        tensors[key] = _stored(record, key, members, root, path)
+        if len(tensors) > MAX_TENSORS:
+            raise RefusedContent(f"contains more than {MAX_TENSORS:,} tensors", where=path)
     return tensors
 
 
@@ -95,40 +103,45 @@ def _first(value: Any, *rest: Any) -> Any:
     return value
 
 
-def _walk(
-    item: Any, name: str, tensors: dict[str, Stored], members: dict[str, zipfile.ZipInfo], root: str, path: Path, depth: int
-) -> None:
-    """Collect the tensors of an unpickled object; names are joined with dots."""
-    if depth > MAX_DEPTH:
+def _records(item: Any, name: str, depth: int, budget: Iterator[int], path: Path) -> Iterator[tuple[str, TensorRecord]]:
+    """Yield the tensors of an unpickled object; names are joined with dots. An object may be in several places, and in itself."""
+    if depth > MAX_DEPTH or len(name) > MAX_NAME or next(budget, None) is None:
         raise RefusedContent("is nested too deeply", where=path)
     if isinstance(item, TensorRecord):
-        tensors[name] = _stored(item, name, members, root, path)
-    elif isinstance(item, Stub) and isinstance(getattr(item, "state", None), dict):
-        _walk(item.state, name, tensors, members, root, path, depth + 1)
-    elif isinstance(item, dict):
-        for key, value in item.items():
-            _walk(value, f"{name}.{key}" if name else str(key), tensors, members, root, path, depth + 1)
+        yield name, item
+        return
+    state = vars(item).get("state") if isinstance(item, Stub) else item
+    # not `state.items()`, which a pickle can replace
+    for key, value in dict.items(state) if isinstance(state, dict) else ():
+        if isinstance(value, TensorRecord | Stub | dict):
+            if not isinstance(key, str | int):
+                raise RefusedContent("contains a tensor whose name is not text", where=path)
+            yield from _records(value, f"{name}.{key}" if name else str(key), depth + 1, budget, path)
 
 
 def _stored(item: TensorRecord, name: str, members: dict[str, zipfile.ZipInfo], root: str, path: Path) -> Stored:
-    numbers = (item.offset, *item.shape, *item.strides)
-    if not isinstance(item.storage, tuple) or not all(type(n) is int and 0 <= n < 2**48 for n in numbers):
-        raise RefusedContent(f"{name!r} has an impossible shape or offset", where=path)
-    dtype, key, _ = item.storage
+    match item.storage, item.offset, item.shape, item.strides:
+        case (str(dtype), str(key), int()), int(offset), (list() | tuple()) as shape, (list() | tuple()) as strides:
+            if type(offset) is not int or not 0 <= offset < 2**48:
+                raise RefusedContent(f"{name!r} has an impossible offset", where=path)
+            shape, strides = check_shape(name, shape, path), check_shape(name, strides, path)
+        case _:
+            raise RefusedContent(f"{name!r} is not a tensor", where=path)
+    if len(strides) != len(shape):
+        raise RefusedContent(f"{name!r} has {len(strides)} strides for {len(shape)} axes", where=path)
     if dtype not in DTYPES:
-        return Stored(dtype, item.shape, partial(refuse_type, name, dtype, path))
+        return Stored(dtype, shape, partial(refuse_type, name, dtype, path))
     member = members.get(f"{root}data/{key}")
     if member is None:
         raise RefusedContent(f"no values for {name!r}", where=path)
     width = DTYPES[dtype][0]
-    strides = item.strides
-    last = item.offset + sum((n - 1) * s for n, s in zip(item.shape, strides, strict=True)) if 0 not in item.shape else -1
-    if (last + 1) * width > member.file_size or len(strides) != len(item.shape):
+    last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) if 0 not in shape else -1
+    if (last + 1) * width > member.file_size or math.prod(shape) * width > member.file_size:
         raise RefusedContent(f"{name!r} claims more values than the file contains", where=path)
-    start = member_offset(path, member) + item.offset * width
-    contiguous = all(s == math.prod(item.shape[i + 1 :]) for i, s in enumerate(strides) if item.shape[i] > 1)
-    span = Span(path, start, math.prod(item.shape) * width) if contiguous else None
-    return Stored(dtype, item.shape, partial(_array, path, start, last - item.offset + 1, dtype, item.shape, strides), span)
+    start = member_offset(path, member) + offset * width
+    contiguous = all(s == math.prod(shape[i + 1 :]) for i, s in enumerate(strides) if shape[i] > 1)
+    span = Span(path, start, math.prod(shape) * width) if contiguous else None
+    return Stored(dtype, shape, partial(_array, path, start, last - offset + 1, dtype, shape, strides), span)
 
 
 def _array(path: Path, start: int, count: int, dtype: str, shape: tuple[int, ...], strides: tuple[int, ...]) -> Array:

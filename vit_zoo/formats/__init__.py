@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files import sniff
+from vit_zoo.files.journal import settle
 from vit_zoo.formats.artifact import Artifact, Description
 from vit_zoo.formats.child import Child
 from vit_zoo.formats.format import Format, OpenOptions
@@ -32,6 +33,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
     Raises RefusedContent for a file in no export format, or one that is damaged.
     """
     path = Path(path)
+    settle(path.parent, path.name)
     kind = sniff(path)
     row = format_of(path, kind)
     if row is None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import InputError, RefusedContent, printable
+from vit_zoo.files.sniff import parse_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,13 +28,22 @@ MAX_METADATA = 4_194_304  # bytes
 
 @dataclass(frozen=True)
 class Description:
-    """The metadata of an exported file. `config` is None for other tools' files; `export` holds the export options of ours."""
+    """The metadata of an exported file. `config` is None for other tools' files; `export` holds the export options of ours.
+
+    Raises RefusedContent for export options of other types than `formats.export_details` has.
+    """
 
     path: Path
     format: str
     config: ModelConfig | None
     export: Mapping[str, Any]
     graph: bool = False  # an ONNX graph, which can be read without running it
+
+    def __post_init__(self) -> None:
+        if self.config is not None:
+            from vit_zoo.formats.export_details import check_export
+
+            check_export(self.export, self.config, self.path)
 
     @property
     def rounded(self) -> bool:
@@ -44,7 +54,7 @@ class Description:
     def files(self) -> tuple[Path, ...]:
         """The file, and the one beside it that holds its weights, if there is one."""
         data = self.export.get("data")
-        return (self.path, self.path.parent / Path(data).name) if isinstance(data, str) else (self.path,)
+        return (self.path,) if data is None else (self.path, self.path.parent / data)
 
     def known_config(self) -> ModelConfig:
         """Return spec, preprocessing, labels and origin. Raises RefusedContent if the file does not contain them."""
@@ -148,16 +158,21 @@ def config_from(text: str, *, where: Path) -> ModelConfig:
     """Parse the config in an artifact's metadata. Raises RefusedContent if it is not valid."""
     from vit_zoo.model.config import ModelConfig
 
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        raise RefusedContent("metadata is not valid JSON", where=where) from None
+    document = metadata_value(text, where=where)
     if not isinstance(document, dict):
         raise RefusedContent("metadata is not a JSON object", where=where)
     try:
         return ModelConfig.parse(document, where=where)
     except InputError as error:  # a file's metadata is its content, not an argument
         raise RefusedContent(error.message, where=where, hint=error.hint) from None
+
+
+def metadata_value(text: str, *, where: Path) -> Any:
+    """Parse JSON in an artifact's metadata. Raises RefusedContent if it is not valid."""
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise RefusedContent(f"metadata is not valid JSON: {error}", where=where) from None
 
 
 def embedded(config: ModelConfig, export: Mapping[str, Any]) -> str:
@@ -180,7 +195,4 @@ def describe_archive(path: Path, kind: str) -> Description:
         raise
     except Exception as error:  # zipfile raises more than it documents
         raise RefusedContent(f"damaged archive: {error}", where=path) from None
-    config, export = config_from(text, where=path), json.loads(text).get("vit_zoo.export")
-    if not isinstance(export, dict):
-        raise RefusedContent("metadata has no export options", where=path)
-    return Description(path, kind, config, export)
+    return Description(path, kind, config_from(text, where=path), metadata_value(text, where=path).get("vit_zoo.export", {}))

@@ -155,8 +155,8 @@ def _constant_faults(structure: Structure) -> Iterator[str]:
             yield f"contains the tensor {tensor.name!r} of shape {list(tensor.dims)}"
         elif tensor.is_segment:
             yield f"contains a segment of the tensor {tensor.name!r}: segments are not supported"
-        elif tensor.is_external != bool(tensor.location) or (tensor.is_external and tensor.data):
-            yield f"contains the tensor {tensor.name!r}, whose data are both in the file and outside"
+        elif tensor.is_external != bool(tensor.location):
+            yield f"contains the tensor {tensor.name!r}, of which it is not clear whether its data are in the file"
         elif not tensor.is_external and not _is_complete(tensor):
             shape = list(tensor.dims)
             yield f"does not contain the data of tensor {tensor.name!r}: their size is not that of its shape {shape}"
@@ -210,6 +210,8 @@ def _type_text(value: Value) -> str:
 
 
 def _shape_faults(what: str, value: Value) -> Iterator[str]:
+    if not value.name.isprintable():
+        yield f"{what} {value.name!r} has a name with control characters"
     axes = [length_of(axis) for axis in value.axes]
     if len(axes) > MAX_RANK:
         yield f"{what} {value.name!r} has {len(axes)} axes; at most {MAX_RANK} are supported"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from vit_zoo.errors import InputError, OtherWeights, RefusedContent
 from vit_zoo.files import SafetensorsFile
 from vit_zoo.files.wire import GRAPH, KEY, METADATA, VALUE, fields, tag
-from vit_zoo.formats.artifact import MAX_METADATA, Artifact, Description, config_from
+from vit_zoo.formats.artifact import MAX_METADATA, Artifact, Description, config_from, metadata_value
 from vit_zoo.formats.format import Format, OpenOptions
+from vit_zoo.formats.onnx_admission import check_runnable
 from vit_zoo.formats.onnx_skeleton import external_files, length_of
 from vit_zoo.formats.session import Session, SessionError
 
@@ -49,10 +49,7 @@ def describe_onnx(path: Path) -> Description:
     if "vit_zoo" not in entries:
         return Description(path, "onnx", None, {}, graph=True)
     config = config_from(entries["vit_zoo"], where=path)
-    try:
-        export = dict(json.loads(entries.get("vit_zoo.export", "{}")))
-    except (ValueError, TypeError, RecursionError):
-        raise RefusedContent("metadata is not valid JSON", where=path) from None
+    export = metadata_value(entries.get("vit_zoo.export", "{}"), where=path)
     return Description(path, "onnx", config, export, graph=True)
 
 
@@ -65,8 +62,6 @@ def check_companion(about: Description) -> None:
     name = about.export.get("data")
     if name is None:
         return
-    if not isinstance(name, str) or Path(name).name != name:
-        raise RefusedContent(f"refers to weights in {name!r}, outside its folder", where=about.path)
     companion = about.path.parent / name
     if name not in external_files(about.path):
         return

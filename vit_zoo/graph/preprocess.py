@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 IMAGE = "image"  # b h w c, uint8
 UNIT = 2.0**-22
+FAR = 1e6  # beyond all levels, which overshoot 0 to 255 a little
 CUBIC = -0.5  # coefficient a of Pillow's bicubic kernel
 
 
@@ -68,10 +69,7 @@ def _offset(g: GraphBuilder, scaled: str, how: Preprocess) -> str:
 
 
 def _vertical_first(g: GraphBuilder, original: str, scaled: str) -> str:
-    """Return whether Pillow resizes columns before rows: if the height shrinks by more than twice as much as the width.
-
-    The rule was derived from 4,844 random resizes by Pillow 13.0 in which the order is visible.
-    """
+    """Return whether the height is resized before the width: the rule of `model/preprocess.py`."""
     shrinks = g.node("Sub", original, scaled)
     height, width = (g.node("Gather", shrinks, g.int_(axis)) for axis in (0, 1))
     more = g.node("Greater", height, g.node("Mul", width, g.int_(2)))
@@ -116,11 +114,17 @@ def _passes(g: GraphBuilder, x: str, last: str, other: str, *, rounded: bool) ->
     """Resize the last axis, then the one before it, and swap the two; `rounded`: the sums are in units and become bytes.
 
     The weights are on the right, and no Transpose precedes a product that it could be fused with: onnxruntime 1.30 rejects
-    an empty batch in both cases.
+    an empty batch in both cases, and before 1.29 it has no kernel for the fused product of doubles.
     """
+    between = _levels if rounded else _separated
     x = g.node("Transpose", g.node("MatMul", x, last), perm=[0, 1, 3, 2])
-    x = g.node("MatMul", _levels(g, x) if rounded else x, other)
+    x = g.node("MatMul", between(g, x), other)
     return _levels(g, x) if rounded else x
+
+
+def _separated(g: GraphBuilder, x: str) -> str:
+    """Return the same values behind an operator that onnxruntime neither removes nor fuses."""
+    return g.node("Clip", x, g.double(-FAR), g.double(FAR))
 
 
 def _levels(g: GraphBuilder, x: str) -> str:

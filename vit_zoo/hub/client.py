@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
 from vit_zoo import __version__
-from vit_zoo.errors import CannotWrite, HubError, Unreachable, VitzooError
+from vit_zoo.errors import CannotWrite, HubError, Unreachable, VitzooError, cause_of
 
 T = TypeVar("T")
 
@@ -94,7 +94,7 @@ class HubClient:
             if isinstance(cause, VitzooError):
                 return cause
             if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-                return CannotWrite("no space left for the download", where=self.where)
+                return CannotWrite(f"the download failed: {cause_of(cause)}", where=self.where)
         for cause in chain:
             match cause:
                 case hub.OfflineModeIsEnabled():
@@ -208,19 +208,31 @@ def _httpx() -> Any:
     """Return the HTTP library of the installed huggingface_hub: httpx up to 1.x, httpx2 since 2.0."""
     from huggingface_hub import utils
 
-    return utils.httpx  # type: ignore[attr-defined]
+    try:
+        return utils.httpx  # type: ignore[attr-defined]
+    except AttributeError:  # which its versions have that may be installed with either
+        import httpx
+
+        return httpx
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether a retry may succeed. Errors that huggingface_hub has already retried often enough are not transient."""
+    """Return whether a retry may succeed, by the first error in the chain of causes whose kind is known.
+
+    Some versions of huggingface_hub retry a request themselves, others do not, and wrap the error of an upload in another.
+    """
     from huggingface_hub.errors import HfHubHTTPError
 
-    if isinstance(error, HfHubHTTPError):
-        return error.response is not None and error.response.status_code in TRANSIENT
-    if isinstance(error, _httpx().ConnectError):  # no connection: the cache may be used instead, so do not delay that
-        return False
-    # also a proxy's page instead of JSON, and a body that is shorter than announced
-    return isinstance(error, _httpx().TransportError | json.JSONDecodeError) or "Consistency check failed" in str(error)
+    httpx = _httpx()
+    for cause in causes(error):
+        if isinstance(cause, HfHubHTTPError):
+            return cause.response is not None and cause.response.status_code in TRANSIENT
+        if isinstance(cause, httpx.ConnectError):  # no connection: the cache may be used instead, so do not delay that
+            return False
+        # also a proxy's page instead of JSON, and a body that is shorter than announced
+        if isinstance(cause, httpx.TransportError | json.JSONDecodeError) or "Consistency check failed" in str(cause):
+            return True
+    return False
 
 
 def is_unreachable(error: BaseException) -> bool:

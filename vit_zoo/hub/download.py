@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import HubError, InputError, RefusedContent, Unreachable, VitzooError
+from vit_zoo.files import Staged, staging_folder
 from vit_zoo.files.checkpoints import NAMES
-from vit_zoo.files.sniff import git_oid, read_json, sha256_of
+from vit_zoo.files.sharded import parts_of
+from vit_zoo.files.sniff import git_oid, sha256_of
 from vit_zoo.hub.client import HubClient, has_bars, hub_client
 from vit_zoo.progress import step
 
@@ -117,9 +119,8 @@ def _model_files(available: dict[str, Any], files: Sequence[str] | None, address
 
 
 def _shards(index: Path, available: dict[str, Any]) -> list[str]:
-    """Return the files that an index lists. Raises RefusedContent if one is missing."""
-    file_of = read_json(index).get("weight_map")
-    shards = sorted({str(file) for file in file_of.values()}) if isinstance(file_of, dict) else []
+    """Return the files that an index lists. Raises RefusedContent if one is missing, and as `parts_of`."""
+    shards = sorted(set(parts_of(index).values()))
     missing = [shard for shard in shards if shard not in available]
     if missing:
         raise RefusedContent(f"part {missing[0]!r} is missing", where=index.name)
@@ -181,7 +182,9 @@ def _record_revision(snapshot: Path, revision: str) -> None:
     reference = snapshot.parents[1] / "refs" / revision
     with contextlib.suppress(OSError):  # the cache may be read-only
         reference.parent.mkdir(parents=True, exist_ok=True)
-        reference.write_text(snapshot.name)
+        with staging_folder(snapshot.parents[1] / reference.name) as folder, Staged(reference, folder=folder) as staged:
+            staged.write(lambda file: file.write(snapshot.name.encode()))  # outside refs/, where every file counts as a branch
+            staged.commit()
 
 
 def _snapshot(address: Address) -> Path | None:

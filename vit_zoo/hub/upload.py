@@ -85,10 +85,10 @@ def look(hub: HubClient, repo: str, revision: str | None) -> Remote:
 
 
 def _files(hub: HubClient, repo: str, revision: str | None) -> dict[str, Any]:
-    """Return the files of a commit by path. Without retries, because huggingface_hub makes up to six attempts itself."""
+    """Return the files of a commit by path."""
     from huggingface_hub.hf_api import RepoFile
 
-    listed = hub.call_once(lambda: list(hub.api.list_repo_tree(repo, recursive=True, revision=revision)))
+    listed = hub.call(lambda: list(hub.api.list_repo_tree(repo, recursive=True, revision=revision)))
     return {entry.path: entry for entry in listed if isinstance(entry, RepoFile)}
 
 

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from vit_zoo.errors import CannotWrite, InputError, RefusedContent, did_you_mean, printable
 from vit_zoo.files import Staged, Stored, digest_of, write_safetensors, write_text
-from vit_zoo.files.atomic import check_folder, check_target, made_folder, would_replace
+from vit_zoo.files.atomic import check_target, would_replace
 from vit_zoo.files.checkpoints import read_checkpoint
+from vit_zoo.files.folder import check_folder, written_folder
+from vit_zoo.files.names import final_path
 from vit_zoo.loading.checkpoint import Checkpoint
 from vit_zoo.loading.load import check_content, model_of, without, write_model
 from vit_zoo.model.config import ModelConfig
@@ -82,15 +84,15 @@ def write_converted(
         raise InputError(f"'{to}' is written as {kind}", where=out)
     fitted = fit(to, config, tensors, accept, with_config=folder is not None)
     check_content(Checkpoint(config, tensors, source.path, digest=source.digest if tensors == source.tensors else None))
-    file = out if folder is None else folder / target.file
-    with nullcontext() if folder is None else made_folder(folder):
+    with nullcontext(None) if folder is None else written_folder(folder) as made:
+        file = out if made is None else made / target.file
         with Staged(file, need=sum(tensor.nbytes for tensor in fitted.tensors.values())) as staged:
             _write(staged, fitted.tensors, CONTAINERS[file.suffix], target.wrapper)
             _read_back(staged.path, fitted, file, target.wrapper)
             staged.commit()
-        if folder is not None:
+        if made is not None:
             for name, content in fitted.documents(config.preprocess).items():
-                write_text(folder / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+                write_text(made / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     accepted = tuple(name for name in fitted.differs if name in accept)
     difference = _difference(config, fitted) if accepted else None
     accepted += ("preprocess",) if fitted.own_preprocess else ()
@@ -117,8 +119,8 @@ def _write_ours(
     if folder is None:
         raise InputError("'vitzoo' is written as a folder, with config.json", where=out)
     check_content(Checkpoint(config, tensors, source.path))
-    with made_folder(folder):
-        write_model(config, tensors, folder)
+    with written_folder(folder) as made:
+        write_model(config, tensors, made)
     return Converted(out, "vitzoo", config, source.unwanted, dropped, (), None, (), None)
 
 
@@ -146,9 +148,9 @@ def _read_back(path: Path, fitted: Fit, file: Path, wrapper: str | None) -> None
     else:
         back = read_checkpoint(path)
     if {n: (t.dtype, t.shape) for n, t in back.items()} != {n: (t.dtype, t.shape) for n, t in fitted.tensors.items()}:
-        raise CannotWrite("the tensors in the file differ from those to be written", where=file)
+        raise CannotWrite("the tensors in the file differ from those to be written", where=final_path(file))
     if digest_of(back) != digest_of(fitted.tensors):
-        raise CannotWrite("the values in the file differ from those to be written", where=file)
+        raise CannotWrite("the values in the file differ from those to be written", where=final_path(file))
 
 
 def _difference(config: ModelConfig, fitted: Fit) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files import Stored
 from vit_zoo.loading.checkpoint import Checkpoint
-from vit_zoo.loading.facts import check_without_head, of_spec
+from vit_zoo.loading.facts import check_without_head, of_spec, parsed
 from vit_zoo.loading.read_tensors import read_tensors
 
 
@@ -33,7 +33,7 @@ def of_module(module: Any, *, check: bool = True, **facts: Any) -> Checkpoint:
     from vit_zoo.loading.module_check import check_module
     from vit_zoo.model.vit import ViT
 
-    module = uncompiled(module)
+    module, facts = uncompiled(module), parsed(facts)
     where = type(module).__name__
     check_without_head(facts, where)
     tensors, notes = tensors_of_module(module, where=where)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import CannotWrite, HubError, InputError, Option, RefusedContent, notice
 from vit_zoo.files import Staged, Stored, digest_of, write_safetensors, write_text
-from vit_zoo.files.atomic import made_folder
+from vit_zoo.files.folder import written_folder
 from vit_zoo.files.stored import as_float
 from vit_zoo.loading.checkpoint import Architecture, Checkpoint, FileSize, ModelLike, settle_size, tell
+from vit_zoo.loading.facts import parsed, patterns
 from vit_zoo.loading.from_module import of_module
 from vit_zoo.loading.given_weights import with_weights
 from vit_zoo.loading.locator import ConfigFile, RegistryName, parse_locator, shadowed_name
@@ -140,9 +141,10 @@ def find_weights(
 
     Raises HubError if there are no weights or they cannot be fetched, and otherwise as `find_source`.
     """
+    facts, allow_drop = parsed(facts), patterns(allow_drop)
     description = Description.taken_from(facts)
     if allow_drop:
-        facts["allow_drop"] = tuple(allow_drop)
+        facts["allow_drop"] = allow_drop
     if random:
         if allow_drop:
             dropped = Option("allow_drop", "[...]", "--allow-drop")
@@ -260,13 +262,13 @@ def write_model(config: ModelConfig, tensors: Mapping[str, Stored], folder: Path
 
 
 def save_model(model: ViT, folder: Path) -> Path:
-    """Write a model into a folder, which is created if it does not exist, and removed again if writing fails."""
+    """Write a model into a folder, which is created if it does not exist; its files appear in one step."""
     source = of_module(model)
     tell(source)
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise CannotWrite("not a folder", where=folder)
-    with made_folder(folder):
-        write_model(source.config, {name: source.tensors[name] for name in source.config.spec.shapes()}, folder)
+    with written_folder(folder) as made:
+        write_model(source.config, {name: source.tensors[name] for name in source.config.spec.shapes()}, made)
     return folder
 
 

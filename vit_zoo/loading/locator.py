@@ -13,6 +13,7 @@ from pathlib import Path
 from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files import read_json, sniff
 from vit_zoo.files.checkpoints import CHECKPOINTS, NAMES
+from vit_zoo.files.journal import settle
 from vit_zoo.formats import FORMATS, format_of
 from vit_zoo.hub.download import PREFIX, Address
 from vit_zoo.registry.lookup import Named, find, is_alias, is_name, not_a_plain_vit
@@ -100,6 +101,8 @@ def parse_locator(model: str | os.PathLike[str], *, names_first: bool = False) -
     if text.startswith(PREFIX):
         return HubRepo(Address.parse(text))
     path = Path(text)
+    settle(path)
+    settle(path.parent, path.name)
     if is_name(text):
         local = None if names_first else _local_model(path)
         return RegistryName(text, find(text)) if local is None else local

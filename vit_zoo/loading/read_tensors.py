@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import InputError, Option, RefusedContent, fact
+from vit_zoo.errors import InputError, Option, RefusedContent, fact, shown
 from vit_zoo.files import Stored
 from vit_zoo.files.checkpoints import NAMES, read_checkpoint
+from vit_zoo.files.sniff import is_file
 from vit_zoo.loading.checkpoint import Checkpoint
 from vit_zoo.model.config import ModelConfig, stored_problem_type
 from vit_zoo.model.resize_recipes import UNSTATED
@@ -35,9 +36,11 @@ def read_tensors(tensors: Mapping[str, Stored], facts: Mapping[str, Any], where:
     """
     from vit_zoo.weights.dialects.timm import TIMM
     from vit_zoo.weights.head_file import with_head_file
+    from vit_zoo.weights.keys import check_listing
     from vit_zoo.weights.read import read
 
     facts = dict(facts)
+    check_listing(tensors, where=where)
     allow_drop, prefix, head_file = facts.pop("allow_drop", ()), facts.pop("prefix", None), facts.pop("head", None)
     chosen, dialect, sidecar = (
         _of_file(tensors, prefix, allow_drop, where) if module is None else _of_module(tensors, prefix, module, where)
@@ -149,11 +152,15 @@ def _name_of(file: Path) -> str:
 def _head_in(file: str | os.PathLike[str]) -> Mapping[str, Stored]:
     """Return the tensors of the file of a head. Raises InputError if there is none."""
     if not isinstance(file, str | os.PathLike):
-        raise InputError(f"head is the file of a linear head, not {file!r}; nearest: heads")
+        raise InputError(f"head is the file of a linear head, not {shown(file)}; nearest: heads")
+    from vit_zoo.weights.keys import check_listing
+
     path = Path(file)
-    if not path.is_file():
+    if not is_file(path):
         raise InputError("no such file", where=path, hint="head is the file of a linear head")
-    return read_checkpoint(path)
+    tensors = read_checkpoint(path)
+    check_listing(tensors, where=path)
+    return tensors
 
 
 def _assumptions(reading: Reading, *, with_config: bool) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from vit_zoo.files.checkpoints import CHECKPOINTS, checkpoint_in, read_checkpoin
 from vit_zoo.formats import FORMATS
 from vit_zoo.hub.download import PREFIX, Address, fetch
 from vit_zoo.loading.checkpoint import Architecture, Checkpoint, FileSize, ModelLike, settle_size
-from vit_zoo.loading.facts import check_without_head, of_model_facts, of_spec
+from vit_zoo.loading.facts import check_without_head, of_model_facts, of_spec, parsed, patterns
 from vit_zoo.loading.from_module import of_module
 from vit_zoo.loading.locator import (
     CheckpointFile,
@@ -60,9 +60,10 @@ def find_source(
     Tells the user the checkpoint's notes. Raises InputError for a name or path that does not exist, RefusedContent for tensors
     that do not fit, HubError for weights that cannot be fetched.
     """
+    facts, allow_drop = parsed(facts), patterns(allow_drop)
     description = Description.taken_from(facts)
     if allow_drop:
-        facts["allow_drop"] = tuple(allow_drop)
+        facts["allow_drop"] = allow_drop
     if not isinstance(model, str | os.PathLike):
         source: Architecture | Checkpoint = of_module(model, **facts)
     else:
@@ -74,6 +75,7 @@ def find_source(
 
 def find_architecture(name: str | os.PathLike[str], **facts: Any) -> ModelConfig:
     """Return the config of a name or a config file. Raises InputError for a model that has weights."""
+    facts = parsed(facts)
     description = Description.taken_from(facts)
     match parse_locator(name, names_first=True):
         case RegistryName() | ConfigFile() as locator:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Union
 
-from vit_zoo.errors import InputError, Option, did_you_mean, notice
+from vit_zoo.errors import InputError, Option, did_you_mean, notice, shown
 from vit_zoo.files import read_json, read_json_value, read_text
+from vit_zoo.files.sniff import is_file
 from vit_zoo.registry.configs import checked_preprocess, preprocess_named, preprocess_of_table, resize_to_of
 from vit_zoo.registry.family_file import read_toml
 from vit_zoo.registry.labels import has_names, label_names
@@ -71,7 +72,7 @@ def stated_labels(value: Any) -> tuple[str, ...]:
     """
     where: object = "labels"
     if isinstance(value, str | os.PathLike):
-        where, value = value if Path(value).is_file() else where, _named_labels(value)
+        where, value = value if is_file(value) else where, _named_labels(value)
     if isinstance(value, Mapping):
         value = _listed_labels(value, where)
     if not isinstance(value, Sequence) or isinstance(value, bytes):
@@ -79,7 +80,8 @@ def stated_labels(value: Any) -> tuple[str, ...]:
     labels = tuple(value)
     for i, label in enumerate(labels):
         if not isinstance(label, str) or not label.strip():
-            raise InputError(f"the name of class {i} is empty" if label in ("", None) else f"class {i} is {label!r}", where=where)
+            empty = label is None or (isinstance(label, str) and not label)
+            raise InputError(f"the name of class {i} is empty" if empty else f"class {i} is {shown(label)}", where=where)
     first = {label: i for i, label in reversed(list(enumerate(labels)))}
     twice = next((i for i, label in enumerate(labels) if first[label] != i), None)
     if twice is not None:
@@ -92,7 +94,7 @@ def stated_labels(value: Any) -> tuple[str, ...]:
 def _named_labels(value: str | os.PathLike[str]) -> Any:
     """Return the names in a text with commas, in a file, or of a label set."""
     text, path = str(value), Path(value)
-    if path.is_file():
+    if is_file(path):
         content = read_text(path)
         if path.suffix == ".json" or content.lstrip().startswith(("{", "[")):
             return read_json_value(path)
@@ -150,7 +152,7 @@ def stated_preprocess(value: Any, config: ModelConfig) -> Preprocess:
 def _named_preprocess(value: str | os.PathLike[str], config: ModelConfig) -> Preprocess:
     """Return the preprocessing in a file or of a name, at the model's image size if the file states none."""
     path = Path(value)
-    if not path.is_file():
+    if not is_file(path):
         return preprocess_named(str(value), config.spec.image_size)
     if path.suffix != ".toml":
         return _of_document(read_json(path), config, path)
@@ -192,6 +194,8 @@ def _of_fields(stated: Mapping[str, Any], config: ModelConfig, where: Path | Non
             f"unknown field 'preprocess.{str(unknown)[:96]}'{near}", where=where, hint=f"choose from {', '.join(FIELDS)}"
         )
     named = stated.get("extends")
+    if named is not None and not isinstance(named, str | os.PathLike):
+        raise InputError(f"preprocess.extends = {shown(named)}: expected a name or a file", where=where)
     base = config.preprocess if named is None else _named_preprocess(named, config)
     size = _size(stated.get("size", config.spec.image_size), where)
     cropped = {"crop", "resize_to", "squash"} & set(stated)
@@ -205,7 +209,7 @@ def _of_fields(stated: Mapping[str, Any], config: ModelConfig, where: Path | Non
     if cropped:
         complete["resize_to"] = _resize_to(stated, size, where)
     for name in ("mean", "std"):
-        if isinstance(complete[name], int | float):
+        if isinstance(complete[name], int | float) and not isinstance(complete[name], bool):
             complete[name] = (float(complete[name]),) * config.spec.channels
     return checked_preprocess({**complete, "size": size}, where=where)
 
@@ -230,6 +234,6 @@ def _size(value: Any, where: object) -> tuple[int, int]:
         size: tuple[int, int] = TypeAdapter(Size).validate_python(value)
     except ValidationError:
         raise InputError(
-            f"preprocess.size must be a number of pixels, or a height and a width, got {value!r}", where=where
+            f"preprocess.size must be a number of pixels, or a height and a width, got {shown(value)}", where=where
         ) from None
     return size

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from vit_zoo.errors import InputError, Option, fact
+from vit_zoo.errors import InputError, Option, fact, shown
 from vit_zoo.model.ops import Activation
 from vit_zoo.model.outputs import CLASSES, EMBEDDING, check_names, output_names
 from vit_zoo.model.preprocess import Preprocess
@@ -46,7 +46,7 @@ class ModelConfig(BaseModel):
     source: str | None = None
     licence: str | None = None
     licence_link: str | None = None  # URL of the text, for a licence that is not well known
-    random_seed: int | None = None
+    random_seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None  # as torch takes them
     random_part: Literal["head"] | None = None
     resize: str | None = None
     problem_type: ProblemType | None = None
@@ -68,7 +68,7 @@ class ModelConfig(BaseModel):
         if self.problem_type is not None and not self.spec.num_classes:
             raise ValueError(f"problem_type '{self.problem_type}' needs classes")
         if self.resize not in (None, UNSTATED, *RECIPES):
-            raise ValueError(f"unknown resize '{self.resize}'; choose from {', '.join(RECIPES)}")
+            raise ValueError(f"unknown resize {shown(self.resize)}; choose from {', '.join(RECIPES)}")
         if self.preprocess is not None:
             if self.preprocess.size != self.spec.image_size:
                 raise ValueError(f"preprocess.size {self.preprocess.size} must equal image_size {self.spec.image_size}")
@@ -84,10 +84,10 @@ class ModelConfig(BaseModel):
             raise InputError("not a config written by vitzoo: it has no 'vit_zoo' entry", where=where)
         fields = dict(entry)
         schema = fields.pop("schema", None)
-        if schema != SCHEMA:
-            newer = isinstance(schema, int) and schema > SCHEMA
+        if type(schema) is not int or schema != SCHEMA:
+            newer = type(schema) is int and schema > SCHEMA
             raise InputError(
-                f"unknown schema {schema!r}; this version of vitzoo reads schema {SCHEMA}",
+                f"unknown schema {shown(schema)}; this version of vitzoo reads schema {SCHEMA}",
                 where=where,
                 hint="upgrade vitzoo" if newer else None,
             )
@@ -163,8 +163,8 @@ class ModelConfig(BaseModel):
         """Return a copy with the problem type that the user states, if any. Raises InputError if the config has another."""
         if stated is None:
             return self
-        if stated not in PROBLEM_TYPES:
-            raise InputError(f"unknown problem_type '{stated}'; choose from {', '.join(PROBLEM_TYPES)}")
+        if not isinstance(stated, str) or stated not in PROBLEM_TYPES:
+            raise InputError(f"unknown problem_type {shown(stated)}; choose from {', '.join(PROBLEM_TYPES)}")
         if not self.spec.num_classes:
             raise InputError("problem_type does not apply: the model has no classes", where=self.name)
         if self.problem_type not in (None, stated, "embedding"):

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from vit_zoo.errors import InputError, fact
+from vit_zoo.errors import InputError, fact, shown
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ def recipe_named(name: Any, *, where: object = None) -> Recipe:
 
     Raises InputError with the known names if there is none, and for `UNSTATED`.
     """
-    if name == UNSTATED:
+    if isinstance(name, str) and name == UNSTATED:
         cause = "its library is unknown, and libraries resize positions differently"
         hint = f"state it: {OTHER_RECIPE}; the recipes are {', '.join(RECIPES)}"
         raise InputError(cause, where=where, hint=hint, options=[OTHER_RECIPE])
-    if name not in RECIPES:
-        raise InputError(f"unknown recipe '{name}'; choose from {', '.join(RECIPES)}")
+    if not isinstance(name, str) or name not in RECIPES:
+        raise InputError(f"unknown recipe {shown(name)}; choose from {', '.join(RECIPES)}")
     return RECIPES[name]

@@ -10,9 +10,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from vit_zoo.errors import InputError, did_you_mean
+from vit_zoo.errors import InputError, did_you_mean, shown
 
 MAX_PARAMS = 10_000_000_000  # only ViT-22B is larger; an extra zero typed by mistake is far more likely
 MAX_TOKENS = 262_144  # 8192 x 8192 pixels in patches of 16
@@ -85,9 +85,15 @@ class ViTSpec(BaseModel):
     def parse(cls, fields: Mapping[str, Any], *, where: object = None) -> Self:
         """Return the spec with these fields. Raises InputError with all faults; `where` is the source of the fields."""
         try:
-            return cls(**fields)
+            return cls(**{name: _plain(value) for name, value in fields.items()})
         except ValidationError as error:
             raise InputError("; ".join(faults_of(error, list(cls.model_fields))), where=where) from None
+
+    @classmethod
+    def parse_field(cls, name: str, value: object) -> Any:
+        """Return a value of one field, with numbers of NumPy as Python's. Raises InputError."""
+        info = cls.model_fields[name]
+        return parse_value(name, value, Annotated[info.annotation, *info.metadata, None])
 
     def __repr__(self) -> str:
         (height, width), (p, q) = self.image_size, self.patch_size
@@ -297,6 +303,30 @@ def article_spec(*, num_classes: int, pool: str, heads: int, dim_head: int, dim:
     )  # fmt: skip
 
 
+STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+def parse_value(name: str, value: object, kind: Any) -> Any:
+    """Return a stated value as a type of pydantic, with numbers of NumPy as Python's. Raises InputError, which names it."""
+    try:
+        return TypeAdapter(kind, config=STRICT).validate_python(_plain(value))
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        expected = f"{fault['msg'][0].lower()}{fault['msg'][1:]}"
+        raise InputError(f"{name} = {shown(value)}: {expected}") from None
+
+
+def _plain(value: object) -> Any:
+    """Return numbers and arrays of NumPy, also in a list or tuple, as Python's; anything else unchanged."""
+    if type(value) in (list, tuple):
+        return type(value)(map(_python_number, value))  # type: ignore[call-arg, call-overload]
+    return _python_number(value)
+
+
+def _python_number(value: object) -> Any:
+    return value.tolist() if type(value).__module__ == "numpy" and hasattr(value, "tolist") else value
+
+
 def faults_of(error: ValidationError, known: list[str]) -> Iterator[str]:
     """Yield a short message for each fault in a pydantic error; `known` are the valid fields, to suggest the nearest."""
     for fault in error.errors(include_url=False):
@@ -308,4 +338,4 @@ def faults_of(error: ValidationError, known: list[str]) -> Iterator[str]:
         elif fault["type"] == "value_error":
             yield str(fault["ctx"]["error"])
         else:
-            yield f"{field} = {fault['input']!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
+            yield f"{field} = {shown(fault['input'])}: {fault['msg'][0].lower()}{fault['msg'][1:]}"

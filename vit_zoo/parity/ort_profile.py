@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
+from vit_zoo.files.folder import private_folder
 from vit_zoo.formats.child import Child
 from vit_zoo.formats.format import OpenOptions
 from vit_zoo.formats.onnx_file import OnnxArtifact
@@ -42,9 +41,9 @@ def _writing(child: Child) -> Child:
 
 def profile_operators(checked: Sessions, images: Array) -> tuple[Operator, ...]:
     """Run the file on the images with onnxruntime's profiler. Return the kinds of operators that ran, the slowest first."""
-    with TemporaryDirectory(prefix="vitzoo-") as folder:
+    with private_folder("profile") as folder:
         child = None if checked.child is None else _writing(checked.child)
-        artifact = OnnxArtifact(checked.path, OpenOptions(child=child), profile=str(Path(folder) / "run"))
+        artifact = OnnxArtifact(checked.path, OpenOptions(child=child), profile=str(folder / "run"))
         for _ in range(1 + RUNS):
             artifact.run(images)
         events = json.loads(artifact.session.profile())

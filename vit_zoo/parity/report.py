@@ -6,9 +6,9 @@ import json
 import math
 from html import escape
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from vit_zoo.errors import InputError, printable
 from vit_zoo.files import read_json
@@ -19,6 +19,7 @@ from vit_zoo.parity.saturation import IntegerProducts
 from vit_zoo.parity.tolerance import Agreement, Comparison, Judgement
 
 Effort = Literal["quick", "default", "full"]
+LONGEST = 10_000  # characters of a text, and items of a list, in a report that is read
 EFFORTS = ("quick", "default", "full")
 
 
@@ -85,6 +86,17 @@ class ParityReport(BaseModel):
     machine: dict[str, str]
     versions: dict[str, str]
 
+    @classmethod
+    def read(cls, document: object) -> Self:
+        """Return the report in a JSON document. Raises ValueError for one of another version, and for values beyond limits."""
+        report = cls.model_validate(document)
+        _check_values(report.model_dump())
+        if any(c.allowed <= 0 for c in report.comparisons):
+            raise ValueError("a comparison allows no difference at all")
+        if report.ok and not (report.comparisons or report.agreements):
+            raise ValueError("nothing was compared")
+        return report
+
     def dumps(self) -> str:
         """Return the report as JSON."""
         return self.model_dump_json(indent=2) + "\n"
@@ -106,11 +118,13 @@ class ParityReport(BaseModel):
         if self.faults:
             where = "" if self.parting is None else f"; first divergence: {self.parting.place}"
             return self.faults[0] + where
-        if self.verdict == "approximate":
+        if self.verdict == "approximate" and self.agreements:
             least = min(self.agreements, key=lambda a: a.decibels or 0)
             real = "" if self.judgement is None else f"; {self.judgement}"
             integers = "" if self.integer_products is None else f"; {self.integer_products}"
             return f"{least.output} over {least.images} images: {least}{real}{integers}"
+        if not self.comparisons:
+            return "nothing was compared"
         worst = max(self.comparisons, key=lambda c: math.inf if c.relative is None else c.relative)
         floors = [c.floor for c in self.comparisons if c.floor is not None] if worst.floor is None else [worst.floor]
         floor = f" (float32 rounding in torch: {max(floors):.1e})" if floors else ""
@@ -118,7 +132,7 @@ class ParityReport(BaseModel):
         where = f"{worst.output} at batch {worst.batch}, image '{worst.worst_input}', {optimiser}"
         headroom = "" if self.headroom is None else f"; float16 values could grow {self.headroom:,.0f} times"
         pixels = "" if self.preparation is None else f"; {self.preparation}"
-        return f"largest relative difference {worst.relative:.1e}{floor}: {where}{headroom}{pixels}"
+        return f"largest relative difference {_number(worst.relative)}{floor}: {where}{headroom}{pixels}"
 
     def __repr__(self) -> str:
         return printable(f"<ParityReport {self.file}: {self.verdict}{self._figures()}>")
@@ -147,9 +161,10 @@ class ParityReport(BaseModel):
         """Return the comparisons as rows of text, the head first."""
         head = "output", "batch", "optimiser", "worst image", "max abs", "relative", "allowed", "1-cosine", "top-1", ""
         rows: list[tuple[str, ...]] = [head]
+        one_size = len({c.size for c in self.comparisons}) == 1
         for c in self.comparisons:
             size = "x".join(map(str, c.size))
-            batch = f"{c.batch}" if len({x.size for x in self.comparisons}) == 1 else f"{c.batch} of {size}"
+            batch = f"{c.batch}" if one_size else f"{c.batch} of {size}"
             numbers = (_number(c.max_abs), _number(c.relative), _number(c.allowed), _number(c.angle))
             top = "" if c.top1 is None else f"{100 * c.top1:.0f} %"
             on = "on" if c.optimised else "off"
@@ -161,14 +176,28 @@ def _number(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.1e}"
 
 
+def _check_values(value: Any) -> None:
+    """Raise ValueError for texts, lists and numbers that no check writes, which would fill the memory when shown."""
+    if isinstance(value, dict | list | tuple):
+        if len(value) > LONGEST:
+            raise ValueError(f"a list of {len(value):,}")
+        for each in value.values() if isinstance(value, dict) else value:
+            _check_values(each)
+    elif isinstance(value, str):
+        if len(value) > LONGEST:
+            raise ValueError(f"a text of {len(value):,} characters")
+    elif isinstance(value, int | float) and not abs(value) < 2**63:
+        raise ValueError("a number beyond 64 bits")
+
+
 def read_report(artifact: Path) -> ParityReport | None:
     """Return the report next to an exported file, or None if there is none that this version can read."""
     path = report_path(artifact)
     if not path.is_file():
         return None
     try:
-        return ParityReport.model_validate(read_json(path))
-    except (ValidationError, ValueError):  # a report of another version, or a damaged one, counts for nothing
+        return ParityReport.read(read_json(path))
+    except ValueError:  # a report of another version, or a damaged one, counts for nothing
         return None
 
 

@@ -14,6 +14,7 @@ from vit_zoo.formats import child_for, describe, open_in
 from vit_zoo.formats.artifact import report_path
 from vit_zoo.formats.limits import MEMORY, TIME, Limits
 from vit_zoo.loading.checkpoint import Checkpoint, FileSize, ModelLike
+from vit_zoo.loading.facts import parsed
 from vit_zoo.loading.from_module import of_module
 from vit_zoo.loading.image_folder import read_image_folder
 from vit_zoo.loading.load import RANDOM, find_weights, model_of
@@ -122,7 +123,7 @@ def _verify_file(
     else:
         reference = reference_of(against, facts, random, about, limits=options.limits)
     data = about.export.get("data")
-    companion = path.parent / str(data) if data is not None and data in external_files(path) else None
+    companion = path.parent / data if data is not None and data in external_files(path) else None
     stack = None if options.pictures is None else _stack(Path(options.pictures), about.config or reference.config, path)
     report = check_parity(
         path, reference, companion=companion, effort=options.effort, fixed=options.fixed, tensors=tensors, blocks=options.blocks,
@@ -170,10 +171,7 @@ def weights_in_artifact(about: Description) -> dict[str, Stored]:
         check_companion(about)
     except OtherWeights as error:
         raise CheckFailed(error.message, where=about.path) from None
-    outputs = about.export.get("outputs")
-    if not outputs:
-        raise RefusedContent("metadata do not name the outputs", where=about.path)
-    return weights_in(about.path, spec.shapes(), unused_weights(spec, outputs))
+    return weights_in(about.path, spec.shapes(), unused_weights(spec, about.export["outputs"]))
 
 
 def _needs_reference(about: Description, fault: str) -> InputError:
@@ -198,6 +196,7 @@ def reference_of(
     from vit_zoo.parity.module_reference import ModuleReference
     from vit_zoo.parity.reference import ArtifactReference
 
+    facts = parsed(facts)
     named = isinstance(against, str | os.PathLike) and not is_artifact(against)
     if (random["random"] or random["seed"] is not None) and not named:
         raise InputError("random weights are for a name or a config", where=_shown(against))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import InputError, OtherWeights, RefusedContent
 from vit_zoo.files import sha256_of
-from vit_zoo.files.atomic import target_name
+from vit_zoo.files.names import target_name
 from vit_zoo.formats import FORMATS
 from vit_zoo.formats.onnx_skeleton import skeleton
 from vit_zoo.formats.structure import Structure

@@ -7,9 +7,9 @@ import os
 import platform
 import statistics
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vit_zoo.formats import open_artifact
 from vit_zoo.hub.manifest import Item
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 RECORD = "measurements.json"
 RUNS, SECONDS = 30, 10.0  # at most
+Word = Annotated[str, Field(max_length=200)]
 
 
 class Measurement(BaseModel):
@@ -31,11 +32,11 @@ class Measurement(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     sha256: str
-    bytes: int
-    milliseconds: float | None = None
-    runs: int = 0
-    machine: str | None = None
-    onnxruntime: str | None = None
+    bytes: Annotated[int, Field(ge=0, lt=2**63)]
+    milliseconds: Annotated[float, Field(ge=0, lt=1e9)] | None = None
+    runs: Annotated[int, Field(ge=0, le=RUNS)] = 0
+    machine: Word | None = None
+    onnxruntime: Word | None = None
 
 
 class Record(BaseModel):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from vit_zoo.errors import InputError, Option, notice, printable
 from vit_zoo.exporters.export_file import Note
 from vit_zoo.files import write_text
-from vit_zoo.files.atomic import check_folder, writing
+from vit_zoo.files.folder import check_folder, private_folder, written_folder
+from vit_zoo.files.sniff import parse_json
 from vit_zoo.hub.client import hub_client
 from vit_zoo.hub.download import Address
 from vit_zoo.hub.manifest import Item, manifest_of
@@ -112,11 +112,9 @@ def publish_model(model: ModelLike, options: PublishOptions, facts: Mapping[str,
 def _stage_at(options: PublishOptions, source: Checkpoint, folder: Path, note: Note) -> Published:
     """Dry run: stage the repository in a new or empty folder, without any request to the Hub."""
     check_folder(folder)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.vitzoo-", dir=folder.resolve().parent) as made:
-        staging, items = _stage_with_card(options, source, Path(made) / folder.name, None, None, note)
+    with written_folder(folder) as made:
+        staging, items = _stage_with_card(options, source, made, None, None, note)
         published = _published(options, staging, items)
-        with writing(folder):
-            staging.folder.replace(folder)
     return replace(published, folder=folder)
 
 
@@ -129,8 +127,8 @@ def _send(options: PublishOptions, source: Checkpoint, note: Note) -> Published:
         card = read_text(hub, remote, "README.md")
         record = read_text(hub, remote, RECORD)
         reports = {name: read_text(hub, remote, name) for name in remote.files if name.endswith(".parity.json")}
-    with tempfile.TemporaryDirectory(prefix="vitzoo-publish-") as made:
-        staging, items = _stage_with_card(options, source, Path(made) / "repository", card, record, note, reports)
+    with private_folder("repository") as made:
+        staging, items = _stage_with_card(options, source, made, card, record, note, reports)
         published = _published(options, staging, items)
         size = sum(item.size for item in items)
         note(f"uploading {len(items)} files, {size / 1e6:,.1f} MB, to {options.repo}")
@@ -154,9 +152,7 @@ def _stage_with_card(
     note: Note,
     reports: Mapping[str, str | None] = MappingProxyType({}),
 ) -> tuple[Staging, list[Item]]:
-    """Stage a folder with its card, and return it with its files. Earlier reports and measurements of equal files are kept."""
-    with writing(folder):
-        folder.mkdir()
+    """Fill an empty folder, with a card, and return it with its files. Earlier reports and figures of equal files are kept."""
     staging = stage(source, folder, without=options.without, formats=options.formats, calibrate=options.calibrate, note=note)
     for name, report in staging.files.items():
         _keep_report(folder / f"{name}.parity.json", report, reports.get(f"{name}.parity.json"), staging, name)
@@ -169,13 +165,11 @@ def _stage_with_card(
 
 def _keep_report(path: Path, report: ParityReport, text: str | None, staging: Staging, name: str) -> None:
     """Keep an earlier report on the same bytes with the same effort, so that rounding on another machine changes no file."""
-    from pydantic import ValidationError
-
     if text is None:
         return
     try:
-        known = ParityReport.model_validate_json(text)
-    except ValidationError:  # written by another version
+        known = ParityReport.read(parse_json(text))
+    except ValueError:  # written by another version
         return
     if known.ok and known.sha256 == report.sha256 and known.effort == report.effort:
         staging.files[name] = known

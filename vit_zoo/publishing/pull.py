@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vit_zoo.errors import printable
-from vit_zoo.files.atomic import check_folder, copy_file, made_folder
+from vit_zoo.files.atomic import copy_file
+from vit_zoo.files.folder import check_folder, written_folder
 from vit_zoo.hub.download import TERMS, Address, fetch
 from vit_zoo.loading.load import check_content, find_weights, write_model
 from vit_zoo.model.config import ModelConfig
@@ -30,9 +31,9 @@ def pull_model(address: Address, folder: Path, *, offline: bool | None, force: b
     download = fetch(address, offline=offline, check=True)
     source = find_weights(str(download.address), offline=True)
     check_content(source)
-    with made_folder(folder, clear=True):
+    with written_folder(folder) as made:
         for path in sorted(download.folder.iterdir()):
             if TERMS.fullmatch(path.name) and path.is_file():
-                copy_file(path, folder / path.name)
-        write_model(source.config, source.tensors, folder)
+                copy_file(path, made / path.name)
+        write_model(source.config, source.tensors, made)
     return Pulled(folder, source.config, str(download.address))

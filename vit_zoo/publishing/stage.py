@@ -14,7 +14,10 @@ from vit_zoo.errors import CannotWrite, CheckFailed, InputError, VitzooError
 from vit_zoo.exporters.export_file import Export, Note, write_onnx_file, write_program
 from vit_zoo.exporters.options import ExportOptions
 from vit_zoo.files import SafetensorsFile, Staged, Stored, digest_of, sha256_of, sniff, write_safetensors, write_text
-from vit_zoo.files.atomic import copy_file, writing
+from vit_zoo.files.atomic import copy_file
+from vit_zoo.files.disk import writing
+from vit_zoo.files.file_set import FileSet
+from vit_zoo.files.journal import settle
 from vit_zoo.formats import FORMATS, describe, format_of
 from vit_zoo.formats.artifact import report_path
 from vit_zoo.graph.options import Precision
@@ -116,7 +119,10 @@ def _write_json(path: Path, document: Any) -> None:
 
 def _copy_exports(home: Path, source: Checkpoint, staging: Staging, left_out: Collection[str], note: Note) -> None:
     """Copy the text of the licence, and files exported from this model. Other files are listed in `staging.unsent`."""
-    for path in sorted(p for part in (home, home / "onnx", home / "programs") for p in part.glob("*") if p.is_file()):
+    parts = (home, home / "onnx", home / "programs")
+    for part in parts:
+        settle(part)
+    for path in sorted(p for part in parts for p in part.glob("*") if p.is_file()):
         if path.parent == home and TERMS.fullmatch(path.name):
             copy_file(path, staging.folder / path.name)
             continue
@@ -217,20 +223,22 @@ def _export_onnx(live: Live, staging: Staging, name: str, precision: str, calibr
     _add_export(
         staging.folder / name,
         staging,
-        lambda target: write_onnx_file(live.source, target, live, graph_options, None, "default", search),
+        lambda target, files: write_onnx_file(live.source, target, live, graph_options, None, "default", search, files=files),
     )
 
 
-def _add_export(target: Path, staging: Staging, write: Callable[[Path], Export]) -> None:
+def _add_export(target: Path, staging: Staging, write: Callable[[Path, FileSet], Export]) -> None:
     with writing(target):
         target.parent.mkdir(exist_ok=True)
-    done = write(target)
+    with FileSet() as files:
+        done = write(target, files)
+        files.commit()
     assert done.report is not None
     staging.files[target.relative_to(staging.folder).as_posix()] = done.report
 
 
-def _program(live: Live, kind: str, outputs: Sequence[str], target: Path) -> Export:
-    return write_program(live.source, target, live, kind, outputs, "default")
+def _program(live: Live, kind: str, outputs: Sequence[str], target: Path, files: FileSet) -> Export:
+    return write_program(live.source, target, live, kind, outputs, "default", files=files)
 
 
 def _state_external(staging: Staging) -> None:

@@ -56,9 +56,9 @@ def read_aliases(folders: tuple[Path, ...]) -> tuple[dict[str, Alias], dict[str,
     for file in (file for folder in folders for file in sorted((folder / "aliases").glob("*.toml"))):
         data = read_toml(file)
         try:
-            ambiguous_names |= {
-                name: (entry["why"], list(entry["candidates"])) for entry in data.get("ambiguous", []) for name in entry["names"]
-            }
+            for entry in data.get("ambiguous", []):
+                why, candidates = _text(entry["why"]), [_text(name) for name in entry["candidates"]]
+                ambiguous_names |= {_text(name): (why, candidates) for name in entry["names"]}
             new = list(_grouped_aliases(data))
         except (KeyError, TypeError, AttributeError):
             raise InputError("expected 'library', and groups with 'names' and 'differs'", where=file) from None
@@ -71,8 +71,18 @@ def read_aliases(folders: tuple[Path, ...]) -> tuple[dict[str, Alias], dict[str,
 
 def _grouped_aliases(data: dict[str, Any]) -> Iterator[Alias]:
     for group in data.get("group", []):
+        differs, note = group.get("differs", {}), group.get("note")
+        if not isinstance(differs, dict):
+            raise TypeError
         for alias, name in group["names"].items():
-            yield Alias(alias, data["library"], name, dict(group.get("differs", {})), group.get("note"))
+            yield Alias(alias, _text(data["library"]), _text(name), differs, None if note is None else _text(note))
+
+
+def _text(value: object) -> str:
+    """Return a text. Raises TypeError for another type."""
+    if not isinstance(value, str):
+        raise TypeError
+    return value
 
 
 def ambiguous(name: str, why: str, candidates: Sequence[str]) -> InputError:

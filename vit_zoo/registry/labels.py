@@ -7,7 +7,7 @@ from typing import Any
 
 from vit_zoo.errors import InputError
 from vit_zoo.registry.catalog import zoo_folder
-from vit_zoo.registry.family_file import read_toml
+from vit_zoo.registry.family_file import NAME, read_toml
 
 
 def _folder() -> Path:
@@ -20,7 +20,7 @@ def _names_file(name: str) -> Path:
 
 def has_names(name: str) -> bool:
     """Return whether `zoo/labels` has the class names of a label set."""
-    return _names_file(name).is_file()
+    return NAME.fullmatch(name) is not None and _names_file(name).is_file()
 
 
 def label_set(name: str) -> dict[str, Any]:

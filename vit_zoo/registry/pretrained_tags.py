@@ -10,11 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vit_zoo.errors import InputError
+from vit_zoo.errors import InputError, shown
 from vit_zoo.registry.family_file import read_toml
 
 # how the dialect of a file is named in the table of dialects, where a tag names the library instead
 DETECTED_AS = {"transformers": "hf-", "deit": "timm", "dino": "timm", "ijepa": "timm"}
+
+TYPES: dict[str, Any] = {
+    "repo": str, "file": str, "dialect": str, "revision": str, "licence": str, "num_classes": int, "labels": str,
+    "top1": int | float, "top1_by": str, "origin": str, "spec": dict,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -93,4 +98,10 @@ def _tag(name: str, tag: str, row: dict[str, Any], pixels: dict[str, Any]) -> Ta
     fields = {**optional, **fields}
     if fields["top1"] is None:
         fields["top1_by"] = None
+    for key, kind in TYPES.items():
+        value = fields[key]
+        if not (value is None and key in optional) and (not isinstance(value, kind) or isinstance(value, bool)):
+            raise TypeError(f"{name}.{tag}: {key} = {shown(value)}")
+    if fields["top1"] is not None and not 0 <= fields["top1"] <= 100:
+        raise TypeError(f"{name}.{tag}: top1 = {shown(fields['top1'])}: must be a percentage")
     return Tag(name=name, tag=tag, preprocess=preprocess, **fields)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from vit_zoo.errors import InputError, fact
+from vit_zoo.errors import InputError, RefusedContent, fact
 from vit_zoo.files import DTYPES, Stored
 from vit_zoo.weights.detect import detect, opened_by
 from vit_zoo.weights.dialect import Dialect
@@ -25,6 +25,7 @@ SHELL = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_
 # Of two copies of a model, the one that the source's own evaluation takes, and the other. Sources: facebookresearch/dino
 # (eval_linear.py) and dinov2 (eval/setup.py); facebookresearch/moco-v3 (main_lincls.py); solo-learn (main_linear.py).
 COPIES = (("teacher", "student"), ("base_encoder", "momentum_encoder"), ("backbone", "momentum_backbone"))
+MAX_PLACES = 64  # of models in a file; each is compared with each
 # The same for the outermost name: timm (models/_helpers.py, use_ema) and DeiT (main.py).
 AVERAGED, PLAIN = ("state_dict_ema", "model_ema"), ("state_dict", "model")
 
@@ -73,11 +74,11 @@ def choose(tensors: Tensors, *, prefix: object = None, allow_drop: Sequence[str]
     names = {name: tensors[key] for name, key in keys.items()}
     start = "" if prefix is None else _dotted(prefix)
     scope = {name: tensor for name, tensor in names.items() if name.startswith(start)}
-    inside = _candidates(scope)
+    inside = _candidates(scope, where)
     exact = [each for each in inside if each.prefix == start]
     found = exact if prefix is not None and (exact or not start) else inside
     if prefix is not None and not found:
-        every = _candidates(names)
+        every = _candidates(names, where)
         found = [each for each in every if start and f".{start}" in f".{each.prefix}"]  # without the outer names
         if len(found) != 1:
             raise _which(f"no ViT under prefix {start.rstrip('.')!r}", every, where)
@@ -114,10 +115,11 @@ def choose(tensors: Tensors, *, prefix: object = None, allow_drop: Sequence[str]
     return Choice(model, chosen.prefix, tuple(keys[name] for name in left_out), tuple(notes))
 
 
-def _candidates(tensors: Tensors) -> list[Candidate]:
+def _candidates(tensors: Tensors, where: object) -> list[Candidate]:
     """The places where all names of a dialect's signature stand after the same stem.
 
-    Of several such dialects, the one with the longest prefix of its own is taken, otherwise the first.
+    Of several such dialects, the one with the longest prefix of its own is taken, otherwise the first. Raises RefusedContent for
+    more places than any file has.
     """
     stems: dict[str, list[Dialect]] = {}
     for dialect in DIALECTS:
@@ -125,6 +127,10 @@ def _candidates(tensors: Tensors) -> list[Candidate]:
         for name in tensors:
             if name == first or name.endswith(f".{first}"):
                 stems.setdefault(name.removesuffix(first), []).append(dialect)
+    if len(stems) > MAX_PLACES:
+        first, last = (next(each) for each in (iter(stems), reversed(stems)))
+        cause = f"has parts of models in {len(stems):,} places, {_shown(first)} to {_shown(last)}; the limit is {MAX_PLACES}"
+        raise RefusedContent(cause, where=where)
     found = []
     for stem, dialects in stems.items():
         owns = [(max((own for own in d.prefixes if _ends(stem, own)), key=len, default=None), d) for d in dialects]
@@ -153,9 +159,13 @@ def _ends(stem: str, own: str) -> bool:
 def _one_of(found: Sequence[Candidate], tensors: Tensors, where: object) -> Candidate:
     """The only candidate, or the one of which the others are copies. Raises InputError if there are several."""
     left = list(found)
+    parts = {
+        each.stem: {name.removeprefix(each.stem): tensor for name, tensor in tensors.items() if name.startswith(each.stem)}
+        for each in (found if len(found) > 1 else ())
+    }
     for one in found:
         for other in found:
-            if one in left and other in left and one is not other and _is_copy(other, one, tensors):
+            if one in left and other in left and one is not other and _is_copy(other, one, parts):
                 left.remove(other)
     if len(left) > 1:
         places = " and ".join(_shown(each.prefix) for each in left)
@@ -163,15 +173,16 @@ def _one_of(found: Sequence[Candidate], tensors: Tensors, where: object) -> Cand
     return left[0]
 
 
-def _is_copy(other: Candidate, one: Candidate, tensors: Tensors) -> bool:
-    """Whether `other` is a copy of `one` that need not be asked about: the same values, or one that evaluation does not take."""
+def _is_copy(other: Candidate, one: Candidate, parts: Mapping[str, Tensors]) -> bool:
+    """Whether `other` is a copy of `one` that need not be asked about: the same values, or one that evaluation does not take.
+
+    `parts` are the tensors of each, by its stem and their names after it.
+    """
     if other.dialect is not one.dialect:
         return False
-    theirs, ours = (
-        {name.removeprefix(c.stem): tensor for name, tensor in tensors.items() if name.startswith(c.stem)} for c in (other, one)
-    )
-    parts = [{name: tensor.shape for name, tensor in each.items() if one.dialect.has_rule_for(name)} for each in (theirs, ours)]
-    if parts[0] != parts[1]:
+    theirs, ours = parts[other.stem], parts[one.stem]
+    shapes = [{name: tensor.shape for name, tensor in each.items() if one.dialect.has_rule_for(name)} for each in (theirs, ours)]
+    if shapes[0] != shapes[1]:
         return False
     if _is_preferred(one.stem, other.stem):
         return True

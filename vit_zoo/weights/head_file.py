@@ -32,9 +32,9 @@ def with_head_file(
         cause = "has a head already" if rule is not None and rule.theirs[0] in shapes else "takes no head from another file"
         raise InputError(cause, where=where)
     weight, bias = _linear(head, head_where)
-    norm = shapes.get(dialect.their_name("blocks.0.norm1.weight"), (0,))
-    width, own = weight.shape[1], norm[0]
-    if width not in (own, 2 * own):
+    norm = shapes.get(dialect.their_name("blocks.0.norm1.weight"), ())
+    width, own = weight.shape[1], norm[0] if len(norm) == 1 else 0
+    if not width or width not in (own, 2 * own):
         cause = f"takes {width} features, the model has {own}, or {2 * own} with the mean of its patch tokens"
         raise RefusedContent(cause, where=head_where)
     added = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}

@@ -24,6 +24,8 @@ PUBLISHERS = ("deit3", "dinov2", "dinov3", "mae", "timm", "torchvision")
 # facebookresearch/moco-v3, vits.py, whose ViT-S has 12, and wangsr126/MAE-Lite, whose ViT-Tiny has 12
 AMBIGUOUS = {"timm": {(384, 12), (192, 12)}}
 RANKS = {"weight": 2, "bias": 1, "gamma": 1}  # number of axes of a block's tensors; the weights of norms have one
+# the same of tensors outside the blocks that fields are taken from
+AXES = {"patch_embed.proj.weight": 4, "reg_token": 3, "pos_embed": 3, "pre_logits.weight": 2, "head.weight": 2}
 NEEDED = ("patch_embed.proj.weight", "blocks.{i}.attn.qkv.weight", "blocks.{i}.mlp.fc1.weight", "blocks.{i}.mlp.fc2.weight")
 GRID = fact("grid", "ROWS,COLUMNS")
 Pair = tuple[int, int]
@@ -44,7 +46,7 @@ def from_shapes(shapes: Shapes, *, where: object, key_of: Callable[[str], str]) 
     for name in NEEDED:
         if name not in usual:
             raise RefusedContent(f"has no usable tensor {key_of(name.replace('{i}', '0'))!r}", where=where)
-    for name, axes in (("patch_embed.proj.weight", 4), ("reg_token", 3), ("pos_embed", 3)):
+    for name, axes in AXES.items():
         if name in usual and len(usual[name]) != axes:
             raise RefusedContent(f"{key_of(name)!r} has shape {list(usual[name])}; expected {axes} axes", where=where)
     dim, channels, p, q = usual["patch_embed.proj.weight"]
@@ -165,7 +167,7 @@ def heads_of(fields: Mapping[str, Any], dialect: str, positions: int) -> tuple[i
     It follows from the width of a head, or from the published weights of the dialect with all the sizes that the file shows, the
     number of `positions` included, unless the sources of such weights differ.
     """
-    if "dim_head" in fields:
+    if fields.get("dim_head"):
         return fields["inner"] // fields["dim_head"], "shapes"
     source = dialect.removeprefix("open_clip-").removesuffix("-swiglu")  # open_clip has towers of timm
     if source not in PUBLISHERS or (fields["dim"], fields["depth"]) in AMBIGUOUS.get(source, ()):

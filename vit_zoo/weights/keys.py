@@ -5,10 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
+from vit_zoo.errors import RefusedContent, shown
+from vit_zoo.files import Stored
+from vit_zoo.files.safetensors import MAX_TENSORS
 from vit_zoo.weights.dialect import Dialect
 
 WRAPPERS = r"(?:_orig_mod\.|module\.|model\.|backbone\.)*"  # of torch.compile, DDP, Lightning, and DINO's training files
+MAX_NAME = 500  # characters
+MAX_AXES = 32  # of an array in NumPy 1
+PARTS = 12  # more than a name of any rule has
 
 
 @dataclass(frozen=True)
@@ -37,18 +44,47 @@ class Opened:
 
     def key_for(self, name: str) -> str:
         """The key of a name of the rules in this file, or what it would be, by the key with the most similar name."""
-        keys = {their: key for key, their in self.names.items()}
-        if name in keys:
-            return keys[name]
-        for end in sorted((match.end() for match in re.finditer(r"[./]", name)), reverse=True):
-            for their, key in keys.items():
-                if their.startswith(name[:end]) and key.endswith(their[end:]):
-                    return key.removesuffix(their[end:]) + name[end:]
+        if name in self._keys:
+            return self._keys[name]
+        for end in reversed(_ends(name)):
+            if name[:end] in self._beginnings:
+                return self._beginnings[name[:end]] + name[end:]
         return name if name.startswith(self.dialect.unprefixed) else self.prefix + name
+
+    @cached_property
+    def _keys(self) -> dict[str, str]:
+        """The key of each name."""
+        return {their: key for key, their in self.names.items()}
+
+    @cached_property
+    def _beginnings(self) -> dict[str, str]:
+        """The beginnings of names, up to a dot or a slash, each with that of the first key whose rest is that of its name."""
+        beginnings: dict[str, str] = {}
+        for their, key in self._keys.items():
+            for end in _ends(their):
+                if key.endswith(their[end:]):
+                    beginnings.setdefault(their[:end], key.removesuffix(their[end:]))
+        return beginnings
 
     def key_for_ours(self, ours: str) -> str:
         """The key of one of our tensors in this file, or what it would be if the tensor were there; for messages."""
         return self.key_for(self.dialect.their_name(ours))
+
+
+def _ends(name: str) -> list[int]:
+    """The places after the dots and slashes of a name."""
+    return [match.end() for match in re.finditer(r"[./]", name)][:PARTS]
+
+
+def check_listing(tensors: Mapping[str, Stored], *, where: object) -> None:
+    """Raise RefusedContent for more tensors, longer names or more axes than any checkpoint has, before any work on them."""
+    if len(tensors) > MAX_TENSORS:
+        raise RefusedContent(f"has {len(tensors):,} tensors; the limit is {MAX_TENSORS:,}", where=where)
+    for name, tensor in tensors.items():
+        if len(name) > MAX_NAME:
+            raise RefusedContent(f"has a tensor name of {len(name):,} characters; the limit is {MAX_NAME}", where=where)
+        if len(tensor.shape) > MAX_AXES:
+            raise RefusedContent(f"{shown(name)} has {len(tensor.shape):,} axes; the limit is {MAX_AXES}", where=where)
 
 
 def open_keys(dialect: Dialect, keys: Iterable[str]) -> Opened:
@@ -60,9 +96,9 @@ def open_keys(dialect: Dialect, keys: Iterable[str]) -> Opened:
     for key in keys:
         rest = key.removeprefix(wrapper)
         if key.startswith(prefix):
-            names[key] = _renamed(dialect, key.removeprefix(prefix))
+            names[key] = dialect.renamed(key.removeprefix(prefix))
         elif prefix == wrapper or rest.startswith(bare):
-            names[key] = _renamed(dialect, rest)
+            names[key] = dialect.renamed(rest)
         else:
             outside[key] = rest
     return Opened(dialect, prefix, names, outside)
@@ -80,9 +116,3 @@ def _prefix(dialect: Dialect, keys: list[str]) -> tuple[str, str]:
         if matches:
             return matches[0][1], matches[0][0]
     return "", ""
-
-
-def _renamed(dialect: Dialect, name: str) -> str:
-    for old, new in dialect.renames:
-        name = re.sub(old, new, name)
-    return name

@@ -244,9 +244,10 @@ def _spec(fields: dict[str, Any], origin: dict[str, str], *, where: object) -> V
     """The spec of the fields, with `inner`, the width of attention, as `dim_head`."""
     inner = fields.pop("inner")
     origin.pop("inner")
-    if inner % fields["heads"] != 0:
-        raise InputError(f"{fields['heads']} heads do not divide the attention width {inner}", where=where)
-    fields.setdefault("dim_head", inner // fields["heads"])
+    heads = fields["heads"]
+    if not inner or not heads or inner % heads:
+        raise InputError(f"{heads} heads do not divide the attention width {inner}", where=where)
+    fields.setdefault("dim_head", inner // heads)
     origin.setdefault("dim_head", "shapes")
     return ViTSpec.parse(fields, where=where)
 

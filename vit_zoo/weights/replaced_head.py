@@ -115,15 +115,19 @@ def _after(around: Tensors, widths: set[int], prefix: str) -> dict[str, Stored]:
     modules: dict[str, dict[str, Stored]] = {}
     for name, tensor in around.items():
         modules.setdefault(_module(name, prefix), {})[name] = tensor
+    takers: dict[int, list[str]] = {}
+    for module, tensors in modules.items():
+        for width in {width for tensor in tensors.values() for width in _takes(tensor, len(tensors))}:
+            takers.setdefault(width, []).append(module)
     after: dict[str, Stored] = {}
-    while True:
-        new = [module for module in modules if any(_takes(t, widths, len(modules[module])) for t in modules[module].values())]
-        if not new:
-            return after
-        for module in new:
-            taken = modules.pop(module)
-            after |= taken
-            widths = widths | {tensor.shape[0] for tensor in taken.values() if len(tensor.shape) > 1}
+    done: set[str] = set()
+    while widths:
+        new = [module for width in sorted(widths) for module in takers.pop(width, ()) if module not in done]
+        done.update(new)
+        taken = {name: tensor for module in dict.fromkeys(new) for name, tensor in modules[module].items()}
+        after |= taken
+        widths = {tensor.shape[0] for tensor in taken.values() if len(tensor.shape) > 1}
+    return {name: tensor for name, tensor in around.items() if name in after}
 
 
 def _module(name: str, prefix: str) -> str:
@@ -133,10 +137,10 @@ def _module(name: str, prefix: str) -> str:
     return ".".join(parts[: shared + 1])
 
 
-def _takes(tensor: Stored, widths: set[int], count: int) -> bool:
-    """Whether a tensor takes features of these widths: a kernel, rows beside them, or a norm in a module of `count` tensors."""
+def _takes(tensor: Stored, count: int) -> tuple[int, ...]:
+    """The widths of features that a tensor can take: a kernel, rows beside them, or a norm in a module of `count` tensors."""
     shape = tensor.shape
-    return any(length in widths for length in shape[1:]) or (len(shape) == 1 and shape[0] in widths and count > 1)
+    return shape if len(shape) == 1 and count > 1 else shape[1:]
 
 
 def _linear(layers: Tensors, dim: int, opened: Opened, prefix: str) -> str | None:

@@ -5,6 +5,7 @@ Patch projections: Beyer et al., 2023 (FlexiViT), section 3.4.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from vit_zoo.files.stored import Array
 
 Grid = tuple[int, int]
+MAX_PATCH = 4096  # pixels of a patch that is resized; the matrix of the interpolation has the product of two such numbers
 
 
 def resize_positions(table: Stored, prefix: int, old: Grid, new: Grid, recipe: str) -> Stored:
@@ -42,6 +44,10 @@ def resize_kernel(kernel: Stored, new: Grid, recipe: str) -> Stored:
     if chosen.kernel is None:
         hint = f"another recipe resizes the projection: {OTHER_RECIPE}"
         raise InputError(f"recipe '{recipe}' keeps the patch size", hint=hint, options=[OTHER_RECIPE])
+    old = kernel.shape[2:]
+    if max(math.prod(old), math.prod(new)) > MAX_PATCH:
+        sizes = f"{old[0]}x{old[1]} to {new[0]}x{new[1]}"
+        raise InputError(f"cannot resize patches of {sizes}: the limit is {MAX_PATCH:,} pixels")
     return Stored(kernel.dtype, (*kernel.shape[:2], *new), partial(_kernel, kernel, new, chosen))
 
 

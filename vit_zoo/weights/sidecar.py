@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import RefusedContent, VitzooError, notice
+from vit_zoo.errors import RefusedContent, VitzooError, notice, shown
 from vit_zoo.files import read_json
 from vit_zoo.model.config import PREPROCESS, PROBLEM_TYPES
 
@@ -60,18 +60,24 @@ class Sidecar:
 
     @classmethod
     def of(cls, checkpoint: Path, dialect: Dialect) -> Sidecar:
-        """Read the sidecar in the folder of a checkpoint; it is empty where the dialect has none or the file is not there."""
+        """Read the sidecar in the folder of a checkpoint; it is empty where the dialect has none or the file is not there.
+
+        Raises RefusedContent for a config of another model, and for values of other types than the library writes.
+        """
         kind = dialect.sidecar
         path = checkpoint if kind is None else checkpoint.with_name(kind.file)
         if kind is None or path == checkpoint or not path.is_file():
             return cls()
         config = read_json(path)
-        if kind.required_key is not None and not isinstance(config.get(kind.required_key), str):
-            return cls()
+        if kind.required_key is not None:
+            stated = config.get(kind.required_key)
+            if stated is None:
+                return cls()
+            if not isinstance(stated, str):
+                raise RefusedContent(f"{kind.required_key} = {shown(stated)}: expected a text", where=path)
+        facts = kind.facts(config, path)
         preprocess = _preprocess(kind, path, config)
-        return cls(
-            kind.facts(config, path), kind.labels(config), preprocess, problem_type_of(config, path), kind.interpolates(config)
-        )
+        return cls(facts, kind.labels(config), preprocess, problem_type_of(config, path), kind.interpolates(config))
 
     @classmethod
     def of_module(cls, module: Any, dialect: Dialect, *, where: object) -> Sidecar:
@@ -122,5 +128,5 @@ def problem_type_of(config: Mapping[str, Any], where: object) -> ProblemType | N
     if stated is None:
         return None
     if stated not in PROBLEM_TYPES:
-        raise RefusedContent(f"unknown problem_type {stated!r}; expected {', '.join(PROBLEM_TYPES)}", where=where)
+        raise RefusedContent(f"unknown problem_type {shown(stated)}; expected {', '.join(PROBLEM_TYPES)}", where=where)
     return stated  # type: ignore[no-any-return]

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import InputError, NotRepresentable, RefusedContent
-from vit_zoo.weights.configs.image_processors import hf_files, hf_model_keys, of_hf
+from vit_zoo.errors import NotRepresentable, RefusedContent, shown
+from vit_zoo.weights.configs.image_processors import HF_KEYS, hf_files, hf_model_keys, of_hf
 from vit_zoo.weights.configs.keys import (
     CARD,
     INITIAL,
@@ -19,11 +19,13 @@ from vit_zoo.weights.configs.keys import (
     Keys,
     check_keys,
     ignored,
-    mapping_in,
     only,
     read,
+    read_keys,
+    value_of,
 )
 from vit_zoo.weights.configs.timm import TOP as TIMM
+from vit_zoo.weights.configs.values import COUNT, EPS, FLAG, NUMBERED_NAMES, SECTION, SIDES, TEXT, optional, whole
 from vit_zoo.weights.sidecar import SidecarFormat
 
 if TYPE_CHECKING:
@@ -63,18 +65,19 @@ TOWERS = {"clip": "clip_vision_model", "siglip": "siglip_vision_model", "siglip2
 HEADS = {"clip_vision_model": 12, "siglip_vision_model": 12, "siglip2_vision_model": 12, "dinov3_vit": 6}
 
 
-TEXT = ignored("text models only")
+TEXTS = ignored("text models only")
 DECODER = ignored("the decoder only, which is not read")
 BACKBONE = ignored("backbones only, whose outputs are those of single blocks")
 HEAD = ignored("masked image modelling only")
 OTHERS = ignored("read by other classes or libraries")
 # keys of every config, those of 4.x too, which wrote all of them into the configs of towers
 BASE: Keys = {
-    "model_type": read("which keys follow, and their defaults"),
+    "model_type": read("which keys follow, and their defaults", TEXT),
     "architectures": SHAPES,
-    **dict.fromkeys(("id2label", "label2id"), read("labels")),
+    "id2label": read("labels", optional(NUMBERED_NAMES)),
+    "label2id": ignored("id2label states the same"),
     **dict.fromkeys(("num_labels", "_num_labels"), SHAPES),
-    "problem_type": read("problem_type"),
+    "problem_type": read("problem_type", optional(TEXT)),
     **dict.fromkeys(("dtype", "torch_dtype"), SHAPES),
     **dict.fromkeys(
         (
@@ -102,7 +105,7 @@ BASE: Keys = {
             "forced_bos_token_id", "forced_eos_token_id", "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id",
             "decoder_start_token_id", "tokenizer_class", "prefix", "vocab_size",
         ),
-        TEXT,
+        TEXTS,
     ),
     # a file may state the model for several libraries, and for transformers' class that runs timm's preprocessing
     **dict.fromkeys(("image_processor_type", "vit_zoo", *TIMM), OTHERS),
@@ -113,17 +116,17 @@ BASE: Keys = {
 SIZES = ("hidden_size", "num_hidden_layers", "intermediate_size", "mlp_ratio")
 ENCODER: Keys = {
     **dict.fromkeys(SIZES, SHAPES),
-    "num_attention_heads": read("heads"),
-    "hidden_act": read("act"),
-    "layer_norm_eps": read("norm_eps"),
-    "image_size": read("image_size"),
-    "patch_size": read("patch_size"),
-    "num_channels": read("channels"),
+    "num_attention_heads": read("heads", COUNT),
+    "hidden_act": read("act", TEXT),
+    "layer_norm_eps": read("norm_eps", EPS),
+    "image_size": read("image_size", optional(SIDES)),
+    "patch_size": read("patch_size", optional(SIDES)),
+    "num_channels": read("channels", COUNT),
     **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "dropout"), TRAINING),
     "attention_dropout": TRAINING,
     **dict.fromkeys(("initializer_range", "initializer_factor", "layerscale_value"), INITIAL),
 }
-PLAIN: Keys = {**ENCODER, "qkv_bias": read("qkv_bias")}
+PLAIN: Keys = {**ENCODER, "qkv_bias": read("qkv_bias", FLAG)}
 VIT: Keys = {**PLAIN, "encoder_stride": HEAD, "pooler_output_size": SHAPES, "pooler_act": only("tanh")}
 BACKBONES: Keys = dict.fromkeys(
     ("apply_layernorm", "reshape_hidden_states", "out_features", "out_indices", "_out_features", "_out_indices", "stage_names"),
@@ -132,8 +135,9 @@ BACKBONES: Keys = dict.fromkeys(
 MAE_DECODER = tuple(
     f"decoder_{name}" for name in ("num_attention_heads", "hidden_size", "num_hidden_layers", "intermediate_size")
 )
-DINOV2: Keys = {**PLAIN, **BACKBONES, "use_swiglu_ffn": SHAPES, "use_mask_token": HEAD, "num_register_tokens": SHAPES}
-SIGLIP: Keys = {**ENCODER, "vision_use_head": read("pool")}
+GATED = read("act: a gated MLP has SiLU, whatever hidden_act is", FLAG)
+DINOV2: Keys = {**PLAIN, **BACKBONES, "use_swiglu_ffn": GATED, "use_mask_token": HEAD, "num_register_tokens": SHAPES}
+SIGLIP: Keys = {**ENCODER, "vision_use_head": read("pool", FLAG)}
 # the keys of each model type, besides those of every config
 KEYS: Mapping[str, Keys] = {
     "vit": VIT,
@@ -147,24 +151,25 @@ KEYS: Mapping[str, Keys] = {
         **ENCODER,
         **BACKBONES,
         "rope_theta": only(100),
-        **dict.fromkeys(("query_bias", "key_bias", "value_bias"), read("qkv_bias")),
-        "proj_bias": read("proj_bias"),
-        "mlp_bias": read("mlp_bias"),
+        **dict.fromkeys(("query_bias", "key_bias", "value_bias"), read("qkv_bias", FLAG)),
+        "proj_bias": read("proj_bias", FLAG),
+        "mlp_bias": read("mlp_bias", FLAG),
         **dict.fromkeys(("use_gated_mlp", "num_register_tokens"), SHAPES),
         **dict.fromkeys(("pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale"), TRAINING),
     },
     "clip_vision_model": {**ENCODER, "projection_dim": SHAPES},
     "siglip_vision_model": SIGLIP,
-    "siglip2_vision_model": {**SIGLIP, "num_patches": SHAPES},
+    "siglip2_vision_model": {**SIGLIP, "num_patches": read("image_size: it has none", whole(1, 1_000_000))},
 }
 # keys of a config of two towers, whose `vision_config` has the keys of the image tower
 TWO_TOWERS: Keys = {
-    "vision_config": read("see the image tower"),
+    "vision_config": read("see the image tower", optional(SECTION)),
     **dict.fromkeys(("text_config", "text_config_dict"), ignored("the text tower is not read")),
     "projection_dim": SHAPES,
     **dict.fromkeys(("logit_scale_init_value", "initializer_factor", "initializer_range"), INITIAL),
 }
-CLIP_TOWERS: Keys = {**TWO_TOWERS, "vision_config_dict": read("see the image tower; it is used in place of vision_config")}
+OLDER = read("see the image tower; it is used in place of vision_config", optional(SECTION))
+CLIP_TOWERS: Keys = {**TWO_TOWERS, "vision_config_dict": OLDER}
 BIASES = ("qkv_bias", "proj_bias", "mlp_bias")  # have the same names in transformers and in the spec
 
 
@@ -173,73 +178,48 @@ def facts_of_config(config: Mapping[str, Any], where: object, *, live: bool = Fa
 
     `live`: the config is that of a live module, whose class reads no other keys than its own.
     """
-    kind = config.get("model_type")
+    check = read_keys if live else check_keys
+    kind = value_of(config, "model_type", BASE, where=where)
     if kind not in TOWERS and kind not in DEFAULTS:
-        raise RefusedContent(f"model_type '{kind}' is not a plain ViT", where=where)
+        raise RefusedContent(f"model_type {shown(kind)} is not a plain ViT", where=where)
     if kind in TOWERS:
-        _check(config, {**BASE, **(CLIP_TOWERS if kind == "clip" else TWO_TOWERS)}, where, live=live)
-        config, kind = _tower(config, where), TOWERS[kind]
-        _check(config, {**BASE, **KEYS[kind]}, where, live=live, section="vision_config")
+        keys = {**BASE, **(CLIP_TOWERS if kind == "clip" else TWO_TOWERS)}
+        section = "vision_config_dict" if "vision_config_dict" in check(config, keys, where=where) else "vision_config"
+        config, kind = value_of(config, section, CLIP_TOWERS) or {}, TOWERS[kind]
     else:
-        _check(config, {**BASE, **KEYS[kind]}, where, live=live)
+        section = ""
+    stated = check(config, {**BASE, **KEYS[kind]}, where=where, section=section)
     eps, act = DEFAULTS[kind]
     facts: dict[str, Any] = {
-        "heads": config.get("num_attention_heads", HEADS.get(kind, 12)),
-        "norm_eps": _eps(config.get("layer_norm_eps", eps), where),
-        "channels": config.get("num_channels", 3),
+        "heads": stated.get("num_attention_heads", HEADS.get(kind, 12)),
+        "norm_eps": stated.get("layer_norm_eps", eps),
+        "channels": stated.get("num_channels", 3),
     }
-    name = config.get("hidden_act", act)
-    if not config.get("use_swiglu_ffn"):  # Dinov2's SwiGLU uses SiLU whatever hidden_act is
+    name = stated.get("hidden_act", act)
+    if not stated.get("use_swiglu_ffn"):
         if name not in ACTS:
-            raise RefusedContent(f"unsupported hidden_act '{name}'; expected one of {', '.join(ACTS)}", where=where)
+            raise RefusedContent(f"unsupported hidden_act {shown(name)}; expected one of {', '.join(ACTS)}", where=where)
         facts["act_of_plain_mlp" if kind.startswith("dinov2") else "act"] = ACTS[name]
-    facts |= {name: False for name in BIASES if config.get(name) is False}
+    facts |= {name: False for name in BIASES if stated.get(name) is False}
     if kind == "dinov3_vit":
-        query, key, value = (config.get(f"{name}_bias", name != "key") for name in ("query", "key", "value"))
+        query, key, value = (stated.get(f"{name}_bias", name != "key") for name in ("query", "key", "value"))
         if query != value or (key and not query):
             cause = f"query_bias = {query} with key_bias = {key} and value_bias = {value} is not supported"
             raise RefusedContent(cause, where=where)
         facts |= {} if query else {"qkv_bias": False}
-    if kind != "siglip2_vision_model" or "num_patches" not in config:
-        size = config.get("image_size")
-        if size is not None:
-            facts["image_size"] = tuple(size) if isinstance(size, list | tuple) else size
-    patch = config.get("patch_size")
-    if patch is not None:
-        facts["patch_size"] = tuple(patch) if isinstance(patch, list | tuple) else patch
-    if config.get("vision_use_head") is False:
+    facts |= {name: stated[name] for name in ("image_size", "patch_size") if name in stated}
+    if "num_patches" in stated:
+        facts.pop("image_size", None)
+    if stated.get("vision_use_head") is False:
         facts["pool"] = "none"
-    bad = [name for name, value in facts.items() if name in ("heads", "channels") and (type(value) is not int or value < 1)]
-    if bad:
-        raise InputError(f"{bad[0]} must be a positive integer, got {facts[bad[0]]!r}", where=where)
     return facts
-
-
-def _check(config: Mapping[str, Any], keys: Keys, where: object, *, live: bool, section: str = "") -> None:
-    check_keys({name: value for name, value in config.items() if name in keys or not live}, keys, where=where, section=section)
-
-
-def _tower(config: Mapping[str, Any], where: object) -> Mapping[str, Any]:
-    """The config of the image tower: `vision_config_dict`, which older CLIPs have, in place of `vision_config`."""
-    older = config.get("vision_config_dict") is not None
-    return mapping_in(config, "vision_config_dict" if older else "vision_config", where=where)
-
-
-def _eps(value: Any, where: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise RefusedContent(f"layer_norm_eps must be a number, got {value!r}", where=where)
-    return float(value)
 
 
 def labels_of(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     """The names of the classes, unless they are the numbered ones that transformers fills in."""
-    words = config.get("id2label")
-    if not isinstance(words, Mapping) or not words:
-        return None
-    labels = [words.get(str(i), words.get(i)) for i in range(len(words))]
-    if any(not isinstance(label, str) for label in labels) or labels[0] == "LABEL_0":
-        return None
-    return tuple(labels)
+    words: dict[int, str | None] = value_of(config, "id2label", BASE) or {}
+    labels = tuple(word for i in range(len(words)) if (word := words.get(i)) is not None)
+    return None if not labels or len(labels) < len(words) or labels[0] == "LABEL_0" else labels
 
 
 # prefixes of models with a head; models without a head have none, except towers, whose prefix both 4.x and 5.x read
@@ -252,9 +232,7 @@ THEIR_ACTS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "q
 VIDEO = ignored("videos only")
 CALL = ignored("the form of the result only")
 PROCESSOR: Keys = {
-    **dict.fromkeys(("image_processor_type", "feature_extractor_type", "do_resize", "size", "resample"), read("preprocess")),
-    **dict.fromkeys(("do_center_crop", "crop_size", "do_rescale", "rescale_factor", "do_normalize"), read("preprocess")),
-    **dict.fromkeys(("image_mean", "image_std", "do_pad", "default_to_square"), read("preprocess")),
+    **HF_KEYS,
     "pretrained_cfg": ignored("the same for TimmWrapper, which runs timm's transforms"),
     "pad_size": ignored("do_pad only"),
     "do_convert_rgb": ignored("images are converted as the model needs them"),
@@ -272,10 +250,12 @@ PROCESSOR: Keys = {
 
 def preprocess_of(document: Mapping[str, Any]) -> Preprocess | None:
     """Read the settings of an image processor; None for a setting that is not known, or not expressed by `Preprocess`."""
-    if any(name not in PROCESSOR or not PROCESSOR[name].accepts(value) for name, value in document.items()):
+    try:
+        stated = check_keys(document, PROCESSOR, where=None)
+    except RefusedContent:
         return None
-    edge, square = document.get("size"), document.get("default_to_square")
-    if type(edge) is int and isinstance(square, bool):
+    edge, square = stated.get("size"), stated.get("default_to_square")
+    if isinstance(edge, int) and square is not None:
         return of_hf({**document, "size": {"height": edge, "width": edge} if square else {"shortest_edge": edge}})
     return of_hf(document)
 
@@ -288,7 +268,7 @@ SIDECAR = SidecarFormat(
     preprocess_file="preprocessor_config.json",
     preprocess_object=("processor_config.json", "image_processor"),
     write_preprocess=hf_files,
-    interpolates=lambda config: config.get("model_type") in ANY_SIZE,
+    interpolates=lambda config: value_of(config, "model_type", BASE) in ANY_SIZE,
 )
 
 

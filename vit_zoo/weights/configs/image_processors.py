@@ -15,8 +15,29 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from vit_zoo.errors import NotRepresentable, Option
+from pydantic import ValidationError
+
+from vit_zoo.errors import NotRepresentable, Option, RefusedContent
 from vit_zoo.model.preprocess import Preprocess
+from vit_zoo.weights.configs.keys import Keys, read, read_keys
+from vit_zoo.weights.configs.values import (
+    DEVIATIONS,
+    EDGES,
+    FLAG,
+    MAX_SIDE,
+    MEANS,
+    PAIR,
+    SECTION,
+    SIDE,
+    SIDES,
+    TEXT,
+    Kind,
+    either,
+    number,
+    optional,
+    whole,
+    wholes,
+)
 
 RESAMPLE: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 HALF, IMAGENET = (0.5, 0.5, 0.5), (0.485, 0.456, 0.406)
@@ -41,48 +62,73 @@ ROUNDS_TO_EVEN = "rounds half of the margin of a crop to even, and not down: its
 CLOSE = 1e-6  # relative tolerance for a rescale_factor that was written with few digits
 
 
+def _stated(kind: Kind, *names: str) -> Keys:
+    return dict.fromkeys(names, read("preprocess", optional(kind)))
+
+
+# what is read of a processor's config, of timm's `pretrained_cfg`, and of the arguments of its models
+HF_KEYS: Keys = {
+    **_stated(TEXT, "image_processor_type", "feature_extractor_type"),
+    **_stated(FLAG, "do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_pad", "default_to_square"),
+    **_stated(either(SIDE, PAIR, EDGES), "size", "crop_size"),
+    **_stated(whole(0, 5), "resample"),
+    **_stated(number(0, 1000), "rescale_factor"),
+    **_stated(MEANS, "image_mean"),
+    **_stated(DEVIATIONS, "image_std"),
+}
+TIMM_KEYS: Keys = {
+    **_stated(wholes(3, 1, MAX_SIDE), "input_size"),
+    **_stated(TEXT, "interpolation", "crop_mode"),
+    **_stated(number(0.00001, 1000), "crop_pct"),
+    **_stated(MEANS, "mean"),
+    **_stated(DEVIATIONS, "std"),
+    **_stated(FLAG, "fixed_input_size"),
+}
+TIMM_SECTIONS: Keys = _stated(SECTION, "pretrained_cfg", "model_args")
+TIMM_SIZES: Keys = {**_stated(SIDES, "img_size"), **_stated(FLAG, "dynamic_img_size", "strict_img_size")}
+
+
 def of_timm(config: Mapping[str, Any]) -> Preprocess | None:
     """Read `pretrained_cfg`, or the same keys at the top level of an older config."""
     return _or_none(_of_timm, config)
 
 
-def _or_none(read: Callable[[Mapping[str, Any]], Preprocess | None], config: Mapping[str, Any]) -> Preprocess | None:
+def _or_none(read_config: Callable[[Mapping[str, Any]], Preprocess | None], config: Mapping[str, Any]) -> Preprocess | None:
     """The result of a reader, or None where the config has values of other types than its library writes."""
     try:
-        return read(config)
-    except (AttributeError, LookupError, TypeError, ValueError, OverflowError):
+        return read_config(config)
+    except (RefusedContent, ValidationError):
         return None
 
 
 def _of_timm(config: Mapping[str, Any]) -> Preprocess | None:
-    cfg = config.get("pretrained_cfg")
-    cfg = cfg if isinstance(cfg, Mapping) else config
-    size, interpolation = cfg.get("input_size"), cfg.get("interpolation")
-    if not isinstance(size, list) or len(size) != 3 or not {"mean", "std"} <= set(cfg):
+    sections = read_keys(config, TIMM_SECTIONS, where=None)
+    cfg = read_keys(sections.get("pretrained_cfg", config), TIMM_KEYS, where=None)
+    if not {"input_size", "mean", "std"} <= set(cfg):
         return None
-    height, width = _fixed_size(config, cfg) or size[1:]
-    share, mode = cfg.get("crop_pct", 0.875), cfg.get("crop_mode", "center")
-    if not isinstance(share, int | float) or not 0 < share <= 1:
+    fixed = _fixed_size(sections.get("model_args", {})) if cfg.get("fixed_input_size") else None
+    height, width = fixed or cfg["input_size"][1:]
+    share = cfg.get("crop_pct", 0.875)
+    if not 0 < share <= 1:
         return None
     edges = math.floor(height / share), math.floor(width / share)
-    match mode:
+    match cfg.get("crop_mode", "center"):
         case "squash":
             resize_to: Any = None if edges == (height, width) else edges
         case "center" if height == width:
             resize_to = edges[0]
         case _:
             return None
-    return _valid(size=(height, width), resize_to=resize_to, interpolation=interpolation, mean=cfg["mean"], std=cfg["std"])
+    return _valid(
+        size=(height, width), resize_to=resize_to, interpolation=cfg.get("interpolation"), mean=cfg["mean"], std=cfg["std"]
+    )
 
 
-def _fixed_size(config: Mapping[str, Any], cfg: Mapping[str, Any]) -> list[int] | None:
+def _fixed_size(arguments: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return the image size of the model's arguments, which timm's `_parse_model_cfg` puts in the place of `input_size`."""
-    arguments = config.get("model_args") or {}
-    free = arguments.get("dynamic_img_size") or arguments.get("strict_img_size") is False
-    side = arguments.get("img_size")
-    if side is None or free or not cfg.get("fixed_input_size"):
-        return None
-    return [side, side] if isinstance(side, int) else list(side)
+    stated = read_keys(arguments, TIMM_SIZES, where=None)
+    free = stated.get("dynamic_img_size") or stated.get("strict_img_size") is False
+    return None if free else stated.get("img_size")
 
 
 def to_timm(preprocess: Preprocess) -> dict[str, Any]:
@@ -113,46 +159,23 @@ def _share(side: int, edge: int) -> float:
     return math.nextafter(side / edge, 0.0)
 
 
-def of_open_clip(config: Mapping[str, Any]) -> Preprocess | None:
-    """Read the `preprocess_cfg` of open_clip_config.json, or of a live module; the image size may be that of the model.
-
-    Source: open_clip 3.3, transform.py: squash, or resize the shorter edge and crop. `longest` pads.
-    """
-    return _or_none(_of_open_clip, config)
-
-
-def _of_open_clip(config: Mapping[str, Any]) -> Preprocess | None:
-    cfg = config["preprocess_cfg"]
-    size = cfg.get("size") or config["model_cfg"]["vision_cfg"]["image_size"]
-    height, width = (size, size) if isinstance(size, int) else size
-    match cfg.get("resize_mode") or "shortest":
-        case "squash":
-            resize_to = None
-        case "shortest" if height == width:
-            resize_to = height
-        case _:
-            return None
-    interpolation = "bilinear" if cfg.get("interpolation") == "bilinear" else "bicubic"
-    mean, std = cfg.get("mean") or CLIP[0], cfg.get("std") or CLIP[1]
-    return _valid(size=(height, width), resize_to=resize_to, interpolation=interpolation, mean=mean, std=std)
-
-
 def of_hf(config: Mapping[str, Any]) -> Preprocess | None:
     """Read preprocessor_config.json."""
     return _or_none(_of_hf, config)
 
 
 def _of_hf(config: Mapping[str, Any]) -> Preprocess | None:
-    match = CLASS.fullmatch(str(config.get("image_processor_type") or config.get("feature_extractor_type") or ""))
+    stated = read_keys(config, HF_KEYS, where=None)
+    match = CLASS.fullmatch(stated.get("image_processor_type") or stated.get("feature_extractor_type") or "")
     kind = match[1] if match else None
     if kind not in CLASSES:
         return None
-    config = {**CLASSES[kind], **{key: value for key, value in config.items() if value is not None}}
-    if config.get("do_resize", True) is not True or config.get("do_rescale", True) is not True:
+    stated = {**CLASSES[kind], **stated}
+    if not stated.get("do_resize", True) or not stated.get("do_rescale", True) or stated.get("do_pad"):
         return None
-    if abs(config.get("rescale_factor", 1 / 255) * 255 - 1) > CLOSE or config.get("do_pad"):
+    if abs(stated.get("rescale_factor", 1 / 255) * 255 - 1) > CLOSE:
         return None
-    edge = config.get("size")
+    edge = stated.get("size")
     size: Any = edge
     if isinstance(edge, Mapping):
         match sorted(edge):
@@ -164,24 +187,25 @@ def _of_hf(config: Mapping[str, Any]) -> Preprocess | None:
                 return None  # such as a longest edge
     elif kind in SQUASHING and isinstance(edge, int):
         size = (edge, edge)
-    if kind == "" and (size is edge or "do_center_crop" not in config):
+    if kind == "" and (size is edge or "do_center_crop" not in stated):
         return None  # the class decides
     crop: Any = None
-    if config.get("do_center_crop"):
-        crop = config.get("crop_size")
-        crop = (crop, crop) if isinstance(crop, int) else (crop.get("height"), crop.get("width")) if crop else None
+    if stated.get("do_center_crop"):
+        crop = stated.get("crop_size")
+        crop = (crop, crop) if isinstance(crop, int) else crop
+        crop = (crop.get("height"), crop.get("width")) if isinstance(crop, Mapping) else crop
     if crop is None:
         if not isinstance(size, tuple):
             return None  # the size would depend on the image
         crop, size = size, None
-    if config.get("do_normalize", True):
-        mean, std = config.get("image_mean"), config.get("image_std")
+    if stated.get("do_normalize", True):
+        mean, std = stated.get("image_mean"), stated.get("image_std")
     else:
-        mean, std = [0.0] * 3, [1.0] * 3
+        mean, std = (0.0,) * 3, (1.0,) * 3
     return _valid(
         size=crop,
         resize_to=None if size == crop else size,
-        interpolation=RESAMPLE.get(config.get("resample", -1)),
+        interpolation=RESAMPLE.get(stated.get("resample", -1)),
         mean=mean,
         std=std,
         crop_rounding="even" if size in (None, crop) or kind == "TimmWrapper" else "down",
@@ -245,10 +269,5 @@ def _class_of(preprocess: Preprocess) -> str:
     return "TimmWrapper" if even else "ViT" if preprocess.resize_to is None else "CLIP"
 
 
-def _valid(**fields: Any) -> Preprocess | None:  # pydantic's error is a ValueError
-    for key in ("mean", "std"):
-        value = fields[key]
-        if not isinstance(value, list | tuple) or not all(isinstance(x, int | float) for x in value):
-            return None
-        fields[key] = tuple(float(x) for x in value)
+def _valid(**fields: Any) -> Preprocess:
     return Preprocess.model_validate(fields)

@@ -11,9 +11,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import NotRepresentable, RefusedContent
+from vit_zoo.errors import NotRepresentable, RefusedContent, shown
 from vit_zoo.model.resize_recipes import UNSTATED
-from vit_zoo.weights.configs.image_processors import of_timm, to_timm
+from vit_zoo.weights.configs.image_processors import TIMM_KEYS, of_timm, to_timm
 from vit_zoo.weights.configs.keys import (
     CARD,
     INITIAL,
@@ -23,11 +23,13 @@ from vit_zoo.weights.configs.keys import (
     Keys,
     check_keys,
     ignored,
-    mapping_in,
     only,
     read,
+    section_in,
+    value_of,
 )
 from vit_zoo.weights.configs.timm_architectures import find
+from vit_zoo.weights.configs.values import COUNT, FLAG, NAMES, SECTION, SIDES, TEXT, either, optional
 from vit_zoo.weights.sidecar import SidecarFormat
 
 if TYPE_CHECKING:
@@ -56,11 +58,12 @@ SHARED: Keys = {
     **dict.fromkeys(RATES, TRAINING),
     **dict.fromkeys(("patch_size", "in_chans", "num_classes", "embed_dim", "depth", "mlp_ratio"), SHAPES),
     **dict.fromkeys(("qkv_bias", "qk_norm", "init_values", "class_token", "no_embed_class"), SHAPES),
-    **dict.fromkeys(("dynamic_img_size", "dynamic_img_pad"), SIZE),
-    "img_size": read("image_size"),
-    "num_heads": read("heads"),
-    "global_pool": read("pool"),
-    "norm_layer": read("norm_eps"),
+    "dynamic_img_size": read("the size of prepared images", optional(FLAG)),
+    "dynamic_img_pad": SIZE,
+    "img_size": read("image_size", optional(SIDES)),
+    "num_heads": read("heads", optional(COUNT)),
+    "global_pool": read("pool", optional(TEXT)),
+    "norm_layer": read("norm_eps", optional(TEXT)),
 }
 # arguments of the class VisionTransformer
 VIT_ARGUMENTS: Keys = {
@@ -70,10 +73,10 @@ VIT_ARGUMENTS: Keys = {
     **dict.fromkeys(("scale_attn_norm", "scale_mlp_norm"), only(False)),
     **dict.fromkeys(("embed_layer", "embed_norm_layer", "block_fn"), only()),
     "attn_layer": only("", "attn"),
-    "pos_embed": read("pos"),
-    "pool_include_prefix": read("pool_tokens"),
-    "act_layer": read("act"),
-    "mlp_layer": read("mlp"),
+    "pos_embed": read("pos", optional(TEXT)),
+    "pool_include_prefix": read("pool_tokens", optional(FLAG)),
+    "act_layer": read("act", optional(TEXT)),
+    "mlp_layer": read("mlp", optional(TEXT)),
 }
 # arguments of the class Eva
 EVA_ARGUMENTS: Keys = {
@@ -97,8 +100,9 @@ NAFLEX_ARGUMENTS: Keys = {
     **{name: key for name, key in VIT_ARGUMENTS.items() if name not in ("no_embed_class", "dynamic_img_size", "embed_layer")},
     "cfg": only(),
     **dict.fromkeys(("pos_embed_grid_size", "init_values", "swiglu_mlp", "swiglu_align_to"), SHAPES),
-    **dict.fromkeys(("pos_embed_interp_mode", "pos_embed_ar_preserving"), read("resize")),
-    **dict.fromkeys(("pos_embed_antialias", "pos_embed_align_corners", "pos_embed_use_grid_sample"), read("resize")),
+    "pos_embed_interp_mode": read("resize", optional(TEXT)),
+    **dict.fromkeys(("pos_embed_ar_preserving", "pos_embed_antialias"), read("resize", optional(FLAG))),
+    **dict.fromkeys(("pos_embed_align_corners", "pos_embed_use_grid_sample"), read("resize", optional(FLAG))),
     **dict.fromkeys(("rope_shift_coords", "rope_jitter_coords", "rope_rescale_coords"), TRAINING),
     **dict.fromkeys(("rope_temperature", "rope_ref_feat_shape", "rope_grid_offset", "rope_grid_indexing"), NO_ROTATION),
     **dict.fromkeys(("rope_rotate_half", "rope_mrope_section"), NO_ROTATION),
@@ -112,28 +116,29 @@ NAFLEX_ARGUMENTS: Keys = {
     "attn_type": only("standard"),
     "qkv_fused": only(True),
 }
+LABELS = optional(either(NAMES, SECTION))  # names that are not in order are not read
 # PretrainedCfg; a config of timm before 0.9 has these keys at its top level
 PRETRAINED: Keys = {
-    **dict.fromkeys(("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std"), read("preprocess")),
+    **TIMM_KEYS,
     **dict.fromkeys(("test_input_size", "test_crop_pct", "test_pool_size"), ignored("a recommendation for other sizes")),
-    **dict.fromkeys(("min_input_size", "fixed_input_size", "pool_size"), SIZE),
+    **dict.fromkeys(("min_input_size", "pool_size"), SIZE),
     **dict.fromkeys(("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "custom_load"), LOADING),
     **dict.fromkeys(("first_conv", "classifier", "label_offset"), ignored("the file has the tensors as they are used")),
     **dict.fromkeys(("architecture", "tag", "license", "description", "origin_url", "paper_name", "paper_ids", "notes"), CARD),
     "num_classes": SHAPES,
-    "label_names": read("labels"),
+    "label_names": read("labels", LABELS),
     "label_descriptions": CARD,
 }
 ARGUMENTS = {"VisionTransformer": VIT_ARGUMENTS, "Eva": EVA_ARGUMENTS, "NaFlexVit": NAFLEX_ARGUMENTS}
 TOP: Keys = {
-    "architecture": read("norm_eps, act, heads, pool"),
-    "global_pool": read("pool"),
-    "model_args": read("see the arguments"),
-    "pretrained_cfg": read("preprocess"),
+    "architecture": read("norm_eps, act, heads, pool", TEXT),
+    "global_pool": read("pool", optional(TEXT)),
+    "model_args": read("see the arguments", optional(SECTION)),
+    "pretrained_cfg": read("preprocess", optional(SECTION)),
     "num_classes": SHAPES,
     "num_features": SHAPES,
-    "label_names": read("labels"),
-    "labels": read("labels"),
+    "label_names": read("labels", LABELS),
+    "labels": read("labels", LABELS),
     "label_descriptions": CARD,
     "license": CARD,
     "vit_zoo": CARD,
@@ -145,28 +150,28 @@ def facts_of_config(config: Mapping[str, Any], where: object, *, class_: str = "
 
     `class_` is the class of timm whose tensors the file has. Raises RefusedContent for an architecture that is not a plain ViT.
     """
-    facts = facts_of_architecture(config["architecture"], where, class_=class_)
+    architecture: str = value_of(config, "architecture", TOP, where=where) or ""
+    facts = facts_of_architecture(architecture, where, class_=class_)
     flat = "pretrained_cfg" not in config
     shared = isinstance(config.get("model_type"), str)  # transformers reads the other keys of such a file
-    stated = {name: value for name, value in config.items() if name in TOP} if shared else config
-    check_keys(stated, {**PRETRAINED, **TOP} if flat else TOP, where=where)
-    check_keys(mapping_in(config, "pretrained_cfg", where=where), PRETRAINED, where=where, section="pretrained_cfg")
-    arguments = {name: each for name, each in mapping_in(config, "model_args", where=where).items() if each is not None}
-    check_keys(arguments, ARGUMENTS[class_], where=where, section="model_args")
+    own = {name: value for name, value in config.items() if name in TOP} if shared else config
+    stated = check_keys(own, {**PRETRAINED, **TOP} if flat else TOP, where=where)
+    section_in(config, "pretrained_cfg", PRETRAINED, where=where)
+    arguments = _arguments(config, ARGUMENTS[class_], where)
     if class_ == "NaFlexVit":
-        facts["resize"] = _naflex_recipe(config["architecture"], arguments)
-    if type(heads := arguments.get("num_heads")) is int:
-        facts["heads"] = heads
+        facts["resize"] = _naflex_recipe(architecture, arguments)
+    if "num_heads" in arguments:
+        facts["heads"] = arguments["num_heads"]
     if "norm_layer" in arguments:
-        facts["norm_eps"] = _one_of(NORMS, "norm_layer", str(arguments["norm_layer"]).replace("_", "").lower(), where)
+        facts["norm_eps"] = _one_of(NORMS, "norm_layer", arguments["norm_layer"].replace("_", "").lower(), where)
     if "act_layer" in arguments:
         facts.pop("act_of_plain_mlp", None)
-        facts["act"] = _one_of(ACTS, "act_layer", str(arguments["act_layer"]).lower(), where)
+        facts["act"] = _one_of(ACTS, "act_layer", arguments["act_layer"].lower(), where)
     if "mlp_layer" in arguments:
         facts["mlp"] = _one_of(MLPS, "mlp_layer", arguments["mlp_layer"], where)
     if arguments.get("pos_embed") in ("", "none"):
         facts["pos"] = "none"
-    pool = arguments.get("global_pool", config.get("global_pool"))
+    pool = arguments.get("global_pool", stated.get("global_pool"))
     if pool is not None:
         facts["pool"] = _one_of(POOLS, "global_pool", pool, where)
     if "pool_include_prefix" in arguments:
@@ -174,16 +179,21 @@ def facts_of_config(config: Mapping[str, Any], where: object, *, class_: str = "
         if arguments["pool_include_prefix"] and facts.get("pool") in ("mean", "map"):
             facts["pool_tokens"] = "all"
     if "img_size" in arguments:
-        size = arguments["img_size"]
-        facts["image_size"] = tuple(size) if isinstance(size, list) else size
+        facts["image_size"] = arguments["img_size"]
     return facts
+
+
+def _arguments(config: Mapping[str, Any], keys: Keys, where: object) -> dict[str, Any]:
+    """The arguments of the class; null stands for its default."""
+    stated = value_of(config, "model_args", TOP, where=where) or {}
+    return check_keys({name: each for name, each in stated.items() if each is not None}, keys, where=where, section="model_args")
 
 
 def facts_of_architecture(name: str, where: object, *, class_: str = "VisionTransformer") -> dict[str, Any]:
     """What the code behind one of timm's names states. Raises RefusedContent for a name that is not a plain ViT's."""
     match = find(name)
     if match is None or match[0].class_ != class_:
-        cause = f"architecture '{name}' is not a plain ViT" if match is None else f"architecture '{name}' has other tensors"
+        cause = f"architecture {shown(name)} {'is not a plain ViT' if match is None else 'has other tensors'}"
         hint = "for a plain ViT, name one of timm's that has the same settings, such as vit_base_patch16_224"
         raise RefusedContent(cause, where=where, hint=hint)
     group, heads = match
@@ -216,20 +226,20 @@ def _naflex_recipe(name: str, arguments: Mapping[str, Any]) -> str:
     return {"bicubic": "timm", "bilinear": "naflex"}.get(mode, UNSTATED) if plain else UNSTATED
 
 
-def _one_of(known: Mapping[str, Any], key: str, value: Any, where: object) -> Any:
+def _one_of(known: Mapping[str, Any], key: str, value: str, where: object) -> Any:
     """Our word for a value. Raises RefusedContent for one that is not supported."""
-    if not isinstance(value, str) or value not in known:
+    if value not in known:
         expected = ", ".join(repr(name) for name in known)
-        raise RefusedContent(f"unsupported {key} {value!r}; expected one of {expected}", where=where)
+        raise RefusedContent(f"unsupported {key} {shown(value)}; expected one of {expected}", where=where)
     return known[value]
 
 
 def labels_of(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     """The names of the classes, where they are listed in order."""
-    stated = config.get("pretrained_cfg")
-    inner = stated.get("label_names") if isinstance(stated, Mapping) else None
-    labels = next((each for each in (config.get("label_names"), config.get("labels"), inner) if each is not None), None)
-    return tuple(labels) if isinstance(labels, list) and all(isinstance(label, str) for label in labels) else None
+    inner = value_of(value_of(config, "pretrained_cfg", TOP) or {}, "label_names", PRETRAINED)
+    stated = (value_of(config, "label_names", TOP), value_of(config, "labels", TOP), inner)
+    labels = next((each for each in stated if each is not None), None)
+    return labels if isinstance(labels, tuple) else None
 
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -249,8 +259,7 @@ def config_from_module(module: Any) -> dict[str, Any]:
 
 def _interpolates(config: Mapping[str, Any]) -> bool:
     """Whether the model interpolates positions for any image; by default timm's raise an error."""
-    arguments = config.get("model_args")
-    return isinstance(arguments, Mapping) and arguments.get("dynamic_img_size") is True
+    return value_of(value_of(config, "model_args", TOP) or {}, "dynamic_img_size", SHARED) is True
 
 
 SIDECAR = SidecarFormat(

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.files import Stored
+from vit_zoo.files.safetensors import MAX_TENSORS
 from vit_zoo.weights.dialect import HEAD_BIAS, POOL_LATENT, Dialect, Need, Rule, Shapes, grid_of, layer, rule
 from vit_zoo.weights.dialects.flat_patch import flat_patch
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 IN, IN_BIAS = "d h e -> (h e) d", "h e -> (h e)"
 SCAN = re.compile(r"(.*Transformer/encoderblock)/(.+)")
+MAX_BLOCKS = 1000  # a longer axis is not that of blocks: an empty tensor can claim a billion of them
 
 
 def norm(ours: str, theirs: str) -> tuple[Rule, Rule]:
@@ -83,12 +85,17 @@ def unscanned(tensors: dict[str, Stored]) -> dict[str, Stored]:
     split: dict[str, Stored] = {}
     for key, tensor in tensors.items():
         match = SCAN.fullmatch(key)
-        if match is None or not tensor.shape or key.startswith(("params/txt/", "opt/state/")):
+        if match is None or not _is_scanned(tensor.shape, len(split)) or key.startswith(("params/txt/", "opt/state/")):
             split[key] = tensor
             continue
         for i in range(tensor.shape[0]):
             split[f"{match[1]}_{i}/{match[2]}"] = Stored(tensor.dtype, tensor.shape[1:], partial(_block, tensor, i))
     return split
+
+
+def _is_scanned(shape: tuple[int, ...], others: int) -> bool:
+    """Whether the first axis of a shape can be that of blocks, beside this number of other tensors."""
+    return len(shape) > 1 and 0 not in shape and shape[0] <= MAX_BLOCKS and others + shape[0] <= MAX_TENSORS
 
 
 def _block(tensor: Stored, i: int) -> Array:
@@ -99,7 +106,7 @@ def _block(tensor: Stored, i: int) -> Array:
 def head_width(query: str, shapes: Shapes) -> dict[str, Any]:
     """The width of a head, from the first kernel d h e whose name matches the regular expression `query`."""
     kernels = [shape for name, shape in shapes.items() if re.search(query, name)]
-    return {"dim_head": kernels[0][2]} if kernels and len(kernels[0]) == 3 else {}
+    return {"dim_head": kernels[0][2]} if kernels and len(kernels[0]) == 3 and kernels[0][2] else {}
 
 
 NEEDS = (
@@ -169,7 +176,7 @@ NAFLEX = replace(
         rule("pos_embed", "pos_embedding", pattern="h w d -> 1 (h w) d"),
         *(r for r in BIG_VISION.rules if not r.ours.startswith(("patch_embed", "pos_embed"))),
     ),
-    pattern_sizes=lambda shapes, facts: flat_patch(shapes["embedding/kernel"][0], facts),
+    pattern_sizes=lambda shapes, facts: flat_patch(shapes, "embedding/kernel", 0, facts),
     matches_shapes=lambda shapes: len(shapes.get("embedding/kernel", ())) == 2,
     grid=grid_of("pos_embedding"),
     resize="naflex",

@@ -163,7 +163,7 @@ HF_SIGLIP2_NAFLEX = replace(
         rule("patch_embed.proj.weight", "embeddings.patch_embedding.weight", pattern="d (p q c) -> d c p q"),
         *(r for r in HF_SIGLIP.rules if r.ours != "patch_embed.proj.weight"),
     ),
-    pattern_sizes=lambda shapes, facts: flat_patch(shapes["embeddings.patch_embedding.weight"][1], facts),
+    pattern_sizes=lambda shapes, facts: flat_patch(shapes, "embeddings.patch_embedding.weight", 1, facts),
     matches_shapes=lambda shapes: len(shapes.get("embeddings.patch_embedding.weight", ())) == 2,
     resize="naflex",
 )

@@ -11,7 +11,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from vit_zoo.errors import RefusedContent
+from vit_zoo.errors import RefusedContent, shown
+from vit_zoo.weights.configs.keys import Keys, only, read, read_keys, value_of
+from vit_zoo.weights.configs.values import COUNT, EPS, MAX_SIDE, SECTION, TEXT, optional, wholes
 from vit_zoo.weights.dialect import HEAD_BIAS, Dialect, Need, Rule, layer, rule
 from vit_zoo.weights.dialects.flax import IN, IN_BIAS, head_width
 from vit_zoo.weights.sidecar import SidecarFormat
@@ -24,22 +26,37 @@ def _layer(ours: str, *theirs: str, pattern: str | None = None, bias_pattern: st
     return layer(ours, *theirs, weight="/vars/0", bias="/vars/1", pattern=pattern, bias_pattern=bias_pattern)
 
 
+# keys of the config.json of a task, or of a backbone alone, which has its arguments under `config`
+TASK: Keys = {
+    **dict.fromkeys(("backbone", "config"), read("see the arguments", optional(SECTION))),
+    "pooling": read("pool", optional(TEXT)),
+}
+ACTIVATION = only("linear")  # after the head
+ARGUMENTS: Keys = {
+    "num_heads": read("heads", COUNT),
+    "layer_norm_epsilon": read("norm_eps", EPS),
+    "image_shape": read("image_size", optional(wholes(3, 1, MAX_SIDE))),
+}
+
+
 def facts_of_config(config: Mapping[str, Any], where: object) -> dict[str, Any]:
     """Facts from the config.json of a backbone or a task."""
-    inner = config.get("backbone", config)
-    inner = inner.get("config", inner) if isinstance(inner, Mapping) else {}
-    facts: dict[str, Any] = {
-        name: inner[theirs] for name, theirs in (("heads", "num_heads"), ("norm_eps", "layer_norm_epsilon")) if theirs in inner
-    }
-    if isinstance(inner.get("image_shape"), list) and len(inner["image_shape"]) == 3:
-        *first, last = inner["image_shape"]
+    task = read_keys(config, TASK, where=where)
+    inner = task.get("backbone", config)
+    stated = value_of(inner, "config", TASK, where=where)
+    stated = read_keys(inner if stated is None else stated, ARGUMENTS, where=where)
+    names = (("heads", "num_heads"), ("norm_eps", "layer_norm_epsilon"))
+    facts: dict[str, Any] = {name: stated[theirs] for name, theirs in names if theirs in stated}
+    if "image_shape" in stated:
+        *first, last = stated["image_shape"]
         facts["image_size"] = tuple(first) if last <= first[0] else (first[1], last)  # the channels are last or first
-    if config.get("pooling") not in (None, "token", "gap"):
-        raise RefusedContent(f"unsupported pooling {config['pooling']!r}; expected 'token' or 'gap'", where=where)
-    if config.get("pooling") == "gap":
+    pooling = task.get("pooling")
+    if pooling not in (None, "token", "gap"):
+        raise RefusedContent(f"unsupported pooling {shown(pooling)}; expected 'token' or 'gap'", where=where)
+    if pooling == "gap":
         facts |= {"pool": "mean", "pool_tokens": "all"}
-    if config.get("activation") not in (None, "linear"):
-        cause = f"activation = '{config['activation']}' after the head is not supported"
+    if not ACTIVATION.accepts(config.get("activation")):
+        cause = f"activation = {shown(config['activation'])} after the head is not supported"
         raise RefusedContent(cause, where=where, hint="set it to null to get the logits")
     return facts
 

@@ -83,12 +83,11 @@ DINOV2_SWIGLU = replace(
 def masked(tensors: dict[str, Stored]) -> dict[str, Stored]:
     """Multiply the biases of queries, keys and values by their masks, which are 0 for keys."""
     end = ".attn.qkv.bias_mask"
-    products = {
-        f"{key[: -len('_mask')]}": partial(_product, tensors[key[: -len("_mask")]], mask, key)
-        for key, mask in tensors.items()
-        if key.endswith(end) and key[: -len("_mask")] in tensors
+    masks = {key[: -len("_mask")]: key for key in tensors if key.endswith(end)}
+    return {
+        key: Stored(t.dtype, t.shape, partial(_product, t, tensors[masks[key]], masks[key])) if key in masks else t
+        for key, t in tensors.items()
     }
-    return {key: Stored(t.dtype, t.shape, products[key]) if key in products else t for key, t in tensors.items()}
 
 
 def _product(bias: Stored, mask: Stored, name: str) -> Array:
@@ -96,15 +95,17 @@ def _product(bias: Stored, mask: Stored, name: str) -> Array:
 
     from vit_zoo.files.stored import as_float
 
-    third, values = bias.shape[0] // 3, as_float(mask.dtype, mask.array())
-    if mask.shape != bias.shape or not np.array_equal(values.reshape(3, -1), np.array([[1], [0], [1]]).repeat(third, 1)):
+    third = bias.shape[0] // 3 if len(bias.shape) == 1 else 0
+    expected = np.repeat([1, 0, 1], third)
+    if mask.shape != bias.shape or not np.array_equal(as_float(mask.dtype, mask.array()), expected):
         raise RefusedContent(f"{name!r} is not DINOv3's mask, which is 1 for queries and values and 0 for keys")
     return bias.array()
 
 
 def head_width(shapes: Shapes) -> dict[str, Any]:
     """The width of a head, four times the number of periods of the rotation."""
-    return {"dim_head": 4 * shapes["rope_embed.periods"][0]} if "rope_embed.periods" in shapes else {}
+    periods = shapes.get("rope_embed.periods", ())
+    return {"dim_head": 4 * periods[0]} if len(periods) == 1 and periods[0] else {}
 
 
 MASK = f"{BLOCK}.attn.qkv.bias_mask"  # without one, keys have their bias too

@@ -68,7 +68,7 @@ TIMM_NAFLEX = Dialect(
     ),
     conventions={"norm_eps": 1e-6, "act": "gelu"},
     matches_shapes=lambda shapes: is_linear(shapes) and not is_siglip(shapes),
-    pattern_sizes=lambda shapes, facts: flat_patch(shapes["embeds.proj.weight"][1], facts),
+    pattern_sizes=lambda shapes, facts: flat_patch(shapes, "embeds.proj.weight", 1, facts),
     needs=(Need("patch_embed.proj.bias", "patch_bias", unless="norm_pre.weight"), CLOSING[1], *ALWAYS),
     position_covers=("patches",),
     facts_from_module=facts_from_module,

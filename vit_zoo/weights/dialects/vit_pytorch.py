@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import RefusedContent
 from vit_zoo.weights.dialect import HEAD_BIAS, Dialect, Need, Rule, Shapes, layer, replaced, rule
 from vit_zoo.weights.dialects.flat_patch import flat_patch
 
@@ -27,9 +26,7 @@ ATTENTION, FEED_FORWARD = "transformer.layers.{i}.0", "transformer.layers.{i}.1"
 def pattern_sizes(shapes: Shapes, facts: Mapping[str, Any]) -> dict[str, int]:
     """The rows, columns and channels of a patch: see `flat_patch`."""
     kernel = next((name for name in PATCHES if len(shapes.get(name, (0,))) > 1), PATCHES[0])  # one axis: a norm
-    if len(shapes.get(kernel, ())) != 2:
-        raise RefusedContent(f"has no usable tensor {kernel!r}: expected a patch projection with 2 axes")
-    return flat_patch(shapes[kernel][1], facts)
+    return flat_patch(shapes, kernel, 1, facts)
 
 
 def facts_from_module(module: Any) -> dict[str, Any]:
