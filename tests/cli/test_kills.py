@@ -9,20 +9,19 @@ import sys
 
 from support.paths import ROOT, TESTS
 
-SCENARIOS = ["create --force", "current folder", "external over"]  # by an exchange, by a journal, and with other files
+SCENARIOS = ["current folder", "external over"]  # without and with files of different kinds
 
 
 def test_kill_9_at_calls_that_change_the_disk():
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{TESTS}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "support.kills", "--calls", "4", "--only", *SCENARIOS]
+    command = [sys.executable, "-m", "support.kills", "--calls", "2", "--only", *SCENARIOS]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=500)
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, done.stdout + done.stderr
     assert [one["scenario"] for one in found] == [
-        "create --force",
         "create in the current folder",
         "export external over an old one",
     ]
     for one in found:
         assert one["wrong"] == {}
-        assert one["old"] + one["new"] == one["kills"] >= 3
+        assert one["old"] + one["new"] == one["kills"] >= 2
