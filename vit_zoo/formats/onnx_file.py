@@ -13,7 +13,6 @@ from vit_zoo.files import SafetensorsFile
 from vit_zoo.files.wire import GRAPH, KEY, METADATA, VALUE, fields, tag
 from vit_zoo.formats.artifact import MAX_METADATA, Artifact, Description, config_from, metadata_value
 from vit_zoo.formats.format import Format, OpenOptions
-from vit_zoo.formats.onnx_admission import check_runnable
 from vit_zoo.formats.onnx_skeleton import external_files, length_of
 from vit_zoo.formats.session import Session, SessionError
 
