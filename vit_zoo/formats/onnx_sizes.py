@@ -19,7 +19,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 def stated_size(operator: Operator, constants: Constants, shapes: Shapes) -> float:
     """Return the least number of values in an operator's result, as far as constants state it, else 0.
 
-    `constants` are the values of small tensors by name, `shapes` the shapes of all initializers.
+    `constants` are the values of small tensors by name, `shapes` the shapes of initializers and inputs without free axes.
     """
     size = 0.0
     position = SHAPES.get(operator.type)
