@@ -85,7 +85,6 @@ IMAGES: dict[str, bytes | Callable[[], bytes]] = {
     "png_no_data": _png(8, 8),
     "png_depth_64": _png(8, 8, bytes(999), depth=64),
     "png_color_9": _png(8, 8, bytes(999), color=9),
-    "png_palette_missing": _png(8, 8, bytes(999), color=3),
     "png_text_bomb": lambda: _png(8, 8, bytes(999), extra=_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 27), 9))),
     "png_iccp_bomb": lambda: _png(8, 8, bytes(999), extra=_chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(1 << 27), 9))),
     "png_chunks_100k": _png(8, 8, bytes(0), extra=_chunk(b"teXt", b"a") * 100_000),
@@ -121,6 +120,7 @@ IMAGES: dict[str, bytes | Callable[[], bytes]] = {
     "safetensors": struct.pack("<Q", 2) + b"{}",
 }
 LEGAL: dict[str, bytes] = {
+    "png_palette_missing": _png(8, 8, bytes(999), color=3),
     "png_16_bit": _encoded("PNG", Image.fromarray(np.full((8, 8), 40_000, np.uint16))),
     "png_1_bit": _encoded("PNG", Image.new("1", (8, 8))),
     "png_1_x_1": _encoded("PNG", Image.new("RGB", (1, 1))),

@@ -15,6 +15,8 @@ FORMER = {
     "random_normal", "in_axis_superscript", "scalar_empty", "scalar_string", "tanh_noinput", "hard_link", "symlink",
 }  # fmt: skip
 
+SLOW = {"matmul_bomb", "nodes_100k", "nodes_100k_wide", "nodes_20000_rev", "outputs_1000"}  # take seconds
+
 AGAINST = "--against BASE/tiny"
 PREDICT = "predict {} BASE/image.png --preprocess half"
 # what may also be legal: small graphs, odd but runnable ones, and those whose odd part onnxruntime leaves out
@@ -45,7 +47,7 @@ def _entries(group: str, makers: dict[str, Maker], *, file: str = "m.onnx") -> l
             command(f"verify {file} {AGAINST}", *against, session=True),
             command(PREDICT.format(file), *runs, session=True),
         )
-        found.append(Entry(f"{group}/{name}", make, commands, name in FORMER))
+        found.append(Entry(f"{group}/{name}", make, commands, name in FORMER, name in SLOW))
     return found
 
 

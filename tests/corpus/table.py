@@ -18,7 +18,8 @@ def matching(*patterns: str) -> list[Entry]:
 
 
 def sampled(entries: list[Entry], count: int) -> list[Entry]:
-    """Return all former faults, and up to `count` other entries of each kind, evenly spaced."""
+    """Return all former faults, and up to `count` other entries of each kind, evenly spaced, without those that are slow."""
+    entries = [entry for entry in entries if not entry.slow]
     kinds: dict[str, list[Entry]] = {}
     for entry in entries:
         kinds.setdefault(entry.name.partition("/")[0], []).append(entry)
