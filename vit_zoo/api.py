@@ -124,7 +124,7 @@ def save(model: ViT, folder: str | os.PathLike[str]) -> Path:
 
     Args:
         model: The model, with any device and type of its parameters.
-        folder: The folder, created if it does not exist. Existing files are replaced, each atomically.
+        folder: The folder, created if it does not exist. Both files are replaced in one step; other files in it stay.
 
     Raises:
         CannotWrite: The folder or the files cannot be written.
@@ -299,7 +299,7 @@ def verify(
         min_cosine: int8 only: another limit than the usual ones, as in `export`.
         random: Compare with random weights of the name or config file `against`.
         seed: Seed for the random weights, 0 by default.
-        time_limit: ONNX files only, which run in a child process: seconds that the file may take in all, by default 20, and
+        time_limit: ONNX files only, which run in a child process: seconds that the file may take in all, by default 15, and
             more by its size and the number of runs.
         memory_limit: ONNX files only: GB that the child process may use, by default as in `open`.
         **facts: Fields of the spec of `against`, as in `load`.

@@ -80,3 +80,17 @@ def test_a_long_list_of_labels_is_no_path(bare, folder, cli):
     code, _, err = cli("convert", bare, "-o", "m", "--set", "heads=2", "--labels", names)
     assert code == 0, err
     assert vit_zoo.load("./m").config.labels[2].endswith(" 2")
+
+
+def test_a_file_of_labels_that_does_not_fit_is_named(bare, folder, cli):
+    (folder / "names.txt").write_text("a\nb\n")
+    code, _, err = cli("convert", bare, "-o", "m", "--set", "heads=2", "--labels", "names.txt")
+    assert code == 2
+    assert "names.txt: mine: 2 labels for 3 classes" in err
+
+
+@pytest.mark.parametrize(("option", "value"), [("--mean", "1e300"), ("--std", "1e-300"), ("--std", "1e9")])
+def test_pixels_beyond_float32_are_refused(option, value, bare, folder, cli):
+    code, _, err = cli("convert", bare, "-o", "m", "--set", "heads=2", "--preprocess", "half", option, value)
+    assert code == 2
+    assert "mean and std must be at most 1e+06, std at least 1e-06" in err

@@ -30,12 +30,13 @@ class Command:
 
 @dataclass(frozen=True)
 class Entry:
-    """A bad file, or several. `former` marks a fault of an earlier version."""
+    """A bad file, or several. `former` marks a fault of an earlier version; `slow` ones are left out of samples."""
 
     name: str
     make: Maker = field(repr=False)
     commands: tuple[Command, ...]
     former: bool = False
+    slow: bool = False
 
 
 def command(line: str | Sequence[str], *codes: int, session: bool = False, names: str | None = None) -> Command:

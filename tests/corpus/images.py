@@ -85,7 +85,6 @@ IMAGES: dict[str, bytes | Callable[[], bytes]] = {
     "png_no_data": _png(8, 8),
     "png_depth_64": _png(8, 8, bytes(999), depth=64),
     "png_color_9": _png(8, 8, bytes(999), color=9),
-    "png_palette_missing": _png(8, 8, bytes(999), color=3),
     "png_text_bomb": lambda: _png(8, 8, bytes(999), extra=_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 27), 9))),
     "png_iccp_bomb": lambda: _png(8, 8, bytes(999), extra=_chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(1 << 27), 9))),
     "png_chunks_100k": _png(8, 8, bytes(0), extra=_chunk(b"teXt", b"a") * 100_000),
@@ -121,6 +120,7 @@ IMAGES: dict[str, bytes | Callable[[], bytes]] = {
     "safetensors": struct.pack("<Q", 2) + b"{}",
 }
 LEGAL: dict[str, bytes] = {
+    "png_palette_missing": _png(8, 8, bytes(999), color=3),
     "png_16_bit": _encoded("PNG", Image.fromarray(np.full((8, 8), 40_000, np.uint16))),
     "png_1_bit": _encoded("PNG", Image.new("1", (8, 8))),
     "png_1_x_1": _encoded("PNG", Image.new("RGB", (1, 1))),
@@ -136,10 +136,6 @@ LEGAL: dict[str, bytes] = {
     "jpeg_trailing": JPEG + b"trailing",
     "tiff": _encoded("TIFF"),
 }
-
-
-def _special(change: Callable[[Path], None]) -> Maker:
-    return change
 
 
 SPECIAL: dict[str, tuple[Maker, str, tuple[int, ...]]] = {
@@ -272,6 +268,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "completion": ("completion", "../../x"),
 }
 OPTION_CODES = (INPUT, 5, REFUSED, 8)
+LEGAL_OPTIONS = {"top_huge", "outputs_many"}  # all classes; the same output once
 
 
 def _nothing(folder: Path) -> None:
@@ -304,5 +301,6 @@ ENTRIES = [
         for key, name in NAMES.items()
     ),
     *_set_entries(),
-    *(Entry(f"option/{key}", _nothing, (command(arguments, *OPTION_CODES, names=""),)) for key, arguments in OPTIONS.items()),
+    *(Entry(f"option/{key}", _nothing, (command(arguments, *((0,) if key in LEGAL_OPTIONS else OPTION_CODES), names=""),))
+      for key, arguments in OPTIONS.items()),
 ]  # fmt: skip

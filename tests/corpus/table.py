@@ -5,10 +5,11 @@ from __future__ import annotations
 from fnmatch import fnmatch
 from pathlib import Path
 
-from corpus import configs, images, onnx_files, weights
+from corpus import configs, documents, images, metadata, onnx_files, pickles, weights
 from corpus.entry import Entry
 
-ENTRIES: tuple[Entry, ...] = (*weights.ENTRIES, *configs.ENTRIES, *onnx_files.ENTRIES, *images.ENTRIES)
+MODULES = (pickles, weights, configs, documents, metadata, onnx_files, images)
+ENTRIES: tuple[Entry, ...] = tuple(entry for module in MODULES for entry in module.ENTRIES)
 
 
 def matching(*patterns: str) -> list[Entry]:
@@ -17,7 +18,8 @@ def matching(*patterns: str) -> list[Entry]:
 
 
 def sampled(entries: list[Entry], count: int) -> list[Entry]:
-    """Return all former faults, and up to `count` other entries of each kind, evenly spaced."""
+    """Return all former faults, and up to `count` other entries of each kind, evenly spaced, without those that are slow."""
+    entries = [entry for entry in entries if not entry.slow]
     kinds: dict[str, list[Entry]] = {}
     for entry in entries:
         kinds.setdefault(entry.name.partition("/")[0], []).append(entry)

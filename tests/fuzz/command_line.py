@@ -63,9 +63,7 @@ def main(arguments: list[str]) -> int:
     base = (options.base or Path(tempfile.mkdtemp(prefix="vitzoo-fuzz-base-"))).resolve()
     try:
         if not (base / "family.toml").exists():
-            code = _as_child({"make": str(base)}).wait()
-            if code:
-                return code
+            write_base(base)
         if options.replay:
             return _replay(options.replay, base)
         return _fuzz(options, base)
@@ -113,6 +111,12 @@ def _cases(task: dict[str, Any], base: Path) -> Iterator[tuple[int, Case]]:
 # --- the parent's side ---
 
 
+def write_base(base: Path) -> None:
+    """Write the valid inputs, in a process of its own: this one imports no torch."""
+    if _as_child({"make": str(base)}).wait():
+        raise SystemExit("the valid inputs cannot be made")
+
+
 def _as_child(task: dict[str, Any]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "tests.fuzz", "--worker", json.dumps(task)], cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL,
@@ -156,6 +160,7 @@ def results(task: dict[str, Any], deadline: float | None = None) -> Iterator[dic
         code = process.wait()
         reader.join(timeout=5)
         process.stdout.close()
+        process.stderr.close()
     if current is not None:
         kind = "hang" if silent else "death"
         yield {

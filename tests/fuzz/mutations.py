@@ -6,6 +6,7 @@ import io
 import json
 import pickletools
 import struct
+import warnings
 import zipfile
 import zlib
 from random import Random
@@ -269,7 +270,7 @@ def of_zip(inner: dict[str, Bytes], default: Bytes = of_bytes) -> Bytes:
                 members[place] = (name, change(value, rng))
         out = io.BytesIO()
         kind = zipfile.ZIP_DEFLATED if rng.random() < 0.03 else zipfile.ZIP_STORED
-        with zipfile.ZipFile(out, "w", kind) as archive:
+        with zipfile.ZipFile(out, "w", kind) as archive, warnings.catch_warnings(action="ignore"):  # a name twice
             for name, value in members:
                 archive.writestr(zipfile.ZipInfo(name or "x"), value, kind)
         return out.getvalue()

@@ -8,10 +8,10 @@ from random import Random
 import pytest
 
 from fuzz.case import COMMAND, Case, mutated
-from fuzz.command_line import results
+from fuzz.command_line import results, write_base
 from fuzz.mutations import of_json
 from fuzz.onnx_mutations import of_fields, of_wire
-from fuzz.readers import READERS, make_base, make_case
+from fuzz.readers import READERS, make_case
 
 INPUTS = Path(__file__).parent / "inputs"
 SAVED = sorted(path.parent for path in INPUTS.rglob(COMMAND))
@@ -21,7 +21,7 @@ LARGEST = 200_000  # bytes of all saved inputs
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fuzz") / "base"
-    make_base(folder)
+    write_base(folder)
     return folder
 
 

@@ -377,6 +377,13 @@ WRONG_DATA = {
     "aliases/unclear.toml": ("[[ambiguous]]\nnames = ['a']", "expected 'library', and groups"),
     "aliases/twice.toml": ("library = 'mine'\n[[group]]\nnames = { 'ViT-B/16' = 'vit_b16' }", "duplicate alias 'ViT-B/16'"),
     "aliases/broken.toml": ("library = ", "not valid TOML"),
+    "aliases/number.toml": ("library = 'mine'\n[[group]]\nnames = { a = 3 }", "expected 'library', and groups"),
+    "aliases/note.toml": ("library = 'mine'\n[[group]]\nnote = 3\nnames = { a = 'vit_b16' }", "expected 'library', and groups"),
+    "aliases/differs.toml": (
+        "library = 'mine'\n[[group]]\ndiffers = ['x']\nnames = { a = 'vit_b16' }",
+        "expected 'library', and",
+    ),
+    "aliases/why.toml": ("[[ambiguous]]\nnames = ['a']\nwhy = 3\ncandidates = ['vit_b16']", "expected 'library', and groups"),
 }
 
 
@@ -409,6 +416,29 @@ def test_a_users_aliases_and_tags(zoo):
     read_tags.cache_clear()
     with pytest.raises(InputError, match=r"leaf\.toml: invalid tag: 'interpolation'"):
         lookup.tags_of("leaf_a")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("repo", "3"), ("file", "[]"), ("dialect", "true"), ("licence", "{}"), ("num_classes", "'3'"), ("num_classes", "true"),
+        ("labels", "3"), ("top1", "'x'"), ("top1", f"{10**400}"), ("top1", "nan"), ("origin", "3"), ("spec", "[]"),
+        ("revision", "1979-05-27"),
+    ],
+)  # fmt: skip
+def test_values_of_a_tag_have_types(key, value, zoo):
+    (zoo / "tags").mkdir()
+    (zoo / "leaf.toml").write_text("[spec]\nextends = 'vit_ti16'\n[variant]\nleaf_a = { depth = 2 }\n")
+    fields = {
+        "repo": "'me/leaf'", "file": "'a'", "dialect": "'timm'", "revision": "'unpinned'", "licence": "'mit'", "num_classes": "3",
+        "pixels": "'half'", "interpolation": "'bicubic'", key: value,
+    }  # fmt: skip
+    row = ", ".join(f"{name} = {each}" for name, each in fields.items())
+    (zoo / "tags" / "leaf.toml").write_text(f"[pixels]\nhalf = {{ mean = [0.5], std = [0.5] }}\n[leaf_a]\nbest = {{ {row} }}\n")
+    read_tags.cache_clear()
+    with pytest.raises(InputError, match=rf"leaf\.toml: invalid tag: leaf_a\.best: {key} = "):
+        lookup.tags_of("leaf_a")
+    read_tags.cache_clear()
 
 
 def test_a_missing_label_set():

@@ -244,6 +244,6 @@ def run_limits(command: Any) -> Any:
     )  # fmt: skip
     seconds = click.option(
         "--time-limit", type=float, metavar="SECONDS",
-        help="ONNX only: time that opening and running the file may take in all (default: 20, and more by its size).",
+        help="ONNX only: time that opening and running the file may take in all (default: 15, and more by its size).",
     )  # fmt: skip
     return seconds(memory(command))

@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from vit_zoo.errors import FORCE, CannotWrite, InputError
-from vit_zoo.files.disk import check_space, sync_folder, writing
-from vit_zoo.files.temporary import clear_stale, forget, release, temporary
+from vit_zoo.files.disk import check_space, writing
+from vit_zoo.files.temporary import clear_stale, put_in_place, release, temporary
 
 
 class Staged:
@@ -47,9 +47,7 @@ class Staged:
     def commit(self) -> None:
         """Rename the file to its target, replacing an existing file."""
         with writing(self.target):
-            self.path.replace(self.target)
-            forget(self.path)
-            sync_folder(self.target.parent)
+            put_in_place(self.path, self.target)
 
     def __enter__(self) -> Self:
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from vit_zoo.files import journal
 from vit_zoo.files.atomic import Staged
 from vit_zoo.files.disk import sync_folder, writing
 from vit_zoo.files.journal import Step, inode_of
-from vit_zoo.files.temporary import adopt, forget, remove, temporary
+from vit_zoo.files.temporary import adopt, forget, put_in_place, remove, second_names, temporary
 
 T = TypeVar("T")
 
@@ -56,10 +56,10 @@ class FileSet:
         for folder in dict.fromkeys(name.parent for _, name in staged):
             here = [(one, name) for one, name in staged if name.parent == folder]
             with writing(here[0][1]):
-                files = [(_beside(one.path, name), name) for one, name in here]
-                for (one, _), (path, _) in zip(here, files, strict=True):
-                    one.path = path
-                put_in_place(folder, files, [path for path in self._removed if path.parent == folder])
+                for one, name in here:
+                    one.path = _beside(one.path, name)
+                files = [(one.path, name) for one, name in here]
+                put_all_in_place(folder, files, [path for path in self._removed if path.parent == folder])
 
     def __enter__(self) -> Self:
         return self
@@ -68,7 +68,7 @@ class FileSet:
         self._stack.close()
 
 
-def put_in_place(folder: Path, files: Sequence[tuple[Path, Path]], removed: Sequence[Path] = ()) -> None:
+def put_all_in_place(folder: Path, files: Sequence[tuple[Path, Path]], removed: Sequence[Path] = ()) -> None:
     """Rename complete temporary files of a folder to their names in it, in one step.
 
     Args:
@@ -82,9 +82,7 @@ def put_in_place(folder: Path, files: Sequence[tuple[Path, Path]], removed: Sequ
     with journal.only_writer(folder):
         old = {path: inode for path in (*removed, *(name for _, name in files)) if (inode := inode_of(path)) is not None}
         if len(files) == 1 and not set(old) - {files[0][1]}:  # a rename is one step by itself
-            files[0][0].replace(files[0][1])
-            forget(files[0][0])
-            sync_folder(folder)
+            put_in_place(*files[0])
         else:
             change = _Change.of(folder, files, [path for path in removed if path in old], old)
             change.carry_out()
@@ -105,7 +103,7 @@ class _Change:
         steps = [Step(path.name, old[path]) for path in removed]
         back = []
         new = {name: path.lstat().st_ino for path, name in files}
-        second = _second_names(old)
+        second = second_names(old)
         for path, name in files:
             steps.append(Step(name.name, new[name], path.name, None if name in removed else old.get(name)))
             if name not in old:  # renamed, if it is not yet, and then removed
@@ -158,23 +156,6 @@ class _Change:
             path.unlink(missing_ok=True)
         finally:
             os.close(descriptor)
-
-
-def _second_names(old: Iterable[Path]) -> dict[Path, Path]:
-    """Give each file a second name, a temporary one; none to those after the first for which that is not possible."""
-    second: dict[Path, Path] = {}
-    try:
-        for path in old:
-            copy = temporary(path)
-            copy.hardlink_to(path)
-            second[path] = copy
-    except OSError:  # the file system has no hard links, or the file belongs to another user
-        pass
-    except BaseException:
-        for copy in second.values():
-            remove(copy)
-        raise
-    return second
 
 
 def _beside(path: Path, name: Path) -> Path:

@@ -24,8 +24,8 @@ from pathlib import Path
 
 from vit_zoo.errors import FORCE, CannotWrite, InputError, Option
 from vit_zoo.files.disk import sync_folder, writing
-from vit_zoo.files.file_set import put_in_place
-from vit_zoo.files.temporary import clear_stale, forget, release, temporary, temporary_in
+from vit_zoo.files.file_set import put_all_in_place
+from vit_zoo.files.temporary import clear_stale, put_in_place, release, temporary, temporary_in
 
 OUT = Option("out", "FOLDER", flag="-o")
 MOST_LINKS = 1000  # other files in a folder that is exchanged
@@ -68,9 +68,7 @@ def written_folder(folder: Path) -> Iterator[Path]:
         with writing(folder):
             if not old:
                 _sync_tree(made)
-                made.replace(target)
-                forget(made)
-                sync_folder(target.parent)
+                put_in_place(made, target)
             else:
                 new = list(made.iterdir())
                 if not (apart and _exchanged(made, target)):
@@ -114,9 +112,13 @@ def _exchanged(made: Path, folder: Path) -> bool:
         os.utime(made)
         _sync_tree(made)
         _exchange(made, folder)
+        try:
+            sync_folder(folder.parent)
+        except BaseException:
+            _exchange(made, folder)
+            raise
     except OSError:  # whatever the reason, a journal is the other way
         return False
-    sync_folder(folder.parent)
     with contextlib.suppress(OSError):  # files that somebody else wrote into the old folder meanwhile
         _link_missing(made, folder, MOST_LINKS)
     return True
@@ -175,7 +177,7 @@ def _move_into(folder: Path, new: list[Path]) -> None:
             place = temporary(name)
             path.replace(place)
             files.append((place, name))
-        put_in_place(folder, files, [name for _, name in files if name.is_file()] if len(files) > 1 else [])
+        put_all_in_place(folder, files, [name for _, name in files if name.is_file()] if len(files) > 1 else [])
     finally:
         for place, _ in files:
             release(place)

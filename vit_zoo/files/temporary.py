@@ -9,9 +9,12 @@ import contextlib
 import os
 import secrets
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from vit_zoo.files import journal
+from vit_zoo.files.disk import sync_folder
+from vit_zoo.files.journal import inode_of
 from vit_zoo.files.names import TEMPORARY
 
 _made: set[Path] = set()  # those of this process that may still exist
@@ -37,6 +40,41 @@ def adopt(path: Path) -> None:
 def forget(path: Path) -> None:
     """State that a temporary name is no longer used, or that a journal refers to it."""
     _made.discard(path.absolute())
+
+
+def put_in_place(source: Path, target: Path) -> None:
+    """Rename a complete temporary file or folder to its target. Raises OSError, after restoring what was there."""
+    inode = inode_of(source)
+    second = second_names([target] if inode_of(target) is not None else [])
+    try:
+        source.replace(target)
+        sync_folder(target.parent)
+    except BaseException:
+        if target in second:
+            second[target].replace(target)
+        elif inode_of(target) == inode:
+            target.replace(source)
+        raise
+    finally:
+        for path in second.values():
+            remove(path)
+    forget(source)
+
+
+def second_names(old: Iterable[Path]) -> dict[Path, Path]:
+    """Give each file a second name, a temporary one; none to those after the first for which that is not possible."""
+    second: dict[Path, Path] = {}
+    try:
+        for path in old:
+            second[path] = temporary(path)
+            second[path].hardlink_to(path)
+    except OSError:  # the file system has no hard links, the file belongs to another user, or it is a folder
+        forget(second.popitem()[1])
+    except BaseException:
+        for copy in second.values():
+            remove(copy)
+        raise
+    return second
 
 
 def remove(path: Path) -> None:

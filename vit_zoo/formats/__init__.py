@@ -64,7 +64,7 @@ def open_artifact(
         optimised: Whether onnxruntime optimises the graph.
         isolated: False to open an ONNX file in this process, without limits: for files that you trust. It saves copying images
             and outputs between processes.
-        time_limit: Seconds that opening the file, or one run, may take; by default 20, and more for large files and batches.
+        time_limit: Seconds that opening the file, or one run, may take; by default 15, and more for large files and batches.
         memory_limit: GB (10^9 bytes) that the child process may use, by default 0.8 and more by the size of the file and the
             batch. With another provider than the CPU's there is no limit by default.
 
@@ -94,8 +94,8 @@ def child_for(path: Path, limits: Limits, *, total: bool = True) -> Child | None
         if limits != Limits():
             raise InputError("time_limit and memory_limit apply to ONNX files only", where=path, options=[TIME, MEMORY])
         return None
-    check_runnable(path)
-    child = Child(path, limits, total=total)
+    size = path.stat().st_size + check_runnable(path)
+    child = Child(path, limits, size=size, total=total)
     child.start()
     return child
 

@@ -49,13 +49,15 @@ PIPE_SIZE = 2**20  # bytes; Linux's largest for an ordinary user
 class Child:
     """A child process for one file. It starts with the first call, or earlier with `start`, and has one open session at most.
 
-    `total`: whether the limit of time is for everything that the file does, or else for each call.
+    * `size`: the bytes of the file and of its weights next to it, from which the default limits follow.
+    * `total`: whether the limit of time is for everything that the file does, or else for each call.
+    * `writes`: whether it may write files.
     """
 
-    def __init__(self, path: Path, limits: Limits, *, total: bool = True, writes: bool = False) -> None:
-        self.path, self.limits, self.total, self.writes = path, limits, total, writes
+    def __init__(self, path: Path, limits: Limits, *, size: int = 0, total: bool = True, writes: bool = False) -> None:
+        self.path, self.limits, self.size, self.total, self.writes = path, limits, size, total, writes
         self.opened = 0  # the number of the open session
-        self._clock, self._size = Clock(limits), 0
+        self._clock = Clock(limits)
         self._process: Popen[bytes] | None = None
         self._end: Any = None
         self._lock = threading.Lock()
@@ -106,15 +108,13 @@ class Child:
         optimised: bool,
         more: bytes = b"",
         profile: str | None = None,
-        size: int = 0,
         pixels: int = 0,
     ) -> ChildSession:
         """Open the file, in place of an earlier session. Errors and other arguments are those of `Session`.
 
-        * `size`: the bytes of the file and of its weights next to it.
-        * `pixels`: those of the images that the file makes of its input, if they may be more than those of the input.
+        `pixels`: those of the images that the file makes of its input, if they may be more than those of the input.
         """
-        self.opened, self._size = self.opened + 1, size
+        self.opened += 1
         self.start()
         importlib.import_module("numpy")  # while the child imports it too
         limited = providers is None or list(providers) == ["CPUExecutionProvider"]
@@ -124,7 +124,7 @@ class Child:
         }  # fmt: skip
         factor = None if not limited else INNER_FACTOR if more else 1.0
         memory = self._memory(factor, 0, 0, 0)
-        answer, _ = self.call(request, (), work=seconds_to_open(self._size), memory=memory)
+        answer, _ = self.call(request, (), work=seconds_to_open(self.size), memory=memory)
         return ChildSession(self, _values(answer.get("inputs")), _values(answer.get("outputs")), factor, pixels)
 
     def run(self, name: str, x: Array, pixels: int, factor: float | None) -> list[Array]:
@@ -132,18 +132,18 @@ class Child:
         images = len(x) if x.ndim else 1
         pixels = max(pixels, math.prod(sorted(x.shape[1:])[-2:]))  # the third axis is that of the channels
         memory = self._memory(factor, images, pixels, x.size)
-        work = seconds_to_run(self._size, images, pixels)
+        work = seconds_to_run(self.size, images, pixels)
         return self.call({"do": "run", "input": name}, (x,), work=work, memory=memory)[1]
 
     def profile(self) -> str:
         """End the profile and return its text."""
-        return str(self.call({"do": "profile"}, (), work=seconds_to_open(self._size), memory=None)[0].get("profile"))
+        return str(self.call({"do": "profile"}, (), work=seconds_to_open(self.size), memory=None)[0].get("profile"))
 
     def _memory(self, factor: float | None, images: int, pixels: int, values: int) -> float | None:
         """Return the limit of memory in bytes. A device's driver maps more than it uses, so there only a stated limit applies."""
         if self.limits.memory is not None or factor is None:
             return self.limits.memory
-        return factor * memory_to_run(self._size, images, pixels, values)
+        return factor * memory_to_run(self.size, images, pixels, values)
 
     def call(
         self, request: dict[str, Any], arrays: Sequence[Array], *, work: float, memory: float | None

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from vit_zoo.model.config import ModelConfig
 
 LOGITS, PROBABILITIES = "logits", "probabilities"
-MAX_CLASSES = 1_000_000  # the largest published set of image classes has 21,843
 
 
 def artifact_classifier(artifact: Artifact, describe: Callable[[ModelConfig], ModelConfig] = lambda config: config) -> Classifier:
@@ -77,11 +76,12 @@ def _config_of(artifact: Artifact, output: str) -> ModelConfig:
         raise InputError(f"expected an input {wanted}, got {taken}", where=artifact.path)
     if not isinstance(classes, int):
         raise InputError(f"the number of classes is not stated: the output '{output}' has a free last axis", where=artifact.path)
-    if classes > MAX_CLASSES:
-        raise RefusedContent(f"has {classes:,} classes; at most {MAX_CLASSES:,} are supported", where=artifact.path)
-    spec = article_spec(
-        image_size=axes[2:], patch_size=axes[2:], channels=axes[1], num_classes=classes, pool="mean", dim=1, depth=1, heads=1,
-        dim_head=1, mlp_dim=1, dropout=0.0, emb_dropout=0.0,
-    )  # fmt: skip
+    try:
+        spec = article_spec(
+            image_size=axes[2:], patch_size=axes[2:], channels=axes[1], num_classes=classes, pool="mean", dim=1, depth=1,
+            heads=1, dim_head=1, mlp_dim=1, dropout=0.0, emb_dropout=0.0,
+        )  # fmt: skip
+    except InputError as error:
+        raise RefusedContent(f"declares sizes that no classifier has: {error.message}", where=artifact.path) from None
     name = "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "_" for c in artifact.path.stem).lstrip("_.-")[:96]
     return ModelConfig(name=name or "model", spec=spec)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vit_zoo.errors import RefusedContent
 
+KEYS = ("location", "offset", "length", "checksum")  # and those of weights that onnxruntime has packed
 COUNT = re.compile(r"[0-9]{1,18}")  # an offset or a length
 
 
@@ -20,6 +21,8 @@ def data_file(graph: Path, name: str) -> Path:
     """
     if not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
         raise RefusedContent(f"refers to weights in {name!r}, outside its folder", where=graph)
+    if name == graph.name:
+        raise RefusedContent("refers to weights in itself, in place of a second file", where=graph)
     path = graph.parent / name
     try:
         state = path.lstat()
@@ -41,6 +44,9 @@ def data_file(graph: Path, name: str) -> Path:
 
 def data_range(graph: Path, location: dict[str, str], size: int) -> tuple[str, int, int]:
     """Return the file name, offset and length of external data, by default `size` bytes. Raises RefusedContent for no numbers."""
+    unknown = next((key for key in location if key not in KEYS and not key.startswith("prepacked")), None)
+    if unknown is not None:
+        raise RefusedContent(f"external data: unknown field {unknown[:40]!r}", where=graph)
     if "location" not in location:
         raise RefusedContent("has external data without a location", where=graph)
     numbers = []

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from vit_zoo.errors import InputError, Option
 
 TIME, MEMORY = Option("time_limit", "SECONDS"), Option("memory_limit", "GB")
-SECONDS = 20.0  # beyond what the size of a file explains
+SECONDS = 15.0  # beyond what the size of a file explains
 MOST_SECONDS, LEAST_GB = 1e6, 0.25
 # Time, several times what a core of 2015 needs: to read a file, and to run it on one image. A transformer multiplies each weight
 # with each token; every byte of weights counts as half of an operation, and every 8x8 pixels as a token.

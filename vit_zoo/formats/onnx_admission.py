@@ -13,9 +13,9 @@ from pathlib import Path
 
 from vit_zoo.errors import RefusedContent
 from vit_zoo.formats.external_data import check_range
-from vit_zoo.formats.onnx_sizes import MAX_STATED, MAX_VALUES, Constants, stated_size
+from vit_zoo.formats.onnx_sizes import MAX_STATED, MAX_VALUES, Constants, numbers, stated_size
 from vit_zoo.formats.onnx_skeleton import length_of
-from vit_zoo.formats.onnx_wire import Operator, Structure, Tensor, Value, file_state, numbers, read_structure
+from vit_zoo.formats.onnx_wire import Operator, Structure, Tensor, Value, file_state, read_structure
 
 # An export of ViT-g with dynamic axes has 5,000 operators, and about three times as many once its products are quantised.
 # The others follow from that: 12 fields for each operator, and the stack traces that torch's exporter records in 2 kB of each.
@@ -155,8 +155,8 @@ def _constant_faults(structure: Structure) -> Iterator[str]:
             yield f"contains the tensor {tensor.name!r} of shape {list(tensor.dims)}"
         elif tensor.is_segment:
             yield f"contains a segment of the tensor {tensor.name!r}: segments are not supported"
-        elif tensor.is_external != bool(tensor.location) or (tensor.is_external and tensor.data):
-            yield f"contains the tensor {tensor.name!r}, whose data are both in the file and outside"
+        elif tensor.is_external != bool(tensor.location):
+            yield f"contains the tensor {tensor.name!r}, of which it is not clear whether its data are in the file"
         elif not tensor.is_external and not _is_complete(tensor):
             shape = list(tensor.dims)
             yield f"does not contain the data of tensor {tensor.name!r}: their size is not that of its shape {shape}"
@@ -210,10 +210,11 @@ def _type_text(value: Value) -> str:
 
 
 def _shape_faults(what: str, value: Value) -> Iterator[str]:
-    axes = [length_of(axis) for axis in value.axes]
-    if len(axes) > MAX_RANK:
-        yield f"{what} {value.name!r} has {len(axes)} axes; at most {MAX_RANK} are supported"
-    lengths = [axis for axis in axes if isinstance(axis, int)]
+    if not value.name.isprintable():
+        yield f"{what} {value.name!r} has a name with control characters"
+    if len(value.axes) > MAX_RANK:
+        yield f"{what} {value.name!r} has {len(value.axes)} axes; at most {MAX_RANK} are supported"
+    lengths = _lengths(value)
     wrong = next((length for length in lengths if length < 1), None)
     if wrong is not None:
         yield f"{what} {value.name!r} has an axis of length {wrong}"
@@ -221,9 +222,15 @@ def _shape_faults(what: str, value: Value) -> Iterator[str]:
         yield f"{what} {value.name!r} has {math.prod(lengths):,} values; at most {MAX_VALUES:,} are supported"
 
 
+def _lengths(value: Value) -> list[int]:
+    """Return the lengths of the axes that are not free."""
+    return [axis for axis in map(length_of, value.axes) if isinstance(axis, int)]
+
+
 def _size_faults(structure: Structure, constants: Constants) -> Iterator[str]:
     """Yield operators that make more values out of constants than any classifier computes with."""
-    shapes = {tensor.name: tensor.dims for tensor in structure.initializers}
+    shapes = {value.name: tuple(_lengths(value)) for value in structure.inputs}
+    shapes |= {tensor.name: tensor.dims for tensor in structure.initializers}
     total = 0.0
     for index, operator in enumerate(structure.operators):
         size = stated_size(operator, constants, shapes)

@@ -13,7 +13,6 @@ from vit_zoo.files import SafetensorsFile
 from vit_zoo.files.wire import GRAPH, KEY, METADATA, VALUE, fields, tag
 from vit_zoo.formats.artifact import MAX_METADATA, Artifact, Description, config_from, metadata_value
 from vit_zoo.formats.format import Format, OpenOptions
-from vit_zoo.formats.onnx_admission import check_runnable
 from vit_zoo.formats.onnx_skeleton import external_files, length_of
 from vit_zoo.formats.session import Session, SessionError
 
@@ -92,7 +91,7 @@ class OnnxArtifact(Artifact):
             else:
                 config = self.about.config if "include" in self.about.export else None
                 pixels = 0 if config is None else math.prod(config.spec.image_size)
-                self.session = options.child.open(**settings, size=_size_of(self.about), pixels=pixels)
+                self.session = options.child.open(**settings, pixels=pixels)
         except SessionError as error:
             if error.kind == "provider":
                 raise InputError(error.text) from None
@@ -145,11 +144,6 @@ class OnnxArtifact(Artifact):
             cause = error.text if error.kind == "output" else f"onnxruntime failed to run it: {error.text}"
             raise RefusedContent(cause, where=self.path) from None
         return dict(zip(self.outputs, values, strict=True))
-
-
-def _size_of(about: Description) -> int:
-    """Return the bytes of a file and of its weights next to it."""
-    return about.path.stat().st_size + check_runnable(about.path)
 
 
 def _open(path: Path, about: Description, options: OpenOptions) -> Artifact:

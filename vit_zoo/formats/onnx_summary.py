@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vit_zoo.files.wire import IR_VERSION, integer_field
 from vit_zoo.formats.onnx_skeleton import length_of, skeleton
-from vit_zoo.formats.structure import read_onnx
+from vit_zoo.formats.structure import structure_of
 
 if TYPE_CHECKING:
     import onnx
@@ -96,9 +96,9 @@ class OnnxSummary:
 
 def summarise(path: Path) -> OnnxSummary:
     """Read an ONNX file without the values of its weights. Raises RefusedContent for a damaged file."""
-    model = skeleton(path).proto
-    graph = model.graph
-    structure, faults = read_onnx(path)
+    read = skeleton(path)
+    model, graph = read.proto, read.proto.graph
+    structure, faults = structure_of(read)
     held = {tensor.name for tensor in graph.initializer}  # older files list their weights as inputs too
     files = {_location(tensor) for tensor in graph.initializer} - {None}
     return OnnxSummary(

@@ -140,9 +140,9 @@ def _failure(error: Exception) -> SessionError:
 
 
 def _last_sentence(error: Exception) -> str:
-    """Return the reason in an error of onnxruntime without source paths, and the operator that it concerns."""
+    """Return the reason in an error of onnxruntime without places in its source, and the operator that it concerns."""
     lines = str(error).strip().splitlines()
-    text = re.sub(r"/\S+\.(h|cc):\d+ .*?\) ", "", lines[-1] if lines else type(error).__name__)
+    text = re.sub(r"/\S+\.(h|cc):\d+ .*?\) |\b\w+\.(h|cc):\d+ \w+ ", "", lines[-1] if lines else type(error).__name__)
     node = re.search(r"running (\w+) node\. Name:'([^']*)'", str(error))
     return re.split(r" : |failed:|, Error ", text)[-1][:300] + (f", at {node[1]} {node[2]!r}" if node else "")
 

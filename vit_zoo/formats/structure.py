@@ -46,7 +46,11 @@ class Structure:
 
 def read_onnx(path: Path) -> tuple[Structure, list[str]]:
     """Return the structure of any tool's ONNX file, and the faults that do not depend on the model."""
-    read = skeleton(path)
+    return structure_of(skeleton(path))
+
+
+def structure_of(read: Skeleton) -> tuple[Structure, list[str]]:
+    """Return what `read_onnx` returns, of a file that has been read."""
     faults = [
         f"does not contain the data of tensor {name!r}" for name, stored in read.weights.items() if not lies_in_file(stored)
     ][:1]

@@ -54,7 +54,7 @@ def predict(
             can have a batch axis in front.
         top: Number of classes to return for each image; 5 by default. It does not apply to a regression.
         threads: Number of onnxruntime threads; ONNX files only.
-        time_limit: ONNX files only, which run in a child process: seconds that the file may take for all images, by default 20,
+        time_limit: ONNX files only, which run in a child process: seconds that the file may take for all images, by default 15,
             and more by its size and the number of images.
         memory_limit: ONNX files only: GB that the child process may use, by default as in `open`.
         labels: Names of the classes, as in `load`.

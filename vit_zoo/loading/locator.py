@@ -20,6 +20,7 @@ from vit_zoo.registry.lookup import Named, find, is_alias, is_name, not_a_plain_
 from vit_zoo.registry.other_architectures import reason_by_name
 
 # a text with such a suffix names a file, even if no such file exists
+MAX_PATH, MAX_FILE_NAME = 4096, 255  # bytes
 SUFFIXES = (".toml", ".json", ".safetensors", ".pt", ".pth", ".bin", ".npz", ".h5")
 REPOSITORY = re.compile(r"[\w-]+/[\w.-]+")  # ORG/NAME
 # names of kinds of files, for errors
@@ -106,6 +107,8 @@ def parse_locator(model: str | os.PathLike[str], *, names_first: bool = False) -
     if is_name(text):
         local = None if names_first else _local_model(path)
         return RegistryName(text, find(text)) if local is None else local
+    if len(text) > MAX_PATH or any(len(os.fsencode(part)) > MAX_FILE_NAME for part in path.parts):  # an OSError for `Path`
+        raise InputError("no such file or folder", where=f"{text[:96]}...")
     if path.is_dir() and not (is_alias(text) and _local_model(path) is None):
         return Folder(path)
     if path.exists() and not path.is_dir():

@@ -34,10 +34,15 @@ class Operator(BaseModel):
     share: float
 
 
+def _writing(child: Child) -> Child:
+    """Return a child for the same file that may write the profile."""
+    return Child(child.path, child.limits, size=child.size, writes=True)
+
+
 def profile_operators(checked: Sessions, images: Array) -> tuple[Operator, ...]:
     """Run the file on the images with onnxruntime's profiler. Return the kinds of operators that ran, the slowest first."""
     with private_folder("profile") as folder:
-        child = None if checked.child is None else Child(checked.path, checked.child.limits, writes=True)
+        child = None if checked.child is None else _writing(checked.child)
         artifact = OnnxArtifact(checked.path, OpenOptions(child=child), profile=str(folder / "run"))
         for _ in range(1 + RUNS):
             artifact.run(images)

@@ -85,6 +85,11 @@ def grid_of(name: str) -> Callable[[Shapes], tuple[int, int] | None]:
     return grid
 
 
+def _any_of(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """One regular expression for what any of these matches; without any, it matches nothing."""
+    return re.compile("|".join(f"(?:{pattern})" for pattern in patterns) or r"(?!)")
+
+
 @dataclass(frozen=True)
 class Need:
     """A tensor of ours that every file of a dialect has, so that its absence is damage and not a variant.
@@ -211,8 +216,25 @@ class Dialect:
 
     def is_unwanted(self, name: str, *, outside: bool) -> bool:
         """Whether a name is known and not part of the model; `outside`: it is not under the model's prefix."""
-        patterns = (*self.unwanted, *self.unwanted_outside) if outside else self.unwanted
-        return any(re.fullmatch(pattern, name) for pattern in patterns)
+        return (self._unwanted_outside if outside else self._unwanted).fullmatch(name) is not None
+
+    @cached_property
+    def _unwanted(self) -> re.Pattern[str]:
+        return _any_of(self.unwanted)
+
+    @cached_property
+    def _unwanted_outside(self) -> re.Pattern[str]:
+        return _any_of((*self.unwanted, *self.unwanted_outside))
+
+    def renamed(self, name: str) -> str:
+        """The name as in the rules, from another spelling."""
+        for old, new in self._renames:
+            name = old.sub(new, name)
+        return name
+
+    @cached_property
+    def _renames(self) -> tuple[tuple[re.Pattern[str], str], ...]:
+        return tuple((re.compile(old), new) for old, new in self.renames)
 
     def refusal(self, name: str) -> str | None:
         """What a tensor is that makes a model another than a plain ViT; None for any other name."""

@@ -9,10 +9,10 @@ from functools import cached_property
 
 from vit_zoo.errors import RefusedContent, shown
 from vit_zoo.files import Stored
+from vit_zoo.files.safetensors import MAX_TENSORS
 from vit_zoo.weights.dialect import Dialect
 
 WRAPPERS = r"(?:_orig_mod\.|module\.|model\.|backbone\.)*"  # of torch.compile, DDP, Lightning, and DINO's training files
-MAX_TENSORS = 100_000  # a training file of ViT-22B, with its optimizer, has fewer
 MAX_NAME = 500  # characters
 MAX_AXES = 32  # of an array in NumPy 1
 PARTS = 12  # more than a name of any rule has
@@ -96,9 +96,9 @@ def open_keys(dialect: Dialect, keys: Iterable[str]) -> Opened:
     for key in keys:
         rest = key.removeprefix(wrapper)
         if key.startswith(prefix):
-            names[key] = _renamed(dialect, key.removeprefix(prefix))
+            names[key] = dialect.renamed(key.removeprefix(prefix))
         elif prefix == wrapper or rest.startswith(bare):
-            names[key] = _renamed(dialect, rest)
+            names[key] = dialect.renamed(rest)
         else:
             outside[key] = rest
     return Opened(dialect, prefix, names, outside)
@@ -116,9 +116,3 @@ def _prefix(dialect: Dialect, keys: list[str]) -> tuple[str, str]:
         if matches:
             return matches[0][1], matches[0][0]
     return "", ""
-
-
-def _renamed(dialect: Dialect, name: str) -> str:
-    for old, new in dialect.renames:
-        name = re.sub(old, new, name)
-    return name

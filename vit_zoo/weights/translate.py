@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vit_zoo.errors import NotRepresentable, Option, RefusedContent
+from vit_zoo.errors import NotRepresentable, Option, RefusedContent, shown
 from vit_zoo.files import DTYPES, Stored
 from vit_zoo.registry.other_architectures import reason_by_keys
 from vit_zoo.weights.dialect import Dialect, Rule, Sizes
@@ -341,5 +341,5 @@ def _axes(group: str) -> list[str]:
 
 def _some(names: list[str]) -> str:
     if len(names) == 1:
-        return f"tensor {names[0]!r} is"
-    return f"{len(names)} tensors (first {names[0]!r}) are"
+        return f"tensor {shown(names[0])} is"
+    return f"{len(names)} tensors (first {shown(names[0])}) are"

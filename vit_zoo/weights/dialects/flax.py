@@ -15,9 +15,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.files import Stored
+from vit_zoo.files.safetensors import MAX_TENSORS
 from vit_zoo.weights.dialect import HEAD_BIAS, POOL_LATENT, Dialect, Need, Rule, Shapes, grid_of, layer, rule
 from vit_zoo.weights.dialects.flat_patch import flat_patch
-from vit_zoo.weights.keys import MAX_TENSORS
 
 if TYPE_CHECKING:
     from vit_zoo.files.stored import Array
