@@ -47,7 +47,8 @@ def install() -> None:
     for number in numbers:
         _signal.signal(number, _handle)
     sys.unraisablehook = _unraisable
-    os.register_at_fork(after_in_child=_forget)
+    if hasattr(os, "register_at_fork"):  # Windows has no fork
+        os.register_at_fork(after_in_child=_forget)
     _thread.start_new_thread(_watch, (reader,))
 
 

@@ -31,7 +31,9 @@ def check_space(folder: Path, need: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Sync a folder to the disk, so that a rename in it survives a power cut."""
+    """Sync a folder to the disk, so that a rename in it survives a power cut. Windows cannot open a folder for that."""
+    if os.name == "nt":
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

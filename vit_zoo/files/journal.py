@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import stat
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -36,6 +36,9 @@ NAME = ".vitzoo-journal"
 REPORT, REJECTED = ".parity.json", ".rejected"
 LARGEST = 1_048_576  # bytes of a journal
 PATIENCE = 30.0  # seconds to wait for another process
+OPEN = sum(
+    getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
+)  # as far as the system has them
 NO_LINKS = (errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -100,10 +103,10 @@ def settle(folder: Path, name: str | None = None) -> bool:
 
 def write(made: Path, steps: Sequence[Step]) -> int:
     """Write a journal under a temporary name. Return its descriptor, which holds the lock."""
-    descriptor = os.open(made, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(made, os.O_RDWR | os.O_CREAT | os.O_EXCL | OPEN, 0o666)
     try:
         with contextlib.suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(descriptor)
         with open(descriptor, "wb", closefd=False) as file:
             file.write(json.dumps({"vitzoo_journal": 1, "steps": [asdict(step) for step in steps]}).encode())
             file.flush()
@@ -151,14 +154,13 @@ def perform(folder: Path, steps: Sequence[Step]) -> None:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[int | None]:
     """Open a journal that no other process uses; None if it is gone. Raises InvalidJournal for anything but a file of ours."""
-    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         try:
-            descriptor = os.open(path, os.O_RDWR | flags)
+            descriptor = os.open(path, os.O_RDWR | OPEN)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise
-            descriptor = os.open(path, os.O_RDONLY | flags)
+            descriptor = os.open(path, os.O_RDONLY | OPEN)
     except FileNotFoundError:
         yield None
         return
@@ -170,7 +172,7 @@ def _locked(path: Path) -> Iterator[int | None]:
             raise InvalidJournal("not a regular file")
         _wait_for_lock(descriptor, path.parent)
         here = inode_of(path) == status.st_ino
-        if here and status.st_uid != os.geteuid():
+        if here and sys.platform != "win32" and status.st_uid != os.geteuid():
             raise InvalidJournal("it belongs to another user")
         yield descriptor if here else None
     finally:
@@ -180,7 +182,10 @@ def _locked(path: Path) -> Iterator[int | None]:
 @contextlib.contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
     """Keep other sets of files out of a folder within the block: they wait. Raises CannotWrite if it takes too long."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    if sys.platform == "win32":  # where a folder cannot be opened
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY | OPEN)
     try:
         _wait_for_lock(descriptor, folder)
         yield
@@ -188,11 +193,19 @@ def only_writer(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def lock(descriptor: int) -> None:
+    """Lock a file for this process, until it is closed. Windows has no such locks: writers do not wait for each other there."""
+    if sys.platform != "win32":
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def _wait_for_lock(descriptor: int, folder: Path) -> None:
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(descriptor)
             return
         except BlockingIOError:
             if time.monotonic() > deadline:
@@ -204,7 +217,7 @@ def _wait_for_lock(descriptor: int, folder: Path) -> None:
 
 def _read(descriptor: int) -> tuple[Step, ...]:
     """Return the steps in a journal. Raises InvalidJournal unless each is one that this package writes."""
-    content = os.pread(descriptor, LARGEST + 1, 0)
+    content = os.read(descriptor, LARGEST + 1)
     try:
         document = json.loads(content) if len(content) <= LARGEST else None
     except (ValueError, RecursionError):
