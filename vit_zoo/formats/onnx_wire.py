@@ -143,7 +143,11 @@ def read_structure(path: Path, limits: Mapping[str, int]) -> Structure:
     `limits` are the largest numbers of "fields", of "bytes" without the data of tensors, and of messages by their kind.
     Raises RefusedContent for a file that is damaged or exceeds a limit.
     """
-    return _structure(_read(path, limits, keeps=True))
+    message = _read(path, limits, keeps=True)
+    try:
+        return _structure(message)
+    except ValueError as error:
+        raise RefusedContent(f"not a complete ONNX file: {error}", where=path) from None
 
 
 def _read(path: Path, limits: Mapping[str, int], *, keeps: bool) -> Message:
@@ -414,7 +418,10 @@ CODES = {
 
 
 def numbers(tensor: Tensor, most: int = MAX_AXES) -> tuple[float, ...] | None:
-    """Return the values of a tensor of numbers with at most `most` of them, or None for others, and for external data."""
+    """Return the values of a tensor of numbers with at most `most` of them, or None for others, and for external data.
+
+    Also returns None where they cannot be decoded.
+    """
     code, count = CODES.get(tensor.type), math.prod(tensor.dims)
     if code is None or tensor.is_external or not 0 <= count <= most:
         return None
@@ -426,7 +433,10 @@ def numbers(tensor: Tensor, most: int = MAX_AXES) -> tuple[float, ...] | None:
             elif not isinstance(content, bytes):
                 return None
             elif number in VARINTS:
-                values += unpacked(content)
+                try:
+                    values += unpacked(content)
+                except ValueError:
+                    return None
             else:
                 kind = code if number == 9 else {4: "f", 10: "d"}.get(number, "")
                 size = struct.calcsize(kind) if kind else 0
