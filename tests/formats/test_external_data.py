@@ -88,6 +88,11 @@ def test_only_plain_file_names_are_locations(location, folder):
         check_runnable(graph(location=location))
 
 
+def test_a_file_is_not_its_own_weights(folder):
+    with pytest.raises(RefusedContent, match="in itself"):
+        check_runnable(graph(location="m.onnx", length="7680"))
+
+
 @pytest.mark.parametrize(
     ("entries", "text"),
     [

@@ -21,6 +21,8 @@ def data_file(graph: Path, name: str) -> Path:
     """
     if not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
         raise RefusedContent(f"refers to weights in {name!r}, outside its folder", where=graph)
+    if name == graph.name:
+        raise RefusedContent("refers to weights in itself, in place of a second file", where=graph)
     path = graph.parent / name
     try:
         state = path.lstat()

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from vit_zoo.errors import RefusedContent
 from vit_zoo.formats.external_data import check_range
-from vit_zoo.formats.onnx_sizes import MAX_STATED, MAX_VALUES, Constants, stated_size
+from vit_zoo.formats.onnx_sizes import MAX_STATED, MAX_VALUES, Constants, numbers, stated_size
 from vit_zoo.formats.onnx_skeleton import length_of
-from vit_zoo.formats.onnx_wire import Operator, Structure, Tensor, Value, file_state, numbers, read_structure
+from vit_zoo.formats.onnx_wire import Operator, Structure, Tensor, Value, file_state, read_structure
 
 # An export of ViT-g with dynamic axes has 5,000 operators, and about three times as many once its products are quantised.
 # The others follow from that: 12 fields for each operator, and the stack traces that torch's exporter records in 2 kB of each.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Mapping
 
-from vit_zoo.formats.onnx_wire import Operator
+from vit_zoo.formats.onnx_wire import MAX_AXES, VARINTS, Operator, Tensor, unpacked
 
 # 512 MiB of float32. A batch of 128 images of 3 x 384 x 384 has 57 million values, attention maps of 16 heads over 577 tokens
 # 5 million for each image
@@ -72,3 +73,45 @@ GROWING: dict[str, Callable[[Operator, Constants], float]] = {
     "Resize": _resized,
     "Upsample": _resized,
 }
+
+CODES = {
+    1: "f",
+    2: "B",
+    3: "b",
+    4: "H",
+    5: "h",
+    6: "i",
+    7: "q",
+    9: "?",
+    10: "e",
+    11: "d",
+    12: "I",
+    13: "Q",
+}  # of `struct`, by type
+
+
+def numbers(tensor: Tensor, most: int = MAX_AXES) -> tuple[float, ...] | None:
+    """Return the values of a tensor of numbers with at most `most` of them, or None for others, and for external data."""
+    code, count = CODES.get(tensor.type), math.prod(tensor.dims)
+    if code is None or tensor.is_external or not 0 <= count <= most:
+        return None
+    values: list[float] = []
+    for number, contents in tensor.content.items():
+        for content in contents:
+            if isinstance(content, int):
+                values.append(content)
+            elif not isinstance(content, bytes):
+                return None
+            elif number in VARINTS:
+                try:
+                    values += unpacked(content)
+                except ValueError:  # not a sequence of integers
+                    return None
+            else:
+                kind = code if number == 9 else {4: "f", 10: "d"}.get(number, "")
+                size = struct.calcsize(kind) if kind else 0
+                if not size or len(content) % size:
+                    return None
+                values += struct.unpack(f"<{len(content) // size}{kind}", content)
+    signed = (value - (1 << 64) if isinstance(value, int) and value >> 63 else value for value in values)
+    return tuple(signed) if len(values) == count else None

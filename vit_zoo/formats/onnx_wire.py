@@ -6,9 +6,7 @@ any library reads the file.
 
 from __future__ import annotations
 
-import math
 import os
-import struct
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -399,49 +397,3 @@ def _texts(message: Message, number: int) -> tuple[str, ...]:
         )
     except UnicodeDecodeError:
         raise ValueError("a name is not UTF-8") from None
-
-
-CODES = {
-    1: "f",
-    2: "B",
-    3: "b",
-    4: "H",
-    5: "h",
-    6: "i",
-    7: "q",
-    9: "?",
-    10: "e",
-    11: "d",
-    12: "I",
-    13: "Q",
-}  # of `struct`, by type
-
-
-def numbers(tensor: Tensor, most: int = MAX_AXES) -> tuple[float, ...] | None:
-    """Return the values of a tensor of numbers with at most `most` of them, or None for others, and for external data.
-
-    Also returns None where they cannot be decoded.
-    """
-    code, count = CODES.get(tensor.type), math.prod(tensor.dims)
-    if code is None or tensor.is_external or not 0 <= count <= most:
-        return None
-    values: list[float] = []
-    for number, contents in tensor.content.items():
-        for content in contents:
-            if isinstance(content, int):
-                values.append(content)
-            elif not isinstance(content, bytes):
-                return None
-            elif number in VARINTS:
-                try:
-                    values += unpacked(content)
-                except ValueError:
-                    return None
-            else:
-                kind = code if number == 9 else {4: "f", 10: "d"}.get(number, "")
-                size = struct.calcsize(kind) if kind else 0
-                if not size or len(content) % size:
-                    return None
-                values += struct.unpack(f"<{len(content) // size}{kind}", content)
-    signed = (value - (1 << 64) if isinstance(value, int) and value >> 63 else value for value in values)
-    return tuple(signed) if len(values) == count else None
