@@ -103,7 +103,10 @@ def numbers(tensor: Tensor, most: int = MAX_AXES) -> tuple[float, ...] | None:
             elif not isinstance(content, bytes):
                 return None
             elif number in VARINTS:
-                values += unpacked(content)
+                try:
+                    values += unpacked(content)
+                except ValueError:  # not a sequence of integers
+                    return None
             else:
                 kind = code if number == 9 else {4: "f", 10: "d"}.get(number, "")
                 size = struct.calcsize(kind) if kind else 0

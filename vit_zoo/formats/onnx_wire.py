@@ -141,7 +141,11 @@ def read_structure(path: Path, limits: Mapping[str, int]) -> Structure:
     `limits` are the largest numbers of "fields", of "bytes" without the data of tensors, and of messages by their kind.
     Raises RefusedContent for a file that is damaged or exceeds a limit.
     """
-    return _structure(_read(path, limits, keeps=True))
+    message = _read(path, limits, keeps=True)
+    try:
+        return _structure(message)
+    except ValueError as error:
+        raise RefusedContent(f"not a complete ONNX file: {error}", where=path) from None
 
 
 def _read(path: Path, limits: Mapping[str, int], *, keeps: bool) -> Message:
