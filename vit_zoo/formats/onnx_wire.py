@@ -57,7 +57,7 @@ ONCE = {"graph": (7,), "attribute": (5, 6), "value": (2,), "type": (1,), "tensor
 # names, and other strings that the checks read
 NAMES = {
     "operator": (1, 2, 3, 4, 7), "attribute": (1,), "tensor": (8,), "initializer": (8,), "value": (1,), "axis": (2,),
-    "entry": (1, 2), "opset": (1,),
+    "entry": (1, 2), "opset": (1,), "model": (2, 3, 4),
 }  # fmt: skip
 DATA = (4, 5, 6, 7, 9, 10, 11)  # fields of a tensor with its values
 VARINTS = (5, 7, 11)  # those of which each value has a length of its own
@@ -231,6 +231,8 @@ class _Decoder:
             raise ValueError("truncated")
         if any(len(message.get(number, ())) > 1 for number in ONCE.get(kind, ())):
             raise ValueError(f"the {kind} has parts that occur twice")
+        for number in NAMES.get(kind, ()):
+            _texts(message, number)  # onnx would return the bytes of names that are not UTF-8
         return message
 
     def _content(self, kind: str, number: int, at: int, length: int) -> bytes | Long:

@@ -83,7 +83,7 @@ def stated_labels(value: Any) -> tuple[str, ...]:
         where, value = value if is_file(value) else where, _named_labels(value)
     if isinstance(value, Mapping):
         value = _listed_labels(value, where)
-    if not isinstance(value, Sequence) or isinstance(value, bytes):
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):  # a JSON file may hold a text alone
         raise InputError(f"expected the names of the classes, got {type(value).__name__}", where=where)
     labels = tuple(value)
     for i, label in enumerate(labels):
