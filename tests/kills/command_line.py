@@ -1,10 +1,4 @@
-"""Commands that are killed at every call that changes the disk, and at random moments; and the states that they leave.
-
-    PYTHONPATH=.:tests python -m support.kills --moments 50
-
-Each command runs in a fork of a process that has imported everything, so that a run takes a fraction of a second. A fork ends
-itself by SIGKILL before its nth call of `os.rename`, `os.unlink`, `os.fsync` and the like, or is killed from outside.
-"""
+"""`python -m tests.kills`; see the package's docstring."""
 
 from __future__ import annotations
 
@@ -16,7 +10,6 @@ import os
 import random
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -247,13 +240,13 @@ def hub() -> Iterator[None]:
         yield
 
 
-def main() -> None:
+def main(arguments: list[str]) -> int:
     """Kill every scenario at every call, then at random moments, and print what was found."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.kills", description=main.__doc__)
     parser.add_argument("--moments", type=int, default=0, help="random moments for each scenario")
     parser.add_argument("--calls", type=int, default=10**6, help="at most so many calls for each scenario, spread evenly")
     parser.add_argument("--only", nargs="*", default=[""], help="scenarios whose names contain one of these")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     generator, failed = random.Random(0), False
     with hub(), tempfile.TemporaryDirectory() as made:
@@ -272,8 +265,4 @@ def main() -> None:
                 "scenario": scenario.name, "calls": trial.calls, "kills": len(found), "old": states.count("old"),
                 "new": states.count("new"), "wrong": wrong,
             }), flush=True)  # fmt: skip
-    sys.exit(failed)
-
-
-if __name__ == "__main__":
-    main()
+    return int(failed)

@@ -1,4 +1,4 @@
-"""Tests that a killed command leaves the old or the new files; `python -m support.kills` does it for every command and call."""
+"""Tests that a killed command leaves the old or the new files; `python -m tests.kills` does it for every command and call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SCENARIOS = ["current folder", "external over"]  # without and with files of dif
 
 def test_kill_9_at_calls_that_change_the_disk():
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{TESTS}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "support.kills", "--calls", "2", "--only", *SCENARIOS]
+    command = [sys.executable, "-m", "tests.kills", "--calls", "2", "--only", *SCENARIOS]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=500)
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, done.stdout + done.stderr
