@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ from support.quick import QUICK  # noqa: E402
 
 MOST_WORKERS = 4  # each has torch and the peers in memory, about 1.5 GB
 
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a background job of a shell; child processes would ignore it too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 hub_environment.set_up()
 torchvision_operators.declare()  # test modules may import timm in any order
 torch.set_num_threads(1)  # models are tiny: a second thread costs more than it saves

@@ -27,7 +27,7 @@ SECTIONS: tuple[tuple[str, str, Keys], ...] = (
     ("timm", "`model_args` of VisionTransformer", timm.VIT_ARGUMENTS),
     ("timm", "`model_args` of Eva", timm.EVA_ARGUMENTS),
     ("timm", "`model_args` of NaFlexVit", timm.NAFLEX_ARGUMENTS),
-    ("open_clip", "`open_clip_config.json`", open_clip.TOP),
+    ("open_clip", "`open_clip_config.json`", open_clip.PARTS),
     ("open_clip", "`model_cfg`", open_clip.MODEL),
     ("open_clip", "`vision_cfg` of open_clip's own towers", open_clip.OWN),
     ("open_clip", "`norm_kwargs`", open_clip.NORM_ARGUMENTS),

@@ -470,7 +470,7 @@ def test_another_weights_file_under_the_same_name_is_refused(place, folder, cli)
     assert cli("verify", "model.onnx", "-q").code == 0
     for other, fragment in (
         ("another/model.safetensors", "was exported with another model.safetensors; export it again"),
-        ("cut.safetensors", "model.safetensors: is truncated"),
+        ("cut.safetensors", "of model.safetensors, which has"),
         ("pointer/model.safetensors", "git lfs pull"),
     ):
         Path("model.safetensors").write_bytes((place / other).read_bytes())

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vit_zoo.errors import RefusedContent
 from vit_zoo.files.atomic import Staged
-from vit_zoo.files.sniff import reading, sniff
+from vit_zoo.files.sniff import HINTS, reading, sniff
 from vit_zoo.files.stored import DTYPES, Span, Stored, check_shape, refuse_type
 from vit_zoo.progress import BYTES, step
 
@@ -42,8 +42,7 @@ class SafetensorsFile:
         self.path = path
         kind = sniff(path)
         if kind not in ("safetensors", "unknown"):
-            hint = "run `git lfs pull` to download the file" if kind == "git-lfs pointer" else None
-            raise RefusedContent(f"expected a safetensors file, got a file of kind '{kind}'", where=path, hint=hint)
+            raise RefusedContent(f"expected a safetensors file, got a file of kind '{kind}'", where=path, hint=HINTS.get(kind))
         with reading(path), path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")

@@ -34,6 +34,8 @@ MAGIC = (
     (b"\x80", "pickle"),
 )
 
+HINTS = {"git-lfs pointer": "run `git lfs pull` to download the file"}  # what to do about a file of another kind
+
 
 def sniff(path: Path) -> str:
     """Return the kind of a file: folder, safetensors, torch, torchscript, pt2, npz, onnx, json, image, ... or unknown.

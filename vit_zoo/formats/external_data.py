@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 from vit_zoo.errors import RefusedContent
+from vit_zoo.files.sniff import HINTS, sniff
 
 KEYS = ("location", "offset", "length", "checksum")  # and those of weights that onnxruntime has packed
 COUNT = re.compile(r"[0-9]{1,18}")  # an offset or a length
@@ -61,12 +62,13 @@ def data_range(graph: Path, location: dict[str, str], size: int) -> tuple[str, i
 def check_range(graph: Path, tensor: str, location: dict[str, str], size: int) -> None:
     """Raise RefusedContent unless the external data of a tensor are `size` bytes that lie within a file of `data_file`."""
     name, offset, length = data_range(graph, location, size)
-    available = data_file(graph, name).stat().st_size
+    path = data_file(graph, name)
+    available = path.stat().st_size
     if length != size:
         raise RefusedContent(f"external data of {tensor!r}: {length:,} bytes, but its shape has {size:,}", where=graph)
     if offset + length > available:
         cause = f"does not contain the data of tensor {tensor!r}: they end at byte {offset + length:,} of {name}, which has"
-        raise RefusedContent(f"{cause} {available:,}", where=graph)
+        raise RefusedContent(f"{cause} {available:,}", where=graph, hint=HINTS.get(sniff(path)))
 
 
 def _is_blob(link: Path) -> bool:
