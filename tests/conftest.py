@@ -14,7 +14,7 @@ pytest.register_assert_rewrite("support")
 from support import hub_environment, torchvision_operators  # noqa: E402  registered first, so that its assertions are rewritten
 from support.cli import CommandLine  # noqa: E402
 from support.paths import TESTS  # noqa: E402
-from support.quick import QUICK  # noqa: E402
+from support.quick import PINNED, QUICK  # noqa: E402
 
 MOST_WORKERS = 4  # each has torch and the peers in memory, about 1.5 GB
 
@@ -42,8 +42,10 @@ def pytest_cmdline_main(config):
 
 def pytest_itemcollected(item):
     file = item.path.relative_to(TESTS).as_posix()
-    if {file, f"{file}::{item.originalname}"} & QUICK:
-        item.add_marker("quick")
+    names = {file, f"{file}::{item.originalname}"}
+    for marker, marked in (("quick", QUICK), ("pinned", PINNED)):
+        if names & marked:
+            item.add_marker(marker)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 import vit_zoo
 from support.paths import TESTS
-from support.quick import QUICK
+from support.quick import PINNED, QUICK
 from vit_zoo.cli.commands import vitzoo
 
 PACKAGE = Path(vit_zoo.__file__).parent
@@ -93,6 +93,6 @@ def test_every_command_shows_an_example(verb):
 
 def test_the_quick_set_has_tests_of_every_folder():
     assert {entry.partition("/")[0] for entry in QUICK} == {path.parent.name for path in TESTS.glob("*/test_*.py")}
-    for entry in QUICK:
+    for entry in QUICK | PINNED:
         file, _, function = entry.partition("::")
         assert f"def {function or 'test_'}" in (TESTS / file).read_text(), entry

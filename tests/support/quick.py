@@ -41,3 +41,16 @@ QUICK = frozenset({
     "weights/test_resize.py",
     "weights/test_resized_sources.py",
 })  # fmt: skip
+
+# tests that compare with the versions of transformers and Pillow in constraints.txt, and fail with others
+PINNED = frozenset({
+    "inference/test_predict.py::test_preprocessing_against_torchvision",
+    "loading/test_module_configs.py::test_the_images_of_a_module_of_open_clip",
+    "model/test_forward.py::test_against_transformers",
+    "model/test_forward.py::test_attention_maps_against_transformers",
+    "model/test_forward.py::test_every_field_and_value_has_a_case",
+    "weights/test_config_keys.py",
+    "weights/test_dialects.py::test_dinov3_with_a_bias_of_the_keys",
+    "weights/test_dialects.py::test_dinov3_with_a_norm_of_the_class_token",
+    "weights/test_hf.py::test_names_before_transformers_5",
+})  # fmt: skip
