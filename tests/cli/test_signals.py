@@ -199,9 +199,13 @@ FORK = (
 os.write(1, b"!")
 import vit_zoo.registry.models as models
 def list_models(*args, **options):
+    ready, tell = os.pipe()
     child = os.fork()
     if not child:
+        os.write(tell, b"!")
         time.sleep(30)
+        os._exit(1)  # never past here: `child` is 0, and a signal to that goes to the whole group
+    os.read(ready, 1)
     os.kill(child, signal.SIGTERM)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
     time.sleep(2.5)
