@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
 
+from support.disks import small_disk_at
 from vit_zoo.files import Staged
 
 TINY = ["--set", "dim=48", "--set", "heads=3", "--set", "dim_head=16", "--set", "depth=1", "--set", "image_size=32"]
@@ -77,15 +77,8 @@ def test_faults_of_sync_and_rename(command, function, place, cli, monkeypatch):
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 600 kB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", disk], capture_output=True, check=False
-    )
-    if not mounted or mounted.returncode:
-        pytest.skip("mounting a small file system is not permitted here")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
+    with small_disk_at(tmp_path / "disk", "600k") as disk:
+        yield disk
 
 
 def test_a_disk_that_is_too_small(small_disk, folder, cli, monkeypatch):

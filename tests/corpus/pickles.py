@@ -257,22 +257,7 @@ def _torchscript(folder: Path) -> None:
     """Write a module whose `__setstate__` makes a file."""
     import torch
 
-    class Planted(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.mark = torch.zeros(1)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x
-
-        @torch.jit.export
-        def __getstate__(self) -> tuple[str, bool]:
-            return "PWNED", self.training
-
-        @torch.jit.export
-        def __setstate__(self, state: tuple[str, bool]) -> None:
-            self.mark = torch.from_file(state[0], True, 1)
-            self.training = state[1]
+    from support.planted import Planted
 
     torch.jit.save(torch.jit.script(Planted()), folder / "model.pt")
 

@@ -29,6 +29,8 @@ import torch
 from PIL import Image
 from torch import nn
 
+from support.disks import small_disk_at
+from support.planted import Planted
 from vit_zoo.errors import CannotWrite, InputError, RefusedContent
 from vit_zoo.files import SafetensorsFile, Staged, Stored, read_image, read_json, read_torch, sniff, staging_folder, write_text
 from vit_zoo.files.safetensors import MAX_HEADER, write_safetensors
@@ -204,26 +206,6 @@ class Payload:
 
     def __reduce__(self):
         return os.system, (f"touch {self.mark}",)
-
-
-class Planted(nn.Module):
-    """A module that makes a file when it is loaded as TorchScript."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mark = torch.zeros(1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x
-
-    @torch.jit.export
-    def __getstate__(self) -> tuple[str, bool]:
-        return "PWNED", self.training
-
-    @torch.jit.export
-    def __setstate__(self, state: tuple[str, bool]) -> None:
-        self.mark = torch.from_file(state[0], True, 1)
-        self.training = state[1]
 
 
 def rezipped(file: Path, compression: int) -> None:
@@ -487,15 +469,8 @@ def test_a_limit_on_file_sizes_loses_nothing(tmp_path):
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 1 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, check=False
-    )
-    if not mounted or mounted.returncode:
-        pytest.skip("mounting a small file system is not permitted here")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
+    with small_disk_at(tmp_path / "disk", "1m") as disk:
+        yield disk
 
 
 def test_a_full_disk_loses_nothing(small_disk):

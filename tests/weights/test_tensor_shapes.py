@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vit_zoo.errors import InputError, RefusedContent, VitzooError
+from support.refusals import refusal_of
+from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files import Stored
 from vit_zoo.loading.read_tensors import read_tensors
 from vit_zoo.weights.candidates import MAX_PLACES
@@ -98,20 +99,15 @@ def tensors_of(dialect):
 
 
 def error_of(tensors):
-    """The error of reading tensors, None where they are read, with all values; one line, of bad input or refused content."""
-    try:
+    """The error of reading tensors, with all values; None where they are read."""
+
+    def read():
         table = any(name.endswith(("pos_embed", "pos_embedding", "positional_embedding", "vars/2")) for name in tensors)
         table = table or any("position_embedding" in name for name in tensors)
         checkpoint = read_tensors(tensors, FACTS if table else {**FACTS, "image_size": 8}, FILE)
         assert all(tensor.array().shape == tensor.shape for tensor in checkpoint.tensors.values())
-    except VitzooError as error:
-        refused = error
-    else:
-        return None
-    assert refused.code in (2, 6, 7), refused
-    assert str(refused).isprintable()
-    assert len(str(refused)) < 1500
-    return refused
+
+    return refusal_of(read, longest=1500)
 
 
 def other_shapes(shape):

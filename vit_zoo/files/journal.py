@@ -36,9 +36,8 @@ NAME = ".vitzoo-journal"
 REPORT, REJECTED = ".parity.json", ".rejected"
 LARGEST = 1_048_576  # bytes of a journal
 PATIENCE = 30.0  # seconds to wait for another process
-OPEN = sum(
-    getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
-)  # as far as the system has them
+# to open journals with, as far as the system has them: no link, no pipe without an end, not in child processes, no text
+OPEN = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
 NO_LINKS = (errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 

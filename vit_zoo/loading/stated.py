@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Union
 
@@ -44,29 +44,24 @@ class Description:
     problem_type: Any = None
     labels: tuple[str, ...] | None = None
     preprocess: Any = None
-    labels_file: str = ""  # where they come from, if that is a file
+    labels_file: str | None = None  # where the labels come from, if that is a file
 
     @classmethod
     def taken_from(cls, facts: dict[str, Any], labels: Any = None, preprocess: Any = None) -> Self:
         """Take the facts that are no fields of the spec out of a mapping. Raises InputError for labels that are not valid."""
         labels, preprocess = facts.pop("labels", labels), facts.pop("preprocess", preprocess)
-        file = str(labels) if isinstance(labels, str | os.PathLike) and is_file(labels) else ""
+        file = str(labels) if isinstance(labels, str | os.PathLike) and is_file(labels) else None
         return cls(facts.pop("problem_type", None), None if labels is None else stated_labels(labels), preprocess, file)
 
     @property
     def stated(self) -> tuple[str, ...]:
         """The names of the facts that are stated."""
-        return tuple(field.name for field in fields(self) if getattr(self, field.name) not in (None, ""))
+        return tuple(name for name in ("problem_type", "labels", "preprocess") if getattr(self, name) is not None)
 
     def of(self, config: ModelConfig) -> ModelConfig:
         """Return the config with what is stated. Raises InputError if it does not fit the model."""
         config = config.with_problem_type(self.problem_type)
-        try:
-            config = config.with_labels(self.labels)
-        except InputError as error:
-            if self.labels_file:
-                raise InputError(f"{error.where}: {error.message}", where=self.labels_file) from None
-            raise
+        config = config.with_labels(self.labels, where=self.labels_file)
         return config if self.preprocess is None else config.with_preprocess(stated_preprocess(self.preprocess, config))
 
 

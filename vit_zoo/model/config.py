@@ -171,15 +171,18 @@ class ModelConfig(BaseModel):
             raise InputError(f"the config states problem_type = {self.problem_type}, not {stated}", where=self.name)
         return self.replace(problem_type=stored_problem_type(stated, self.spec.num_classes))
 
-    def with_labels(self, labels: tuple[str, ...] | None) -> Self:
-        """Return a copy with these names of the classes, if any are stated. Raises InputError for another number of them."""
+    def with_labels(self, labels: tuple[str, ...] | None, *, where: object = None) -> Self:
+        """Return a copy with these names of the classes, if any are stated.
+
+        Raises InputError for another number of them; `where` is their file, or None for the name of the model.
+        """
         if labels is None:
             return self
         classes = self.classes
         if not classes:
-            raise InputError("labels do not apply: the model has no classes", where=self.name)
+            raise InputError("labels do not apply: the model has no classes", where=where or self.name)
         if len(labels) != classes:
-            raise InputError(f"{len(labels)} labels for {classes} classes", where=self.name)
+            raise InputError(f"{len(labels)} labels for {classes} classes", where=where or self.name)
         return self.replace(labels=labels)
 
     def with_preprocess(self, preprocess: Preprocess | None) -> Self:
