@@ -22,7 +22,7 @@ from vit_zoo.formats import child as child_module
 from vit_zoo.formats import open_in
 from vit_zoo.formats.child import Child
 from vit_zoo.formats.limits import SECONDS, Clock, Limits, memory_to_run, seconds_to_open, seconds_to_run
-from vit_zoo.parity.run import Sessions
+from vit_zoo.parity.sessions import Sessions
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, or limits memory")
 X = np.random.default_rng(0).standard_normal((2, 3, 8, 8), np.float32)

@@ -11,7 +11,7 @@ import torch
 import vit_zoo
 from vit_zoo.errors import InputError
 from vit_zoo.formats import open_in
-from vit_zoo.parity import run
+from vit_zoo.parity import sessions
 
 COUNT, GROUPS = 200, 20
 
@@ -86,7 +86,7 @@ def one_export(number: int, monkeypatch) -> tuple[str, bool, str]:
     model.to([torch.float32, torch.float16, torch.bfloat16][number % 3])
     threads = int(random.integers(1, 3))
     torch.set_num_threads(threads)
-    monkeypatch.setattr(run, "open_in", partial(open_in, threads=threads))
+    monkeypatch.setattr(sessions, "open_in", partial(open_in, threads=threads))
     opset = int(random.integers(17, 26))
     (done,) = vit_zoo.export(model, out="clean.onnx", opset=opset, verify=False, force=True)
     report = vit_zoo.verify(done.path, model, effort=("default", "full")[number % 2])

@@ -25,7 +25,7 @@ from support.models import SMALL, noise
 from vit_zoo.errors import InputError
 from vit_zoo.formats import open_in
 from vit_zoo.formats.structure import read_onnx
-from vit_zoo.parity import run
+from vit_zoo.parity import sessions
 
 MODELS = {
     "gelu": {},
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch):
     """More threads slow each other down in models this small."""
-    monkeypatch.setattr(run, "open_in", functools.partial(open_in, threads=1))
+    monkeypatch.setattr(sessions, "open_in", functools.partial(open_in, threads=1))
 
 
 class Reader(CalibrationDataReader):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from vit_zoo.formats.artifact import Array
     from vit_zoo.parity.reference import Step
-    from vit_zoo.parity.run import Sessions
+    from vit_zoo.parity.sessions import Sessions
 
 VALUES_PER_RUN = 48  # about 120 MB for two images of ViT-B/16
 # operators of which all inner values are read: each 48 of them need a new session. An export of ViT-g has about as many

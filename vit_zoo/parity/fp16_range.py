@@ -13,7 +13,7 @@ from vit_zoo.parity.bisect import MOST_READ, chunks, inner_values_of
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
-    from vit_zoo.parity.run import Sessions
+    from vit_zoo.parity.sessions import Sessions
 
 LIMIT = 65504.0  # the largest float16
 HALF = 10  # TensorProto.DataType

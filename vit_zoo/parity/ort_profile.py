@@ -15,7 +15,7 @@ from vit_zoo.formats.onnx_file import OnnxArtifact
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
-    from vit_zoo.parity.run import Sessions
+    from vit_zoo.parity.sessions import Sessions
 
 RUNS = 5  # timed runs, after one warm-up run
 

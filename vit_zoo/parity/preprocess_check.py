@@ -15,7 +15,7 @@ from vit_zoo.parity.inputs import photograph
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
-    from vit_zoo.parity.run import Sessions
+    from vit_zoo.parity.sessions import Sessions
 
 ALLOWED = {"preprocess": (2, 0.005), "preprocess-exact": (0, 0.0)}  # levels out of 255, and the share of values that differ
 ROUNDING = 0.02  # levels

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from vit_zoo.formats.artifact import Array
     from vit_zoo.parity.reference import Step
-    from vit_zoo.parity.run import Sessions
+    from vit_zoo.parity.sessions import Sessions
 
 BYTES_PER_RUN = 64 << 20  # of inner values that one run may return, unless fewer than VALUES_PER_RUN have as many
 SAMPLE = 64  # elements compared first, which rules out most candidates cheaply

@@ -24,15 +24,8 @@ from vit_zoo.parity.preprocess_check import prepare_in_file, raw_batches
 from vit_zoo.parity.reference import ModelReference
 from vit_zoo.parity.remarks import remarks_on
 from vit_zoo.parity.report import Divergence, Effort, ParityReport
-from vit_zoo.parity.run import (
-    Computed,
-    Runs,
-    Sessions,
-    accepts_images,
-    batches_of,
-    described_outputs,
-    match_outputs,
-)
+from vit_zoo.parity.run import Runs, accepts_images, batches_of, described_outputs, match_outputs
+from vit_zoo.parity.sessions import Computed, Sessions
 from vit_zoo.parity.static_checks import (
     Evidence,
     add_weight_fault,
