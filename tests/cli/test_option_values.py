@@ -86,7 +86,7 @@ def test_a_file_of_labels_that_does_not_fit_is_named(bare, folder, cli):
     (folder / "names.txt").write_text("a\nb\n")
     code, _, err = cli("convert", bare, "-o", "m", "--set", "heads=2", "--labels", "names.txt")
     assert code == 2
-    assert "names.txt: mine: 2 labels for 3 classes" in err
+    assert "names.txt: 2 labels for 3 classes" in err
 
 
 @pytest.mark.parametrize(("option", "value"), [("--mean", "1e300"), ("--std", "1e-300"), ("--std", "1e9")])
