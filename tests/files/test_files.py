@@ -227,6 +227,12 @@ def encrypted(file: Path) -> None:
     file.write_bytes(content)
 
 
+def crowded(file: Path) -> None:
+    with zipfile.ZipFile(file, "a") as archive:
+        for i in range(50_001):
+            archive.writestr(f"archive/data/{i}", b"")
+
+
 def flipped(file: Path, needle: bytes) -> None:
     content = bytearray(file.read_bytes())
     content[content.index(needle) + 1] ^= 4
@@ -242,6 +248,7 @@ TORCH = {
     ),
     "a module": (lambda f: torch.save(nn.Linear(2, 2), f), "would run code"),
     "deflated members": (lambda f: (torch.save({"a": torch.zeros(2**20)}, f), rezipped(f, zipfile.ZIP_DEFLATED)), "compressed"),
+    "50,000 other members": (lambda f: (torch.save({"a": MARKED}, f), crowded(f)), "members; the limit is 50,000"),
     "a view of 4 TB": (lambda f: torch.save({"a": torch.zeros(1).expand(2**40)}, f), "'a' claims more values"),
     "a flipped bit": (lambda f: (torch.save({"a": MARKED}, f), flipped(f, MARKED.numpy().tobytes())), "checksum"),
     "half of it": (lambda f: (torch.save({"a": MARKED}, f), f.write_bytes(f.read_bytes()[:600])), "zip archive"),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # Limits of the dictionaries in a file: their depth, their items, and the tensors in them. Real files have a few thousand.
 MAX_DEPTH, MAX_ITEMS, MAX_TENSORS = 16, 2_000_000, 20_000
+MAX_MEMBERS = 50_000  # of an archive: a member for each tensor, and those of an optimiser
 SAVE_HINT = "in the environment that trained it, write the weights alone: torch.save(model.state_dict(), 'weights.pth')"
 
 
@@ -100,10 +101,10 @@ def read_torch(path: Path, *, zipped: bool = True) -> dict[str, Stored]:
     Names of tensors in nested dictionaries are joined with dots; the states of optimizers are left out. `zipped=False` reads
     the format of torch before 1.6, which is a sequence of pickles.
     """
+    if zipped:
+        check_zip(path)  # before torch, which takes seconds to import
     import torch
 
-    if zipped:
-        check_zip(path)
     data: list[Any] = [(placeholder, name) for placeholder, names in DATA.items() for name in names]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns about content that is refused here
@@ -217,6 +218,8 @@ def check_zip(path: Path, *, program: bool = False) -> None:
         with zipfile.ZipFile(path) as archive:
             members = [m for m in archive.infolist() if not program or "/data/" in m.filename or m.filename.endswith("/data.pkl")]
             compressed = [m.filename for m in members if m.compress_type != zipfile.ZIP_STORED]
+            if len(members) > MAX_MEMBERS:
+                raise RefusedContent(f"has {len(members):,} members; the limit is {MAX_MEMBERS:,}", where=path)
             if compressed or sum(m.file_size for m in members) > path.stat().st_size:
                 raise RefusedContent("contains compressed members, which torch never writes", where=path)
             if any(m.CRC for m in members):  # all are 0 if torch was set not to compute them
