@@ -144,7 +144,7 @@ FIELDS: dict[str, tuple[tuple[str, str, Sequence[Any]], ...]] = {
         ("config.json", "vit_zoo.preprocess.std", ([0] * 3, [-1] * 3, "a")),
         ("config.json", "vit_zoo.preprocess.interpolation", (1, [], "nope")),
         ("config.json", "vit_zoo.labels", (1, "a", ["a"], [1, 2, 3], {}, ["a"] * 30_000)),
-        ("config.json", "vit_zoo.random_seed", ("a", [], -1, True, 10**30)),
+        ("config.json", "vit_zoo.random_seed", ("a", [], 1.5, True, 10**30)),
         ("config.json", "vit_zoo.problem_type", (1, [], "nope")),
         ("config.json", "vit_zoo.nothing", (1,)),
     ),

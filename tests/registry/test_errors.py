@@ -325,10 +325,10 @@ FAULTS = (
     "preprocess.interpolation = 'best': input should be 'bilinear' or 'bicubic'",
     "size.b1",
     "size.b.pool = 'clss'",
-    "size.b.dim = '3.5': input should be a valid integer",
+    "size.b.dim = 3.5: input should be a valid integer",
     "variant.Mine",
-    "variant.Mine.patch_size = '0'",
-    "variant.other = '3'",
+    "variant.Mine.patch_size = 0",
+    "variant.other = 3",
     "variant.Mine: no size 'bb'; nearest: b",
     "variant.Mine: no suffix 'gap'",
 )
@@ -344,6 +344,17 @@ def test_all_faults_of_a_file_are_reported_at_once(tmp_path):
         assert text.startswith(f"{file}: ")
         assert [fault for fault in FAULTS if fault not in text] == []
     assert KNOWN.extra == []
+
+
+@pytest.mark.parametrize(
+    "text", ["[spec]\nextends = 'vit_b16'\ndim = {}\n[variant]\nmine = {{}}\n", "name = {}\nextends = 'vit_b16'\n"]
+)
+def test_an_integer_of_thousands_of_digits(text, tmp_path):
+    """TOML's hexadecimal numbers have no limit, and Python refuses to print them."""
+    file = tmp_path / "mine.toml"
+    file.write_text(text.format(f"0x{'f' * 5000}"))
+    with pytest.raises(InputError, match="int too long to show"):
+        models.register(file)
 
 
 def test_every_contradictory_row_of_a_file_is_reported(tmp_path):

@@ -206,7 +206,9 @@ def _of_fields(stated: Mapping[str, Any], config: ModelConfig, where: Path | Non
         missing = [option for name, option in NEEDED.items() if name not in stated and not (name == "crop" and cropped)]
         if missing:
             hint = f"add {', '.join(map(str, missing))}, or name what they modify: {PRESET}"
-            raise InputError("the preprocessing is not complete", where=config.name, hint=hint, options=[*missing, PRESET])
+            raise InputError(
+                "the preprocessing is not complete", where=where or config.name, hint=hint, options=[*missing, PRESET]
+            )
     complete = {} if base is None else base.for_size(size).model_dump()
     complete |= {name: value for name, value in stated.items() if name not in ("extends", "crop", "squash")}
     if cropped:

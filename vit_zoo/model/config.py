@@ -46,7 +46,7 @@ class ModelConfig(BaseModel):
     source: str | None = None
     licence: str | None = None
     licence_link: str | None = None  # URL of the text, for a licence that is not well known
-    random_seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None  # as torch takes them
+    random_seed: Annotated[int, Field(strict=True, ge=-(2**63), lt=2**64)] | None = None  # as torch takes them
     random_part: Literal["head"] | None = None
     resize: str | None = None
     problem_type: ProblemType | None = None

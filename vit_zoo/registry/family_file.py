@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vit_zoo.errors import InputError
+from vit_zoo.errors import InputError, shown
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,95}")
 SIZE = re.compile(r"[a-z0-9]{0,31}[a-z]")  # must not end in a digit, because the patch size follows it in a name
@@ -174,9 +174,8 @@ def _base(name: Any, file: Path) -> str | None:
 def checked_name(name: Any, file: Path) -> str:
     """Return the name. Raises InputError if it is not a valid one."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise InputError(
-            f"{str(name)[:96]!r} is not a valid name: use lower-case letters, digits and underscores, at most 96", where=file
-        )
+        cause = f"{shown(name)} is not a valid name: use lower-case letters, digits and underscores, at most 96"
+        raise InputError(cause, where=file)
     return name
 
 

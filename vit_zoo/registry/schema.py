@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
-from vit_zoo.errors import did_you_mean
+from vit_zoo.errors import did_you_mean, shown
 from vit_zoo.model.preprocess import Mean, Side
 from vit_zoo.model.spec import ViTSpec
 from vit_zoo.registry.family_file import NAME, SIZE, read_toml
@@ -123,7 +123,7 @@ def _fault_text(fault: Any, *, family: bool) -> str:
         return f"unknown field '{path}'{did_you_mean(place[-1], _sibling_fields(place, family=family))}"
     if fault["type"] == "missing":
         return f"field '{path}' is missing"
-    return f"{path} = {str(fault['input'])[:48]!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
+    return f"{path} = {shown(fault['input'])}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
 
 
 def _sibling_fields(place: list[str], *, family: bool) -> list[str]:
