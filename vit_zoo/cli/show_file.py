@@ -12,6 +12,7 @@ from vit_zoo.files import read_json, sha256_of
 from vit_zoo.files.journal import settle
 from vit_zoo.formats import FORMATS, describe, format_of
 from vit_zoo.formats.artifact import report_path
+from vit_zoo.formats.onnx_skeleton import Skeleton, skeleton
 from vit_zoo.formats.onnx_summary import summarise
 
 if TYPE_CHECKING:
@@ -36,9 +37,10 @@ def exported_file(about: Description) -> tuple[dict[str, Any], dict[str, str], O
     summary = None
     if about.graph:
         check_companion(about)
-        summary = summarise(about.path)
+        read = skeleton(about.path)
+        summary = summarise(about.path, read)
         _graph(summary, document, lines)
-        _integer_products(about.path, document, lines)
+        _integer_products(about.path, read, document, lines)
     if about.config is None:
         lines["origin"] = "written by another tool: no vit_zoo metadata"
     else:
@@ -78,11 +80,11 @@ def _graph(summary: OnnxSummary, document: dict[str, Any], lines: dict[str, str]
         lines["fault"] = "; ".join(summary.faults)
 
 
-def _integer_products(path: Path, document: dict[str, Any], lines: dict[str, str]) -> None:
+def _integer_products(path: Path, read: Skeleton, document: dict[str, Any], lines: dict[str, str]) -> None:
     """Add whether every CPU computes the same integers in a quantised file."""
     from vit_zoo.parity.saturation import integer_products
 
-    products = integer_products(path)
+    products = integer_products(path, read)
     if products is not None:
         document["integer_products"] = {**products.model_dump(), "proven": products.proven}
         lines["integers"] = str(products)

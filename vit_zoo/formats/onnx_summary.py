@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.files.wire import IR_VERSION, integer_field
-from vit_zoo.formats.onnx_skeleton import length_of, skeleton
+from vit_zoo.formats.onnx_skeleton import Skeleton, length_of, skeleton
 from vit_zoo.formats.structure import structure_of
 
 if TYPE_CHECKING:
@@ -94,9 +94,12 @@ class OnnxSummary:
         return isinstance(self.batch, int)
 
 
-def summarise(path: Path) -> OnnxSummary:
-    """Read an ONNX file without the values of its weights. Raises RefusedContent for a damaged file."""
-    read = skeleton(path)
+def summarise(path: Path, read: Skeleton | None = None) -> OnnxSummary:
+    """Read an ONNX file without the values of its weights. Raises RefusedContent for a damaged file.
+
+    `read` is the file's skeleton, if it has been read before.
+    """
+    read = skeleton(path) if read is None else read
     model, graph = read.proto, read.proto.graph
     structure, faults = structure_of(read)
     held = {tensor.name for tensor in graph.initializer}  # older files list their weights as inputs too

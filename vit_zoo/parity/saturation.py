@@ -83,9 +83,12 @@ class IntegerProducts(BaseModel):
         return f"same integers on every CPU: proven for {self.products} integer products"
 
 
-def integer_products(path: Path) -> IntegerProducts | None:
-    """Return the integer products of any tool's ONNX file, or None if it has none. Raises RefusedContent for a damaged file."""
-    return _read(_Graph(skeleton(path), path))
+def integer_products(path: Path, read: Skeleton | None = None) -> IntegerProducts | None:
+    """Return the integer products of any tool's ONNX file, or None if it has none. Raises RefusedContent for a damaged file.
+
+    `read` is the file's skeleton, if it has been read before.
+    """
+    return _read(_Graph(skeleton(path) if read is None else read, path))
 
 
 def _read(graph: _Graph) -> IntegerProducts | None:
@@ -112,8 +115,8 @@ class _Graph:
         self.types = {value.name: value.type.tensor_type.elem_type for value in read.proto.graph.input}
         self.types |= {tensor.name: tensor.data_type for tensor in tensors}
         # `weights` leaves out some types, among them int64, the type of shapes and axes
-        short = [tensor for tensor in tensors if tensor.name not in self.weights and math.prod(tensor.dims) <= SHORT]
-        self.small = {tensor.name: values for tensor in short if (values := values_of(tensor)) is not None}
+        others = (tensor for tensor in tensors if tensor.name not in self.weights)
+        self.short = {tensor.name: tensor for tensor in others if math.prod(tensor.dims) <= SHORT}
         self.computed: dict[str, Array | None] = {}
         self.sources: dict[str, str] = {}
         self.known_types: dict[str, int] = {}
@@ -217,8 +220,8 @@ class _Graph:
         Values that the graph computes from constants in a few operators count too. Of a dequantised constant, its integers are
         returned.
         """
-        if name in self.small:
-            return self.small[name]
+        if name in self.short:
+            return values_of(self.short[name])
         if name in self.weights:
             return self.weights[name].array() if lies_in_file(self.weights[name]) else None
         node = self.producers.get(name)
