@@ -71,7 +71,6 @@ IMAGES: dict[str, bytes | Callable[[], bytes]] = {
     "zeros": bytes(1000),
     "jpeg_cut": JPEG[: len(JPEG) // 2],
     "jpeg_header": JPEG[:20],
-    "jpeg_damaged": JPEG[:200] + bytes(64) + JPEG[264:],
     "jpeg_65535": JPEG.replace(struct.pack(">HH", 40, 30), struct.pack(">HH", 65535, 65535)),
     "png_cut": PNG[: len(PNG) // 2],
     "png_magic": PNG[:8],
@@ -115,11 +114,13 @@ IMAGES: dict[str, bytes | Callable[[], bytes]] = {
     "ico": b"\0\0\1\0\1\0" + bytes(40),
     "jp2": b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(40),
     "avif": b"\0\0\0\x20ftypavif" + bytes(40),
-    "mpo_cut": JPEG[:-2] + b"\xff\xe2\x00\x10MPF\0II*\0\x08\0\0\0" + b"\xff\xd9",
     "pickle": b"\x80\x02cos\nsystem\n(X\x0b\x00\x00\x00touch PWNEDtR.",
     "safetensors": struct.pack("<Q", 2) + b"{}",
 }
+# Pillow may show these, as viewers do, or refuse them
 LEGAL: dict[str, bytes] = {
+    "jpeg_damaged": JPEG[:200] + bytes(64) + JPEG[264:],
+    "mpo_cut": JPEG[:-2] + b"\xff\xe2\x00\x10MPF\0II*\0\x08\0\0\0" + b"\xff\xd9",
     "png_palette_missing": _png(8, 8, bytes(999), color=3),
     "png_16_bit": _encoded("PNG", Image.fromarray(np.full((8, 8), 40_000, np.uint16))),
     "png_1_bit": _encoded("PNG", Image.new("1", (8, 8))),
@@ -291,8 +292,10 @@ def _set_entries() -> list[Entry]:
 ENTRIES = [
     *(Entry(f"image/{name}", content("a.png", data), (command("predict BASE/tiny.onnx a.png", REFUSED, INPUT),)) for name,
     data in IMAGES.items()),
-    *(Entry(f"image/legal_{name}", content("a.png", data), (command("predict BASE/tiny.onnx a.png", 0, REFUSED),)) for name,
-    data in LEGAL.items()),
+    *(
+        Entry(f"image/legal_{name}", content("a.png", data), (command("predict BASE/tiny.onnx a.png", 0, INPUT, REFUSED),))
+        for name, data in LEGAL.items()
+    ),
     *_special_entries(),
     *(
         Entry(f"name/{key}", _nothing, (command(["show", name], *NAME_CODES, names=""), command(["export", name, "--onnx",
