@@ -71,8 +71,10 @@ def _run(entries: list[Entry], root: Path, options: argparse.Namespace) -> int:
             for outcome in done:
                 if outcome.faults:
                     print(outcome.line, flush=True)
-    if state(root / "base") != base:
-        print("the valid files were changed")
+    after = state(root / "base")
+    changed = sorted(name for name in {*base, *after} if base.get(name) != after.get(name))
+    if changed:
+        print(f"valid files were changed: {', '.join(changed)}")
         return 1
     print_totals(outcomes, time.monotonic() - began, options.slowest)
     return int(any(outcome.faults for outcome in outcomes))

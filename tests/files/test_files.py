@@ -21,6 +21,7 @@ import uuid
 import warnings
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -583,6 +584,26 @@ def test_images_that_are_refused(case, tmp_path):
         read_image(file)
     assert fragment in str(found.value)
     assert str(file) in str(found.value)
+
+
+def test_what_pillow_says_of_damaged_images_is_not_printed_and_threads_keep_the_filters(tmp_path, capfd):
+    """The filters of warnings belong to all threads."""
+    many_samples = bytearray(saved(Image.new("RGB", (4, 4)), "TIFF"))
+    at = many_samples.index(b"\x15\x01\x03\x00\x01\x00\x00\x00\x03\x00")  # the tag SamplesPerPixel
+    many_samples[at + 8] = 127
+    large = saved(Image.new("1", (9500, 9500)), "PNG")  # Pillow warns
+    for name, content in (("a", many_samples), ("b", large)):
+        (tmp_path / name).write_bytes(content)
+    filters = list(warnings.filters)
+
+    def refused(name):
+        with pytest.raises(RefusedContent):
+            read_image(tmp_path / name)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(refused, ["a", "b"] * 20))
+    assert warnings.filters == filters
+    assert capfd.readouterr() == ("", "")
 
 
 def test_paths_that_are_not_images(tmp_path):

@@ -81,6 +81,9 @@ def test_the_plot(suffix, small, cli):
     assert cli("verify", "small.onnx", "--against", "other", "--plot", f"failed{suffix}", "--quiet").code == 3
     assert Path(f"failed{suffix}").stat().st_size > 1000
     assert cli("verify", "small.onnx", "--against", "model", "--plot", "errors.gif").code == 2
+    Path("small.onnx.parity.json").unlink()
+    assert cli("verify", "small.onnx", "--against", "model", "--plot", f"nowhere/errors{suffix}").code == 2
+    assert not Path("small.onnx.parity.json").exists()  # it is refused before the work
     assert cli("verify", "model", "--against", "model", "--plot", f"models{suffix}", "--quiet").code == 0
     assert Path(f"models{suffix}").stat().st_size > 1000
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow opens more formats, some of them with external programs
 MAX_PIXELS, MAX_SIDE = 64_000_000, 16_384
 BACKGROUND = (255, 255, 255)  # behind transparent pixels
+NOWHERE = logging.NullHandler()
 
 
 def read_image(path: Path) -> Image:
@@ -51,14 +54,42 @@ def image_files(folder: Path) -> list[Path]:
     return files
 
 
+class _Silence:
+    """Keeps Pillow's warnings and log from the user while a thread decodes: what they are about is refused, or shown by viewers.
+
+    Python's filters of warnings belong to all threads, so the first one to decode changes them and the last one restores them.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._threads = threading.Lock(), 0
+        self._filters = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._threads += 1
+            if self._threads == 1:
+                logging.getLogger("PIL").addHandler(NOWHERE)  # without any handler, Python prints errors to stderr
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.simplefilter("ignore")
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._threads -= 1
+            if not self._threads:
+                self._filters.__exit__(None, None, None)
+
+
+_SILENCE = _Silence()
+
+
 @contextmanager
 def _decoding(where: object) -> Iterator[None]:
     """Turn every error of a decoder into RefusedContent."""
     from PIL import Image
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow only warns about large images; they are refused below
+        with _SILENCE:
             yield
     except (RefusedContent, MemoryError):
         raise

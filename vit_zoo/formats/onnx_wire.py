@@ -391,10 +391,13 @@ def _text(message: Message, number: int) -> str:
 
 def _texts(message: Message, number: int) -> tuple[str, ...]:
     """Return strings; of one that is too long to be kept, its position."""
+    values = message.get(number)
+    if values is None:
+        return ()
     try:
         return tuple(
             value.decode() if isinstance(value, bytes) else f"string at {value.at}"
-            for value in message.get(number, ())
+            for value in values
             if isinstance(value, bytes | Long)
         )
     except UnicodeDecodeError:

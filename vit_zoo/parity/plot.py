@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vit_zoo.errors import InputError, MissingDependency
 from vit_zoo.files import Staged
+from vit_zoo.files.atomic import check_target
 from vit_zoo.parity.report import ParityReport
 
 SUFFIXES = {".png": {"Software": None}, ".svg": {"Date": None}}  # metadata of matplotlib that would change the bytes
@@ -14,7 +15,7 @@ SUFFIXES = {".png": {"Software": None}, ".svg": {"Date": None}}  # metadata of m
 def check_plot(path: Path) -> None:
     """Check that a plot can be written, before any work is done.
 
-    Raises InputError for an unknown suffix, and MissingDependency without matplotlib.
+    Raises InputError for an unknown suffix or folder, CannotWrite, and MissingDependency without matplotlib.
     """
     if path.suffix not in SUFFIXES:
         raise InputError(f"the name of a plot must end in {' or '.join(SUFFIXES)}", where=path)
@@ -22,6 +23,7 @@ def check_plot(path: Path) -> None:
         import matplotlib as _  # noqa: F401, ICN001
     except ImportError:
         raise MissingDependency("plots need matplotlib", hint="pip install matplotlib") from None
+    check_target(path)
 
 
 def draw(report: ParityReport, path: Path) -> None:
