@@ -21,7 +21,6 @@ import uuid
 import warnings
 import zipfile
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -33,7 +32,18 @@ from torch import nn
 from support.disks import small_disk_at
 from support.planted import Planted
 from vit_zoo.errors import CannotWrite, InputError, RefusedContent
-from vit_zoo.files import SafetensorsFile, Staged, Stored, read_image, read_json, read_torch, sniff, staging_folder, write_text
+from vit_zoo.files import (
+    SafetensorsFile,
+    Staged,
+    Stored,
+    images,
+    read_image,
+    read_json,
+    read_torch,
+    sniff,
+    staging_folder,
+    write_text,
+)
 from vit_zoo.files.safetensors import MAX_HEADER, write_safetensors
 
 # --- safetensors ---
@@ -586,24 +596,32 @@ def test_images_that_are_refused(case, tmp_path):
     assert str(file) in str(found.value)
 
 
-def test_what_pillow_says_of_damaged_images_is_not_printed_and_threads_keep_the_filters(tmp_path, capfd):
-    """The filters of warnings belong to all threads."""
+def test_what_pillow_says_of_damaged_images_is_not_printed(tmp_path):
     many_samples = bytearray(saved(Image.new("RGB", (4, 4)), "TIFF"))
     at = many_samples.index(b"\x15\x01\x03\x00\x01\x00\x00\x00\x03\x00")  # the tag SamplesPerPixel
     many_samples[at + 8] = 127
-    large = saved(Image.new("1", (9500, 9500)), "PNG")  # Pillow warns
-    for name, content in (("a", many_samples), ("b", large)):
-        (tmp_path / name).write_bytes(content)
+    (tmp_path / "samples").write_bytes(many_samples)  # Pillow logs an error
+    (tmp_path / "large").write_bytes(saved(Image.new("1", (9500, 9500)), "PNG"))  # Pillow warns
+    code = """from pathlib import Path; from vit_zoo.errors import RefusedContent; from vit_zoo.files import read_image
+for name in ("samples", "large"):
+    try: read_image(Path(name))
+    except RefusedContent: print("refused")"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("refused\nrefused\n", "")
+
+
+def test_the_filters_of_warnings_are_restored_by_the_last_thread():
+    """They belong to all threads; the first one to decode an image may be done before another."""
     filters = list(warnings.filters)
-
-    def refused(name):
-        with pytest.raises(RefusedContent):
-            read_image(tmp_path / name)
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(refused, ["a", "b"] * 20))
+    first, second = images._decoding("first"), images._decoding("second")
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.warn("of an image", stacklevel=1)
+    second.__exit__(None, None, None)
+    assert not shown
     assert warnings.filters == filters
-    assert capfd.readouterr() == ("", "")
 
 
 def test_paths_that_are_not_images(tmp_path):
