@@ -21,7 +21,7 @@ PATTERNS = {
     "configs": ("config_*", "document/*", "toml/*", "zoo/*", "labels/*", "prepare/*", "metadata_*", "report/*"),
     "rest": ("image/*", "name/*", "set/*", "option/*"),
 }
-SAMPLE = {"weights": 2, "onnx": 1, "configs": 1, "rest": 3}  # of each kind
+SAMPLE = 1  # of each kind, besides former faults
 
 
 def test_the_corpus_is_large_and_its_names_are_unique():
@@ -41,7 +41,7 @@ def test_a_sample_of_the_corpus(kind, files):
     """One process per kind, which forks for each command."""
     patterns = [part for pattern in PATTERNS[kind] for part in ("--only", pattern)]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.corpus", "--fork", "--loaded", "--folder", files, "--sample", str(SAMPLE[kind]), *patterns],
+        [sys.executable, "-m", "tests.corpus", "--fork", "--loaded", "--folder", files, "--sample", str(SAMPLE), *patterns],
         cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True, timeout=500, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
