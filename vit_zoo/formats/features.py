@@ -11,7 +11,10 @@ from vit_zoo.model.outputs import CLASSES, EMBEDDING
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array, Artifact
+    from vit_zoo.formats.declared import Declared
     from vit_zoo.model.spec import ViTSpec
+
+    File = Artifact | Declared
 
 POOLED, TOKENS = "pooler_output", "last_hidden_state"
 CLASS, DIST, PATCHES, ALL = "class_token", "dist_token", "patch_mean", "token_mean"
@@ -54,11 +57,11 @@ class Feature:
         return tokens.mean(axis=1, dtype="<f8").astype("<f4")  # type: ignore[no-any-return]
 
 
-def feature_of(artifact: Artifact, wanted: str | None = None) -> Feature:
-    """Return the feature of an opened file that a user names.
+def feature_of(artifact: File, wanted: str | None = None) -> Feature:
+    """Return the feature of a file that a user names.
 
     Args:
-        artifact: The file.
+        artifact: The file, opened or not.
         wanted: The name of an output [batch, width]; or one of `class_token`, `dist_token`, `patch_mean` and `token_mean`, which
             are taken from `last_hidden_state`, or from another output of tokens, as in `block.5:patch_mean`. By default
             `image_embeds`, `pooler_output`, or the class token of `last_hidden_state` (the mean of the patches if the model
@@ -86,7 +89,7 @@ def feature_of(artifact: Artifact, wanted: str | None = None) -> Feature:
     return Feature(output)
 
 
-def _default(artifact: Artifact) -> Feature:
+def _default(artifact: File) -> Feature:
     config = artifact.about.config
     for name in (EMBEDDING, POOLED):
         if name in artifact.outputs:
@@ -101,7 +104,7 @@ def _default(artifact: Artifact) -> Feature:
     raise _missing(artifact, f"has neither '{EMBEDDING}' nor '{POOLED}', so the features must be named")
 
 
-def _part(artifact: Artifact, output: str, part: str) -> Feature:
+def _part(artifact: File, output: str, part: str) -> Feature:
     """Return a part of an output of tokens: class token, distillation token and registers come before the patches."""
     config = artifact.about.config
     if part == ALL:
@@ -127,7 +130,7 @@ def _tokens(spec: ViTSpec, part: str) -> tuple[int, int | None]:
     return spec.prefix_tokens, None
 
 
-def _missing(artifact: Artifact, cause: str) -> InputError:
+def _missing(artifact: File, cause: str) -> InputError:
     """Return the error about features that a file does not have, with what it has."""
     from vit_zoo.formats.artifact import axes_text
 

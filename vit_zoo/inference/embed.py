@@ -263,6 +263,9 @@ class EmbedWorker:
 
         rows = self.worker(chunk)
         ((name, x),) = rows.values.items()
+        if x.ndim != 2:  # the file does not declare the shape
+            cause = f"output '{name}' is not one vector for each image: its shape is {list(x.shape)}"
+            raise RefusedContent(cause, where=self.job.options.artifact)
         if self.job.normalise and x.size:
             norms = np.linalg.norm(x.astype("<f8"), axis=1, keepdims=True)
             x = x / np.where(norms > 0, norms, 1)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vit_zoo.errors import InputError, Option, RefusedContent
-from vit_zoo.formats import open_artifact
+from vit_zoo.formats.declared import declared
 from vit_zoo.formats.features import feature_of
+from vit_zoo.formats.limits import Limits
 from vit_zoo.inference.worker import WorkerOptions
 from vit_zoo.loading.stated import Description, stated_preprocess
 from vit_zoo.model.classification import BATCH
@@ -17,7 +18,7 @@ from vit_zoo.model.config import PREPROCESS, ModelConfig
 from vit_zoo.model.spec import article_spec
 
 if TYPE_CHECKING:
-    from vit_zoo.formats.artifact import Artifact
+    from vit_zoo.formats.features import File
     from vit_zoo.loading.stated import PreprocessLike
     from vit_zoo.model.preprocess import Preprocess
 
@@ -33,7 +34,7 @@ def worker_options(
     time_limit: float | None = None,
     memory_limit: float | None = None,
 ) -> WorkerOptions:
-    """Open a file to see what it has, and return the options of its workers.
+    """Read what a file declares, and return the options of its workers.
 
     Args:
         artifact: An exported ONNX file.
@@ -49,31 +50,29 @@ def worker_options(
     """
     if batch is not None and batch < 1:
         raise InputError(f"batch must be at least 1, got {batch}")
-    opened = open_artifact(artifact, threads=1, time_limit=time_limit, memory_limit=memory_limit)
-    try:
-        axes = opened.input_shape
-        fixed = axes[0] if axes and isinstance(axes[0], int) else None
-        if fixed is not None and batch not in (None, fixed):
-            raise InputError(f"takes batches of {fixed}, not of {batch}", where=artifact)
-        return WorkerOptions(
-            artifact=Path(artifact),
-            features=tuple(feature_of(opened, name) for name in features),
-            preprocess=preprocess_of(opened, preprocess),
-            inside=_inside(opened),
-            batch=fixed or batch or BATCH,
-            fixed_batch=fixed is not None,
-            time_limit=time_limit,
-            memory_limit=memory_limit,
-        )
-    finally:
-        opened.close()
+    Limits.of(time_limit, memory_limit)
+    file = declared(artifact)
+    axes = file.input_shape
+    fixed = axes[0] if axes and isinstance(axes[0], int) else None
+    if fixed is not None and batch not in (None, fixed):
+        raise InputError(f"takes batches of {fixed}, not of {batch}", where=artifact)
+    return WorkerOptions(
+        artifact=Path(artifact),
+        features=tuple(feature_of(file, name) for name in features),
+        preprocess=preprocess_of(file, preprocess),
+        inside=_inside(file),
+        batch=fixed or batch or BATCH,
+        fixed_batch=fixed is not None,
+        time_limit=time_limit,
+        memory_limit=memory_limit,
+    )
 
 
-def preprocess_of(artifact: Artifact, stated: PreprocessLike | None = None) -> Preprocess:
-    """Return how images are prepared for an opened file.
+def preprocess_of(artifact: File, stated: PreprocessLike | None = None) -> Preprocess:
+    """Return how images are prepared for a file.
 
     Args:
-        artifact: The file.
+        artifact: The file, opened or not.
         stated: What the user states, which overrides the file's own preprocessing.
 
     Raises:
@@ -90,7 +89,7 @@ def preprocess_of(artifact: Artifact, stated: PreprocessLike | None = None) -> P
     return Description(preprocess=stated).of(config).known_preprocess()
 
 
-def config_of_input(artifact: Artifact, stated: PreprocessLike) -> ModelConfig:
+def config_of_input(artifact: File, stated: PreprocessLike) -> ModelConfig:
     """Return the config of another tool's file as far as its input shows it; the sizes of free axes are those that are stated.
 
     Its spec is that of a model whose other sizes are 1, because nothing here reads them. Raises InputError.
@@ -107,7 +106,7 @@ def config_of_input(artifact: Artifact, stated: PreprocessLike) -> ModelConfig:
     return _config(artifact, channels, (height, width))
 
 
-def _stated_size(artifact: Artifact, stated: PreprocessLike) -> tuple[int, int]:
+def _stated_size(artifact: File, stated: PreprocessLike) -> tuple[int, int]:
     """Return the size of the images that the user states. Raises InputError if the preprocessing does not state it."""
     states = "size" in stated if isinstance(stated, Mapping) else not isinstance(stated, str | os.PathLike)
     if states or Path(str(stated)).suffix == ".json":
@@ -116,7 +115,7 @@ def _stated_size(artifact: Artifact, stated: PreprocessLike) -> tuple[int, int]:
     raise InputError(cause, where=artifact.path, hint=str(SIZE), options=[SIZE])
 
 
-def _config(artifact: Artifact, channels: int, size: tuple[int, int]) -> ModelConfig:
+def _config(artifact: File, channels: int, size: tuple[int, int]) -> ModelConfig:
     try:
         spec = article_spec(
             image_size=size, patch_size=size, channels=channels, num_classes=0, pool="mean", dim=1, depth=1, heads=1, dim_head=1,
@@ -128,6 +127,6 @@ def _config(artifact: Artifact, channels: int, size: tuple[int, int]) -> ModelCo
     return ModelConfig(name=name or "model", spec=spec)
 
 
-def _inside(artifact: Artifact) -> bool:
+def _inside(artifact: File) -> bool:
     """Return whether the file prepares images itself."""
     return "include" in artifact.about.export
