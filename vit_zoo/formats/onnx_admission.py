@@ -10,9 +10,10 @@ import math
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from vit_zoo.errors import RefusedContent
-from vit_zoo.formats.external_data import check_range
+from vit_zoo.formats.external_data import check_range, data_range
 from vit_zoo.formats.onnx_sizes import MAX_STATED, MAX_VALUES, Constants, numbers, stated_size
 from vit_zoo.formats.onnx_skeleton import length_of
 from vit_zoo.formats.onnx_wire import Operator, Structure, Tensor, Value, file_state, read_structure
@@ -57,6 +58,19 @@ INPUTS = {1: "float32", 10: "float16", 2: "uint8"}
 SUBGRAPHS, SPARSE, TYPES, STRING_VALUES = {6, 11}, {22, 23}, {14, 15}, {4, 9}
 
 
+class Interface(NamedTuple):
+    """What a file declares: type and axes of its input, and the axes of each output, none where it does not state them."""
+
+    input_type: str
+    input_shape: tuple[int | str | None, ...]
+    output_shapes: dict[str, tuple[int | str | None, ...]]
+
+
+class _Admitted(NamedTuple):
+    external: tuple[tuple[str, tuple[tuple[str, str], ...], int], ...]  # names, locations and sizes in bytes of such tensors
+    interface: Interface
+
+
 def check_runnable(path: Path) -> int:
     """Return the size in bytes of an ONNX file's external data, 0 without any, if the file may be run.
 
@@ -64,23 +78,39 @@ def check_runnable(path: Path) -> int:
     next to it, which are not opened. Raises RefusedContent for a file that is not to be run, with the operator, input or tensor
     that is the reason.
     """
-    tensors = _checked(path, file_state(path))
+    tensors = _checked(path, file_state(path)).external
     for name, location, size in tensors:
         check_range(path, name, dict(location), size)
     return sum(size for _, _, size in tensors)
 
 
+def external_names(path: Path) -> tuple[str, ...]:
+    """Return the names of the files next to an ONNX file that hold weights of it, sorted. Raises as `check_runnable`."""
+    return tuple(
+        sorted({data_range(path, dict(location), size)[0] for _, location, size in _checked(path, file_state(path)).external})
+    )
+
+
+def interface(path: Path) -> Interface:
+    """Return the input and the outputs of an ONNX file as it declares them. Raises as `check_runnable`."""
+    return _checked(path, file_state(path)).interface
+
+
 @lru_cache(maxsize=16)
-def _checked(path: Path, state: tuple[int, ...]) -> tuple[tuple[str, tuple[tuple[str, str], ...], int], ...]:
-    """Check a file, once for each state of it. Return the names, locations and sizes in bytes of its external tensors."""
+def _checked(path: Path, state: tuple[int, ...]) -> _Admitted:
+    """Check a file, once for each state of it."""
     structure = read_structure(path, LIMITS)
     fault = next(_faults(structure), None)
     if fault is not None:
         raise RefusedContent(fault, where=path)
     _check_version(structure, path)
-    return tuple(
+    external = tuple(
         (tensor.name, tuple(tensor.location.items()), _bytes(tensor)) for tensor in _tensors(structure) if tensor.is_external
     )
+    initializers = {tensor.name for tensor in structure.initializers}
+    (given,) = (value for value in structure.inputs if value.name not in initializers)
+    outputs = {value.name: tuple(map(length_of, value.axes)) for value in structure.outputs}
+    return _Admitted(external, Interface(INPUTS[given.type], tuple(map(length_of, given.axes)), outputs))
 
 
 def _faults(structure: Structure) -> Iterator[str]:

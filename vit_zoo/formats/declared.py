@@ -1,0 +1,43 @@
+"""What an exported ONNX file declares of its input and its outputs, read without opening it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vit_zoo.errors import InputError
+from vit_zoo.formats import describe
+from vit_zoo.formats.onnx_admission import check_runnable, interface
+
+if TYPE_CHECKING:
+    from vit_zoo.formats.artifact import Axes, Description
+
+
+@dataclass(frozen=True)
+class Declared:
+    """The description, input and outputs of a file, with the names that an opened `Artifact` has for them."""
+
+    about: Description
+    input_type: str
+    input_shape: Axes
+    output_shapes: dict[str, Axes]
+
+    @property
+    def path(self) -> Path:
+        return self.about.path
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs, in order."""
+        return tuple(self.output_shapes)
+
+
+def declared(path: str | os.PathLike[str]) -> Declared:
+    """Return what an ONNX file declares. Raises InputError for another kind of file, RefusedContent for one not to be run."""
+    about = describe(path)
+    if not about.graph:
+        raise InputError("expected an ONNX file; the other formats run in the process that writes them", where=path)
+    check_runnable(about.path)
+    return Declared(about, *interface(about.path))
