@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from vit_zoo import __version__
+from vit_zoo.cli.bench_command import bench
 from vit_zoo.cli.completion import TARGETS, complete_model, complete_name, complete_sort, script, words
 from vit_zoo.cli.export_commands import export, predict, verify
 from vit_zoo.cli.hub_commands import publish, pull
@@ -196,7 +197,7 @@ def convert(
     output.result(ConvertDocument.of(done), lambda: "\n".join(summary_lines(done)))
 
 
-for command in (export, verify, predict, publish, pull):
+for command in (export, verify, predict, bench, publish, pull):
     vitzoo.add_command(command)
 
 
