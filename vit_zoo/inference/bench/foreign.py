@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import InputError, MissingDependency, did_you_mean, shown
@@ -92,11 +93,13 @@ def _torchvision(of: Foreign) -> nn.Module:
 def _transformers(of: Foreign) -> nn.Module:
     """Make a classifier, or the bare model where transformers has none of this type, from a type, a folder or a repository."""
     transformers = _imported("transformers")
+    hint = "name a model type of transformers, such as vit, a folder with a config.json, or ORG/NAME"
+    is_type = of.name in transformers.CONFIG_MAPPING
+    if not is_type and "/" not in of.name and not Path(of.name).is_dir():
+        near = did_you_mean(of.name, list(transformers.CONFIG_MAPPING.keys()))
+        raise InputError(f"transformers has no model type of this name{near}", where=of, hint=hint)
     try:
-        if of.name in transformers.CONFIG_MAPPING:
-            config = transformers.AutoConfig.for_model(of.name)
-        else:
-            config = transformers.AutoConfig.from_pretrained(of.name)
+        config = (transformers.AutoConfig.for_model if is_type else transformers.AutoConfig.from_pretrained)(of.name)
         config = getattr(config, "vision_config", config)  # of a model of images and texts, its image tower
         mapping = _imported("transformers.models.auto.modeling_auto")
         classifies = type(config) in mapping.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
@@ -104,7 +107,6 @@ def _transformers(of: Foreign) -> nn.Module:
         return auto.from_config(config)  # type: ignore[no-any-return]
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        hint = "name a model type of transformers, such as vit, a folder with a config.json, or ORG/NAME"
         raise InputError(f"transformers cannot make it: {reason}", where=of, hint=hint) from None
 
 
