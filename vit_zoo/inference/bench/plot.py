@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ COLOURS = {
     "eager": "#000000", "compile": "#56b4e9", "torchscript": "#e69f00", "pt2": "#cc79a7", "ort": "#0072b2", "openvino": "#009e73",
 }  # fmt: skip
 MARKERS = {"fp32": "o", "fp16": "s", "bf16": "D", "int8-static": "^", "int8-dynamic": "v", "int8-weights": "<", "int8": "^"}
+LONGEST = 28  # characters of a target's name
 
 
 def draw(bench: Bench, path: Path) -> None:
@@ -37,7 +39,8 @@ def draw(bench: Bench, path: Path) -> None:
     all_axes: Any = figure.subplots(1, max(1, len(panels)), squeeze=False)[0]
     for axes, (title, of) in zip(all_axes, panels, strict=False):
         for row in rows:
-            _mark(axes, row, of(row))
+            _mark(axes, row, of(row), _differing(row, rows))
+        _name_targets(axes, rows, of)
         axes.set(xscale="log", yscale="log", xlabel=title, ylabel="median time for an image, ms")
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(0.12)
@@ -58,16 +61,42 @@ def plain(axes: Any) -> None:
         axis.set_minor_formatter(NullFormatter())
 
 
-def _mark(axes: Any, row: Row, size: float | None) -> None:
+def _differing(row: Row, rows: Sequence[Row]) -> str:
+    """Return the batch size and the number of threads of a row, where the rows have several."""
+    parts = [f"batch {row.batch}"] if len({each.batch for each in rows}) > 1 else []
+    parts += [f"{row.threads} thr."] if len({each.threads for each in rows}) > 1 else []
+    return ", ".join(parts)
+
+
+def _mark(axes: Any, row: Row, size: float | None, label: str) -> None:
     """Draw one row with the confidence interval of its median, as far as it has limits."""
     if size is None or row.p50 is None:
         return
     each = 1e3 / row.batch
     low, high = row.p50.low or row.p50.value, row.p50.high or row.p50.value
     colour = COLOURS[row.runtime]
-    axes.plot([size, size], [low * each, high * each], color=colour, linewidth=1)
-    filled = colour if row.threads == 1 else "none"
-    axes.scatter([size], [row.p50.value * each], color=colour, facecolors=filled, marker=MARKERS[row.precision], s=34)
+    axes.plot([size, size], [low * each, high * each], color=colour, linewidth=1, alpha=0.6)
+    axes.scatter([size], [row.p50.value * each], color=colour, marker=MARKERS[row.precision], s=36, zorder=3)
+    if label:
+        axes.annotate(label, (size, row.p50.value * each), (5, 3), textcoords="offset points", fontsize=7, color="#777777")
+
+
+def _name_targets(axes: Any, rows: Sequence[Row], of: Callable[[Row], float | None]) -> None:
+    """Write the name of each target over its rows, where there are several."""
+    targets = list(dict.fromkeys(row.target for row in rows))
+    for target in targets if len(targets) > 1 else ():
+        points = [
+            (size, 1e3 * (row.p50.high or row.p50.value) / row.batch)
+            for row in rows
+            if row.target == target and row.p50 is not None and (size := of(row)) is not None
+        ]
+        if points:
+            middle = math.exp(sum(math.log(x) for x, _ in points) / len(points))
+            name = target if len(target) <= LONGEST else f"...{target[-LONGEST:]}"
+            axes.annotate(
+                name, (middle, max(y for _, y in points)), (0, 6), textcoords="offset points", ha="center", color="#555555",
+                fontsize=9, parse_math=False,
+            )  # fmt: skip
 
 
 def _add_legend(figure: Any, rows: list[Row]) -> None:

@@ -208,6 +208,10 @@ class Bench(Record):
 
         draw(self, Path(path))
 
+    def __repr__(self) -> str:
+        failed = sum(not row.ok for row in self.rows)
+        return f"<Bench: {len(self.rows)} rows, {failed} failed>"
+
     def __str__(self) -> str:
         return printable_lines([table_of(self), *notes_on(self), str(self.machine)])
 
@@ -235,14 +239,20 @@ def flat(row: Row) -> dict[str, Any]:
     return {**cells, "fault": row.fault}
 
 
-def table_of(bench: Bench) -> str:
-    """Return the rows as a table; a row with a fault has no times."""
+def cells_of(bench: Bench) -> list[tuple[str, ...]]:
+    """Return the cells of the table, with the heads of its columns first; a row with a fault has no times."""
+    percent = f"{100 * bench.confidence:.0f} % interval"
     heads = (
-        "target", "runtime", "precision", "batch", "threads", "p50 ms", "95 % interval", "p95 ms", "95 % interval", "images/s",
-        "ratio", "95 % interval", "peak MiB", "file MB", "parity",
+        "target", "runtime", "precision", "batch", "threads", "p50 ms", percent, "p95 ms", percent, "images/s", "ratio", percent,
+        "peak MiB", "file MB", "parity",
     )  # fmt: skip
-    lines = [heads, *(_cells(row) for row in bench.rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
+    return [heads, *(_cells(row) for row in bench.rows)]
+
+
+def table_of(bench: Bench) -> str:
+    """Return the rows as a table of text."""
+    lines = cells_of(bench)
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     left = {0, 1, 2}
     return "\n".join(
         "  ".join(
