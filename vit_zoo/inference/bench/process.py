@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array
 
 LIBRARIES = {"ort": "onnxruntime", "openvino": "openvino"}  # the others are torch's
+PROGRAM = f"import json, sys; sys.path[:] = json.loads(sys.argv[1])[0]; from {worker.__name__} import main; main()"
 TRUSTED = 3600.0  # seconds that a model of our own making may take for one call: torch.compile takes minutes
 
 
@@ -34,14 +36,15 @@ class RowProcess(Child):
         super().__init__(path, limits, size=size, total=False, writes=self.runner == "torch")
 
     def _command(self, dies_with: int) -> list[str]:
-        return ["-m", worker.__name__, json.dumps([self.writes, dies_with])]
+        paths = [path for path in sys.path if path]  # it imports what this process imports, and nothing of the current folder
+        return ["-P", "-c", PROGRAM, json.dumps([paths, self.writes, dies_with])]
 
     def _environment(self) -> dict[str, str]:
-        package = str(Path(worker.__file__).parents[3])  # this vit_zoo, wherever the process starts
-        path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
-        threads = str(self.opening["threads"])
+        more = {"OMP_NUM_THREADS": str(self.opening["threads"])}
+        if self.runner != "torch":
+            return {**super()._environment(), **more}
         # inductor would start processes of its own, which outlive the compilation
-        return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": threads, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+        return {**os.environ, **more, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
 
     def open_model(self) -> None:
         """Open the model. Raises RefusedContent if the runtime cannot, and Stopped."""

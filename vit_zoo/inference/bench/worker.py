@@ -192,10 +192,6 @@ def answer(runner: Any, message: dict[str, Any], arrays: list[Array]) -> tuple[A
 
 
 def main() -> None:
-    """Run the process. Its argument: whether it writes files, and the process that it dies with."""
-    writes, dies_with = json.loads(sys.argv[1])
+    """Run the process. Its argument: the paths to import from, whether it writes files, and the process that it dies with."""
+    _, writes, dies_with = json.loads(sys.argv[1])
     serve(answer, ("numpy",), writes=writes, dies_with=dies_with)
-
-
-if __name__ == "__main__":
-    main()
