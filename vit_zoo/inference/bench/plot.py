@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ COLOURS = {
 }  # fmt: skip
 MARKERS = {"fp32": "o", "fp16": "s", "bf16": "D", "int8-static": "^", "int8-dynamic": "v", "int8-weights": "<", "int8": "^"}
 LONGEST = 28  # characters of a target's name
+WIDE = 5  # a larger range of sizes has a logarithmic axis
 
 
 def draw(bench: Bench, path: Path) -> None:
@@ -41,24 +42,28 @@ def draw(bench: Bench, path: Path) -> None:
         for row in rows:
             _mark(axes, row, of(row), _differing(row, rows))
         _name_targets(axes, rows, of)
-        axes.set(xscale="log", yscale="log", xlabel=title, ylabel="median time for an image, ms")
+        sizes = [size for row in rows if (size := of(row)) is not None]
+        wide = max(sizes) > WIDE * min(sizes)
+        axes.set(xscale="log" if wide else "linear", yscale="log", xlabel=title, ylabel="median time for an image, ms")
         axes.spines[["top", "right"]].set_visible(False)
-        axes.margins(0.12)
-        plain(axes)
+        axes.margins(0.15)
+        if not wide:
+            axes.set_xlim(left=0)
+        for axis in (axes.xaxis, axes.yaxis) if wide else (axes.yaxis,):
+            _write_plainly(axis)
     _add_legend(figure, rows)
     with Staged(path) as staged:
         staged.write(lambda file: figure.savefig(file, format=path.suffix[1:], metadata=SUFFIXES[path.suffix], dpi=144))
         staged.commit()
 
 
-def plain(axes: Any) -> None:
-    """Write the numbers of logarithmic axes as numbers, without powers of ten."""
+def _write_plainly(axis: Any) -> None:
+    """Write the numbers of a logarithmic axis as numbers, without powers of ten."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axis.set_minor_formatter(NullFormatter())
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _differing(row: Row, rows: Sequence[Row]) -> str:
@@ -91,7 +96,7 @@ def _name_targets(axes: Any, rows: Sequence[Row], of: Callable[[Row], float | No
             if row.target == target and row.p50 is not None and (size := of(row)) is not None
         ]
         if points:
-            middle = math.exp(sum(math.log(x) for x, _ in points) / len(points))
+            middle = statistics.median(x for x, _ in points)
             name = target if len(target) <= LONGEST else f"...{target[-LONGEST:]}"
             axes.annotate(
                 name, (middle, max(y for _, y in points)), (0, 6), textcoords="offset points", ha="center", color="#555555",
