@@ -266,9 +266,17 @@ def _open(plans: Sequence[Plan]) -> None:
         except (RefusedContent, Stopped) as error:
             plan.fail(error)
 
-    with step("opening the rows", len(todo), "rows") as progress, ThreadPoolExecutor(usable_cores()) as pool:
-        for _ in pool.map(open_one, todo):
-            progress.advance()
+    with step("opening the rows", len(todo), "rows") as progress:
+        pool = ThreadPoolExecutor(usable_cores())
+        try:
+            for _ in pool.map(open_one, todo):
+                progress.advance()
+        except BaseException:  # such as KeyboardInterrupt: the threads would wait for their rows, which may take minutes
+            for plan in todo:
+                plan.process.close()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _check_parity(plans: Sequence[Plan]) -> None:
