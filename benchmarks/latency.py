@@ -272,16 +272,15 @@ def _session(path: Path, threads: int, profile: Path | None = None) -> Any:
 
 
 def _openvino(path: Path, threads: int) -> Infer:
-    import openvino as ov
-    from openvino import properties
+    from vit_zoo.inference.bench.worker import OpenvinoRunner
 
-    config = {
-        properties.hint.inference_precision: ov.Type.f32,
-        properties.hint.performance_mode: properties.hint.PerformanceMode.LATENCY,
-        properties.inference_num_threads: threads,
-    }
-    request = ov.Core().compile_model(path, "CPU", config).create_infer_request()
-    return lambda images: request.infer([images], share_inputs=True)[0]
+    runner = OpenvinoRunner(path, threads, "fp32", ["logits"])
+
+    def infer(images: Any) -> Any:
+        runner.hold(images)
+        return runner.call()[0]
+
+    return infer
 
 
 def _eager(model: str, folder: Path, threads: int) -> dict[str, Infer]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         VitzooError,
     )
     from vit_zoo.formats import open_artifact as open
+    from vit_zoo.inference.bench import bench
     from vit_zoo.inference.embed import embed
     from vit_zoo.inference.predict import predict
     from vit_zoo.model.spec import ViTSpec
@@ -58,6 +59,7 @@ _HOMES = {
     "list_models": "registry.models",
     "register": "registry.models",
     "embed": "inference.embed",
+    "bench": "inference.bench",
     "predict": "inference.predict",
     "ViTSpec": "model.spec",
     "open": "formats:open_artifact",
@@ -78,6 +80,7 @@ __all__ = [
     "ViT",
     "ViTSpec",
     "VitzooError",
+    "bench",
     "convert",
     "create",
     "embed",

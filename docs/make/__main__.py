@@ -16,6 +16,7 @@ NEAR = 0.03  # tolerance for opacities and coordinates
 DOCS = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(Path(__file__).parent))
 
+import bench_page  # noqa: E402
 import command_line  # noqa: E402
 import config_pages  # noqa: E402
 import embed_picture  # noqa: E402
@@ -34,6 +35,7 @@ def made() -> dict[str, str]:
     """Return the text of every generated file, by its path in docs."""
     made = {**zoo_pages.pages(), **config_pages.pages(), **how_pictures.pictures(), **plots.pages(), **line_picture.pictures()}
     made |= embed_picture.pictures()
+    made |= bench_page.pages()
     with examples.example_folder() as hub:
         return {**made, **command_line.pages(hub), **recording.pictures()}
 

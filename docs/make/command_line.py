@@ -61,7 +61,10 @@ EXAMPLES = {
     "pull": ("vitzoo pull me/digits",),
     "doctor": ("vitzoo doctor",),
 }
-SETUP = {"completion": "vitzoo completion bash > ~/.local/share/bash-completion/completions/vitzoo"}  # prints a long script
+SETUP = {  # commands that are shown without what they print
+    "bench": "vitzoo bench vit_digits.onnx digits_fp16.onnx --runtimes ort --batch 1,8",  # times, which a page has
+    "completion": "vitzoo completion bash > ~/.local/share/bash-completion/completions/vitzoo",  # a long script
+}
 OUTPUT = re.compile(r"(?<=```console\n).*?(?=```)", re.DOTALL)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from vit_zoo import __version__
+from vit_zoo.cli.bench_command import bench
 from vit_zoo.cli.completion import TARGETS, complete_model, complete_name, complete_sort, script, words
 from vit_zoo.cli.embed_command import embed
 from vit_zoo.cli.export_commands import export, predict, verify
@@ -197,7 +198,7 @@ def convert(
     output.result(ConvertDocument.of(done), lambda: "\n".join(summary_lines(done)))
 
 
-for command in (export, verify, predict, embed, publish, pull):
+for command in (export, verify, predict, embed, bench, publish, pull):
     vitzoo.add_command(command)
 
 

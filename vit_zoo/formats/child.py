@@ -54,6 +54,8 @@ class Child:
     * `writes`: whether it may write files.
     """
 
+    runner = "onnxruntime"  # what runs the file there, for messages
+
     def __init__(self, path: Path, limits: Limits, *, size: int = 0, total: bool = True, writes: bool = False) -> None:
         self.path, self.limits, self.size, self.total, self.writes = path, limits, size, total, writes
         self.opened = 0  # the number of the open session
@@ -69,21 +71,15 @@ class Child:
         if not sys.executable or getattr(sys, "frozen", False):
             hint = "isolated=False opens a file that you trust"
             raise InputError("files are opened in a child process, which needs a Python interpreter", hint=hint)
-        folders = []
-        for name in ("numpy", "onnxruntime"):
-            spec = importlib.util.find_spec(name)
-            if spec is None or spec.origin is None:
-                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-            folders.append(str(Path(spec.origin).parent.parent))
         main = threading.current_thread() is threading.main_thread()  # another thread may end before this process does
-        argument = json.dumps([list(dict.fromkeys(folders)), self.writes, os.getpid() if main else 0])
+        command = self._command(os.getpid() if main else 0)
         # in a group of its own, Ctrl-C does not reach it
         group: dict[str, Any] = {"process_group": 0}
         if sys.platform == "win32":
             group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
         self._process = subprocess.Popen(  # noqa: S603 - this interpreter and our own file
-            [sys.executable, "-I", "-S", "-B", str(PROGRAM), argument],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_environment(), **group,
+            [sys.executable, *command],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=self._environment(), **group,
         )  # fmt: skip
         self._end = weakref.finalize(self, _end, self._process)
         if sys.platform == "linux":
@@ -92,6 +88,19 @@ class Child:
             for pipe in (self._process.stdin, self._process.stdout):
                 with contextlib.suppress(OSError):  # the user's pipes may be too large in all
                     fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_SIZE)  # type: ignore[arg-type]
+
+    def _command(self, dies_with: int) -> list[str]:
+        """Return the arguments of the interpreter; `dies_with` is the process that the child dies with, or 0."""
+        folders = []
+        for name in ("numpy", "onnxruntime"):
+            spec = importlib.util.find_spec(name)
+            if spec is None or spec.origin is None:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+            folders.append(str(Path(spec.origin).parent.parent))
+        return ["-I", "-S", "-B", str(PROGRAM), json.dumps([list(dict.fromkeys(folders)), self.writes, dies_with])]
+
+    def _environment(self) -> dict[str, str]:
+        return _environment()
 
     def close(self) -> None:
         """End the process. A later call starts another one."""
@@ -184,7 +193,7 @@ class Child:
                 self.close()
                 raise self._too_much(memory)
             case "import":
-                raise RefusedContent(f"onnxruntime cannot be imported: {answer.get('text')}", where=self.path)
+                raise RefusedContent(f"{self.runner} cannot be imported: {answer.get('text')}", where=self.path)
             case kind:
                 raise SessionError(str(kind), str(answer.get("text"))[:1000])
 
@@ -214,7 +223,7 @@ class Child:
             return self._too_much(memory)
         how = "ended" if code is None or code >= 0 else f"crashed ({_signal(-code)})"
         hint = f"if it needs more memory, {MEMORY} raises the limit"
-        return Stopped(f"onnxruntime {how} while it ran the file", where=self.path, hint=hint, options=[MEMORY])
+        return Stopped(f"{self.runner} {how} while it ran the file", where=self.path, hint=hint, options=[MEMORY])
 
     def _too_much(self, memory: float | None) -> Stopped:
         text = "needs more memory than there is" if memory is None else f"needs more than {memory / 1e9:.3g} GB of memory"

@@ -22,7 +22,7 @@ from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -285,38 +285,54 @@ def _answer(session: Session | None, message: dict[str, Any], arrays: list[Array
     return session, {}, session.run(message["input"], arrays[0])
 
 
-def main() -> None:
-    """Run the child process. Its argument: the folders to import from, whether it writes files, and the process it dies with."""
-    folders, writes, dies_with = json.loads(sys.argv[1])
-    sys.path += folders
+def serve(
+    answer: Callable[[Any, dict[str, Any], list[Array]], tuple[Any, dict[str, Any], list[Array]]],
+    modules: Sequence[str],
+    *,
+    writes: bool,
+    dies_with: int,
+) -> None:
+    """Answer messages until the parent ends.
+
+    * `answer`: does what a message asks for, with what the last call returned first, which is None in the beginning.
+    * `modules`: those to import before the first message.
+    * `writes`: whether this process may write files; `dies_with`: the process that it dies with.
+    """
     incoming, outgoing = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1):  # onnxruntime prints to stdout
         os.dup2(null, descriptor)
     _confine(writes=writes, dies_with=dies_with)
     try:
-        for name in ("numpy", "onnxruntime"):  # here, since the thread below needs NumPy
+        for name in modules:  # here, since the thread below needs NumPy
             importlib.import_module(name)
     except Exception as error:  # a broken installation
         send(outgoing, {"error": "import", "text": str(error)})
         return
     messages: SimpleQueue[tuple[dict[str, Any], list[Array]]] = SimpleQueue()
     threading.Thread(target=_read_messages, args=(incoming, messages), daemon=True).start()
-    session: Session | None = None
+    kept: Any = None
     while True:
         message, arrays = messages.get()
-        if message["do"] == "open" and session is not None:
-            session = None
+        if message["do"] == "open" and kept is not None:
+            kept = None
             _return_memory()
         try:
             _limit(message["memory"], message["seconds"])
-            session, answer, values = _answer(session, message, arrays)
+            kept, reply, values = answer(kept, message, arrays)
         except SessionError as error:
-            answer, values = {"error": error.kind, "text": error.text}, []
+            reply, values = {"error": error.kind, "text": error.text}, []
         except MemoryError:
-            answer, values = {"error": "memory", "text": "not enough memory"}, []
-        send(outgoing, answer, values)
+            reply, values = {"error": "memory", "text": "not enough memory"}, []
+        send(outgoing, reply, values)
         del arrays, values
+
+
+def main() -> None:
+    """Run the child process. Its argument: the folders to import from, whether it writes files, and the process it dies with."""
+    folders, writes, dies_with = json.loads(sys.argv[1])
+    sys.path += folders
+    serve(_answer, ("numpy", "onnxruntime"), writes=writes, dies_with=dies_with)
 
 
 if __name__ == "__main__":

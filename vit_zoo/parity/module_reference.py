@@ -103,7 +103,7 @@ class ModuleReference(Reference):
     def _run(self, module: nn.Module, images: Array, dtype: torch.dtype) -> dict[str, Array]:
         with _evaluating(module), torch.inference_mode():
             try:
-                return arrays(_named(module(torch.from_numpy(images).to(dtype))))
+                return arrays(named_outputs(module(torch.from_numpy(images).to(dtype))))
             except (RuntimeError, ValueError, AssertionError) as error:  # what modules raise for a wrong size
                 reason = str(error).strip().splitlines()[0][:200]
                 raise InputError(f"{self.name} does not accept images of shape {list(images.shape)}: {reason}") from None
@@ -118,7 +118,7 @@ def _blocks(module: nn.Module) -> dict[str, int]:
     return {f"{path}.{name}".lstrip("."): i for i, name in enumerate(names)}
 
 
-def _named(result: Any) -> dict[str, Tensor]:
+def named_outputs(result: Any) -> dict[str, Tensor]:
     """Return the tensors in a module's result, by name or by position."""
     if isinstance(result, Tensor):
         return {"output": result}

@@ -206,14 +206,14 @@ def reference_of(
         if facts:
             raise InputError("facts apply to checkpoints only, and this is an exported file", where=_shown(against))
         config = artifact.about.config or (None if about is None else about.config)
-        return ArtifactReference(artifact, _frame(config, artifact.path, {}))
+        return ArtifactReference(artifact, frame_of(config, artifact.path, {}))
     if isinstance(against, str | os.PathLike | ViT):
         file_size = None if about is None else _size_of(about)
         return Live(find_weights(against, **random, file_size=file_size, ways=(RANDOM,), **facts)).reference
     try:
         source = of_module(against, check=False, **facts)
     except (RefusedContent, NotRepresentable):  # no known dialect: the module runs its own code
-        frame = _frame(None, None if about is None else about.path, {**_sizes_of(against), **facts})
+        frame = frame_of(None, None if about is None else about.path, {**_sizes_of(against), **facts})
         return ModuleReference(against, type(against).__name__, frame)
     frame = Frame.of(source.config.spec, source.config.preprocess)
     try:
@@ -246,7 +246,7 @@ def _sizes_of(module: Any) -> dict[str, Any]:
     return {ours: getattr(config, theirs) for ours, theirs in names.items() if getattr(config, theirs, None) is not None}
 
 
-def _frame(config: ModelConfig | None, path: Path | None, facts: Mapping[str, Any]) -> Frame:
+def frame_of(config: ModelConfig | None, path: Path | None, facts: Mapping[str, Any]) -> Frame:
     """Return the images that a file or module takes, from its config, else from `facts`, else from its declared input."""
     from vit_zoo.parity.inputs import Frame
 

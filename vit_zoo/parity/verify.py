@@ -101,14 +101,7 @@ def _check(
             reference.dynamic = None if sessions.options is None else sessions.options.dynamic
             if reference.model.config.problem_type is None and sessions.about.config is not None:  # as with labels
                 reference.activation = sessions.about.config.activation or "softmax"
-        structure = _structure(path, sessions, evidence)
-        tolerance, precision = _tolerance(structure, reference)
-        check_structure(structure, reference, evidence)
-        check_config(sessions.about, reference, evidence)
-        with part("weights"):
-            check_weights(path, sessions.about, reference, tensors, evidence, rounded=precision == "int8")
-        if precision == "int8" and sessions.axes is not None:
-            check_integers(path, sessions.about, evidence)
+        structure, tolerance, precision = check_statically(path, sessions, reference, tensors, evidence)
         _run(sessions, reference, plan, tolerance, precision, fixed, evidence, pictures, limits)
         if structure.precision == "fp16" and sessions.axes is not None:
             x = _sample_batch(sessions, reference, plan, len(plan.images))
@@ -124,6 +117,21 @@ def _check(
             with part("inner values"):
                 _compare_inner_values(sessions, reference, plan, tolerance, precision, evidence)
     return _report(path.name, sha256_of(path), reference, effort, precision, evidence, plan, data=companion)
+
+
+def check_statically(
+    path: Path, sessions: Sessions, reference: Reference, tensors: dict[str, Stored] | None, evidence: Evidence
+) -> tuple[Structure, Tolerance, str]:
+    """Run the checks of a file that need no outputs. Return its structure, and its tolerance and precision."""
+    structure = _structure(path, sessions, evidence)
+    tolerance, precision = _tolerance(structure, reference)
+    check_structure(structure, reference, evidence)
+    check_config(sessions.about, reference, evidence)
+    with part("weights"):
+        check_weights(path, sessions.about, reference, tensors, evidence, rounded=precision == "int8")
+    if precision == "int8" and sessions.axes is not None:
+        check_integers(path, sessions.about, evidence)
+    return structure, tolerance, precision
 
 
 def check_model(model: ModelReference, reference: Reference, *, effort: Effort = "default", blocks: bool = False) -> ParityReport:

@@ -6,12 +6,12 @@ import json
 import os
 import platform
 import statistics
-import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vit_zoo.formats import open_artifact
+from vit_zoo.formats.timing import seconds_of, warm_up
 from vit_zoo.hub.manifest import Item
 from vit_zoo.progress import counted
 
@@ -82,12 +82,10 @@ def _measure(item: Item, config: ModelConfig) -> Measurement:
         image: Any = np.zeros((1, *config.spec.image_size, config.spec.channels), np.uint8)
     else:
         image = np.random.default_rng(0).standard_normal((1, config.spec.channels, *config.spec.image_size), np.float32)
-    artifact.run(image)
+    warm_up(lambda: artifact.run(image))
     times: list[float] = []
     while len(times) < RUNS and sum(times) < SECONDS:
-        start = time.perf_counter()
-        artifact.run(image)
-        times.append(time.perf_counter() - start)
+        times.append(seconds_of(lambda: artifact.run(image)))
     return Measurement(
         sha256=item.sha256,
         bytes=size,
