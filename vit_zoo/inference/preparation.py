@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from vit_zoo.errors import InputError, Option, RefusedContent
 from vit_zoo.formats import open_artifact
-from vit_zoo.formats.features import feature_of
+from vit_zoo.formats.features import Feature, feature_of
 from vit_zoo.inference.worker import WorkerOptions
 from vit_zoo.loading.stated import Description, stated_preprocess
 from vit_zoo.model.classification import BATCH
@@ -51,22 +51,37 @@ def worker_options(
         raise InputError(f"batch must be at least 1, got {batch}")
     opened = open_artifact(artifact, threads=1, time_limit=time_limit, memory_limit=memory_limit)
     try:
-        axes = opened.input_shape
-        fixed = axes[0] if axes and isinstance(axes[0], int) else None
-        if fixed is not None and batch not in (None, fixed):
-            raise InputError(f"takes batches of {fixed}, not of {batch}", where=artifact)
-        return WorkerOptions(
-            artifact=Path(artifact),
-            features=tuple(feature_of(opened, name) for name in features),
-            preprocess=preprocess_of(opened, preprocess),
-            inside=_inside(opened),
-            batch=fixed or batch or BATCH,
-            fixed_batch=fixed is not None,
-            time_limit=time_limit,
-            memory_limit=memory_limit,
-        )
+        taken = tuple(feature_of(opened, name) for name in features)
+        how = preprocess_of(opened, preprocess)
+        return options_of(opened, taken, how, batch=batch, time_limit=time_limit, memory_limit=memory_limit)
     finally:
         opened.close()
+
+
+def options_of(
+    opened: Artifact,
+    features: Sequence[Feature],
+    preprocess: Preprocess,
+    *,
+    batch: int | None = None,
+    time_limit: float | None = None,
+    memory_limit: float | None = None,
+) -> WorkerOptions:
+    """Return the options of the workers of an opened file. Arguments and errors are as in `worker_options`."""
+    axes = opened.input_shape
+    fixed = axes[0] if axes and isinstance(axes[0], int) else None
+    if fixed is not None and batch not in (None, fixed):
+        raise InputError(f"takes batches of {fixed}, not of {batch}", where=opened.path)
+    return WorkerOptions(
+        artifact=opened.path,
+        features=tuple(features),
+        preprocess=preprocess,
+        inside=_inside(opened),
+        batch=fixed or batch or BATCH,
+        fixed_batch=fixed is not None,
+        time_limit=time_limit,
+        memory_limit=memory_limit,
+    )
 
 
 def preprocess_of(artifact: Artifact, stated: PreprocessLike | None = None) -> Preprocess:
