@@ -58,7 +58,7 @@ def evaluate(
 
         check_plot(plot)
     if table is not None:
-        check_table(table)
+        check_table(table, images)
     done = evaluate_artifact(
         artifact, images, against=against, output=wanted, k=k, column=column, label_column=label_column, workers=workers, **facts
     )

@@ -13,13 +13,12 @@ import numpy as np
 
 from vit_zoo.errors import InputError, Option, RefusedContent, notice, shown
 from vit_zoo.files.image_list import TABLES, list_images
-from vit_zoo.formats import open_artifact
 from vit_zoo.formats.classifier import PROBABILITIES, artifact_classifier, class_output
 from vit_zoo.formats.features import feature_of
 from vit_zoo.inference.classes import class_numbers, label_of
 from vit_zoo.inference.engine import run_chunks
-from vit_zoo.inference.evaluation import Difference, Evaluation, Failure, SharedNeighbours, Table
-from vit_zoo.inference.preparation import options_of, preprocess_of
+from vit_zoo.inference.evaluation import Difference, Evaluation, Failure, Kind, SharedNeighbours, Table
+from vit_zoo.inference.preparation import open_onnx, options_of, preprocess_of
 from vit_zoo.inference.scoring import AND, Neighbours, OneClass, Scores, SeveralClasses, Task, Values
 from vit_zoo.inference.worker import chunk_size, chunks
 from vit_zoo.loading.stated import Description
@@ -83,7 +82,7 @@ class Subject:
         other = next(iter(stated), None)
         if other is not None:
             raise InputError(f"cannot set {other}: an exported file contains its own config", where=path)
-        artifact = open_artifact(path, threads=1)
+        artifact = open_onnx(path)
         try:
             classes = class_output(artifact)
             if classes is None or output not in (None, classes):
@@ -101,6 +100,15 @@ class Subject:
                 raise InputError(f"{name} does not apply: the file gives features", where=artifact.path)
         preprocess = preprocess_of(artifact, description.preprocess)
         return cls(artifact.path, options_of(artifact, [feature_of(artifact, output)], preprocess), None, activated=False)
+
+    @property
+    def kind(self) -> Kind:
+        """What is measured. Raises InputError for one output of which nothing states what it stands for."""
+        if self.config is None:
+            return "neighbours"
+        if self.config.problem_type == "regression":
+            return "regression"
+        return "multi-label" if self.config.class_activation() == "sigmoid" else "classification"
 
     def with_labels_of(self, other: Subject | None) -> Subject:
         """Return the file with the labels of another one with as many classes, if it has none itself."""
@@ -177,15 +185,14 @@ def evaluate(
     this = Subject.opened(artifact, output, facts)
     other = None if against is None else Subject.opened(against, output, facts)
     this, other = this.with_labels_of(other), None if other is None else other.with_labels_of(this)
+    if other is not None and this.kind != other.kind:
+        cause = f"{this.path.name} is evaluated as {this.kind}, {other.path.name} as {other.kind}"
+        raise InputError(cause, hint=SAME)
     task = _task(this, listed, k, labelled=other is None)
     if other is None:
         outcome = _run(this, listed.refs, task, workers)
         return _evaluation(this, task, outcome, _scores(task, outcome, listed))
-    other_task = _task(other, listed, k, labelled=False)
-    if task.kind != other_task.kind:
-        cause = f"{this.path.name} is evaluated as {task.kind}, {other.path.name} as {other_task.kind}"
-        raise InputError(cause, hint=SAME)
-    subjects, tasks = (this, other), (task, other_task)
+    subjects, tasks = (this, other), (task, _task(other, listed, k, labelled=False))
     outcomes = [_run(subject, listed.refs, its, workers) for subject, its in zip(subjects, tasks, strict=True)]
     scores = [_scores(its, outcome, listed) for its, outcome in zip(tasks, outcomes, strict=True)]
     return _compared(subjects, tasks, outcomes, scores)
@@ -199,12 +206,12 @@ def _task(subject: Subject, images: Images, k: int | None, *, labelled: bool) ->
     if k is not None:
         raise InputError("k applies to features, and the file gives classes", where=subject.path, options=[Option("k", str(k))])
     labels = [label_of(config, i) for i in range(config.classes)]
-    if config.problem_type == "regression":
+    if subject.kind == "regression":
         return Values(
             _numbers(images, config.classes), [f"output {i}" for i in range(config.classes)] if config.labels is None else labels
         )
     where = {"source": images.source, "file": subject.path.name}
-    if config.class_activation() == "sigmoid":
+    if subject.kind == "multi-label":
         return SeveralClasses(_several(images, config, where), labels, activated=subject.activated)
     names = images.labels()
     numbers = class_numbers(names, config, **where)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vit_zoo.errors import CannotWrite
+from vit_zoo.errors import CannotWrite, InputError
 from vit_zoo.files import write_text
 from vit_zoo.files.atomic import check_target
 from vit_zoo.files.sniff import reading
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 HEADERS = ("path,label,predicted,", "path,shared_neighbours")  # the beginning of every table
 
 
-def check_table(path: Path) -> None:
+def check_table(path: Path, sources: Iterable[Path] = ()) -> None:
     """Raise CannotWrite if a table cannot be written there; called before slow work.
 
     What is replaced must be a table of an earlier evaluation: it could be the table of labels.
@@ -24,6 +25,8 @@ def check_table(path: Path) -> None:
     check_target(path)
     if not path.exists():
         return
+    if any(source.exists() and path.samefile(source) for source in sources):
+        raise InputError("is evaluated, and cannot be the result too", where=path)
     with reading(path), path.open("rb") as file:
         start = file.read(64).decode(errors="replace")
     if not start.startswith(HEADERS):

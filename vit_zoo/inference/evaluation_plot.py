@@ -23,11 +23,12 @@ def draw(done: Evaluation, path: Path) -> None:
     """Write the picture. Raises CannotWrite."""
     check_plot(path)
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     parts = _parts(done)
     side = max(4.2, 0.3 * len(done.classes) + 1.6) if parts[0] is _matrix else 4.2
-    figure = Figure(figsize=(side + 4.4 * (len(parts) - 1), side + 0.2), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
+    figure = Figure(figsize=(side + 4.4 * (len(parts) - 1), side + 0.2), layout=layout)
     for axes, part in zip(np.atleast_1d(figure.subplots(1, len(parts))), parts, strict=True):
         part(axes, done)
     with Staged(path) as staged:

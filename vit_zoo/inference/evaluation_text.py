@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from vit_zoo.inference.evaluation import PAIRS, decimals_for, percent
+from vit_zoo.inference.evaluation import decimals_for, percent
 
 if TYPE_CHECKING:
     from vit_zoo.inference.evaluation import ClassResult, Difference, Evaluation, Share
@@ -18,51 +18,51 @@ NAMES = {"classification": "top-1", "neighbours": "accuracy", "multi-label": "al
 def text_of(done: Evaluation) -> str:
     """Return the text of an evaluation."""
     files = [done] if done.against is None else [done, done.against]
-    parts = ["\n".join(_sentences(done))]
-    if done.against is not None:
-        parts.append(_aligned([("", *(_short(each) for each in files)), *_figures(files)]))
+    parts = ["\n".join(_sentences(done, files))]
+    figures = [] if done.against is None else list(_figures(files))
+    if figures:
+        parts.append(_aligned([("", *(_short(each, files) for each in files)), *figures]))
     if done.classes:
         parts.append(_class_table(done))
     if done.confusions:
         pairs = [f"{each.label} -> {each.predicted} ({each.images})" for each in done.confusions]
-        parts.append(f"most frequent confusions{_of(done)}: {', '.join(pairs[:PAIRS])}")
+        whose = "" if done.against is None else f" of {_short(done, files)}"
+        parts.append(f"most frequent confusions{whose}: {', '.join(pairs)}")
     if done.values:
         parts.append(_value_table(done))
-    parts += [_failures(each) for each in files if each.failures]
+    parts += [_failures(each, _short(each, files)) for each in files if each.failures]
     return "\n\n".join(parts)
 
 
-def _of(done: Evaluation) -> str:
-    """Return whose figures follow, where there are two files."""
-    return "" if done.against is None else f" of {_short(done)}"
+def _short(done: Evaluation, files: Sequence[Evaluation]) -> str:
+    """Return the name of a file, with its folder where two have the same name."""
+    names = [PurePath(each.file).name for each in files]
+    return done.file if len(set(names)) < len(names) else PurePath(done.file).name
 
 
-def _short(done: Evaluation) -> str:
-    return PurePath(done.file).name if done.against is None or done.file != done.against.file else done.file
-
-
-def _sentences(done: Evaluation) -> Iterator[str]:
-    images = f"{done.images:,} images"
+def _sentences(done: Evaluation, files: Sequence[Evaluation]) -> Iterator[str]:
+    this, other = _short(done, files), _short(files[-1], files)
     classes = sum(each.images > 0 for each in done.classes)
-    images += f" of {classes:,} classes" if classes and done.kind != "multi-label" else ""
+    images = _counted(done.images, "image")
+    images += f" of {_counted(classes, 'class')}" if classes and done.kind != "multi-label" else ""
     if done.accuracy is not None:
-        yield f"{_short(done)}: {_accuracy(done, done.accuracy)}"
+        yield f"{this}: {_accuracy(done, done.accuracy, other)}"
     elif done.values:
         errors = ", ".join(f"{each.label} {each.mean_absolute_error:.4g}" for each in done.values)
-        yield f"{_short(done)}: mean absolute error {errors}"
-    if done.against is not None and done.shared_neighbours is not None:
+        yield f"{this}: mean absolute error {errors}"
+    if done.shared_neighbours is not None:
         near = done.shared_neighbours
-        yield f"{near.k} nearest neighbours: {percent(near.share)} are those of {_short(done.against)}, on average"
+        yield f"{this}: of the {near.k} nearest neighbours of an image {percent(near.share)} are those of {other}, on average"
     if done.against is None:
         yield from _more(done)
     yield f"on {images}" + (", with 95 % intervals" if done.accuracy is not None else "")
 
 
-def _accuracy(done: Evaluation, accuracy: Share) -> str:
+def _accuracy(done: Evaluation, accuracy: Share, other: str) -> str:
     name = NAMES[done.kind]
-    if done.difference is None or done.against is None:
+    if done.difference is None:
         return f"{name} {accuracy}" + ("" if done.k is None else f" by {done.k} nearest neighbours")
-    return f"{name} {percent(accuracy.share, decimals_for(accuracy.of))}, {_difference(done.difference, _short(done.against))}"
+    return f"{name} {percent(accuracy.share, decimals_for(accuracy.of))}, {_difference(done.difference, other)}"
 
 
 def _difference(measured: Difference, other: str) -> str:
@@ -101,7 +101,7 @@ def _figures(files: Sequence[Evaluation]) -> Iterator[tuple[str, ...]]:
     if this.calibration is not None:
         yield "calibration error", *(percent(each.calibration.error) for each in files if each.calibration is not None)
     if this.difference is not None:
-        yield "right alone", f"{this.difference.only_this:,} images", f"{this.difference.only_other:,} images"
+        yield "right alone", *(_counted(n, "image") for n in (this.difference.only_this, this.difference.only_other))
         yield "same prediction", percent(this.difference.same, decimals_for(this.images)), ""
     for i, value in enumerate(this.values):
         yield f"mean absolute error, {value.label}", *(f"{each.values[i].mean_absolute_error:.4g}" for each in files)
@@ -133,11 +133,16 @@ def _value_table(done: Evaluation) -> str:
     return _aligned([("value", "mean absolute error", "root mean squared error", "R2"), *rows])
 
 
-def _failures(done: Evaluation) -> str:
+def _failures(done: Evaluation, name: str) -> str:
     listed = [f"  {each.path}: {each.reason}" for each in done.failures[:FAILURES]]
     more = len(done.failures) - len(listed)
-    count = f"{len(done.failures):,} image{'s' if len(done.failures) > 1 else ''} not measured with {_short(done)}:"
+    count = f"{_counted(len(done.failures), 'image')} not measured with {name}:"
     return "\n".join([count, *listed, *([f"  and {more:,} more, which --json lists"] if more else [])])
+
+
+def _counted(count: int, noun: str) -> str:
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else plural}"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vit_zoo.errors import InputError, Option, RefusedContent
-from vit_zoo.formats import open_artifact
+from vit_zoo.formats import describe, open_artifact
 from vit_zoo.formats.features import Feature, feature_of
 from vit_zoo.inference.worker import WorkerOptions
 from vit_zoo.loading.stated import Description, stated_preprocess
@@ -49,13 +49,26 @@ def worker_options(
     """
     if batch is not None and batch < 1:
         raise InputError(f"batch must be at least 1, got {batch}")
-    opened = open_artifact(artifact, threads=1, time_limit=time_limit, memory_limit=memory_limit)
+    opened = open_onnx(artifact, time_limit=time_limit, memory_limit=memory_limit)
     try:
         taken = tuple(feature_of(opened, name) for name in features)
         how = preprocess_of(opened, preprocess)
         return options_of(opened, taken, how, batch=batch, time_limit=time_limit, memory_limit=memory_limit)
     finally:
         opened.close()
+
+
+def open_onnx(
+    artifact: str | os.PathLike[str], *, time_limit: float | None = None, memory_limit: float | None = None
+) -> Artifact:
+    """Open an ONNX file to see what it has. Raises InputError for a file of another format, or one that does not exist."""
+    path = Path(artifact)
+    if not path.exists():
+        raise InputError("no such file", where=path, hint="`vitzoo export MODEL --onnx` writes the file of a model")
+    about = describe(path)
+    if not about.graph:
+        raise InputError(f"expected an ONNX file, got one of format {about.format}", where=path)
+    return open_artifact(path, threads=1, time_limit=time_limit, memory_limit=memory_limit)
 
 
 def options_of(
