@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
-from vit_zoo.cli.options import description, facts
+from vit_zoo.cli.completion import complete_model, words
+from vit_zoo.cli.options import batch_limits, description, facts
 from vit_zoo.cli.output import Output, with_output
 
 
 @click.command()
-@click.argument("artifact", metavar="FILE", type=click.Path())
+@click.argument("artifact", metavar="FILE", shell_complete=complete_model)
 @click.argument("images", metavar="IMAGES...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--against", metavar="FILE", type=click.Path(), help="Compare with another exported file on the same images.")
 @click.option("--csv", "table", metavar="FILE", type=click.Path(path_type=Path), help="Write the result of each image to FILE.")
@@ -22,17 +23,31 @@ from vit_zoo.cli.output import Output, with_output
     type=click.Path(path_type=Path),
     help="Plot confusions and calibration, or what the kind of file has, to FILE (.png or .svg).",
 )
-@click.option("--output", "wanted", metavar="NAME", help="Output to evaluate (default: the classes, or else the features).")
+@click.option(
+    "--output",
+    "wanted",
+    metavar="NAME",
+    shell_complete=words("logits", "pooler_output", "image_embeds", "class_token", "patch_mean", "token_mean", "block."),
+    help="Output to evaluate, as in embed (default: the classes, or the features of a file without classes).",
+)
 @click.option("--k", type=int, metavar="INTEGER", help="Features only: number of nearest neighbours (default: 10).")
 @click.option("--column", metavar="NAME", help="Tables only: column of paths (default: path).")
 @click.option("--label-column", metavar="NAME", help="Tables only: column of labels (default: label).")
-@click.option("--workers", type=int, metavar="INTEGER", help="Number of workers of one thread each (default: one for each core).")
+@click.option("--batch", type=click.IntRange(1), metavar="INTEGER", help="Number of images that are run at once (default: 8).")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 1024),
+    metavar="INTEGER",
+    help="Number of images that are decoded and run at the same time (default: one for each core).",
+)
+@batch_limits
 @description
 @facts
 @with_output
 def evaluate(
     artifact: str, images: tuple[Path, ...], against: str | None, table: Path | None, plot: Path | None, wanted: str | None,
-    k: int | None, column: str | None, label_column: str | None, workers: int | None, facts: dict[str, Any], output: Output,
+    k: int | None, column: str | None, label_column: str | None, batch: int | None, workers: int | None,
+    time_limit: float | None, memory_limit: float | None, facts: dict[str, Any], output: Output,
 ) -> None:  # fmt: skip
     """Measure the accuracy of an exported file, or the difference between two.
 
@@ -60,8 +75,9 @@ def evaluate(
     if table is not None:
         check_table(table, images)
     done = evaluate_artifact(
-        artifact, images, against=against, output=wanted, k=k, column=column, label_column=label_column, workers=workers, **facts
-    )
+        artifact, images, against=against, output=wanted, k=k, column=column, label_column=label_column, batch=batch,
+        workers=workers, time_limit=time_limit, memory_limit=memory_limit, **facts,
+    )  # fmt: skip
     output.result(done, lambda: str(done))  # first, so that a full disk does not lose it
     if table is not None:
         write_table(done, table)

@@ -75,31 +75,41 @@ class Subject:
     activated: bool
 
     @classmethod
-    def opened(cls, path: str | os.PathLike[str], output: str | None, facts: Mapping[str, Any]) -> Subject:
-        """Open a file to see what it gives. Raises InputError for an output that it does not have, or facts that do not apply."""
+    def opened(
+        cls, path: str | os.PathLike[str], output: str | None, facts: Mapping[str, Any], settings: Mapping[str, Any]
+    ) -> Subject:
+        """Open a file to see what it gives; `settings` are those of its workers.
+
+        Raises InputError for an output that it does not have, or facts that do not apply.
+        """
         stated = dict(facts)
         description = Description.taken_from(stated)
         other = next(iter(stated), None)
         if other is not None:
             raise InputError(f"cannot set {other}: an exported file contains its own config", where=path)
-        artifact = open_onnx(path)
+        limits = {name: settings[name] for name in ("time_limit", "memory_limit")}
+        artifact = open_onnx(path, **limits)
         try:
             classes = class_output(artifact)
             if classes is None or output not in (None, classes):
-                return cls._of_features(artifact, output, description)
+                return cls._of_features(artifact, output, description, settings)
             classifier = artifact_classifier(artifact, description.of)
-            options = options_of(artifact, [feature_of(artifact, classes)], classifier.config.known_preprocess())
+            features = [feature_of(artifact, classes)]
+            options = options_of(artifact, features, classifier.config.known_preprocess(), **settings)
             return cls(Path(path), options, classifier.config, classes == PROBABILITIES)
         finally:
             artifact.close()
 
     @classmethod
-    def _of_features(cls, artifact: Artifact, output: str | None, description: Description) -> Subject:
+    def _of_features(
+        cls, artifact: Artifact, output: str | None, description: Description, settings: Mapping[str, Any]
+    ) -> Subject:
         for name in description.stated:
             if name != "preprocess":
                 raise InputError(f"{name} does not apply: the file gives features", where=artifact.path)
         preprocess = preprocess_of(artifact, description.preprocess)
-        return cls(artifact.path, options_of(artifact, [feature_of(artifact, output)], preprocess), None, activated=False)
+        options = options_of(artifact, [feature_of(artifact, output)], preprocess, **settings)
+        return cls(artifact.path, options, None, activated=False)
 
     @property
     def kind(self) -> Kind:
@@ -143,6 +153,9 @@ def evaluate(
     column: str | None = None,
     label_column: str | None = None,
     workers: int | None = None,
+    batch: int | None = None,
+    time_limit: float | None = None,
+    memory_limit: float | None = None,
     labels: Labels | None = None,
     preprocess: PreprocessLike | None = None,
     **facts: Any,
@@ -169,6 +182,9 @@ def evaluate(
         label_column: The column of labels in a table, `label` by default.
         workers: The number of images that are prepared and run at the same time, each with one thread; one for each core by
             default.
+        batch: The number of images that are run at once; 8 by default. With int8-dynamic files, results depend on it.
+        time_limit: Seconds that opening a file, or one batch, may take, by default 15, and more by the size of the file.
+        memory_limit: GB that each worker's child process may use, by default as in `open`.
         labels: Names of the classes, as in `load`, for files that have none; for both files.
         preprocess: How images are prepared, as in `load`; for both files.
         **facts: `problem_type`, as in `load`, if a file does not state it.
@@ -182,8 +198,9 @@ def evaluate(
     """
     facts |= {"labels": labels, "preprocess": preprocess}
     listed = Images.listed(images, column, label_column)
-    this = Subject.opened(artifact, output, facts)
-    other = None if against is None else Subject.opened(against, output, facts)
+    settings = {"batch": batch, "time_limit": time_limit, "memory_limit": memory_limit}
+    this = Subject.opened(artifact, output, facts, settings)
+    other = None if against is None else Subject.opened(against, output, facts, settings)
     this, other = this.with_labels_of(other), None if other is None else other.with_labels_of(this)
     if other is not None and this.kind != other.kind:
         cause = f"{this.path.name} is evaluated as {this.kind}, {other.path.name} as {other.kind}"
@@ -281,7 +298,7 @@ def _run(subject: Subject, refs: Sequence[ImageRef], task: Task, workers: int | 
     kept: list[Array] = []
     failures: list[Failure] = []
     size = chunk_size(len(refs))
-    results: Any = run_chunks(chunks(refs, size), subject.options.open, workers)
+    results = run_chunks(chunks(refs, size), subject.options.open, workers)
     with step(f"evaluating {subject.path.name}", len(refs), "images") as progress, closing(results):
         for rows in results:
             positions = range(rows.number * size, min((rows.number + 1) * size, len(refs)))
