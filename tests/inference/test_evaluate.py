@@ -201,7 +201,7 @@ def test_a_regression_is_scikit_learns(files, folder):
     wanted = np.random.default_rng(0).normal(size=(360, 2))
     outputs = outputs_of(files / "values.onnx")
     done = vit_zoo.evaluate(files / "values.onnx", held_out_csv([f"{a!r};{b!r}" for a, b in wanted.tolist()]))
-    results = done.values  # noqa: PD011 - not of pandas
+    results = done.values
     assert [row.label for row in results] == ["width", "height"]
     for i, row in enumerate(results):
         assert row.mean_absolute_error == pytest.approx(theirs.mean_absolute_error(wanted[:, i], outputs[:, i]), rel=1e-5)

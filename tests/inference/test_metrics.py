@@ -135,6 +135,7 @@ def test_shared_neighbours_are_scikit_learns(k, count, block, monkeypatch):
 
 
 def test_a_copy_of_an_image_is_as_near_as_the_image():
-    rows = np.repeat(scores(15, 16)[0], 2, axis=0)  # each image twice
-    swapped = rows + 1e-9 * np.arange(30)[:, None]
-    np.testing.assert_array_equal(shared_neighbours(swapped, rows, 4), np.ones(30))
+    """Each image twice, with rounding in between; of four neighbours one is one of two copies."""
+    rows = np.repeat(scores(15, 16)[0], 2, axis=0).astype(float)
+    one, other = (rows + 1e-9 * np.random.default_rng(seed).normal(size=rows.shape) for seed in (5, 6))
+    np.testing.assert_array_equal(shared_neighbours(one, other, 4), np.ones(30))
