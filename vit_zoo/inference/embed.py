@@ -19,7 +19,7 @@ from vit_zoo.files.sniff import sha256_of
 from vit_zoo.files.stored_list import store_list, stored_list
 from vit_zoo.formats import describe
 from vit_zoo.formats.onnx_admission import external_names
-from vit_zoo.inference.engine import cores, run_chunks
+from vit_zoo.inference.engine import run_chunks, worker_count
 from vit_zoo.inference.feature_files import TYPES, Content, FeatureFile
 from vit_zoo.inference.feature_parts import Part, Parts
 from vit_zoo.inference.preparation import worker_options
@@ -145,6 +145,7 @@ def embed(
     out = Path(out)
     if dtype not in TYPES:
         raise InputError(f"unknown dtype {shown(dtype)}; choose from {', '.join(TYPES)}")
+    workers = worker_count(workers)
     files = FeatureFile.of(out)
     images = [images] if isinstance(images, str | os.PathLike) else list(images)
     _check_sources(images, files)
@@ -166,7 +167,7 @@ def embed(
         total = partial.run()["images"]["count"]
         size = chunk_size(total)
         count = -(-total // size)
-        _compute(partial, job, total, size, workers or cores())
+        _compute(partial, job, total, size, workers)
         parts = Parts.of(partial, count)
         if not parts.rows:
             (_, reason), *_ = next(iter(parts)).failures
