@@ -31,7 +31,7 @@ def files(tmp_path_factory):
 @pytest.fixture
 def digits(files, monkeypatch):
     monkeypatch.chdir(files)
-    monkeypatch.setattr("vit_zoo.inference.engine.cores", lambda: 1)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
 
 
 def test_text_json_and_table(digits, cli):

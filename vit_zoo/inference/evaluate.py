@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vit_zoo.errors import InputError, Option, RefusedContent, notice, shown
-from vit_zoo.files.image_list import TABLES, list_images
+from vit_zoo.files.image_list import AND, TABLES, list_images
 from vit_zoo.formats.classifier import PROBABILITIES, artifact_classifier, class_output
 from vit_zoo.formats.features import feature_of
 from vit_zoo.inference.classes import class_numbers, label_of
 from vit_zoo.inference.engine import run_chunks
 from vit_zoo.inference.evaluation import Difference, Evaluation, Failure, Kind, SharedNeighbours, Table
 from vit_zoo.inference.preparation import open_onnx, options_of, preprocess_of
-from vit_zoo.inference.scoring import AND, Neighbours, OneClass, Scores, SeveralClasses, Task, Values
+from vit_zoo.inference.scoring import Neighbours, OneClass, Scores, SeveralClasses, Task, Values
 from vit_zoo.inference.worker import chunk_size, chunks
 from vit_zoo.loading.stated import Description
 from vit_zoo.parity.neighbours import fewest_images, shared_neighbours

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vit_zoo.files import Staged
-from vit_zoo.inference.scoring import AND
+from vit_zoo.files.image_list import AND
 from vit_zoo.parity.plot import SUFFIXES, check_plot
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vit_zoo.errors import RefusedContent
+from vit_zoo.files.image_list import AND
 from vit_zoo.inference import metrics
 from vit_zoo.inference.evaluation import PAIRS, Calibration, ClassResult, Confusion, Kind, Share, Table, ValueResult
 from vit_zoo.model.classification import sigmoid, softmax
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 
 TOP = 5
-AND = ";"  # between several labels or values of one image
 COLUMNS = ("path", "label", "predicted", "score", "correct")
 
 
