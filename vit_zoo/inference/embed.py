@@ -64,9 +64,12 @@ class Embeddings:
     table: Path | None
 
     def __str__(self) -> str:
-        text = f"{self.path}: {self.output} of {self.images:,} images, {self.dtype} [{self.images}, {self.width}]"
+        count = f"{self.images:,} image{'s' if self.images != 1 else ''}"
+        text = f"{self.path}: {self.output} of {count}, {self.dtype} [{self.images}, {self.width}]"
         text += ", normalised" if self.normalised else ""
-        return text if not self.failed else f"{text}\n{self.failures}: {self.failed:,} images could not be read"
+        if self.failed:
+            text += f"\n{self.failures}: {self.failed:,} image{'s' if self.failed > 1 else ''} could not be read"
+        return text
 
     def features(self) -> Array:
         """Return the features, [images, width]."""
@@ -156,6 +159,9 @@ def embed(
     )
     job = EmbedJob(options, normalise=normalise, dtype=dtype)
     run = job.document()
+    about = describe(artifact)
+    if about.config is not None and about.config.random_text:
+        notice(f"{about.config.name} has {about.config.random_text}: its features mean nothing")
 
     def prepare(folder: Path) -> dict[str, Any]:
         count, digest = store_list(folder / IMAGES, list_images(images, column=column))
