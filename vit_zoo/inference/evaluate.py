@@ -89,6 +89,8 @@ class Subject:
             raise InputError(f"cannot set {other}: an exported file contains its own config", where=path)
         limits = {name: settings[name] for name in ("time_limit", "memory_limit")}
         artifact = open_onnx(path, **limits)
+        if artifact.about.config is not None and artifact.about.config.random_text:
+            notice(f"{path} has {artifact.about.config.random_text}: its results mean nothing")
         try:
             classes = class_output(artifact)
             if classes is None or output not in (None, classes):
