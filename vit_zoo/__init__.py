@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vit_zoo.formats import open_artifact as open
     from vit_zoo.inference.bench import bench
     from vit_zoo.inference.embed import embed
+    from vit_zoo.inference.evaluate import evaluate
     from vit_zoo.inference.predict import predict
     from vit_zoo.model.spec import ViTSpec
     from vit_zoo.model.vit import ViT
@@ -60,6 +61,7 @@ _HOMES = {
     "register": "registry.models",
     "embed": "inference.embed",
     "bench": "inference.bench",
+    "evaluate": "inference.evaluate",
     "predict": "inference.predict",
     "ViTSpec": "model.spec",
     "open": "formats:open_artifact",
@@ -84,6 +86,7 @@ __all__ = [
     "convert",
     "create",
     "embed",
+    "evaluate",
     "export",
     "get_spec",
     "list_models",

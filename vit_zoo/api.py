@@ -199,6 +199,7 @@ def export(
     min_agreement: float | None = None,
     min_accuracy: float | None = None,
     min_cosine: float | None = None,
+    min_neighbours: float | None = None,
     force: bool = False,
     note: Note = lambda line: None,
     labels: Labels | None = None,
@@ -239,6 +240,8 @@ def export(
         min_accuracy: int8 only: minimum top-1 accuracy (0 to 1). The subfolders of the images name the classes.
         min_cosine: int8 only: minimum cosine of every image's outputs with the model's (0 to 1), in place of the usual limits
             of int8 files (25 dB and a cosine of 0.998).
+        min_neighbours: int8 only, for features: minimum share (0 to 1) of the ten nearest neighbours of each image, by cosine,
+            that are among the ten nearest by the float model's features; the mean of all images.
         force: Replace files that hold another model or were written by another tool. Earlier exports of the same model are
             always replaced.
         note: Function that receives lines of progress.
@@ -260,7 +263,7 @@ def export(
         formats=one_or_several(to), out=out, opset=opset, placement=placement, outputs=tuple(outputs), include=tuple(include),
         dynamic=dynamic, verify=verify, weights=weights, allow_drop=patterns(allow_drop), random=random, seed=seed,
         precisions=one_or_several(precision), calibrate=calibrate, evaluate=evaluate, min_agreement=min_agreement,
-        min_accuracy=min_accuracy, min_cosine=min_cosine, force=force,
+        min_accuracy=min_accuracy, min_cosine=min_cosine, min_neighbours=min_neighbours, force=force,
     )  # fmt: skip
     return export_model(model, options, {**facts, "labels": labels, "preprocess": preprocess}, note)
 

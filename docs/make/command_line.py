@@ -57,6 +57,7 @@ EXAMPLES = {
         "vitzoo export vit_digits --onnx --outputs pooler_output -o features.onnx",
         "vitzoo embed features.onnx zoo/vit_digits/held_out -o digits.parquet --normalise",
     ),
+    "evaluate": ("vitzoo evaluate digits_fp16.onnx digits.csv --against vit_digits.onnx",),
     "publish": ("vitzoo publish vit_digits me/digits --dry-run staged",),
     "pull": ("vitzoo pull me/digits",),
     "doctor": ("vitzoo doctor",),
@@ -72,6 +73,9 @@ def pages(hub: Hub) -> dict[str, str]:
     """Return the page; the current folder is that of the examples."""
     examples = {}
     for name, lines in EXAMPLES.items():
+        if name == "evaluate":
+            images = sorted(Path("zoo/vit_digits/held_out").glob("*.png"))
+            Path("digits.csv").write_text("\n".join(["path,label", *(f"{path},{path.stem[-1]}" for path in images)]))
         if name == "pull":
             staged = Path("staged")
             files = [path for path in staged.rglob("*") if path.is_file()]

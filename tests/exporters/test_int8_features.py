@@ -12,6 +12,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from PIL import Image
+from sklearn.neighbors import NearestNeighbors
 
 import vit_zoo
 from support.models import SMALL, noise
@@ -29,9 +30,13 @@ IMAGES = 12
 
 @pytest.fixture
 def photos(folder):
-    random = np.random.default_rng(0)
     Path("photos").mkdir()
-    for i in range(IMAGES):
+    many_photos(IMAGES)
+
+
+def many_photos(count):
+    random = np.random.default_rng(0)
+    for i in range(count):
         small = Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8))
         small.resize((48, 32), Image.Resampling.BICUBIC).save(f"photos/{i:02}.png")
 
@@ -118,6 +123,26 @@ def test_neighbours_are_searched_among_calibration_images_too(photos):
     assert equal[held_out].mean() < np.mean(np.array(nearest(found[held_out])) == np.array(nearest(wanted[held_out])))
 
 
+def test_ten_neighbours_are_those_of_scikit_learn(photos):
+    """Outliers exchange some of them; the minimum then leaves their layer in float, and one that nothing reaches fails."""
+    many_photos(24)
+    source = model(outliers=100)
+    done = exported(source, min_neighbours=0.5)
+    images = prepared(source)
+    with torch.inference_mode():
+        wanted = source(torch.from_numpy(images)).numpy()
+    found = rows_of_file(images, "pooler_output")
+    near = [NearestNeighbors(n_neighbors=10, metric="cosine").fit(x).kneighbors(return_distance=False) for x in (found, wanted)]
+    share = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(*near, strict=True)])
+    assert done.judgement.neighbours == pytest.approx(share)
+    assert 0.5 <= share < 1
+    assert f"10 nearest neighbours kept {100 * share:.2f} %" in str(done.judgement)
+    assert json.loads(done.report.dumps())["judgement"]["min_neighbours"] == 0.5
+    better = exported(source, min_neighbours=share + 1e-4)
+    assert better.judgement.neighbours > share
+    assert len(better.judgement.kept) > len(done.judgement.kept)
+
+
 def test_a_stated_cosine_takes_the_place_of_the_limits(photos, cli):
     """A file that misses the usual ones passes with no layer in float; `verify` is told the same."""
     vit_zoo.save(model(outliers=30), "model")  # which cost some decibels, not everything
@@ -202,6 +227,11 @@ REFUSED = [
     (0, None, {"min_cosine": 1.0}, "min_cosine must be above 0 and below 1", None),
     (0, None, {"min_cosine": 0.9, "evaluate": None}, "need real images", "evaluate=FOLDER"),
     (0, None, {"min_agreement": 0.9, "evaluate": "few"}, "2 images are too few for nearest neighbours", "evaluate=FOLDER"),
+    (0, None, {"min_neighbours": 0.9}, "12 images are too few for 10 nearest neighbours: at least 21", "evaluate=FOLDER"),
+    (5, None, {"min_neighbours": 0.9}, "min_neighbours compares features, and the file has 'logits'", "use min_agreement=SHARE"),
+    (4, MULTI, {"min_neighbours": 0.9}, "the file has 'logits'", "use min_agreement=SHARE"),
+    (2, VALUE, {"min_neighbours": 0.9}, "the file has 'logits'", "evaluate=FOLDER alone"),
+    (0, None, {"min_neighbours": 1.1}, "min_neighbours must be above 0 and at most 1", None),
     (0, None, {"min_cosine": 0.9, "precision": "fp16"}, "apply to int8 only", None),
 ]  # fmt: skip
 

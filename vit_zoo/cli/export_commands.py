@@ -90,6 +90,12 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
     metavar="COSINE",
     help="int8 only: minimum cosine of each image's outputs with the float model's, in place of the usual limits.",
 )
+@click.option(
+    "--min-neighbours",
+    type=float,
+    metavar="SHARE",
+    help="int8 only, for features: minimum share (0 to 1) of the 10 nearest neighbours of an image that stay, on average.",
+)
 @click.option("--force", is_flag=True, help="Replace files that hold another model or were written by another tool.")
 @click.option(
     "--weights", metavar="SRC", shell_complete=complete_model, help="Weights for a registry name: a folder or a checkpoint file."
@@ -104,8 +110,8 @@ def export(
     model: str | None, formats: list[str], out: str | None, opset: int | None, placement: Any,
     outputs: str | None, include: tuple[str, ...], dynamic: Any, verify: str,
     precision: str | None, fp16: bool, bf16: bool, int8: str | None, force: bool, calibrate: Path | None, evaluate: Path | None,
-    min_agreement: float | None, min_accuracy: float | None, min_cosine: float | None, weights: str | None,
-    allow_drop: tuple[str, ...], random: bool, seed: int | None,
+    min_agreement: float | None, min_accuracy: float | None, min_cosine: float | None, min_neighbours: float | None,
+    weights: str | None, allow_drop: tuple[str, ...], random: bool, seed: int | None,
     facts: dict[str, Any], output: Output,
 ) -> None:  # fmt: skip
     """Export a model to files and verify each of them.
@@ -150,7 +156,7 @@ def export(
         outputs=[] if outputs is None else outputs.split(","), include=include, dynamic=dynamic,
         verify=VERIFY.get(verify, verify), weights=weights, allow_drop=allow_drop, random=random, seed=seed,
         precision=precisions or "fp32", force=force, calibrate=calibrate, evaluate=evaluate,
-        min_agreement=min_agreement, min_accuracy=min_accuracy, min_cosine=min_cosine, **facts,
+        min_agreement=min_agreement, min_accuracy=min_accuracy, min_cosine=min_cosine, min_neighbours=min_neighbours, **facts,
     )  # fmt: skip
     output.result([ExportDocument.of(item) for item in exports], lambda: "\n".join(export_text(item) for item in exports))
     output.suggest(*next_steps(exports, model, None if outputs is None else outputs.split(","), random=random, seed=seed))

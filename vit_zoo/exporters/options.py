@@ -25,6 +25,7 @@ PathLike = str | os.PathLike[str]
 Name = TypeVar("Name", bound=str)
 Placement = Literal["inline", "external", "shared"]
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)  # each is included as the output `probabilities`
+MINIMA = "min_agreement, min_accuracy, min_cosine and min_neighbours"
 SHARED = Option("placement", "'shared'", "--shared")
 
 
@@ -60,6 +61,7 @@ class ExportOptions:
     min_agreement: float | None = None
     min_accuracy: float | None = None
     min_cosine: float | None = None
+    min_neighbours: float | None = None
     force: bool = False  # replace a file that holds another model
 
     def __post_init__(self) -> None:
@@ -105,7 +107,7 @@ class ExportOptions:
         int8 = {precision for precision in self.precisions if precision.startswith("int8")}
         if not int8:
             if self.gated or self.calibrate is not None or self.evaluate is not None:
-                raise InputError("calibrate, evaluate, min_agreement, min_accuracy and min_cosine apply to int8 only")
+                raise InputError(f"calibrate, evaluate, {MINIMA} apply to int8 only")
             return
         if "int8-static" in int8 and self.calibrate is None:
             images, dynamic = Option("calibrate", "FOLDER"), Option("precision", "'int8-dynamic'", "--int8 dynamic")
@@ -115,9 +117,9 @@ class ExportOptions:
             raise InputError("int8 weights need no calibration")
         if self.gated and self.calibrate is None and self.evaluate is None:
             images = Option("evaluate", "FOLDER")
-            fault = "min_agreement, min_accuracy and min_cosine need real images"
+            fault = f"{MINIMA} need real images"
             raise InputError(fault, hint=str(images), options=[images])
-        for name in ("min_agreement", "min_accuracy"):
+        for name in ("min_agreement", "min_accuracy", "min_neighbours"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
                 raise InputError(f"{name} must be above 0 and at most 1, got {value}")
@@ -130,12 +132,12 @@ class ExportOptions:
 
     @property
     def gated(self) -> bool:
-        """Whether an int8 file must reach an agreement, an accuracy or a cosine on real images."""
+        """Whether an int8 file must reach a minimum on real images."""
         return self.minima.stated
 
     @property
     def minima(self) -> Minima:
-        return Minima(self.min_agreement, self.min_accuracy, self.min_cosine)
+        return Minima(self.min_agreement, self.min_accuracy, self.min_cosine, self.min_neighbours)
 
     @property
     def preprocessing(self) -> Include | None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 TEXT, CSV, PARQUET, TAR = ".txt", ".csv", ".parquet", ".tar"
 TABLES = (CSV, PARQUET)
+AND = ";"  # between several labels or values of one image
 COLUMNS = ("path", "file_name", "filename", "file", "image")  # that hold paths, if the user names none
 COLUMN = Option("column", "NAME")
 
@@ -207,7 +208,7 @@ def _parquet_rows(source: Path, column: str | None, label_column: str | None) ->
                     if not isinstance(path, str):
                         cause = f"column '{wanted[0]}': expected paths, got {type(path).__name__}"
                         raise InputError(cause, where=source)
-                    yield path, None if label is None else str(label)
+                    yield path, None if label is None else AND.join(map(str, label)) if isinstance(label, list) else str(label)
 
 
 def parquet() -> Any:

@@ -21,7 +21,9 @@ def artifact_classifier(artifact: Artifact, describe: Callable[[ModelConfig], Mo
     `describe` adds what the user states to the file's config. Raises InputError for a file whose outputs are no classes.
     """
     own = artifact.about.config
-    output = _output(artifact)
+    output = class_output(artifact)
+    if output is None:
+        raise _no_classes(artifact)
     config = describe(_config_of(artifact, output) if own is None else own)
     if output == PROBABILITIES and own is not None and config.problem_type != own.problem_type:
         cause = "cannot set problem_type: the file computes the softmax already; export the model again"
@@ -44,8 +46,8 @@ def _rows(artifact: Artifact, images: Array, output: str) -> Array:
     return values
 
 
-def _output(artifact: Artifact) -> str:
-    """Return the name of the output that has the classes. In another tool's file, a single output can have any name."""
+def class_output(artifact: Artifact) -> str | None:
+    """Return the name of the output that has the classes, if there is one. In another tool's file, a single one has any name."""
     config, names = artifact.about.config, artifact.outputs
     named = next((name for name in (LOGITS, PROBABILITIES) if name in names), None)
     if named is not None and (config is None or config.classes):
@@ -53,11 +55,17 @@ def _output(artifact: Artifact) -> str:
     shapes = artifact.output_shapes
     if config is None and len(names) == 1 and len(shapes[names[0]]) == 2:
         return names[0]
-    described = ", ".join(f"{name} [{', '.join(map(str, shapes[name]))}]" for name in names)
+    return None
+
+
+def _no_classes(artifact: Artifact) -> InputError:
+    """Return the error about a file whose outputs are no classes."""
+    config, shapes = artifact.about.config, artifact.output_shapes
+    described = ", ".join(f"{name} [{', '.join(map(str, shapes[name]))}]" for name in artifact.outputs)
     hint = f"in Python, vit_zoo.open('{artifact.path.name}').run(images) returns them for prepared images"
     if config is not None and config.classes:
         hint += f"; an export with the output '{LOGITS}' classifies"
-    raise InputError(f"gives features, not classes: {described}", where=artifact.path, hint=hint)
+    return InputError(f"gives features, not classes: {described}", where=artifact.path, hint=hint)
 
 
 def _config_of(artifact: Artifact, output: str) -> ModelConfig:

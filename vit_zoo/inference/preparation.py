@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from vit_zoo.errors import InputError, Option, RefusedContent
 from vit_zoo.formats.declared import declared
-from vit_zoo.formats.features import feature_of
+from vit_zoo.formats.features import Feature, feature_of
 from vit_zoo.formats.limits import Limits
 from vit_zoo.inference.worker import WorkerOptions
 from vit_zoo.loading.stated import Description, stated_preprocess
@@ -52,14 +52,29 @@ def worker_options(
         raise InputError(f"batch must be at least 1, got {batch}")
     Limits.of(time_limit, memory_limit)
     file = declared(artifact)
+    taken = [feature_of(file, name) for name in features]
+    how = preprocess_of(file, preprocess)
+    return options_of(file, taken, how, batch=batch, time_limit=time_limit, memory_limit=memory_limit)
+
+
+def options_of(
+    file: File,
+    features: Sequence[Feature],
+    preprocess: Preprocess,
+    *,
+    batch: int | None = None,
+    time_limit: float | None = None,
+    memory_limit: float | None = None,
+) -> WorkerOptions:
+    """Return the options of the workers of a file. Arguments and errors are as in `worker_options`."""
     axes = file.input_shape
     fixed = axes[0] if axes and isinstance(axes[0], int) else None
     if fixed is not None and batch not in (None, fixed):
-        raise InputError(f"takes batches of {fixed}, not of {batch}", where=artifact)
+        raise InputError(f"takes batches of {fixed}, not of {batch}", where=file.path)
     return WorkerOptions(
-        artifact=Path(artifact),
-        features=tuple(feature_of(file, name) for name in features),
-        preprocess=preprocess_of(file, preprocess),
+        artifact=file.path,
+        features=tuple(features),
+        preprocess=preprocess,
         inside=_inside(file),
         batch=fixed or batch or BATCH,
         fixed_batch=fixed is not None,

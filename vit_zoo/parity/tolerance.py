@@ -180,10 +180,12 @@ class Judgement(BaseModel):
     agreeing: Agreeing = "classes"  # what the agreement counts; this and the next fields are omitted if they have their default
     cosine: float | None = None  # lowest cosine of an image's output with the model's
     min_cosine: float | None = None
+    neighbours: float | None = None  # mean share of the ten nearest neighbours that stay; null where fewer images are measured
+    min_neighbours: float | None = None
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        defaults = {"agreeing": "classes", "cosine": None, "min_cosine": None}
+        defaults = {"agreeing": "classes", **dict.fromkeys(("cosine", "min_cosine", "neighbours", "min_neighbours"))}
         return {name: value for name, value in handler(self).items() if name not in defaults or value != defaults[name]}
 
     @property
@@ -194,13 +196,15 @@ class Judgement(BaseModel):
         """Return each figure with its minimum."""
         return [
             (self.agreement, self.min_agreement), (self.accuracy, self.min_accuracy), (self.cosine, self.min_cosine),
+            (self.neighbours, self.min_neighbours),
         ]  # fmt: skip
 
     def __str__(self) -> str:
         share = "{:.2%}".format
-        agreement, accuracy, cosine = self._required()
+        agreement, accuracy, cosine, neighbours = self._required()
         texts = [
             _figure(AGREEING[self.agreeing], *agreement, share),
+            _figure("10 nearest neighbours kept", *neighbours, share),
             _figure("lowest cosine", *cosine, "{:.4f}".format),
         ]
         text = f"{', '.join(filter(None, texts)) or 'judged'} on {self.images} real images"

@@ -35,9 +35,22 @@ def label_set(name: str) -> dict[str, Any]:
 def label_names(name: str) -> tuple[str, ...]:
     """Return the class names of a label set in the order of the logits.
 
-    The file has one `WNID<tab>name` per line; lines that start with `#` are comments. Raises InputError for a set without names.
+    Raises InputError for a set without names.
+    """
+    return tuple(name for _, name in _rows(name))
+
+
+def wordnet_ids(name: str) -> tuple[str, ...]:
+    """Return the WordNet ids of a label set in the order of the logits. Raises InputError for a set without names."""
+    return tuple(wnid for wnid, _ in _rows(name))
+
+
+def _rows(name: str) -> list[tuple[str, str]]:
+    """Return the WordNet id and the name of each class.
+
+    The file has one `WNID<tab>name` per line; lines that start with `#` are comments.
     """
     if not has_names(name):
         raise InputError(f"no class names for label set '{name}'", where=_folder())
     lines = [line for line in _names_file(name).read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
-    return tuple(line.partition("\t")[2] for line in lines)
+    return [(wnid, words) for wnid, _, words in (line.partition("\t") for line in lines)]

@@ -16,6 +16,7 @@ from vit_zoo.graph.int8_ops import Layer, Quantisation
 from vit_zoo.graph.int8_weights import nearest, row_steps
 from vit_zoo.loading.image_folder import ImageFolder
 from vit_zoo.model.outputs import EMBEDDING
+from vit_zoo.parity.neighbours import fewest_images, shared_neighbours
 from vit_zoo.parity.tolerance import Agreeing, Judgement, angles
 from vit_zoo.progress import counted, step
 
@@ -25,21 +26,21 @@ if TYPE_CHECKING:
     from vit_zoo.model.vit import ViT
 
 RANKING_BATCHES = 1  # batches of images on which the sensitivity of layers is measured
-MIN_NEIGHBOURS = 3  # with two images, each is always the other's nearest
-TIE = 1e-6  # difference of two cosines that is rounding
+NEIGHBOURS = 10  # of each image, whose share that stays is measured
 
 
 @dataclass(frozen=True)
 class Minima:
-    """What the user requires of an int8 file on real images: shares of images, and a cosine."""
+    """What the user requires of an int8 file on real images: shares of images, a cosine, and a share of neighbours."""
 
     agreement: float | None = None
     accuracy: float | None = None
     cosine: float | None = None
+    neighbours: float | None = None
 
     @property
     def stated(self) -> bool:
-        return any(value is not None for value in (self.agreement, self.accuracy, self.cosine))
+        return any(value is not None for value in (self.agreement, self.accuracy, self.cosine, self.neighbours))
 
     def check(self, config: ModelConfig, output: str, agreeing: Agreeing | None) -> None:
         """Raise InputError for a minimum that cannot be measured on this output, with the one to use."""
@@ -59,6 +60,10 @@ class Minima:
             hint = alone if single else f"{alone}, {turn} to another one"
             fault = "min_agreement and min_accuracy count classes, and the model is a regression"
             raise InputError(fault, where=config.name, hint=hint, options=[evaluate, turn])
+        if self.neighbours is not None and agreeing != "neighbours":
+            fault = f"min_neighbours compares features, and the file has '{output}'"
+            hint = alone if agreeing is None else f"use {agree}"
+            raise InputError(fault, where=config.name, hint=hint, options=[evaluate, agree])
         if self.cosine is not None and single:
             hint = alone if agreeing is None else f"use {agree}"
             fault = "min_cosine does not apply: a single output has no direction"
@@ -87,7 +92,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Gate:
-    """Requirements on a file, and the images on which they are measured: agreement, accuracy, and the lowest cosine.
+    """Requirements on a file, and the images on which they are measured: agreement, accuracy, lowest cosine, and neighbours.
 
     `agreeing` says what the agreement counts: the first class, which classes apply, or for features the nearest neighbour of
     each image among all images given; None for values. `output` is the file's output that is judged; one of tokens or
@@ -100,21 +105,27 @@ class Gate:
     min_agreement: float | None = None
     min_accuracy: float | None = None
     min_cosine: float | None = None
+    min_neighbours: float | None = None
     others: ImageFolder | None = None  # further images among which nearest neighbours are searched
 
     def __post_init__(self) -> None:
         if self.min_accuracy is not None and self.images.classes is None:
             hint = "put the images into folders named after labels or class indices"
             raise InputError("min_accuracy needs images of known classes", hint=hint)
-        count = self._count
-        if self.min_agreement is not None and self.agreeing == "neighbours" and count < MIN_NEIGHBOURS:
-            images = Option("evaluate", "FOLDER")
-            fault = f"{count} images are too few for nearest neighbours: at least {MIN_NEIGHBOURS} are needed"
-            raise InputError(fault, hint=f"name a folder with more images: {images}", options=[images])
+        for minimum, k in ((self.min_agreement, 1), (self.min_neighbours, NEIGHBOURS)):
+            if minimum is not None and not self._has_neighbours(k) and self.agreeing == "neighbours":
+                images, least = Option("evaluate", "FOLDER"), fewest_images(k)
+                few = f"{self._count} images are too few for {'' if k == 1 else f'{k} '}nearest neighbours"
+                hint = f"name a folder with more images: {images}"
+                raise InputError(f"{few}: at least {least} are needed", hint=hint, options=[images])
 
     @property
     def _count(self) -> int:
         return len(self.images.files) + (0 if self.others is None else len(self.others.files))
+
+    def _has_neighbours(self, k: int) -> bool:
+        """Return whether the outputs are features, of so many images that `k` nearest neighbours of each say something."""
+        return self.agreeing == "neighbours" and self._count >= fewest_images(k)
 
     def outputs(self, run: Callable[[Array], Array], *, batched: bool) -> Outputs:
         """Return the outputs for all images. A file runs on one image at a time: dynamic ranges depend on the whole batch."""
@@ -163,6 +174,8 @@ class Gate:
             agreeing=self.agreeing or "classes",
             cosine=1 - float(np.nan_to_num(angles(found.rows, wanted.rows), nan=2.0).max()) if has_direction else None,
             min_cosine=self.min_cosine,
+            neighbours=self._neighbours(found, wanted, NEIGHBOURS),
+            min_neighbours=self.min_neighbours,
         )
 
     def _agreement(self, found: Outputs, wanted: Outputs) -> float | None:
@@ -171,26 +184,18 @@ class Gate:
         if self.agreeing == "decisions":
             least = 0.5 if self.output == "probabilities" else 0.0
             return float(np.mean(((found.rows > least) == (wanted.rows > least)).all(axis=1)))
-        if self.agreeing is None or self._count < MIN_NEIGHBOURS:
+        return self._neighbours(found, wanted, 1)
+
+    def _neighbours(self, found: Outputs, wanted: Outputs, k: int) -> float | None:
+        """Return the mean share of the `k` nearest neighbours that stay; None for other outputs, and for too few images."""
+        if not self._has_neighbours(k):
             return None
-        nearest, near = _similarities(found).argmax(axis=1), _similarities(wanted)
-        chosen = near[np.arange(len(near)), nearest]
-        return float(np.mean(chosen >= near.max(axis=1) - TIE))  # one of two copies of an image is as near as the other
+        return float(shared_neighbours(found.all, wanted.all, k, count=len(found.rows)).mean())
 
 
 def _pooled(x: Array) -> Array:
     """Return one row of values for each image: of tokens (b t d) or maps (b d H W) the mean."""
     return x if x.ndim == 2 else x.mean(axis=1 if x.ndim == 3 else (2, 3))
-
-
-def _similarities(outputs: Outputs) -> Array:
-    """Return the cosine of each image with all images; an image is no neighbour of itself."""
-    rows = outputs.all.astype("<f8")
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    rows = rows / np.where(lengths > 0, lengths, 1)
-    near = rows[: len(outputs.rows)] @ rows.T
-    near[np.arange(len(near)), np.arange(len(near))] = -np.inf
-    return near
 
 
 def _share_equal(classes: Any, others: Any) -> float:

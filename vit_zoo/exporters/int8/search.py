@@ -154,5 +154,5 @@ def int8_search(
     gate = None
     if evaluation is not None:
         images = evaluation.sample(MAX_EVALUATION)
-        gate = Gate(images, output, agreeing, minima.agreement, minima.accuracy, minima.cosine, others)
+        gate = Gate(images, output, agreeing, minima.agreement, minima.accuracy, minima.cosine, minima.neighbours, others)
     return Int8Search(precision, None if calibration is None else calibration.sample(MAX_CALIBRATION), gate)
