@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,21 @@ def _head(context: click.Context, parameter: click.Parameter, value: str | None)
 
 def description(command: Any) -> Any:
     """Add --labels, --preprocess, and the fields that modify it; they are passed on in the mapping `facts`."""
+    text = "Names of the classes: a text file with one in each line, JSON (id2label), or a list."
+    return _stated_option("labels", "FILE|A,B,C", click.Path(), str, text)(_preprocess_options(command))
+
+
+def preparation(command: Callable[..., None]) -> Any:
+    """Add --preprocess and the fields that modify it; what they state is passed to the command as `preprocess`."""
+
+    @functools.wraps(command)
+    def decorated(*args: Any, **options: Any) -> None:
+        command(*args, preprocess=_stated(click.get_current_context()).get("preprocess"), **options)
+
+    return _preprocess_options(decorated)
+
+
+def _preprocess_options(command: Any) -> Any:
     interpolations = click.Choice(["bilinear", "bicubic"])
     for flag, metavar, kind, parse, text in (
         ("interpolation", None, interpolations, str, "How images are resized."),
@@ -62,24 +78,15 @@ def description(command: Any) -> Any:
             str,
             "How images are prepared: a preset (imagenet, half, clip, ...), a model, or a file.",
         ),
-        (
-            "labels",
-            "FILE|A,B,C",
-            click.Path(),
-            str,
-            "Names of the classes: a text file with one in each line, JSON (id2label), or a list.",
-        ),
     ):
-        command = click.option(
-            f"--{flag}",
-            metavar=metavar,
-            type=kind,
-            expose_value=False,
-            is_eager=True,
-            callback=_stating(parse),
-            help=text,
-        )(command)
+        command = _stated_option(flag, metavar, kind, parse, text)(command)
     return command
+
+
+def _stated_option(flag: str, metavar: str | None, kind: Any, parse: Callable[[str], Any], text: str) -> Any:
+    return click.option(
+        f"--{flag}", metavar=metavar, type=kind, expose_value=False, is_eager=True, callback=_stating(parse), help=text
+    )
 
 
 def _stating(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], None]:

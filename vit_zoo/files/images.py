@@ -5,11 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vit_zoo.errors import InputError, RefusedContent
-from vit_zoo.files.sniff import sniff
+from vit_zoo.files.sniff import reading, sniff
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,6 +32,22 @@ def read_image(path: Path) -> Image:
         raise InputError("expected an image, got a folder", where=path)
     with _decoding(path), Image.open(path, formats=FORMATS) as image:
         return _checked(image, path)
+
+
+def read_embedded_image(path: Path, offset: int, size: int, name: str) -> Image:
+    """Read an image that is `size` bytes of a file, such as a member of a tar archive, as `read_image` does a whole file.
+
+    `name` is what errors are about.
+    """
+    from PIL import Image
+
+    with reading(path), path.open("rb") as file:
+        file.seek(offset)
+        content = file.read(size)
+    if len(content) < size:
+        raise RefusedContent("is truncated: the file ends within it", where=name)
+    with _decoding(name), Image.open(BytesIO(content), formats=FORMATS) as image:
+        return _checked(image, name)
 
 
 def as_viewed(image: Image, where: object) -> Image:

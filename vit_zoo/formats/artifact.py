@@ -117,6 +117,12 @@ class Artifact(ABC):
 
         return predictions(artifact_classifier(self), images, top=top)
 
+    def close(self) -> None:  # noqa: B027 - most formats have nothing to release
+        """End the child process that runs the file, if there is one; also from another thread, whose run is `Stopped`.
+
+        It ends by itself when the result of `open` is no longer used.
+        """
+
     def __repr__(self) -> str:
         config = self.about.config
         name = "" if config is None else f" {config.name}, {self.about.export.get('precision', 'fp32')},"

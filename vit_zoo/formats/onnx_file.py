@@ -83,6 +83,7 @@ class OnnxArtifact(Artifact):
         """`more` is appended to the file's bytes; `profile` is the prefix of the path of the profile that onnxruntime writes."""
         super().__init__(describe_onnx(path))
         check_companion(self.about)
+        self._child = options.child
         settings: dict[str, Any] = {"more": more, "profile": profile}
         settings |= {"providers": options.providers, "threads": options.threads, "optimised": options.optimised}
         try:
@@ -130,6 +131,10 @@ class OnnxArtifact(Artifact):
     def axes(self) -> tuple[int | str | None, ...]:
         """The input's axes as the file declares them: a length, or the name of a free axis."""
         return tuple(length_of(axis) for axis in self._input.shape)
+
+    def close(self) -> None:
+        if self._child is not None:
+            self._child.close()
 
     def run(self, pixel_values: Array) -> dict[str, Array]:
         fits = pixel_values.ndim == len(self.axes) == 4 and all(

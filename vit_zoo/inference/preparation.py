@@ -1,0 +1,133 @@
+"""What a worker needs to run a file of any tool: the features that it has, and how images are prepared for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vit_zoo.errors import InputError, Option, RefusedContent
+from vit_zoo.formats import open_artifact
+from vit_zoo.formats.features import feature_of
+from vit_zoo.inference.worker import WorkerOptions
+from vit_zoo.loading.stated import Description, stated_preprocess
+from vit_zoo.model.classification import BATCH
+from vit_zoo.model.config import PREPROCESS, ModelConfig
+from vit_zoo.model.spec import article_spec
+
+if TYPE_CHECKING:
+    from vit_zoo.formats.artifact import Artifact
+    from vit_zoo.loading.stated import PreprocessLike
+    from vit_zoo.model.preprocess import Preprocess
+
+SIZE = Option("preprocess", "{'extends': 'imagenet', 'size': 224}", "--preprocess imagenet --size 224")
+
+
+def worker_options(
+    artifact: str | os.PathLike[str],
+    features: Sequence[str | None] = (None,),
+    *,
+    preprocess: PreprocessLike | None = None,
+    batch: int | None = None,
+    time_limit: float | None = None,
+    memory_limit: float | None = None,
+) -> WorkerOptions:
+    """Open a file to see what it has, and return the options of its workers.
+
+    Args:
+        artifact: An exported ONNX file.
+        features: The values to return, as `formats.features.feature_of` takes them.
+        preprocess: How images are prepared, as in `load`; other tools' files do not state it.
+        batch: The number of images that are run at once, 8 by default; of a file with a fixed batch, that.
+        time_limit: Seconds that one batch may take.
+        memory_limit: GB that the child process may use.
+
+    Raises:
+        InputError: The file does not have a feature, or its preprocessing is not known or does not apply.
+        RefusedContent: The file cannot be read.
+    """
+    if batch is not None and batch < 1:
+        raise InputError(f"batch must be at least 1, got {batch}")
+    opened = open_artifact(artifact, threads=1, time_limit=time_limit, memory_limit=memory_limit)
+    try:
+        axes = opened.input_shape
+        fixed = axes[0] if axes and isinstance(axes[0], int) else None
+        if fixed is not None and batch not in (None, fixed):
+            raise InputError(f"takes batches of {fixed}, not of {batch}", where=artifact)
+        return WorkerOptions(
+            artifact=Path(artifact),
+            features=tuple(feature_of(opened, name) for name in features),
+            preprocess=preprocess_of(opened, preprocess),
+            inside=_inside(opened),
+            batch=fixed or batch or BATCH,
+            fixed_batch=fixed is not None,
+            time_limit=time_limit,
+            memory_limit=memory_limit,
+        )
+    finally:
+        opened.close()
+
+
+def preprocess_of(artifact: Artifact, stated: PreprocessLike | None = None) -> Preprocess:
+    """Return how images are prepared for an opened file.
+
+    Args:
+        artifact: The file.
+        stated: What the user states, which overrides the file's own preprocessing.
+
+    Raises:
+        InputError: It is not known, does not fit the file, or does not apply, since the file prepares images itself.
+    """
+    config = artifact.about.config
+    if config is not None and stated is not None and _inside(artifact):
+        raise InputError("the file prepares images itself; preprocess does not apply", where=artifact.path)
+    if config is None:
+        if stated is None:
+            hint = f"state it: {PREPROCESS}"
+            raise InputError("states no preprocessing of images", where=artifact.path, hint=hint, options=[PREPROCESS])
+        config = config_of_input(artifact, stated)
+    return Description(preprocess=stated).of(config).known_preprocess()
+
+
+def config_of_input(artifact: Artifact, stated: PreprocessLike) -> ModelConfig:
+    """Return the config of another tool's file as far as its input shows it; the sizes of free axes are those that are stated.
+
+    Its spec is that of a model whose other sizes are 1, because nothing here reads them. Raises InputError.
+    """
+    axes = artifact.input_shape
+    if artifact.input_type not in ("float32", "float16") or len(axes) != 4:
+        taken = f"{artifact.input_type} [{', '.join(map(str, axes))}]"
+        raise InputError(f"expected an input float32 [batch, channels, height, width], got {taken}", where=artifact.path)
+    _, channels, height, width = axes
+    channels = channels if isinstance(channels, int) else 3
+    if not isinstance(height, int) or not isinstance(width, int):
+        size = _stated_size(artifact, stated)
+        height, width = (axis if isinstance(axis, int) else side for axis, side in zip((height, width), size, strict=True))
+    return _config(artifact, channels, (height, width))
+
+
+def _stated_size(artifact: Artifact, stated: PreprocessLike) -> tuple[int, int]:
+    """Return the size of the images that the user states. Raises InputError if the preprocessing does not state it."""
+    states = "size" in stated if isinstance(stated, Mapping) else not isinstance(stated, str | os.PathLike)
+    if states or Path(str(stated)).suffix == ".json":
+        return stated_preprocess(stated, _config(artifact, 3, (224, 224))).size
+    cause = "takes images of any height and width, so their size must be stated"
+    raise InputError(cause, where=artifact.path, hint=str(SIZE), options=[SIZE])
+
+
+def _config(artifact: Artifact, channels: int, size: tuple[int, int]) -> ModelConfig:
+    try:
+        spec = article_spec(
+            image_size=size, patch_size=size, channels=channels, num_classes=0, pool="mean", dim=1, depth=1, heads=1, dim_head=1,
+            mlp_dim=1, dropout=0.0, emb_dropout=0.0,
+        )  # fmt: skip
+    except InputError as error:
+        raise RefusedContent(f"declares sizes that no model has: {error.message}", where=artifact.path) from None
+    name = "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "_" for c in artifact.path.stem).lstrip("_.-")[:96]
+    return ModelConfig(name=name or "model", spec=spec)
+
+
+def _inside(artifact: Artifact) -> bool:
+    """Return whether the file prepares images itself."""
+    return "include" in artifact.about.export
