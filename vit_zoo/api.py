@@ -216,7 +216,8 @@ def export(
         opset: ONNX only: the opset version, 17 to 25; 20 by default.
         placement: ONNX only: where the weights are stored. `inline`: in the file, the default below 2 GiB. `external`: in
             `NAME.onnx_data` next to it. `shared`: the file refers to the folder's `model.safetensors`.
-        outputs: Names of the outputs, such as `logits` or `block.5`; by default the model's own output.
+        outputs: Names of the outputs, such as `logits` or `block.5`; `attn.*`, `block.*` and `block.*.map` stand for those of all
+            blocks. By default the model's own output.
         include: `softmax` replaces `logits` by `probabilities`, and so does `sigmoid` where the config's `problem_type` is
             `multi_label_classification`. `preprocess`, ONNX only, adds preprocessing to the graph: the input is `image`, uint8
             [batch, height, width, channels], of any size. `preprocess-exact` gives exactly Pillow's pixels, but is slower.

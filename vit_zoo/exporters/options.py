@@ -14,6 +14,7 @@ from vit_zoo.formats import FORMATS
 from vit_zoo.graph.options import COMPUTED, INCLUDES, OPSET, PRECISIONS, GraphOptions, Include, Precision
 from vit_zoo.model.config import MULTI_LABEL
 from vit_zoo.model.ops import Activation
+from vit_zoo.model.outputs import expanded
 from vit_zoo.model.resize_recipes import OTHER_RECIPE, recipe_named
 from vit_zoo.parity.report import Effort, checked_effort
 from vit_zoo.parity.tolerance import check_cosine
@@ -179,9 +180,9 @@ class ExportOptions:
         Raises InputError for the one that does not fit what the config states about the classes.
         """
         included = next((part for part in ACTIVATIONS if part in self.include), None)
+        names = config.checked_outputs(expanded(self.outputs, config.output_names()))
         if included is None:
-            return config.checked_outputs(self.outputs)
-        names = config.checked_outputs(self.outputs)
+            return names
         include = {part: Option("include", f"'{part}'", f"--include {part}") for part in ACTIVATIONS}
         if "logits" not in names:
             fault = f"{include[included]} needs the output 'logits'; the outputs are {', '.join(names)}"

@@ -15,14 +15,19 @@ if TYPE_CHECKING:
 LOGITS, PROBABILITIES = "logits", "probabilities"
 
 
-def artifact_classifier(artifact: Artifact, describe: Callable[[ModelConfig], ModelConfig] = lambda config: config) -> Classifier:
+def artifact_classifier(
+    artifact: Artifact,
+    describe: Callable[[ModelConfig], ModelConfig] = lambda config: config,
+    size: tuple[int, int] | None = None,
+) -> Classifier:
     """Return an opened file as a classifier.
 
-    `describe` adds what the user states to the file's config. Raises InputError for a file whose outputs are no classes.
+    `describe` adds what the user states to the file's config; `size` is the size of the images for another tool's file that takes
+    any. Raises InputError for a file whose outputs are no classes.
     """
     own = artifact.about.config
     output = _output(artifact)
-    config = describe(_config_of(artifact, output) if own is None else own)
+    config = describe(_config_of(artifact, output, size) if own is None else own)
     if output == PROBABILITIES and own is not None and config.problem_type != own.problem_type:
         cause = "cannot set problem_type: the file computes the softmax already; export the model again"
         raise InputError(cause, where=artifact.path)
@@ -37,7 +42,7 @@ def artifact_classifier(artifact: Artifact, describe: Callable[[ModelConfig], Mo
 
 def _rows(artifact: Artifact, images: Array, output: str) -> Array:
     """Return one row of outputs for each image. Raises RefusedContent if the file computes anything else than it declares."""
-    values = artifact.run(images)[output]
+    values = artifact.run_any(images)[output]
     if values.dtype.kind != "f" or values.ndim != 2 or len(values) != len(images):
         expected = f"expected a row of floats for each of {len(images)} images"
         raise RefusedContent(f"output '{output}': {expected}, got {values.dtype} {list(values.shape)}", where=artifact.path)
@@ -60,7 +65,7 @@ def _output(artifact: Artifact) -> str:
     raise InputError(f"gives features, not classes: {described}", where=artifact.path, hint=hint)
 
 
-def _config_of(artifact: Artifact, output: str) -> ModelConfig:
+def _config_of(artifact: Artifact, output: str, size: tuple[int, int] | None) -> ModelConfig:
     """Return what another tool's file shows of its config: the sizes of its input and of its output.
 
     Its spec is that of a model whose other sizes are 1, because nothing here reads them.
@@ -70,15 +75,16 @@ def _config_of(artifact: Artifact, output: str) -> ModelConfig:
 
     axes, shape = artifact.input_shape, artifact.output_shapes[output]
     classes = shape[-1] if shape else None
-    if artifact.input_type != "float32" or len(axes) != 4 or not all(isinstance(axis, int) for axis in axes[1:]):
+    sides = [side if isinstance(side, int) else given for side, given in zip(axes[2:], size or (None, None), strict=False)]
+    if artifact.input_type not in ("float32", "float16") or len(axes) != 4 or None in sides or not isinstance(axes[1], int):
         taken = f"{artifact.input_type} [{', '.join(map(str, axes))}]"
-        wanted = "float32 [batch, channels, height, width] of fixed height and width"
+        wanted = "float32 [batch, channels, height, width]"
         raise InputError(f"expected an input {wanted}, got {taken}", where=artifact.path)
     if not isinstance(classes, int):
         raise InputError(f"the number of classes is not stated: the output '{output}' has a free last axis", where=artifact.path)
     try:
         spec = article_spec(
-            image_size=axes[2:], patch_size=axes[2:], channels=axes[1], num_classes=classes, pool="mean", dim=1, depth=1,
+            image_size=tuple(sides), patch_size=tuple(sides), channels=axes[1], num_classes=classes, pool="mean", dim=1, depth=1,
             heads=1, dim_head=1, mlp_dim=1, dropout=0.0, emb_dropout=0.0,
         )  # fmt: skip
     except InputError as error:

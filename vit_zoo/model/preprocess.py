@@ -125,6 +125,13 @@ class Preprocess(BaseModel):
             self._scaled(image.width, image.height)
         return np.asarray(self._converted(image)).reshape(image.height, image.width, -1)
 
+    def kept(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Return the part of an image of this size that the model sees: left, top, right and bottom edge, in its pixels."""
+        columns, rows = self.size[::-1] if self.resize_to is None else self._scaled(width, height)
+        left, top = self._offset(columns - self.size[1]), self._offset(rows - self.size[0])
+        across, down = width / columns, height / rows
+        return left * across, top * down, (left + self.size[1]) * across, (top + self.size[0]) * down
+
     @property
     def crop_can_differ(self) -> bool:
         """Whether `crop_rounding` matters for some image: for a margin of 3, 7, 11, ... pixels."""
