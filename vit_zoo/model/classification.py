@@ -118,7 +118,9 @@ def predictions(
     scoring = Scoring.of(classifier, top, default_top)
     preprocess = classifier.config.known_preprocess()
     if fast_crop and classifier.prepares:
-        raise InputError("fast_crop does not apply: the file prepares images itself", where=classifier.where, options=[FAST_CROP])
+        raise InputError(
+            f"{FAST_CROP} does not apply: the file prepares images itself", where=classifier.where, options=[FAST_CROP]
+        )
     prepare = preprocess.whole if classifier.prepares else partial(preprocess, fast_crop=fast_crop)
     batch_size = 1 if classifier.prepares else BATCH  # images that are not prepared yet differ in size
     inputs, count = counted_inputs(images)
