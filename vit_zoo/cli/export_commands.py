@@ -20,6 +20,10 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
 @click.command(cls=FormatsCommand, flag_help="Write the {title} NAME{suffix}.", epilog=MODEL)
 @click.argument("model", required=False, shell_complete=complete_model)
 @click.option("-o", "--out", type=click.Path(), help="File to write, or folder (default: the current one).")
+@click.option(
+    "--triton", type=click.Path(path_type=Path), metavar="DIR",
+    help="ONNX only: write NAME/ with config.pbtxt, labels and 1/model.onnx to a model repository of Triton Inference Server.",
+)  # fmt: skip
 @click.option("--opset", type=int, help="ONNX only: opset version, 17 to 25 (default: 20).")
 @click.option("--inline", "placement", flag_value="inline", help="ONNX only: store weights in the file (default below 2 GiB).")
 @click.option(
@@ -98,7 +102,7 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
 @zoo
 @with_output
 def export(
-    model: str | None, formats: list[str], out: str | None, opset: int | None, placement: Any,
+    model: str | None, formats: list[str], out: str | None, triton: Path | None, opset: int | None, placement: Any,
     outputs: str | None, include: tuple[str, ...], dynamic: Any, verify: str,
     precision: str | None, fp16: bool, bf16: bool, int8: str | None, force: bool, calibrate: Path | None, evaluate: Path | None,
     min_agreement: float | None, min_accuracy: float | None, min_cosine: float | None, weights: str | None,
@@ -130,6 +134,7 @@ def export(
     vitzoo export --onnx
     vitzoo export checkpoint.safetensors --onnx --torchscript --pt2
     vitzoo export --onnx --precision fp32,fp16,int8-static --calibrate photos --min-agreement 0.99
+    vitzoo export vit_digits --onnx --triton repository
     vitzoo export weights.pth --onnx --labels names.txt --preprocess imagenet --crop 0.9
     """
     if not formats:
@@ -143,7 +148,7 @@ def export(
     from vit_zoo.cli.export_document import ExportDocument
 
     exports = export_model(
-        "." if model is None else model, formats, out=out, opset=opset, placement=placement,
+        "." if model is None else model, formats, out=out, triton=triton, opset=opset, placement=placement,
         outputs=[] if outputs is None else outputs.split(","), include=include, dynamic=dynamic,
         verify=VERIFY.get(verify, verify), weights=weights, allow_drop=allow_drop, random=random, seed=seed,
         precision=precisions or "fp32", force=force, calibrate=calibrate, evaluate=evaluate,
