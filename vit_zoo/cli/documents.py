@@ -12,6 +12,7 @@ from vit_zoo.model.spec import ViTSpec
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from vit_zoo.inference.embed import Embeddings
     from vit_zoo.inference.predict import Prediction
     from vit_zoo.loading.convert import Converted
     from vit_zoo.model.config import ModelConfig
@@ -89,6 +90,26 @@ class DrawnDocument(PredictDocument):
         if prediction is not None:
             fields = dict(PredictDocument.of(prediction))
         return cls(**fields, attention=None if picture is None else picture.as_posix())
+
+
+class EmbedDocument(Document):
+    path: str
+    images: int
+    width: int
+    dtype: str
+    output: str
+    normalised: bool
+    failed: int
+    failures: str | None
+    table: str | None
+
+    @classmethod
+    def of(cls, done: Embeddings) -> Self:
+        return cls(
+            path=str(done.path), images=done.images, width=done.width, dtype=done.dtype, output=done.output,
+            normalised=done.normalised, failed=done.failed, failures=None if done.failures is None else str(done.failures),
+            table=None if done.table is None else str(done.table),
+        )  # fmt: skip
 
 
 class PublishDocument(Document):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Protocol
@@ -14,6 +14,7 @@ from vit_zoo.errors import InputError
 from vit_zoo.inference.worker import Chunk, Rows
 
 AHEAD = 2  # chunks for each worker that are at work or wait for their turn, which bounds the memory
+Results = Generator[Rows, None, None]
 
 
 class Worker(Protocol):
@@ -24,13 +25,17 @@ class Worker(Protocol):
     def close(self) -> None: ...
 
 
-def cores() -> int:
-    """Return the number of cores that this process may use."""
+def worker_count(workers: int | None) -> int:
+    """Return the number of workers: by default, that of the cores that this process may use. Raises InputError below 1."""
+    if workers is not None:
+        if workers < 1:
+            raise InputError(f"workers must be at least 1, got {workers}")
+        return workers
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
-def run_chunks(chunks: Iterable[Chunk], open_worker: Callable[[], Worker], workers: int | None = None) -> Iterator[Rows]:
+def run_chunks(chunks: Iterable[Chunk], open_worker: Callable[[], Worker], workers: int | None = None) -> Results:
     """Yield the results of chunks in their order.
 
     Decoding, inference, and what the caller does with the results overlap. At most two chunks for each worker are in memory. When
@@ -45,13 +50,10 @@ def run_chunks(chunks: Iterable[Chunk], open_worker: Callable[[], Worker], worke
         InputError: There are less than one worker.
         Exception: The error of a worker, after the results of the chunks before its own.
     """
-    count = cores() if workers is None else workers
-    if count < 1:
-        raise InputError(f"workers must be at least 1, got {count}")
-    return _results(iter(chunks), open_worker, count)
+    return _results(iter(chunks), open_worker, worker_count(workers))
 
 
-def _results(chunks: Iterator[Chunk], open_worker: Callable[[], Worker], count: int) -> Iterator[Rows]:
+def _results(chunks: Iterator[Chunk], open_worker: Callable[[], Worker], count: int) -> Results:
     own = threading.local()
     opened: list[Worker] = []
     stopped = threading.Event()
