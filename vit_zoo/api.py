@@ -183,6 +183,7 @@ def export(
     to: str | Sequence[str] = "onnx",
     *,
     out: str | os.PathLike[str] | None = None,
+    triton: str | os.PathLike[str] | None = None,
     opset: int | None = None,
     placement: Placement | None = None,
     outputs: Sequence[str] = (),
@@ -214,10 +215,13 @@ def export(
         out: A file (for one file) or a folder; the current folder by default. In a folder, files are called `NAME.onnx`,
             `NAME_fp16.onnx`, `NAME_bf16.onnx`, `NAME_int8.onnx` (static), `NAME_int8_dynamic.onnx`, `NAME_int8_weights.onnx`,
             `NAME.torchscript.pt` and `NAME.pt2`.
+        triton: ONNX only, in place of `out`: a folder that is a model repository of Triton Inference Server; `NAME/config.pbtxt`,
+            `NAME/labels.txt` and `NAME/1/model.onnx` are written to it.
         opset: ONNX only: the opset version, 17 to 25; 20 by default.
         placement: ONNX only: where the weights are stored. `inline`: in the file, the default below 2 GiB. `external`: in
             `NAME.onnx_data` next to it. `shared`: the file refers to the folder's `model.safetensors`.
-        outputs: Names of the outputs, such as `logits` or `block.5`; by default the model's own output.
+        outputs: Names of the outputs, such as `logits` or `block.5`; `attn.*`, `block.*` and `block.*.map` stand for those of all
+            blocks. By default the model's own output.
         include: `softmax` replaces `logits` by `probabilities`, and so does `sigmoid` where the config's `problem_type` is
             `multi_label_classification`. `preprocess`, ONNX only, adds preprocessing to the graph: the input is `image`, uint8
             [batch, height, width, channels], of any size. `preprocess-exact` gives exactly Pillow's pixels, but is slower.
@@ -260,10 +264,11 @@ def export(
     from vit_zoo.exporters.options import ExportOptions, one_or_several
 
     options = ExportOptions(
-        formats=one_or_several(to), out=out, opset=opset, placement=placement, outputs=tuple(outputs), include=tuple(include),
-        dynamic=dynamic, verify=verify, weights=weights, allow_drop=patterns(allow_drop), random=random, seed=seed,
-        precisions=one_or_several(precision), calibrate=calibrate, evaluate=evaluate, min_agreement=min_agreement,
-        min_accuracy=min_accuracy, min_cosine=min_cosine, min_neighbours=min_neighbours, force=force,
+        formats=one_or_several(to), out=out, triton=triton, opset=opset, placement=placement, outputs=tuple(outputs),
+        include=tuple(include), dynamic=dynamic, verify=verify, weights=weights, allow_drop=patterns(allow_drop),
+        random=random, seed=seed, precisions=one_or_several(precision), calibrate=calibrate, evaluate=evaluate,
+        min_agreement=min_agreement, min_accuracy=min_accuracy, min_cosine=min_cosine,
+        min_neighbours=min_neighbours, force=force,
     )  # fmt: skip
     return export_model(model, options, {**facts, "labels": labels, "preprocess": preprocess}, note)
 

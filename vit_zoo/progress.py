@@ -95,6 +95,13 @@ def counted(items: Iterable[T], text: str, total: int, unit: str, size: Callable
             progress.advance(size(item))
 
 
+def counting(items: Iterable[T], progress: Step) -> Iterator[T]:
+    """Yield the items; a step that is running advances by one when the next one is requested."""
+    for item in items:
+        yield item
+        progress.advance()
+
+
 def say(line: str) -> None:
     """Log a line of progress."""
     import logging

@@ -12,10 +12,11 @@ from vit_zoo.cli.bench_command import bench
 from vit_zoo.cli.completion import TARGETS, complete_model, complete_name, complete_sort, script, words
 from vit_zoo.cli.embed_command import embed
 from vit_zoo.cli.evaluate_command import evaluate
-from vit_zoo.cli.export_commands import export, predict, verify
+from vit_zoo.cli.export_commands import export, verify
 from vit_zoo.cli.hub_commands import publish, pull
 from vit_zoo.cli.options import MODEL, SEED, description, facts, note_name, random_weights, zoo
 from vit_zoo.cli.output import Output, with_output
+from vit_zoo.cli.predict_command import predict
 from vit_zoo.cli.text import config_text, pairs
 from vit_zoo.errors import InputError
 

@@ -81,6 +81,17 @@ class PredictDocument(Document):
         return cls(file=prediction.file, activation=prediction.activation, predictions=best)
 
 
+class DrawnDocument(PredictDocument):
+    attention: str | None  # the picture; null for an image that could not be read again
+
+    @classmethod
+    def drawn(cls, file: str, prediction: Prediction | None, picture: Path | None) -> Self:
+        fields = {"file": file, "activation": None, "predictions": ()}
+        if prediction is not None:
+            fields = dict(PredictDocument.of(prediction))
+        return cls(**fields, attention=None if picture is None else picture.as_posix())
+
+
 class EmbedDocument(Document):
     path: str
     images: int

@@ -1,9 +1,9 @@
-"""Commands `export`, `verify` and `predict`: write exported files, check them, and run them."""
+"""Commands `export` and `verify`: write exported files, and check them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -11,11 +11,8 @@ from vit_zoo.cli.completion import complete_model, words
 from vit_zoo.cli.next_steps import next_steps
 from vit_zoo.cli.options import MODEL, FormatsCommand, description, facts, note_name, random_weights, run_limits, zoo
 from vit_zoo.cli.output import Output, with_output
-from vit_zoo.cli.text import export_text, table
+from vit_zoo.cli.text import export_text
 from vit_zoo.errors import CheckFailed, InputError
-
-if TYPE_CHECKING:
-    from vit_zoo.inference.predict import Prediction
 
 VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are efforts
 
@@ -23,6 +20,10 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
 @click.command(cls=FormatsCommand, flag_help="Write the {title} NAME{suffix}.", epilog=MODEL)
 @click.argument("model", required=False, shell_complete=complete_model)
 @click.option("-o", "--out", type=click.Path(), help="File to write, or folder (default: the current one).")
+@click.option(
+    "--triton", type=click.Path(path_type=Path), metavar="DIR",
+    help="ONNX only: write NAME/ with config.pbtxt, labels and 1/model.onnx to a model repository of Triton Inference Server.",
+)  # fmt: skip
 @click.option("--opset", type=int, help="ONNX only: opset version, 17 to 25 (default: 20).")
 @click.option("--inline", "placement", flag_value="inline", help="ONNX only: store weights in the file (default below 2 GiB).")
 @click.option(
@@ -36,7 +37,7 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
     metavar="NAMES",
     shell_complete=words("logits", "probabilities", "image_embeds", "pooler_output", "last_hidden_state", "block.", "attn."),
     help="Comma-separated outputs: logits, probabilities, image_embeds, pooler_output, last_hidden_state, block.N, attn.N, "
-    "block.N.map (default: the model's own output).",
+    "block.N.map; attn.* stands for all blocks (default: the model's own output).",
 )
 @click.option("--dynamic", type=click.Choice(["hw"]), help="ONNX only: accept any height and width that the patch size divides.")
 @click.option(
@@ -107,7 +108,7 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
 @zoo
 @with_output
 def export(
-    model: str | None, formats: list[str], out: str | None, opset: int | None, placement: Any,
+    model: str | None, formats: list[str], out: str | None, triton: Path | None, opset: int | None, placement: Any,
     outputs: str | None, include: tuple[str, ...], dynamic: Any, verify: str,
     precision: str | None, fp16: bool, bf16: bool, int8: str | None, force: bool, calibrate: Path | None, evaluate: Path | None,
     min_agreement: float | None, min_accuracy: float | None, min_cosine: float | None, min_neighbours: float | None,
@@ -139,6 +140,7 @@ def export(
     vitzoo export --onnx
     vitzoo export checkpoint.safetensors --onnx --torchscript --pt2
     vitzoo export --onnx --precision fp32,fp16,int8-static --calibrate photos --min-agreement 0.99
+    vitzoo export vit_digits --onnx --triton repository
     vitzoo export weights.pth --onnx --labels names.txt --preprocess imagenet --crop 0.9
     """
     if not formats:
@@ -152,7 +154,7 @@ def export(
     from vit_zoo.cli.export_document import ExportDocument
 
     exports = export_model(
-        "." if model is None else model, formats, out=out, opset=opset, placement=placement,
+        "." if model is None else model, formats, out=out, triton=triton, opset=opset, placement=placement,
         outputs=[] if outputs is None else outputs.split(","), include=include, dynamic=dynamic,
         verify=VERIFY.get(verify, verify), weights=weights, allow_drop=allow_drop, random=random, seed=seed,
         precision=precisions or "fp32", force=force, calibrate=calibrate, evaluate=evaluate,
@@ -247,57 +249,3 @@ def verify(
         raise CheckFailed(cause, where=artifact, hint=hint, details={"report": report.model_dump(mode="json")})
     text = verdict_text(artifact, report)
     output.result(report, lambda: f"{report_text(report)}\n\n{text}" if output.verbose or effort == "full" else text)
-
-
-@click.command(epilog=MODEL + "  FILE.onnx                     an exported file\n")
-@click.argument("model", shell_complete=complete_model)
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--top", type=click.IntRange(1), metavar="INTEGER", help="Number of classes to print (default: 1); not for a regression."
-)
-@click.option("--threads", type=click.IntRange(1, 1024), metavar="INTEGER", help="ONNX only: number of onnxruntime threads.")
-@run_limits
-@description
-@facts
-@zoo
-@with_output
-def predict(
-    model: str, images: tuple[Path, ...], top: int | None, threads: int | None, time_limit: float | None,
-    memory_limit: float | None, facts: dict[str, Any], output: Output,
-) -> None:  # fmt: skip
-    """Classify images with an exported file or a model.
-
-    Prints the most probable classes of each image with their probabilities. An exported ONNX file is enough: it contains the
-    labels and the preprocessing, and torch is not needed.
-
-    Where several classes can apply to an image (problem_type multi_label_classification), each has a probability of its own. A
-    regression has values instead. --set problem_type=... states it for a model that does not.
-
-    \b
-    vitzoo predict vit_digits.onnx digit.png --top 3
-    """
-    from vit_zoo.cli.documents import PredictDocument
-    from vit_zoo.formats.limits import Limits
-    from vit_zoo.inference.predict import classify
-    from vit_zoo.loading.stated import without_names
-    from vit_zoo.model.config import LABELS
-
-    note_name(model, output, as_architecture=False)
-    limits = Limits.of(time_limit, memory_limit)
-    config, predictions = classify(model, images, top=top, threads=threads, limits=limits, facts=facts, default_top=1)
-    if config.random_text:
-        output.warn(f"{config.name} has {config.random_text}: its predictions mean nothing")
-    if without_names(config):
-        output.warn(f"the classes of {config.name} have no names; {LABELS.on_command_line} states them")
-
-    def text() -> str:
-        rows = [
-            (p.file, "  ".join(f"{name} {_score(p, x)}" for name, x in zip(p.labels, p.scores, strict=True))) for p in predictions
-        ]
-        return table(rows)
-
-    output.result([PredictDocument.of(prediction) for prediction in predictions], text)
-
-
-def _score(prediction: Prediction, score: float) -> str:
-    return f"{score:.6g}" if prediction.activation is None else f"{100 * score:.1f} %"

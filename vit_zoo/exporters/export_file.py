@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from vit_zoo.exporters.int8.search import Int8Search
     from vit_zoo.graph.build import Graph
     from vit_zoo.graph.int8_ops import Quantisation
+    from vit_zoo.graph.options import Precision
     from vit_zoo.parity.report import Effort, ParityReport
     from vit_zoo.parity.tolerance import Judgement
 
@@ -94,18 +96,22 @@ def export_model(model: ModelLike, options: ExportOptions, facts: Mapping[str, A
     if source.config.random_text and not random:  # else it was announced before the weights were made
         notice(f"{source.config.name} has {source.config.random_text}: it is not trained")
     live, written = Live(source), []
+
+    def write(name: str, precision: Precision, target: Path, files: FileSet) -> Export:
+        graph_options, search = resolved[precision]
+        if not FORMATS[name].graph:
+            return write_program(source, target, live, name, graph_options.outputs, options.effort, files=files)
+        return write_onnx_file(source, target, live, graph_options, options.placement, options.effort, search, files=files)
+
+    if options.triton is not None:
+        from vit_zoo.exporters.triton import write_repository
+
+        return write_repository([(precision, target) for _, precision, target in targets], partial(write, "onnx"))
     with FileSet() as files:
         try:
             for name, precision, target in targets:
                 note(f"writing {target}{', then verifying it' if options.effort else ''}")
-                graph_options, search = resolved[precision]
-                if FORMATS[name].graph:
-                    done = write_onnx_file(
-                        source, target, live, graph_options, options.placement, options.effort, search, files=files
-                    )
-                else:
-                    done = write_program(source, target, live, name, graph_options.outputs, options.effort, files=files)
-                written.append(done)
+                written.append(write(name, precision, target, files))
         except CheckFailed:  # the files before it passed
             files.commit()
             raise

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, get_args
 from vit_zoo.errors import InputError, Option
 from vit_zoo.exporters.int8.accuracy_gate import Minima
 from vit_zoo.exporters.int8.search import Int8Search, int8_search
+from vit_zoo.exporters.triton import TRITON
+from vit_zoo.files.folder import OUT
 from vit_zoo.formats import FORMATS
 from vit_zoo.graph.options import COMPUTED, INCLUDES, OPSET, PRECISIONS, GraphOptions, Include, Precision
 from vit_zoo.model.config import MULTI_LABEL
 from vit_zoo.model.ops import Activation
+from vit_zoo.model.outputs import expanded
 from vit_zoo.model.resize_recipes import OTHER_RECIPE, recipe_named
 from vit_zoo.parity.report import Effort, checked_effort
 from vit_zoo.parity.tolerance import check_cosine
@@ -45,6 +48,7 @@ class ExportOptions:
 
     formats: tuple[str, ...] = ("onnx",)
     out: PathLike | None = None
+    triton: PathLike | None = None
     opset: int | None = None
     placement: Placement | None = None
     outputs: tuple[str, ...] = ()
@@ -89,6 +93,18 @@ class ExportOptions:
             )
         checked_effort(self.effort)
         self._check_int8()
+        self._check_triton()
+
+    def _check_triton(self) -> None:
+        if self.triton is None:
+            return
+        if self.formats != ("onnx",):
+            raise InputError(f"{TRITON} needs the format onnx alone, got {', '.join(self.formats)}", options=[TRITON])
+        if self.out is not None:
+            raise InputError(f"{TRITON} and {OUT} contradict each other", options=[TRITON, OUT])
+        if self.placement == "shared":
+            cause = f"{TRITON} and {SHARED} contradict each other: a repository contains its weights"
+            raise InputError(cause, options=[TRITON, SHARED])
 
     def _check_graph_options(self) -> None:
         graphs = [FORMATS[name].graph for name in self.formats]
@@ -181,9 +197,9 @@ class ExportOptions:
         Raises InputError for the one that does not fit what the config states about the classes.
         """
         included = next((part for part in ACTIVATIONS if part in self.include), None)
+        names = config.checked_outputs(expanded(self.outputs, config.output_names()))
         if included is None:
-            return config.checked_outputs(self.outputs)
-        names = config.checked_outputs(self.outputs)
+            return names
         include = {part: Option("include", f"'{part}'", f"--include {part}") for part in ACTIVATIONS}
         if "logits" not in names:
             fault = f"{include[included]} needs the output 'logits'; the outputs are {', '.join(names)}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vit_zoo.errors import InputError, VitzooError
+from vit_zoo.exporters.triton import check_entry, check_repository, model_path
 from vit_zoo.files.atomic import check_target, would_replace
 from vit_zoo.formats import FORMATS, describe
 from vit_zoo.formats.artifact import report_path
@@ -37,13 +38,21 @@ def checked_targets(
     targets = [(name, each, _path(config.name, weights, name, each, options)) for name, each in options.files]
     # where the placement is not stated, the size of the graph decides when it is built
     external = options.placement == "external" or (options.placement is None and size > 0.9 * PROTO_LIMIT)
+    if options.triton is not None:
+        check_repository(Path(options.triton))
     for name, _, target in targets:
-        _check_replaceable(target, config, force=options.force, external=external and FORMATS[name].graph)
+        if options.triton is None or target.parent.is_dir():
+            _check_replaceable(target, config, force=options.force, external=external and FORMATS[name].graph)
+        if options.triton is not None and not options.force:
+            held = _held_by(target) if target.exists() else None
+            check_entry(target.parent.parent, None if held is None else held.config)
     return targets
 
 
 def _path(name: str, weights: Path | None, format_: str, precision: Precision, options: ExportOptions) -> Path:
     """Return the path of a file: NAME.onnx or NAME_fp16.onnx in the current folder, or model.onnx next to shared weights."""
+    if options.triton is not None:
+        return model_path(Path(options.triton), name + ENDINGS[precision])
     out, shared = options.out, FORMATS[format_].graph and options.placement == "shared"
     file = ("model" if shared else name + ENDINGS[precision]) + FORMATS[format_].suffix
     if out is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import InputError
-from vit_zoo.files.images import as_viewed, image_files, read_image
+from vit_zoo.files.image_list import list_images
+from vit_zoo.files.images import as_viewed
 from vit_zoo.files.sniff import sniff
 
 if TYPE_CHECKING:
@@ -35,29 +37,53 @@ class ImageInput:
     read: Callable[[], Image.Image]
 
 
-def image_inputs(images: Any) -> list[ImageInput]:
-    """List images. `images` is one of these, or an iterable of them:
+def counted_inputs(images: Any) -> tuple[Iterable[ImageInput], int | None]:
+    """Return what `image_inputs` yields, and their number; None for a generator, which is not read ahead."""
+    if isinstance(images, Iterator):
+        return image_inputs(images), None
+    inputs = list(image_inputs(images))
+    return inputs, len(inputs)
 
-    the path of an image file, or of a folder, which stands for the images in it and its subfolders, sorted;
+
+def image_inputs(images: Any) -> Iterator[ImageInput]:
+    """Yield images. `images` is one of these, or an iterable of them:
+
+    a path, as `image_list.list_images` takes it: an image file, a folder, which stands for the images in it and its subfolders,
+        sorted, or a pattern;
     a Pillow image;
     a NumPy array, uint8, height x width x channels or height x width, or a batch of the former;
     a torch tensor, uint8, channels x height x width or height x width, or a batch of the former.
 
+    an `ImageInput`.
+
     Raises InputError for anything else, and for no image at all.
     """
-    inputs: list[ImageInput] = []
+    count = 0
     for item in _flat(images):
-        if isinstance(item, str | os.PathLike):
-            path = Path(item)
-            files = image_files(path) if sniff(path) == "folder" else [path]
-            inputs += [ImageInput(str(file), partial(read_image, file)) for file in files]
-            continue
-        for image in _in_memory(item, f"image {len(inputs)}"):
-            name = getattr(image, "filename", "") or f"image {len(inputs)}"  # Pillow knows the file that it opened
-            inputs.append(ImageInput(str(name), partial(as_viewed, image, name)))
-    if not inputs:
+        if isinstance(item, ImageInput):
+            named: Iterable[ImageInput] = [item]
+        else:
+            named = _listed(Path(item)) if isinstance(item, str | os.PathLike) else _in_memory(item, count)
+        for image in named:
+            yield image
+            count += 1
+    if not count:
         raise InputError("no images given")
-    return inputs
+
+
+def _listed(path: Path) -> Iterator[ImageInput]:
+    """Yield the images that a path stands for."""
+    if not glob.has_magic(str(path)):
+        sniff(path)  # a file that the user names must exist
+    for image in list_images(path):
+        yield ImageInput(image.name, image.read)
+
+
+def _in_memory(item: Any, start: int) -> Iterator[ImageInput]:
+    """Yield images in memory, numbered from `start`."""
+    for number, image in enumerate(_pillow_images(item, f"image {start}"), start):
+        named = getattr(image, "filename", "") or f"image {number}"  # Pillow knows the file that it opened
+        yield ImageInput(str(named), partial(as_viewed, image, named))
 
 
 def _flat(images: Any) -> Iterator[Any]:
@@ -69,7 +95,7 @@ def _flat(images: Any) -> Iterator[Any]:
         yield from _flat(each)
 
 
-def _in_memory(item: Any, name: str) -> Iterator[Image.Image]:
+def _pillow_images(item: Any, name: str) -> Iterator[Image.Image]:
     """Yield the Pillow images of an object in memory."""
     import numpy as np
     from PIL import Image

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow opens more formats, some of them with external programs
 MAX_PIXELS, MAX_SIDE = 64_000_000, 16_384
+ORIENTATION, UPRIGHT = 0x0112, 1  # a tag of EXIF, and its value for an image that is stored as it is seen
 BACKGROUND = (255, 255, 255)  # behind transparent pixels
 NOWHERE = logging.NullHandler()
 
@@ -126,7 +127,8 @@ def _checked(image: Image, where: object) -> Image:
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a phone's photo with a second view
         raise RefusedContent("is an animation; expected a single image", where=where)
     image.load()
-    return _opaque(ImageOps.exif_transpose(image), where)
+    turned = image.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT
+    return _opaque(ImageOps.exif_transpose(image) if turned else image, where)  # which copies an upright one too
 
 
 def _opaque(upright: Image, where: object) -> Image:

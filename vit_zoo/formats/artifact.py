@@ -99,14 +99,15 @@ class Artifact(ABC):
         """The axes of each output, as far as the file states them."""
         return dict.fromkeys(self.outputs, ())
 
-    def predict(self, images: Images, *, top: int | None = None) -> list[Prediction]:
-        """Classify images with the labels and the preprocessing in the file. The file stays open.
+    def predict(self, images: Images, *, top: int | None = None, fast_crop: bool = False) -> list[Prediction]:
+        """Classify images with the labels and the preprocessing in the file. The file stays open; several threads may use it.
 
         `vit_zoo.predict` takes opened files too, with facts that a file does not state.
 
         Args:
             images: One image or several, as in `vit_zoo.predict`.
             top: Number of classes to return for each image; 5 by default. It does not apply to a regression.
+            fast_crop: Resize only what the crop keeps, as in `vit_zoo.predict`.
 
         Raises:
             InputError: The file gives no classes, states no preprocessing, or an image is of a kind that is not supported.
@@ -115,7 +116,43 @@ class Artifact(ABC):
         from vit_zoo.formats.classifier import artifact_classifier
         from vit_zoo.model.classification import predictions
 
-        return predictions(artifact_classifier(self), images, top=top)
+        return predictions(artifact_classifier(self), images, top=top, fast_crop=fast_crop)
+
+    def embed(self, images: Images, *, output: str | None = None) -> Array:
+        """Return one vector of features for each image, float32 [images, width]. The file stays open; threads may share it.
+
+        `vit_zoo.embed` does it for any number of images, and writes the features to a file.
+
+        Args:
+            images: One image or several, as in `vit_zoo.predict`.
+            output: The output to take them from, as in `vit_zoo.embed`: `pooler_output`, `class_token`, `patch_mean`, ...; by
+                default the first of `image_embeds`, `pooler_output` and the class token that the file has.
+
+        Raises:
+            InputError: The file does not have this output, states no preprocessing, or an image is of a kind that is not
+                supported.
+            RefusedContent: An image cannot be read, or the outputs are not finite.
+        """
+        from vit_zoo.formats.features import embedded_images
+
+        return embedded_images(self, images, output)
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The number of images that the file takes at once, if it takes no other."""
+        axes = self.input_shape
+        return axes[0] if axes and isinstance(axes[0], int) else None
+
+    def run_any(self, pixel_values: Array) -> dict[str, Array]:
+        """Return the outputs for any number of images, also of a file with a fixed batch. Otherwise as `run`."""
+        size, count = self.fixed_batch, len(pixel_values)
+        if size is None or size == count:
+            return self.run(pixel_values)
+        import numpy as np
+
+        filled = np.concatenate([pixel_values, np.repeat(pixel_values[:1], -count % size, axis=0)])
+        parts = [self.run(filled[start : start + size]) for start in range(0, len(filled), size)]
+        return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
 
     def close(self) -> None:  # noqa: B027 - most formats have nothing to release
         """End the child process that runs the file, if there is one; also from another thread, whose run is `Stopped`.

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from vit_zoo.errors import InputError, Option, RefusedContent
+from vit_zoo.files.image_inputs import image_inputs
 from vit_zoo.model.outputs import CLASSES, EMBEDDING
 
 if TYPE_CHECKING:
+    from vit_zoo.files.image_inputs import Images
     from vit_zoo.formats.artifact import Array, Artifact
     from vit_zoo.formats.declared import Declared
     from vit_zoo.model.spec import ViTSpec
 
-    File = Artifact | Declared
+    File: TypeAlias = Artifact | Declared
 
 POOLED, TOKENS = "pooler_output", "last_hidden_state"
 CLASS, DIST, PATCHES, ALL = "class_token", "dist_token", "patch_mean", "token_mean"
@@ -87,6 +89,28 @@ def feature_of(artifact: File, wanted: str | None = None) -> Feature:
         parts = f"; of tokens, '{output}:{CLASS}' or '{output}:{PATCHES}' is one" if rank == 3 else ""
         raise _missing(artifact, f"output '{output}' is not one vector for each image{parts}")
     return Feature(output)
+
+
+def embedded_images(artifact: Artifact, images: Images, output: str | None = None) -> Array:
+    """Return one feature for each image, float32 [images, width]. Arguments and errors are as in `Artifact.embed`."""
+    import numpy as np
+
+    from vit_zoo.model.batches import BATCH, prepared_batches
+
+    feature = feature_of(artifact, output)
+    config = artifact.about.config
+    if config is None:
+        hint = "vit_zoo.embed takes preprocess, which states it"
+        raise InputError("states no preprocessing of images", where=artifact.path, hint=hint)
+    preprocess, inside = config.known_preprocess(), "include" in artifact.about.export
+    rows = []
+    prepare, size = (preprocess.whole, 1) if inside else (preprocess, BATCH)
+    for batch in prepared_batches(image_inputs(images), prepare, size):
+        values = feature.of(artifact.run_any(batch.pixels))
+        if not np.isfinite(values).all():
+            raise RefusedContent("the outputs are not finite", where=artifact.path)
+        rows.append(values)
+    return np.concatenate(rows)
 
 
 def _default(artifact: File) -> Feature:

@@ -13,12 +13,13 @@ import numpy as np
 
 from vit_zoo.errors import InputError, Option, RefusedContent, notice, shown
 from vit_zoo.files.image_list import AND, TABLES, list_images
-from vit_zoo.formats.classifier import PROBABILITIES, artifact_classifier, class_output
+from vit_zoo.formats.classifier import PROBABILITIES, class_config, class_output
+from vit_zoo.formats.declared import Declared, declared
 from vit_zoo.formats.features import feature_of
 from vit_zoo.inference.classes import class_numbers, label_of
 from vit_zoo.inference.engine import run_chunks
 from vit_zoo.inference.evaluation import Difference, Evaluation, Failure, Kind, SharedNeighbours, Table
-from vit_zoo.inference.preparation import open_onnx, options_of, preprocess_of
+from vit_zoo.inference.preparation import free_size, options_of, preprocess_of
 from vit_zoo.inference.scoring import Neighbours, OneClass, Scores, SeveralClasses, Task, Values
 from vit_zoo.inference.worker import chunk_size, chunks
 from vit_zoo.loading.stated import Description
@@ -27,7 +28,7 @@ from vit_zoo.progress import step
 
 if TYPE_CHECKING:
     from vit_zoo.files.image_list import ImageRef, Sources
-    from vit_zoo.formats.artifact import Array, Artifact
+    from vit_zoo.formats.artifact import Array
     from vit_zoo.inference.worker import WorkerOptions
     from vit_zoo.loading.stated import Labels, PreprocessLike
     from vit_zoo.model.config import ModelConfig
@@ -75,10 +76,10 @@ class Subject:
     activated: bool
 
     @classmethod
-    def opened(
+    def of(
         cls, path: str | os.PathLike[str], output: str | None, facts: Mapping[str, Any], settings: Mapping[str, Any]
     ) -> Subject:
-        """Open a file to see what it gives; `settings` are those of its workers.
+        """Return what a file gives; `settings` are those of its workers.
 
         Raises InputError for an output that it does not have, or facts that do not apply.
         """
@@ -87,24 +88,19 @@ class Subject:
         other = next(iter(stated), None)
         if other is not None:
             raise InputError(f"cannot set {other}: an exported file contains its own config", where=path)
-        limits = {name: settings[name] for name in ("time_limit", "memory_limit")}
-        artifact = open_onnx(path, **limits)
-        if artifact.about.config is not None and artifact.about.config.random_text:
-            notice(f"{path} has {artifact.about.config.random_text}: its results mean nothing")
-        try:
-            classes = class_output(artifact)
-            if classes is None or output not in (None, classes):
-                return cls._of_features(artifact, output, description, settings)
-            classifier = artifact_classifier(artifact, description.of)
-            features = [feature_of(artifact, classes)]
-            options = options_of(artifact, features, classifier.config.known_preprocess(), **settings)
-            return cls(Path(path), options, classifier.config, classes == PROBABILITIES)
-        finally:
-            artifact.close()
+        file = declared(path)
+        if file.about.config is not None and file.about.config.random_text:
+            notice(f"{path} has {file.about.config.random_text}: its results mean nothing")
+        classes = class_output(file)
+        if classes is None or output not in (None, classes):
+            return cls._of_features(file, output, description, settings)
+        _, config = class_config(file, description.of, free_size(file, description.preprocess))
+        options = options_of(file, [feature_of(file, classes)], config.known_preprocess(), **settings)
+        return cls(Path(path), options, config, classes == PROBABILITIES)
 
     @classmethod
     def _of_features(
-        cls, artifact: Artifact, output: str | None, description: Description, settings: Mapping[str, Any]
+        cls, artifact: Declared, output: str | None, description: Description, settings: Mapping[str, Any]
     ) -> Subject:
         for name in description.stated:
             if name != "preprocess":
@@ -201,8 +197,8 @@ def evaluate(
     facts |= {"labels": labels, "preprocess": preprocess}
     listed = Images.listed(images, column, label_column)
     settings = {"batch": batch, "time_limit": time_limit, "memory_limit": memory_limit}
-    this = Subject.opened(artifact, output, facts, settings)
-    other = None if against is None else Subject.opened(against, output, facts, settings)
+    this = Subject.of(artifact, output, facts, settings)
+    other = None if against is None else Subject.of(against, output, facts, settings)
     this, other = this.with_labels_of(other), None if other is None else other.with_labels_of(this)
     if other is not None and this.kind != other.kind:
         cause = f"{this.path.name} is evaluated as {this.kind}, {other.path.name} as {other.kind}"

@@ -13,6 +13,7 @@ from vit_zoo.formats import child_for, open_in
 from vit_zoo.formats.artifact import Artifact
 from vit_zoo.formats.classifier import artifact_classifier
 from vit_zoo.formats.limits import MEMORY, TIME, Limits
+from vit_zoo.inference.preparation import free_size
 from vit_zoo.loading.locator import ExportedFile, parse_locator
 from vit_zoo.loading.stated import Description
 from vit_zoo.model.classification import Classifier, Prediction, predictions
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from vit_zoo.model.config import ModelConfig
     from vit_zoo.model.vit import ViT
 
-__all__ = ["Prediction", "classify", "predict"]
+__all__ = ["Prediction", "classifier_of", "described", "opened_model", "predict"]
 
 
 def predict(
@@ -34,6 +35,7 @@ def predict(
     *,
     top: int | None = None,
     threads: int | None = None,
+    fast_crop: bool = False,
     time_limit: float | None = None,
     memory_limit: float | None = None,
     labels: Labels | None = None,
@@ -49,11 +51,14 @@ def predict(
     Args:
         model: An exported ONNX file, which needs no torch, or an opened one, which keeps its session; a `ViT`; or anything else
             that `load` takes. ONNX classifiers of other tools need `preprocess`.
-        images: One image, or an iterable of images: paths of files; folders, which stand for all images in them; Pillow images;
-            NumPy arrays, uint8 [height, width, channels]; torch tensors, uint8 [channels, height, width]. An array or a tensor
-            can have a batch axis in front.
+        images: One image, or an iterable of images, such as a list or a generator: paths of files; folders, which stand for all
+            images in them; patterns such as `photos/*.jpg`, and other lists that `embed` takes; Pillow images; NumPy arrays,
+            uint8 [height, width, channels]; torch tensors, uint8 [channels, height, width]. An array or a tensor can have a batch
+            axis in front.
         top: Number of classes to return for each image; 5 by default. It does not apply to a regression.
         threads: Number of onnxruntime threads; ONNX files only.
+        fast_crop: Resize only what the crop keeps, which takes a third less time for a photo; single pixels differ by one level
+            of 255.
         time_limit: ONNX files only, which run in a child process: seconds that the file may take for all images, by default 15,
             and more by its size and the number of images.
         memory_limit: ONNX files only: GB that the child process may use, by default as in `open`.
@@ -68,26 +73,17 @@ def predict(
         Stopped: The file reached a limit, or onnxruntime crashed.
     """
     description = {**facts, "labels": labels, "preprocess": preprocess}
-    limits = Limits.of(time_limit, memory_limit)
-    return classify(model, images, top=top, threads=threads, limits=limits, facts=description, default_top=5)[1]
+    opened, stated = opened_model(model, threads, Limits.of(time_limit, memory_limit), description)
+    return predictions(classifier_of(opened, stated), images, top=top, fast_crop=fast_crop)
 
 
-def classify(
-    model: ModelLike | Artifact,
-    images: Images,
-    *,
-    top: int | None,
-    threads: int | None,
-    limits: Limits,
-    facts: Mapping[str, Any],
-    default_top: int,
-) -> tuple[ModelConfig, list[Prediction]]:
-    """Return the config of the model and the predictions. Arguments and errors are as in `predict`."""
-    classifier = _classifier(model, threads, limits, dict(facts))
-    return classifier.config, predictions(classifier, images, top=top, default_top=default_top)
+def opened_model(
+    model: ModelLike | Artifact, threads: int | None, limits: Limits, facts: Mapping[str, Any]
+) -> tuple[Artifact | ViT, dict[str, Any]]:
+    """Open an exported file or load a model, and return it with the facts that do not apply to loading.
 
-
-def _classifier(model: ModelLike | Artifact, threads: int | None, limits: Limits, facts: dict[str, Any]) -> Classifier:
+    Arguments and errors are as in `predict`.
+    """
     if isinstance(model, str | PathLike) and isinstance(parse_locator(model), ExportedFile):
         path = Path(model)
         model, threads, limits = open_in(child_for(path, limits), path, threads=threads), None, Limits()
@@ -97,19 +93,33 @@ def _classifier(model: ModelLike | Artifact, threads: int | None, limits: Limits
     if threads is not None:
         raise InputError("threads applies to ONNX files only; use torch.set_num_threads for a model")
     if isinstance(model, Artifact):
-        description = Description.taken_from(facts)
-        _refuse(facts, "an exported file contains its own config", model.path)
-        return artifact_classifier(model, description.of)
+        return model, dict(facts)
     from vit_zoo.model.vit import ViT
 
     if isinstance(model, ViT):
-        description = Description.taken_from(facts)
-        _refuse(facts, "the model has its own config", model.config.name)
-        return _of_model(model, description.of(model.config))
+        return model, dict(facts)
     from vit_zoo.api import load
 
-    loaded = load(model, **facts)
-    return _of_model(loaded, loaded.config)
+    return load(model, **facts), {}
+
+
+def classifier_of(model: Artifact | ViT, facts: dict[str, Any]) -> Classifier:
+    """Return a model, or an opened file, as a classifier. Raises InputError if it has no classes, or a fact does not apply."""
+    if isinstance(model, Artifact):
+        size = free_size(model, facts.get("preprocess"))
+        return artifact_classifier(model, lambda config: described(model, config, facts), size)
+    return _of_model(model, described(model, model.config, facts))
+
+
+def described(model: Artifact | ViT, config: ModelConfig, facts: Mapping[str, Any]) -> ModelConfig:
+    """Return a config with what the user states about the model. Raises InputError for a fact that does not apply."""
+    rest = dict(facts)
+    description = Description.taken_from(rest)
+    if isinstance(model, Artifact):
+        _refuse(rest, "an exported file contains its own config", model.path)
+    else:
+        _refuse(rest, "the model has its own config", config.name)
+    return description.of(config)
 
 
 def _refuse(facts: Mapping[str, Any], reason: str, where: object) -> None:
@@ -124,7 +134,7 @@ def _of_model(model: ViT, config: ModelConfig) -> Classifier:
 
     def logits(images: Array) -> Array:
         like = next(model.parameters())
-        with torch.inference_mode(), _in_eval_mode(model):
+        with torch.inference_mode(), in_eval_mode(model):
             rows = model(torch.from_numpy(images).to(like.device, like.dtype))
         return rows.float().cpu().numpy()  # type: ignore[no-any-return]
 
@@ -132,7 +142,7 @@ def _of_model(model: ViT, config: ModelConfig) -> Classifier:
 
 
 @contextmanager
-def _in_eval_mode(model: ViT) -> Iterator[None]:
+def in_eval_mode(model: ViT) -> Iterator[None]:
     """Set eval mode, and afterwards the mode that each part had."""
     training = [part for part in model.modules() if part.training]
     model.eval()

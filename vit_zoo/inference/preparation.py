@@ -13,7 +13,7 @@ from vit_zoo.formats.features import Feature, feature_of
 from vit_zoo.formats.limits import Limits
 from vit_zoo.inference.worker import WorkerOptions
 from vit_zoo.loading.stated import Description, stated_preprocess
-from vit_zoo.model.classification import BATCH
+from vit_zoo.model.batches import BATCH
 from vit_zoo.model.config import PREPROCESS, ModelConfig
 from vit_zoo.model.spec import article_spec
 
@@ -116,12 +116,21 @@ def config_of_input(artifact: File, stated: PreprocessLike) -> ModelConfig:
     _, channels, height, width = axes
     channels = channels if isinstance(channels, int) else 3
     if not isinstance(height, int) or not isinstance(width, int):
-        size = _stated_size(artifact, stated)
+        size = stated_size(artifact, stated)
         height, width = (axis if isinstance(axis, int) else side for axis, side in zip((height, width), size, strict=True))
     return _config(artifact, channels, (height, width))
 
 
-def _stated_size(artifact: File, stated: PreprocessLike) -> tuple[int, int]:
+def free_size(artifact: File, stated: PreprocessLike | None) -> tuple[int, int] | None:
+    """Return the size that the user states of the images for another tool's file that takes any; None if it does not apply."""
+    axes = artifact.input_shape
+    free = len(axes) == 4 and not all(isinstance(axis, int) for axis in axes[2:])
+    if artifact.about.config is not None or not free:
+        return None
+    return stated_size(artifact, {} if stated is None else stated)
+
+
+def stated_size(artifact: File, stated: PreprocessLike) -> tuple[int, int]:
     """Return the size of the images that the user states. Raises InputError if the preprocessing does not state it."""
     states = "size" in stated if isinstance(stated, Mapping) else not isinstance(stated, str | os.PathLike)
     if states or Path(str(stated)).suffix == ".json":

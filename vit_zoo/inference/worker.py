@@ -12,7 +12,7 @@ from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files.image_list import ImageRef
 from vit_zoo.formats import open_artifact
 from vit_zoo.formats.features import Feature
-from vit_zoo.model.classification import BATCH
+from vit_zoo.model.batches import BATCH
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array, Artifact

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
 
-from vit_zoo.errors import InputError, RefusedContent, printable
-from vit_zoo.files.image_inputs import ImageInput, image_inputs
-from vit_zoo.progress import counted
+from vit_zoo.errors import InputError, Option, RefusedContent, printable
+from vit_zoo.files.image_inputs import counted_inputs
+from vit_zoo.model.batches import BATCH, prepared_batches
+from vit_zoo.progress import counting, step
 
 if TYPE_CHECKING:
     import numpy as np
-    from PIL import Image
 
-    from vit_zoo.files.image_inputs import Images
+    from vit_zoo.files.image_inputs import ImageInput, Images
+    from vit_zoo.model.batches import Failed
     from vit_zoo.model.config import ModelConfig
     from vit_zoo.model.ops import Activation
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-BATCH = 8
+FAST_CROP = Option("fast_crop")
 TOP = 5  # number of classes that are returned by default
 
 
@@ -69,44 +71,65 @@ class Classifier:
     prepares: bool = False  # whether the model prepares images
 
 
-def predictions(classifier: Classifier, images: Images, *, top: int | None = None, default_top: int = TOP) -> list[Prediction]:
-    """Return a prediction for each image. Arguments and errors are as in `vit_zoo.predict`."""
-    if top is not None and top < 1:
-        raise InputError(f"top must be at least 1, got {top}")
-    inputs, config = image_inputs(images), classifier.config
-    activation = None if config.problem_type == "regression" else config.class_activation()
-    if activation is None and top is not None:
-        raise InputError("top applies to classes; of a regression every value is returned", where=config.name)
-    preprocess = config.known_preprocess()
-    outputs = activation is None or config.spec.num_classes == 1  # one output is not one of several classes
-    labels = config.labels or tuple(f"{'output' if outputs else 'class'} {i}" for i in range(config.spec.num_classes))
-    done = []
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """How rows of a classifier's outputs become predictions."""
+
+    labels: tuple[str, ...]
+    activation: Activation | None
+    activated: bool
+    top: int
+    where: object
+
+    @classmethod
+    def of(cls, classifier: Classifier, top: int | None, default_top: int = TOP) -> Self:
+        """Raises InputError for a model without classes, and for a `top` that does not apply."""
+        config = classifier.config
+        if top is not None and top < 1:
+            raise InputError(f"top must be at least 1, got {top}")
+        activation = None if config.problem_type == "regression" else config.class_activation()
+        if activation is None and top is not None:
+            raise InputError("top applies to classes; of a regression every value is returned", where=config.name)
+        outputs = activation is None or config.spec.num_classes == 1  # one output is not one of several classes
+        labels = config.labels or tuple(f"{'output' if outputs else 'class'} {i}" for i in range(config.spec.num_classes))
+        return cls(
+            labels=labels, activation=activation, activated=classifier.activated, top=top or default_top, where=classifier.where
+        )
+
+    def prediction(self, name: str, row: Array) -> Prediction:
+        """Return the prediction for an image. Raises RefusedContent for outputs that are not as declared, or not finite."""
+        _check_row(row, len(self.labels), self.where)
+        scores = row if self.activated else _scores(row, self.activation)
+        order = range(len(self.labels)) if self.activation is None else (-scores).argsort(kind="stable")[: self.top]
+        best = tuple(float(scores[i]) for i in order)
+        return Prediction(name, tuple(self.labels[i] for i in order), best, self.activation)
+
+
+def predictions(
+    classifier: Classifier,
+    images: Images | Sequence[ImageInput],
+    *,
+    top: int | None = None,
+    default_top: int = TOP,
+    fast_crop: bool = False,
+    failed: Failed | None = None,
+) -> list[Prediction]:
+    """Return a prediction for each image. Arguments and errors are as in `vit_zoo.predict`, and in `prepared_batches`."""
+    scoring = Scoring.of(classifier, top, default_top)
+    preprocess = classifier.config.known_preprocess()
+    if fast_crop and classifier.prepares:
+        raise InputError(
+            f"{FAST_CROP} does not apply: the file prepares images itself", where=classifier.where, options=[FAST_CROP]
+        )
+    prepare = preprocess.whole if classifier.prepares else partial(preprocess, fast_crop=fast_crop)
     batch_size = 1 if classifier.prepares else BATCH  # images that are not prepared yet differ in size
-    prepare = preprocess.whole if classifier.prepares else preprocess
-    starts = range(0, len(inputs), batch_size)
-    for start in counted(starts, "predicting", len(inputs), "images", lambda start: batch_size):
-        batch = inputs[start : start + batch_size]
-        rows = classifier.run(_stack([_prepared(prepare, image) for image in batch]))
-        for image, row in zip(batch, rows, strict=True):
-            _check_row(row, len(labels), classifier.where)
-            scores = row if classifier.activated else _scores(row, activation)
-            order = range(len(labels)) if activation is None else (-scores).argsort(kind="stable")[: top or default_top]
-            best = tuple(float(scores[i]) for i in order)
-            done.append(Prediction(image.name, tuple(labels[i] for i in order), best, activation))
+    inputs, count = counted_inputs(images)
+    done: list[Prediction] = []
+    with step("predicting", count, "images") as progress:
+        for batch in prepared_batches(counting(inputs, progress), prepare, batch_size, failed):
+            rows = classifier.run(batch.pixels)
+            done += [scoring.prediction(name, row) for name, row in zip(batch.names, rows, strict=True)]
     return done
-
-
-def _stack(images: list[Array]) -> Array:
-    import numpy as np
-
-    return np.stack(images)
-
-
-def _prepared(prepare: Callable[[Image.Image], Array], image: ImageInput) -> Array:
-    try:
-        return prepare(image.read())
-    except InputError as error:
-        raise error if error.where else InputError(error.message, where=image.name, hint=error.hint) from None
 
 
 def _check_row(row: Array, classes: int, where: object) -> None:

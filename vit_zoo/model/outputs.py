@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
@@ -39,7 +40,19 @@ def check_names(outputs: Iterable[str], known: Collection[str]) -> None:
     for name in outputs:
         if name not in known:
             choices = ", ".join(name for name in known if "." not in name)
-            raise InputError(f"unknown output '{name}'; choose from {choices}, block.N, attn.N, block.N.map")
+            raise InputError(
+                f"unknown output '{name}'; choose from {choices}, block.N, attn.N, block.N.map, where * as N stands for all"
+            )
+
+
+def expanded(outputs: Iterable[str], known: Collection[str]) -> list[str]:
+    """Return names of outputs with `attn.*`, `block.*` and `block.*.map` replaced by those of all blocks, in order."""
+    names = []
+    for output in outputs:
+        pattern = re.compile(re.escape(output).replace(r"\*", r"\d+"))
+        every = [name for name in known if pattern.fullmatch(name)] if ".*" in output else []
+        names += every or [output]
+    return names
 
 
 def pooled_rows(spec: ViTSpec) -> Rows:
