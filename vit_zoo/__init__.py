@@ -11,7 +11,7 @@ TYPE_CHECKING = False  # without `typing`: the command line sets its signal hand
 if TYPE_CHECKING:
     from typing import Any
 
-    from vit_zoo.api import convert, create, export, load, publish, pull, save, verify
+    from vit_zoo.api import convert, create, export, load, probe, publish, pull, save, verify
     from vit_zoo.errors import (
         CannotWrite,
         CheckFailed,
@@ -48,6 +48,7 @@ _HOMES = {
     "create": "api",
     "export": "api",
     "load": "api",
+    "probe": "api",
     "publish": "api",
     "pull": "api",
     "save": "api",
@@ -84,6 +85,7 @@ __all__ = [
     "load",
     "open",
     "predict",
+    "probe",
     "publish",
     "pull",
     "register",

@@ -13,6 +13,7 @@ from vit_zoo.cli.export_commands import export, predict, verify
 from vit_zoo.cli.hub_commands import publish, pull
 from vit_zoo.cli.options import MODEL, SEED, description, facts, note_name, random_weights, zoo
 from vit_zoo.cli.output import Output, with_output
+from vit_zoo.cli.probe_command import probe
 from vit_zoo.cli.text import config_text, pairs
 from vit_zoo.errors import InputError
 
@@ -196,7 +197,7 @@ def convert(
     output.result(ConvertDocument.of(done), lambda: "\n".join(summary_lines(done)))
 
 
-for command in (export, verify, predict, publish, pull):
+for command in (export, verify, predict, probe, publish, pull):
     vitzoo.add_command(command)
 
 
