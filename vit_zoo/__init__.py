@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         VitzooError,
     )
     from vit_zoo.formats import open_artifact as open
+    from vit_zoo.inference.embed import embed
     from vit_zoo.inference.predict import predict
     from vit_zoo.model.spec import ViTSpec
     from vit_zoo.model.vit import ViT
@@ -57,6 +58,7 @@ _HOMES = {
     "get_spec": "registry.models",
     "list_models": "registry.models",
     "register": "registry.models",
+    "embed": "inference.embed",
     "predict": "inference.predict",
     "ViTSpec": "model.spec",
     "open": "formats:open_artifact",
@@ -79,6 +81,7 @@ __all__ = [
     "VitzooError",
     "convert",
     "create",
+    "embed",
     "export",
     "get_spec",
     "list_models",

@@ -9,6 +9,7 @@ import click
 
 from vit_zoo import __version__
 from vit_zoo.cli.completion import TARGETS, complete_model, complete_name, complete_sort, script, words
+from vit_zoo.cli.embed_command import embed
 from vit_zoo.cli.export_commands import export, predict, verify
 from vit_zoo.cli.hub_commands import publish, pull
 from vit_zoo.cli.options import MODEL, SEED, description, facts, note_name, random_weights, zoo
@@ -197,7 +198,7 @@ def convert(
     output.result(ConvertDocument.of(done), lambda: "\n".join(summary_lines(done)))
 
 
-for command in (export, verify, predict, probe, publish, pull):
+for command in (export, verify, predict, embed, probe, publish, pull):
     vitzoo.add_command(command)
 
 

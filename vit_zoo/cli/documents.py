@@ -12,6 +12,7 @@ from vit_zoo.model.spec import ViTSpec
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from vit_zoo.inference.embed import Embeddings
     from vit_zoo.inference.predict import Prediction
     from vit_zoo.loading.convert import Converted
     from vit_zoo.model.config import ModelConfig
@@ -78,6 +79,26 @@ class PredictDocument(Document):
             return cls(file=prediction.file, activation=None, predictions=values)
         best = tuple(LabelDocument(label=label, probability=score) for label, score in scores)
         return cls(file=prediction.file, activation=prediction.activation, predictions=best)
+
+
+class EmbedDocument(Document):
+    path: str
+    images: int
+    width: int
+    dtype: str
+    output: str
+    normalised: bool
+    failed: int
+    failures: str | None
+    table: str | None
+
+    @classmethod
+    def of(cls, done: Embeddings) -> Self:
+        return cls(
+            path=str(done.path), images=done.images, width=done.width, dtype=done.dtype, output=done.output,
+            normalised=done.normalised, failed=done.failed, failures=None if done.failures is None else str(done.failures),
+            table=None if done.table is None else str(done.table),
+        )  # fmt: skip
 
 
 class PublishDocument(Document):

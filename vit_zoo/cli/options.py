@@ -245,12 +245,22 @@ def note_name(model: str | None, output: Output, *, as_architecture: bool = True
 
 def run_limits(command: Any) -> Any:
     """Add --time-limit and --memory-limit."""
-    memory = click.option(
-        "--memory-limit", type=float, metavar="GB",
-        help="ONNX only: memory that running the file may take (default: by its size and the batch).",
-    )  # fmt: skip
-    seconds = click.option(
-        "--time-limit", type=float, metavar="SECONDS",
-        help="ONNX only: time that opening and running the file may take in all (default: 15, and more by its size).",
-    )  # fmt: skip
-    return seconds(memory(command))
+    return _limits(
+        command,
+        "ONNX only: time that opening and running the file may take in all (default: 15, and more by its size).",
+        "ONNX only: memory that running the file may take (default: by its size and the batch).",
+    )
+
+
+def batch_limits(command: Any) -> Any:
+    """Add --time-limit and --memory-limit, for commands that run a file on batches without end."""
+    return _limits(
+        command,
+        "Time that opening the file, or one batch, may take (default: 15, and more by its size).",
+        "Memory that each process that runs the file may take (default: by its size and the batch).",
+    )
+
+
+def _limits(command: Any, time: str, memory: str) -> Any:
+    limited = click.option("--memory-limit", type=float, metavar="GB", help=memory)(command)
+    return click.option("--time-limit", type=float, metavar="SECONDS", help=time)(limited)

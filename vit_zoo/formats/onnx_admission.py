@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from vit_zoo.errors import RefusedContent
-from vit_zoo.formats.external_data import check_range
+from vit_zoo.formats.external_data import check_range, data_range
 from vit_zoo.formats.onnx_sizes import MAX_STATED, MAX_VALUES, Constants, numbers, stated_size
 from vit_zoo.formats.onnx_skeleton import length_of
 from vit_zoo.formats.onnx_wire import Operator, Structure, Tensor, Value, file_state, read_structure
@@ -68,6 +68,11 @@ def check_runnable(path: Path) -> int:
     for name, location, size in tensors:
         check_range(path, name, dict(location), size)
     return sum(size for _, _, size in tensors)
+
+
+def external_names(path: Path) -> tuple[str, ...]:
+    """Return the names of the files next to an ONNX file that hold weights of it, sorted. Raises as `check_runnable`."""
+    return tuple(sorted({data_range(path, dict(location), size)[0] for _, location, size in _checked(path, file_state(path))}))
 
 
 @lru_cache(maxsize=16)

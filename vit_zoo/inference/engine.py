@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Protocol
@@ -14,6 +14,7 @@ from vit_zoo.errors import InputError
 from vit_zoo.inference.worker import Chunk, Rows
 
 AHEAD = 2  # chunks for each worker that are at work or wait for their turn, which bounds the memory
+Results = Generator[Rows, None, None]
 
 
 class Worker(Protocol):
@@ -30,7 +31,7 @@ def cores() -> int:
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
-def run_chunks(chunks: Iterable[Chunk], open_worker: Callable[[], Worker], workers: int | None = None) -> Iterator[Rows]:
+def run_chunks(chunks: Iterable[Chunk], open_worker: Callable[[], Worker], workers: int | None = None) -> Results:
     """Yield the results of chunks in their order.
 
     Decoding, inference, and what the caller does with the results overlap. At most two chunks for each worker are in memory. When
@@ -51,7 +52,7 @@ def run_chunks(chunks: Iterable[Chunk], open_worker: Callable[[], Worker], worke
     return _results(iter(chunks), open_worker, count)
 
 
-def _results(chunks: Iterator[Chunk], open_worker: Callable[[], Worker], count: int) -> Iterator[Rows]:
+def _results(chunks: Iterator[Chunk], open_worker: Callable[[], Worker], count: int) -> Results:
     own = threading.local()
     opened: list[Worker] = []
     stopped = threading.Event()
