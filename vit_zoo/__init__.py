@@ -11,7 +11,7 @@ TYPE_CHECKING = False  # without `typing`: the command line sets its signal hand
 if TYPE_CHECKING:
     from typing import Any
 
-    from vit_zoo.api import convert, create, export, load, probe, publish, pull, save, verify
+    from vit_zoo.api import convert, create, export, load, publish, pull, save, verify
     from vit_zoo.errors import (
         CannotWrite,
         CheckFailed,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vit_zoo.formats import open_artifact as open
     from vit_zoo.inference.embed import embed
     from vit_zoo.inference.predict import predict
+    from vit_zoo.inference.probe import probe
     from vit_zoo.model.spec import ViTSpec
     from vit_zoo.model.vit import ViT
     from vit_zoo.model.vit_pytorch_layers import Attention, FeedForward, Transformer
@@ -49,7 +50,7 @@ _HOMES = {
     "create": "api",
     "export": "api",
     "load": "api",
-    "probe": "api",
+    "probe": "inference.probe",
     "publish": "api",
     "pull": "api",
     "save": "api",

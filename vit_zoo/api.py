@@ -1,4 +1,4 @@
-"""The public functions, one for each step: create, load, save, convert, export, verify, probe, publish and pull a model."""
+"""The public functions, one for each step: create, load, save, convert, export, verify, publish and pull a model."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from vit_zoo.exporters.export_file import Export, Note
     from vit_zoo.exporters.options import Placement
     from vit_zoo.graph.options import Precision
-    from vit_zoo.inference.class_embeddings import ClassesLike
-    from vit_zoo.inference.probe import Probe, Sources
     from vit_zoo.loading.convert import Converted
     from vit_zoo.loading.stated import Labels, PreprocessLike
     from vit_zoo.model.vit import ViT
@@ -318,68 +316,6 @@ def verify(
         time_limit=time_limit, memory_limit=memory_limit,
     )  # fmt: skip
     return verify_model(artifact, against, options, facts)
-
-
-def probe(
-    model: ModelLike,
-    images: Sources | None = None,
-    *,
-    out: str | os.PathLike[str],
-    classes: ClassesLike | None = None,
-    logit_scale: float | None = None,
-    logit_bias: float | None = None,
-    column: str | None = None,
-    label_column: str | None = None,
-    held_out: float | None = None,
-    seed: int | None = None,
-    workers: int | None = None,
-    force: bool = False,
-    labels: Labels | None = None,
-    preprocess: PreprocessLike | None = None,
-    **facts: Any,
-) -> Probe:
-    """Give a model a new head: fitted to images whose classes are known, or made of embeddings of texts.
-
-    The rest of the model stays as it is. A head for images is a multinomial logistic regression on the pooled features
-    (`pooler_output`), which needs scikit-learn. A head of embeddings has the logits `logit_scale` times the cosine of image and
-    class embedding, as CLIP's zero-shot classifiers. The folder gets the model in float32 with its new head, and a verified ONNX
-    file.
-
-    Args:
-        model: A model, as in `load`.
-        images: A folder whose subfolders name the classes, a CSV or Parquet table with a column of labels, tar shards, or several
-            of them. Images that cannot be read are left out and listed in the result. With `classes` they only measure the
-            accuracy.
-        out: The folder, which must be empty or not exist.
-        classes: Embeddings of classes: an `.npz` file with the arrays `embeddings` [classes, width] and `labels` [classes], and
-            optionally `logit_scale` and `logit_bias`; a `.safetensors` file with the same in tensors or metadata; or a mapping.
-        logit_scale: The factor of the cosines, not its logarithm; by default that of `classes`, or of the checkpoint.
-        logit_bias: The number added to the logits, as in SigLIP, whose classes each have a probability of their own; the default
-            is found in the same way, and none is added where nothing states it.
-        column: The column of paths in tables; by default the only one, or `path`, `file_name`, `filename`, `file` or `image`.
-        label_column: The column of labels in tables, `label` by default.
-        held_out: The share of each class (0 to 1) that the accuracy is measured on, at least one image; 0.2 by default.
-        seed: Seed for the choice of these images, 0 by default.
-        workers: Number of workers that compute features; one for each core by default.
-        force: Replace the model in the folder.
-        labels: Names of the classes in place of those of the folders, in their sorted order.
-        preprocess: How images are prepared, as in `load`.
-        **facts: Facts about the checkpoint, as in `load`.
-
-    Raises:
-        InputError: There is one class only, a class has fewer than two images, the model has no features, or nothing states the
-            scale.
-        MissingDependency: scikit-learn is not installed.
-        CheckFailed: The exported file does not compute the model.
-        CannotWrite: The folder is not empty, or cannot be written.
-    """
-    from vit_zoo.inference.probe import ProbeOptions, probe_model
-
-    options = ProbeOptions(
-        images=images, out=Path(out), classes=classes, logit_scale=logit_scale, logit_bias=logit_bias, column=column,
-        label_column=label_column, held_out=held_out, seed=seed, workers=workers, force=force,
-    )  # fmt: skip
-    return probe_model(model, options, {**facts, "labels": labels, "preprocess": preprocess})
 
 
 def publish(

@@ -60,8 +60,8 @@ def probe(
     vitzoo probe vit_s16 labels.csv -o pets --held-out 0.1
     vitzoo probe ./clip_b16 --classes embeddings.npz -o zero_shot
     """
-    from vit_zoo.api import probe as probe_model
     from vit_zoo.cli.probe_document import ProbeDocument
+    from vit_zoo.inference.probe import probe as probe_model
 
     note_name(model, output, as_architecture=False)
     done = probe_model(

@@ -4,39 +4,34 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from contextlib import closing
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vit_zoo.api import export
 from vit_zoo.errors import InputError, Option, notice, printable, shown
 from vit_zoo.files import digest_of
-from vit_zoo.files.folder import check_folder, private_folder, written_folder
-from vit_zoo.files.image_list import TABLES, ImageRef, list_images
+from vit_zoo.files.folder import check_folder, written_folder
 from vit_zoo.formats.artifact import size_text
-from vit_zoo.formats.features import POOLED, Feature
+from vit_zoo.formats.features import POOLED
 from vit_zoo.inference.class_embeddings import check_model, in_memory, read_class_embeddings, with_class_embeddings, with_numbers
-from vit_zoo.inference.engine import run_chunks
+from vit_zoo.inference.labelled_features import LabelledFeatures, check_counts, features_of, labelled_images, listed
 from vit_zoo.inference.linear_head import HELD_OUT, Trial, accuracy_of, fit_head, regression_class, split_by_class
-from vit_zoo.inference.worker import Rows, WorkerOptions, chunk_size, chunks
 from vit_zoo.loading.checkpoint import Checkpoint, ModelLike
-from vit_zoo.loading.load import find_weights, model_of, write_model
+from vit_zoo.loading.load import find_weights, write_model
 from vit_zoo.loading.stated import Description
 from vit_zoo.model.config import Accuracy, ModelConfig
 from vit_zoo.progress import step
 
 if TYPE_CHECKING:
     from vit_zoo.exporters.export_file import Export
+    from vit_zoo.files.image_list import ImageRef, Sources
     from vit_zoo.formats.artifact import Array
     from vit_zoo.inference.class_embeddings import ClassesLike
+    from vit_zoo.loading.stated import Labels, PreprocessLike
 
-    Sources = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
-
-LABEL_COLUMN = Option("label_column", "NAME")
 CLASSES = Option("classes", "'FILE'", "--classes FILE")
-LEAST = 2  # images of a class: one for the fit, and one that is held out
-FEATURES = "features.onnx"
 OF_HEAD = ("num_classes", "problem_type")  # facts that a new head decides
 
 
@@ -115,7 +110,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class ProbeOptions:
-    """The options of `vit_zoo.probe`, without the model."""
+    """The options of `probe`, without the model."""
 
     images: Sources | None
     out: Path
@@ -155,27 +150,68 @@ class ProbeOptions:
         check_folder(self.out, force=self.force)
 
 
-@dataclass(frozen=True)
-class LabelledFeatures:
-    """The features of images and their classes.
+def probe(
+    model: ModelLike,
+    images: Sources | None = None,
+    *,
+    out: str | os.PathLike[str],
+    classes: ClassesLike | None = None,
+    logit_scale: float | None = None,
+    logit_bias: float | None = None,
+    column: str | None = None,
+    label_column: str | None = None,
+    held_out: float | None = None,
+    seed: int | None = None,
+    workers: int | None = None,
+    force: bool = False,
+    labels: Labels | None = None,
+    preprocess: PreprocessLike | None = None,
+    **facts: Any,
+) -> Probe:
+    """Give a model a new head: fitted to images whose classes are known, or made of embeddings of texts.
 
-    Attributes:
-        vectors: float32 [images, width].
-        classes: The class of each, int [images].
-        labels: The names of the classes.
-        unreadable: Name and reason of each image that could not be read.
+    The rest of the model stays as it is. A head for images is a multinomial logistic regression on the pooled features
+    (`pooler_output`), which needs scikit-learn. A head of embeddings has the logits `logit_scale` times the cosine of image and
+    class embedding, as CLIP's zero-shot classifiers. The folder gets the model in float32 with its new head, and a verified ONNX
+    file.
+
+    Args:
+        model: A model, as in `load`.
+        images: A folder whose subfolders name the classes, a CSV or Parquet table with a column of labels, tar shards, or several
+            of them. Images that cannot be read are left out and listed in the result. With `classes` they only measure the
+            accuracy.
+        out: The folder, which must be empty or not exist.
+        classes: Embeddings of classes: an `.npz` file with the arrays `embeddings` [classes, width] and `labels` [classes], and
+            optionally `logit_scale` and `logit_bias`; a `.safetensors` file with the same in tensors or metadata; or a mapping.
+        logit_scale: The factor of the cosines, not its logarithm; by default that of `classes`, or of the checkpoint.
+        logit_bias: The number added to the logits, as in SigLIP, whose classes each have a probability of their own; the default
+            is found in the same way, and none is added where nothing states it.
+        column: The column of paths in tables; by default the only one, or `path`, `file_name`, `filename`, `file` or `image`.
+        label_column: The column of labels in tables, `label` by default.
+        held_out: The share of each class (0 to 1) that the accuracy is measured on, at least one image; 0.2 by default.
+        seed: Seed for the choice of these images, 0 by default.
+        workers: Number of workers that compute features; one for each core by default.
+        force: Replace the model in the folder.
+        labels: Names of the classes in place of those of the folders, in their sorted order.
+        preprocess: How images are prepared, as in `load`.
+        **facts: Facts about the checkpoint, as in `load`.
+
+    Raises:
+        InputError: There is one class only, a class has fewer than two images, the model has no features, or nothing states the
+            scale.
+        MissingDependency: scikit-learn is not installed.
+        CheckFailed: The exported file does not compute the model.
+        CannotWrite: The folder is not empty, or cannot be written.
     """
+    options = ProbeOptions(
+        images=images, out=Path(out), classes=classes, logit_scale=logit_scale, logit_bias=logit_bias, column=column,
+        label_column=label_column, held_out=held_out, seed=seed, workers=workers, force=force,
+    )  # fmt: skip
+    return _probe(model, options, {**facts, "labels": labels, "preprocess": preprocess})
 
-    vectors: Array
-    classes: Array
-    labels: tuple[str, ...]
-    unreadable: tuple[tuple[str, str], ...]
 
-
-def probe_model(model: ModelLike, options: ProbeOptions, facts: Mapping[str, Any]) -> Probe:
-    """Make a new head for a model and write the model. Arguments and errors are as in `vit_zoo.probe`."""
-    from vit_zoo.api import export
-
+def _probe(model: ModelLike, options: ProbeOptions, facts: Mapping[str, Any]) -> Probe:
+    """Make a new head for a model and write the model. Arguments and errors are as in `probe`."""
     options.check()
     facts = dict(facts)
     for name in OF_HEAD:
@@ -183,7 +219,7 @@ def probe_model(model: ModelLike, options: ProbeOptions, facts: Mapping[str, Any
             raise InputError(f"{name} does not apply: the new head decides it")
     labels = Description.taken_from({"labels": facts.pop("labels", None)})
     embeddings = None if options.classes is None else read_class_embeddings(options.classes)
-    images = None if options.images is None else _labelled(options)
+    images = None if options.images is None else labelled_images(options.images, options.column, options.label_column)
     source = _in_float32(find_weights(model, **facts))
     if source.config.random_text:
         notice(f"{source.config.name} has {source.config.random_text}: its features are not trained")
@@ -210,29 +246,14 @@ def _in_float32(source: Checkpoint) -> Checkpoint:
     return replace(source, tensors=wide, digest=None).in_float32()
 
 
-def _labelled(options: ProbeOptions) -> list[ImageRef]:
-    """Return the images, each of which has a class. Raises InputError otherwise."""
-    assert options.images is not None
-    given = [options.images] if isinstance(options.images, str | os.PathLike) else list(options.images)
-    table = any(Path(source).suffix.lower() in TABLES for source in given)
-    column = "label" if table and options.label_column is None else options.label_column
-    images = list(list_images(given, column=options.column, label_column=column))
-    nameless = [image.name for image in images if not image.label]
-    if nameless:
-        more = f", and {len(nameless) - 1:,} others" if len(nameless) > 1 else ""
-        hint = f"subfolders name the classes: FOLDER/CLASS/IMAGE; in a CSV table, a column does: {LABEL_COLUMN}"
-        raise InputError(f"has no class{more}", where=nameless[0], hint=hint, options=[LABEL_COLUMN])
-    return images
-
-
 def _fitted(source: Checkpoint, images: list[ImageRef], options: ProbeOptions) -> tuple[Checkpoint, Measured]:
     """Return the model with a head that was fitted to the images, and its accuracy on those that were held out."""
     spec = source.config.spec
     if spec.pool == "none":
         raise InputError("the model has no pooled features that a head could read", where=source.config.name)
-    _check_counts(Counter(image.label for image in images), "")
-    features = _features(source, images, options, POOLED)
-    _check_counts(Counter(features.labels[k] for k in features.classes), " that can be read", features.labels)
+    check_counts(Counter(image.label for image in images), "")
+    features = features_of(source, images, POOLED, workers=options.workers)
+    check_counts(Counter(features.labels[k] for k in features.classes), " that can be read", features.labels)
     share, seed = options.held_out or HELD_OUT, options.seed or 0
     split = split_by_class(features.classes, share, seed)
     with step("fitting the head"):
@@ -266,7 +287,7 @@ def _zero_shot(source: Checkpoint, images: list[ImageRef], options: ProbeOptions
             raise InputError(
                 f"its class is '{image.label}', which is none of the classes of {CLASSES}", where=image.name, options=[CLASSES]
             )
-    features = _features(source, images, options, "logits", labels)
+    features = features_of(source, images, "logits", workers=options.workers, labels=labels)
     return _with_accuracy(source, features, features.vectors, np.arange(len(features.classes)), "all, zero-shot", options)
 
 
@@ -294,53 +315,5 @@ def _with_accuracy(
 def _dataset(options: ProbeOptions) -> str:
     """Return the name of the images: of the folder or the file, not its path, which may be private."""
     assert options.images is not None
-    given = [options.images] if isinstance(options.images, str | os.PathLike) else list(options.images)
-    names = [Path(source).resolve().name or "images" for source in given]
+    names = [source.resolve().name or "images" for source in listed(options.images)]
     return printable(", ".join(names))[:200]
-
-
-def _check_counts(counts: Mapping[Any, int], which: str, labels: Iterable[str] = ()) -> None:
-    """Raise InputError for less than two classes, or a class with too few images."""
-    counts = {**dict.fromkeys(labels, 0), **counts}
-    if len(counts) < 2:
-        raise InputError(f"one class only, '{next(iter(counts))}': a classifier needs two or more")
-    few = [label for label, count in counts.items() if count < LEAST]
-    if few:
-        more = f", and {len(few) - 1:,} other classes" if len(few) > 1 else ""
-        plural = "image" if counts[few[0]] == 1 else "images"
-        cause = f"class '{few[0]}' has {counts[few[0]]} {plural}{which}{more}"
-        raise InputError(cause, hint=f"each class needs at least {LEAST}: one for the fit and one to test it on")
-
-
-def _features(
-    source: Checkpoint, images: list[ImageRef], options: ProbeOptions, output: str, labels: tuple[str, ...] | None = None
-) -> LabelledFeatures:
-    """Run the model on images. `labels` are the classes in their order; by default sorted."""
-    import numpy as np
-
-    from vit_zoo.api import export
-
-    preprocess = source.config.known_preprocess()
-    labels = labels or tuple(sorted({image.label for image in images if image.label}))
-    numbers = {label: i for i, label in enumerate(labels)}
-    size = min(chunk_size(len(images)), -(-len(images) // 4))  # small lists are shared out too
-    rows: list[Rows] = []
-    with private_folder("probe") as folder:
-        file = folder / FEATURES
-        untold = source.config.replace(random_seed=None, random_part=None)  # `probe_model` has told it
-        export(model_of(replace(source, config=untold)), out=file, outputs=[output], verify=False)
-        worker = WorkerOptions(artifact=file, features=(Feature(output),), preprocess=preprocess, isolated=False)
-        with (
-            step(f"computing {output}", len(images), "images") as progress,
-            closing(run_chunks(chunks(images, size), worker.open, options.workers)) as results,
-        ):
-            for result in results:
-                rows.append(result)
-                progress.advance(len(result.images) + len(result.failures))
-    unreadable = tuple(failure for row in rows for failure in row.failures)
-    read = [row for row in rows if row.images]
-    if not read:
-        raise InputError("none of the images can be read", where=unreadable[0][0])
-    classes = np.array([numbers[str(image.label)] for row in read for image in row.images])
-    vectors = np.concatenate([values[output] for values in (row.values for row in read)])  # noqa: PD011 - of Rows
-    return LabelledFeatures(vectors, classes, labels, unreadable)
