@@ -1,8 +1,8 @@
 """Benchmark of `vitzoo probe`: 1,000 photographs of 10 classes with ViT-S/16, from the files to a verified model.
 
-The photographs are crops of scikit-image's and scikit-learn's samples, 320 x 240 JPEG files; each sample is a class. The weights
-are random, which takes the same time as trained ones. Beside the whole process, the same features are computed by timm's ViT-S/16 in
-torch, with all cores and batches of 32, from the same files in memory: what a script of one's own would need at least.
+The photographs are crops of scikit-image's and scikit-learn's samples, 320 x 240 JPEG files; each sample is a class. The
+weights are random, which takes the same time as trained ones. Beside the whole process, the same features are computed by timm's
+ViT-S/16 in torch, on all cores in batches of 32, from prepared images in memory: what a script of one's own needs at least.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> int:
         folder = Path(temporary)
         photographs(folder / "photos", IMAGES)
         command = [VITZOO, "probe", str(folder / "model"), str(folder / "photos"), "-o", str(folder / "out"), "--force"]
-        interleaved({"create": [VITZOO, "create", "vit_s16", "-o", str(folder / "model")]}, 1)
+        interleaved({"create": [VITZOO, "create", "vit_s16", "-o", str(folder / "model"), "--force"]}, 1)
         runs = interleaved({f"vitzoo probe, {IMAGES:,} images": command}, options.rounds)
         (probe,) = runs.values()
         report.rows = [row(name, each) for name, each in runs.items()]

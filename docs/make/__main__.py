@@ -23,6 +23,7 @@ import how_pictures  # noqa: E402
 import line_picture  # noqa: E402
 import live_assets  # noqa: E402
 import plots  # noqa: E402
+import probe_picture  # noqa: E402
 import recording  # noqa: E402
 import zoo_pages  # noqa: E402
 
@@ -32,6 +33,7 @@ WITH_OUTPUT = {command_line.PAGE: command_line.same, recording.PICTURE: recordin
 def made() -> dict[str, str]:
     """Return the text of every generated file, by its path in docs."""
     made = {**zoo_pages.pages(), **config_pages.pages(), **how_pictures.pictures(), **plots.pages(), **line_picture.pictures()}
+    made |= probe_picture.pictures()
     with examples.example_folder() as hub:
         return {**made, **command_line.pages(hub), **recording.pictures()}
 
