@@ -53,6 +53,7 @@ EXAMPLES = {
         "vitzoo verify vit_digits.onnx --against digits_timm.safetensors --set heads=4 --set act=gelu_tanh -q",
     ),
     "predict": ("vitzoo predict vit_digits.onnx zoo/vit_digits/samples/digit_3.png zoo/vit_digits/samples/digit_9.png --top 3",),
+    "probe": ("vitzoo probe vit_digits digits -o my_digits",),
     "publish": ("vitzoo publish vit_digits me/digits --dry-run staged",),
     "pull": ("vitzoo pull me/digits",),
     "doctor": ("vitzoo doctor",),
