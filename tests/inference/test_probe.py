@@ -191,14 +191,14 @@ def test_tables_and_unreadable_images(tmp_path, cli):
     assert document["unreadable"] == [
         {"image": "photos/a/broken.png", "reason": "cannot be read as an image (UnidentifiedImageError)"}
     ]
-    assert "left out 1 images that cannot be read: photos/a/broken.png" in result.err
+    assert "left out 1 image that cannot be read: photos/a/broken.png" in result.err
     assert [(c["label"], c["fitted"], c["tested"]) for c in document["classes"]] == [("A", 5, 1), ("B", 5, 1), ("C", 5, 1)]
     assert document["export"]["verified"]
     config = vit_zoo.load(tmp_path / "out").config
     assert config.accuracy.dataset == "list.csv"
     assert "seed 3" in config.accuracy.split
     named = cli("probe", model, folder, "-o", tmp_path / "named", "--labels", "x,y,z", "-v")
-    assert "left out 1 images" in named.err
+    assert "left out 1 image" in named.err
     assert vit_zoo.load(tmp_path / "named").config.labels == ("x", "y", "z")
 
 
@@ -234,7 +234,7 @@ def test_bad_input_is_refused(tmp_path, cli):
     refused(2, "--logit-scale 9.0 applies to a head of embeddings", model, photos, "--logit-scale", 9)
     refused(2, "held_out must be between 0 and 1, got 1", model, photos, "--held-out", 1)
     refused(2, "num_classes does not apply", model, photos, "--set", "num_classes=3")
-    refused(2, "has no class, and 1 others", model, photos / "red")
+    refused(2, "has no class, and 1 other", model, photos / "red")
     refused(2, "no such file", model, tmp_path / "missing")
     refused(8, "folder is not empty", model, photos, "-o", model)
     (photos / "blue").mkdir()

@@ -74,7 +74,8 @@ def probe(
         more = (
             f" and {len(done.unreadable) - len(shown):,} more (--verbose lists them)" if len(shown) < len(done.unreadable) else ""
         )
-        output.warn(f"left out {len(done.unreadable):,} images that cannot be read: {listed}{more}")
+        count = "1 image" if len(done.unreadable) == 1 else f"{len(done.unreadable):,} images"
+        output.warn(f"left out {count} that cannot be read: {listed}{more}")
     output.result(ProbeDocument.of(done), lambda: "\n".join(_lines(done)))
     output.suggest(f"vitzoo predict {done.export.path} IMAGE", f"vitzoo publish {done.folder} ORG/NAME")
 

@@ -59,7 +59,8 @@ def labelled_images(sources: Sources, column: str | None, label_column: str | No
     images = list(list_images(given, column=column, label_column=label_column))
     nameless = [image.name for image in images if not image.label]
     if nameless:
-        more = f", and {len(nameless) - 1:,} others" if len(nameless) > 1 else ""
+        others = len(nameless) - 1
+        more = f", and {others:,} {'other' if others == 1 else 'others'}" if others else ""
         hint = f"subfolders name the classes: FOLDER/CLASS/IMAGE; in a CSV table, a column does: {LABEL_COLUMN}"
         raise InputError(f"has no class{more}", where=nameless[0], hint=hint, options=[LABEL_COLUMN])
     return images
