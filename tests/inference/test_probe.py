@@ -234,6 +234,7 @@ def test_bad_input_is_refused(tmp_path, cli):
     refused(2, "--logit-scale 9.0 applies to a head of embeddings", model, photos, "--logit-scale", 9)
     refused(2, "held_out must be between 0 and 1, got 1", model, photos, "--held-out", 1)
     refused(2, "num_classes does not apply", model, photos, "--set", "num_classes=3")
+    refused(2, "3 labels for 2 classes", model, photos, "--labels", "a,b,c")
     refused(2, "has no class, and 1 other", model, photos / "red")
     refused(2, "no such file", model, tmp_path / "missing")
     refused(8, "folder is not empty", model, photos, "-o", model)

@@ -114,7 +114,8 @@ def _checked(stated: Mapping[str, Any], where: object) -> ClassEmbeddings:
     embeddings = stated["embeddings"]
     embeddings = embeddings.detach().cpu().float().numpy() if hasattr(embeddings, "detach") else embeddings
     try:
-        vectors = np.asarray(embeddings, "<f8")
+        with np.errstate(invalid="ignore"):  # values that are not finite are refused below
+            vectors = np.asarray(embeddings, "<f8")
     except (TypeError, ValueError):
         raise InputError("'embeddings' must be numbers [classes, width]", where=where) from None
     if vectors.ndim != 2 or not vectors.size or len(vectors) > MAX_CLASSES:

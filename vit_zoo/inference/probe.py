@@ -220,6 +220,9 @@ def _probe(model: ModelLike, options: ProbeOptions, facts: Mapping[str, Any]) ->
     labels = Description.taken_from({"labels": facts.pop("labels", None)})
     embeddings = None if options.classes is None else read_class_embeddings(options.classes)
     images = None if options.images is None else labelled_images(options.images, options.column, options.label_column)
+    count = len({image.label for image in images or ()}) if embeddings is None else len(embeddings.labels)
+    if labels.labels is not None and len(labels.labels) != count:  # before the slow work
+        raise InputError(f"{len(labels.labels):,} labels for {count:,} classes", where=labels.labels_file)
     source = _in_float32(find_weights(model, **facts))
     if source.config.random_text:
         notice(f"{source.config.name} has {source.config.random_text}: its features are not trained")
