@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import command_line  # noqa: E402
 import config_pages  # noqa: E402
+import embed_picture  # noqa: E402
 import examples  # noqa: E402
 import how_pictures  # noqa: E402
 import line_picture  # noqa: E402
@@ -33,7 +34,7 @@ WITH_OUTPUT = {command_line.PAGE: command_line.same, recording.PICTURE: recordin
 def made() -> dict[str, str]:
     """Return the text of every generated file, by its path in docs."""
     made = {**zoo_pages.pages(), **config_pages.pages(), **how_pictures.pictures(), **plots.pages(), **line_picture.pictures()}
-    made |= probe_picture.pictures()
+    made |= {**embed_picture.pictures(), **probe_picture.pictures()}
     with examples.example_folder() as hub:
         return {**made, **command_line.pages(hub), **recording.pictures()}
 

@@ -53,6 +53,10 @@ EXAMPLES = {
         "vitzoo verify vit_digits.onnx --against digits_timm.safetensors --set heads=4 --set act=gelu_tanh -q",
     ),
     "predict": ("vitzoo predict vit_digits.onnx zoo/vit_digits/samples/digit_3.png zoo/vit_digits/samples/digit_9.png --top 3",),
+    "embed": (
+        "vitzoo export vit_digits --onnx --outputs pooler_output -o features.onnx",
+        "vitzoo embed features.onnx zoo/vit_digits/held_out -o digits.parquet --normalise",
+    ),
     "probe": ("vitzoo probe vit_digits digits -o my_digits",),
     "publish": ("vitzoo publish vit_digits me/digits --dry-run staged",),
     "pull": ("vitzoo pull me/digits",),

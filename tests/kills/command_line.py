@@ -27,11 +27,13 @@ import torch  # noqa: E402
 import vit_zoo.files.folder as folders  # noqa: E402
 from vit_zoo.cli.entry_point import run  # noqa: E402
 from vit_zoo.files.names import TEMPORARY  # noqa: E402
+from vit_zoo.registry.catalog import zoo_folder  # noqa: E402
 
 CALLS = ("rename", "replace", "link", "unlink", "remove", "rmdir", "mkdir", "fsync")
 TINY = ["--set", "dim=48", "--set", "heads=3", "--set", "dim_head=16", "--set", "mlp_dim=96", "--set", "image_size=32"]
 OLD, NEW = [*TINY, "--set", "depth=1"], [*TINY, "--set", "depth=2"]
 REPO = "org/tiny"
+PICTURES = zoo_folder() / "vit_digits" / "held_out"
 Hashes = dict[str, str]
 
 
@@ -42,6 +44,7 @@ class Scenario:
     * `before`: commands that make the old state; each has a folder to run in.
     * `raw`: whether every program sees the old or the new state at any moment, and not only vitzoo.
     * `here`: the folder to run the command in, below the place.
+    * `resumes`: whether the same command goes on where it was killed; what it left until then is its own affair.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Scenario:
     before: list[list[str]] = field(default_factory=list)
     raw: bool = True
     here: str = "."
+    resumes: bool = False
 
 
 def scenarios() -> list[Scenario]:
@@ -80,6 +84,11 @@ def scenarios() -> list[Scenario]:
         Scenario("pull over a folder", ["pull", REPO, "-o", "old", "--force"], [[*create, "old", *OLD]]),
         Scenario("publish staging", ["publish", "b", "org/b", "--dry-run", "staged", "--random-weights", "--licence", "mit",
                                      "--without", "fp16", "--without", "int8"], models),
+        *(
+            Scenario(f"embed {suffix}", ["embed", "digits.onnx", str(PICTURES), "-o", f"features.{suffix}", "--workers", "1"],
+                     [["export", "vit_digits", "--onnx", "--outputs", "pooler_output", "-o", "digits.onnx"]], resumes=True)
+            for suffix in ("parquet", "npy")
+        ),
     ]  # fmt: skip
 
 
@@ -184,6 +193,8 @@ class Trial:
         self.fresh()
         self.run(before, delay)
         raw = hashes(self.place)
+        if self.scenario.resumes:
+            return self._resumed(raw)
         wrong = self._mixture(raw)
         if wrong:
             return wrong
@@ -206,6 +217,17 @@ class Trial:
         if left and not code:
             return f"left over: {left}"
         return "old" if state == self.old else "new"
+
+    def _resumed(self, raw: Hashes) -> str:
+        """Run the command again; return what was found before that, or what is wrong."""
+        code = self.run()
+        if code and not (code == 8 and raw == self.new):  # it had ended
+            return f"the next run ended with {code}: {self.log.read_text()}"
+        after = hashes(self.place)
+        if after != self.new:
+            return f"the next run left {_difference(after, self.old, self.new)}"
+        left = [] if code else leftovers(self.place)
+        return f"left over: {left}" if left else "new" if raw == self.new else "old"
 
     def _mixture(self, raw: Hashes) -> str | None:
         """Return what a program without our journal would read wrongly: a graph with other weights, a report on another file."""

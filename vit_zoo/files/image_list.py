@@ -76,7 +76,7 @@ def list_images(sources: Sources, *, column: str | None = None, label_column: st
     if not given:
         raise InputError("no images given")
     if (column or label_column) and not any(source.suffix.lower() in TABLES for source in given):
-        what = Option("column" if column else "label_column", repr(column or label_column))
+        what = _option("column", column) if column else _option("label_column", label_column)
         raise InputError(f"{what} applies to CSV and Parquet tables", options=[what])
     for source in given:
         images = _images_of(source, column, label_column)
@@ -85,6 +85,10 @@ def list_images(sources: Sources, *, column: str | None = None, label_column: st
             raise InputError("contains no images", where=source)
         yield first
         yield from images
+
+
+def _option(name: str, value: str | None) -> Option:
+    return Option(name, repr(value), f"--{name.replace('_', '-')} {value}")
 
 
 def _images_of(source: Path, column: str | None, label_column: str | None) -> Iterator[ImageRef]:

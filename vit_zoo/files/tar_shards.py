@@ -37,7 +37,7 @@ def tar_members(path: Path, suffixes: Collection[str]) -> Iterator[Member]:
             name = info.name.removeprefix("./")
             folder, slash, base = name.rpartition("/")
             stem, _, suffix = base.partition(".")
-            if not stem:
+            if any(part.startswith(".") for part in name.split("/")):
                 continue
             if f"{folder}{slash}{stem}" != key:
                 yield from (replace(image, label=label) for image in images)

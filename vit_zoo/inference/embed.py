@@ -19,7 +19,7 @@ from vit_zoo.files.sniff import sha256_of
 from vit_zoo.files.stored_list import store_list, stored_list
 from vit_zoo.formats import describe
 from vit_zoo.formats.onnx_admission import external_names
-from vit_zoo.inference.engine import cores, run_chunks
+from vit_zoo.inference.engine import run_chunks, worker_count
 from vit_zoo.inference.feature_files import TYPES, Content, FeatureFile
 from vit_zoo.inference.feature_parts import Part, Parts
 from vit_zoo.inference.preparation import worker_options
@@ -64,9 +64,12 @@ class Embeddings:
     table: Path | None
 
     def __str__(self) -> str:
-        text = f"{self.path}: {self.output} of {self.images:,} images, {self.dtype} [{self.images}, {self.width}]"
+        count = f"{self.images:,} image{'s' if self.images != 1 else ''}"
+        text = f"{self.path}: {self.output} of {count}, {self.dtype} [{self.images}, {self.width}]"
         text += ", normalised" if self.normalised else ""
-        return text if not self.failed else f"{text}\n{self.failures}: {self.failed:,} images could not be read"
+        if self.failed:
+            text += f"\n{self.failures}: {self.failed:,} image{'s' if self.failed > 1 else ''} could not be read"
+        return text
 
     def features(self) -> Array:
         """Return the features, [images, width]."""
@@ -145,6 +148,7 @@ def embed(
     out = Path(out)
     if dtype not in TYPES:
         raise InputError(f"unknown dtype {shown(dtype)}; choose from {', '.join(TYPES)}")
+    workers = worker_count(workers)
     files = FeatureFile.of(out)
     images = [images] if isinstance(images, str | os.PathLike) else list(images)
     _check_sources(images, files)
@@ -155,6 +159,9 @@ def embed(
     )
     job = EmbedJob(options, normalise=normalise, dtype=dtype)
     run = job.document()
+    about = describe(artifact)
+    if about.config is not None and about.config.random_text:
+        notice(f"{about.config.name} has {about.config.random_text}: its features mean nothing")
 
     def prepare(folder: Path) -> dict[str, Any]:
         count, digest = store_list(folder / IMAGES, list_images(images, column=column))
@@ -166,7 +173,7 @@ def embed(
         total = partial.run()["images"]["count"]
         size = chunk_size(total)
         count = -(-total // size)
-        _compute(partial, job, total, size, workers or cores())
+        _compute(partial, job, total, size, workers)
         parts = Parts.of(partial, count)
         if not parts.rows:
             (_, reason), *_ = next(iter(parts)).failures

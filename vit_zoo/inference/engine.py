@@ -25,8 +25,12 @@ class Worker(Protocol):
     def close(self) -> None: ...
 
 
-def cores() -> int:
-    """Return the number of cores that this process may use."""
+def worker_count(workers: int | None) -> int:
+    """Return the number of workers: by default, that of the cores that this process may use. Raises InputError below 1."""
+    if workers is not None:
+        if workers < 1:
+            raise InputError(f"workers must be at least 1, got {workers}")
+        return workers
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
@@ -46,10 +50,7 @@ def run_chunks(chunks: Iterable[Chunk], open_worker: Callable[[], Worker], worke
         InputError: There are less than one worker.
         Exception: The error of a worker, after the results of the chunks before its own.
     """
-    count = cores() if workers is None else workers
-    if count < 1:
-        raise InputError(f"workers must be at least 1, got {count}")
-    return _results(iter(chunks), open_worker, count)
+    return _results(iter(chunks), open_worker, worker_count(workers))
 
 
 def _results(chunks: Iterator[Chunk], open_worker: Callable[[], Worker], count: int) -> Results:
