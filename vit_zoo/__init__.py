@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vit_zoo.inference.embed import embed
     from vit_zoo.inference.evaluate import evaluate
     from vit_zoo.inference.predict import predict
+    from vit_zoo.inference.probe import probe
     from vit_zoo.model.spec import ViTSpec
     from vit_zoo.model.vit import ViT
     from vit_zoo.model.vit_pytorch_layers import Attention, FeedForward, Transformer
@@ -51,6 +52,7 @@ _HOMES = {
     "create": "api",
     "export": "api",
     "load": "api",
+    "probe": "inference.probe",
     "publish": "api",
     "pull": "api",
     "save": "api",
@@ -93,6 +95,7 @@ __all__ = [
     "load",
     "open",
     "predict",
+    "probe",
     "publish",
     "pull",
     "register",

@@ -58,6 +58,7 @@ EXAMPLES = {
         "vitzoo embed features.onnx zoo/vit_digits/held_out -o digits.parquet --normalise",
     ),
     "evaluate": ("vitzoo evaluate digits_fp16.onnx digits.csv --against vit_digits.onnx",),
+    "probe": ("vitzoo probe vit_digits scans -o my_digits",),
     "publish": ("vitzoo publish vit_digits me/digits --dry-run staged",),
     "pull": ("vitzoo pull me/digits",),
     "doctor": ("vitzoo doctor",),

@@ -32,11 +32,18 @@ MACHINE = re.compile(r"^(python|system|cpu|int8): .*$", re.MULTILINE)
 
 @contextlib.contextmanager
 def example_folder() -> Iterator[Hub]:
-    """Make an empty folder with the zoo the current one, and serve a Hub, for as long as the block runs."""
+    """Make a folder the current one, and serve a Hub, for as long as the block runs.
+
+    It holds the zoo, and the held-out digits of `vit_digits` in folders of their classes.
+    """
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as folder, Hub(port=hub_environment.HUB_PORT) as hub:
         os.chdir(folder)
         Path("zoo").symlink_to(ROOT / "zoo")
+        for file in sorted(Path("zoo/vit_digits/held_out").glob("*.png")):
+            folder_of_class = Path("scans", file.stem.partition("_")[2])
+            folder_of_class.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, folder_of_class)
         try:
             yield hub
         finally:

@@ -238,6 +238,9 @@ CONTRADICTIONS = [
     ({"pos": "rope", "pos_covers": "patches", "dim_head": 18}, "dim_head to be a multiple of 4, got 18"),
     ({"pos": "sincos_moco", "pos_covers": "patches", "dim": 4}, "needs a dim of 8, 12, 16"),
     ({"representation": 8, "pool": "none", "num_classes": 0}, "representation needs a pool"),
+    ({"projection": 8}, "projection needs cosine_head"),
+    ({"cosine_head": True, "num_classes": 0}, "cosine_head needs classes"),
+    ({"cosine_head": True, "dist_token": True}, "cosine_head needs a single head"),
     ({"mlp": "swiglu", "pool": "map", "pool_tokens": "all"}, "needs mlp 'plain'"),
     ({"pool": "cls+mean"}, "needs pool_tokens 'patches'"),
     ({"pool": "cls+mean", "pool_tokens": "patches", "final_norm": "after_pool"}, "pool 'cls[+]mean' needs final_norm"),
@@ -255,5 +258,6 @@ def test_fields_of_some_families_only_have_defaults():
     """Files written before these fields existed keep their meaning."""
     fields = vit_zoo.get_spec("vit_b16").model_dump()
     newer = {"dist_token": False, "mlp": "plain", "qk_norm": False, "representation": 0}
+    newer |= {"projection": 0, "cosine_head": False}
     assert {name: fields.pop(name) for name in newer} == newer
     assert ViTSpec.parse(fields) == vit_zoo.get_spec("vit_b16")

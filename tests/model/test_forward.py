@@ -25,7 +25,8 @@ from vit_zoo.graph.values import Value
 from vit_zoo.loading.from_module import of_module
 from vit_zoo.loading.load import model_of
 from vit_zoo.model.spec import ViTSpec
-from vit_zoo.model.torch_ops import EVAL
+from vit_zoo.model.torch_ops import EVAL, Float64Ops
+from vit_zoo.model.vit import ViT
 
 # every peer: how it is built, and what `load` has to be told because neither its tensors nor the module say so
 PEERS = {
@@ -165,6 +166,46 @@ def test_against_transformers(case, tmp_path):
             assert relative(exported[name], getattr(wanted, theirs)) < TOLERANCE, name
 
 
+def zero_shot(kind):
+    """The peer with its texts, and our model whose head holds the embeddings of the texts."""
+    options = {"projection_dim": 24} if kind == "CLIP" else {}
+    peer, tokens = peers.transformers_joint(kind, **options)
+    noise(peer, scale=0.15)
+    scale, bias = peer.logit_scale.data, getattr(peer, "logit_bias", None)
+    scale.fill_(3.0)
+    with torch.inference_mode():
+        texts = peers.text_embeddings(peer, tokens)
+    images = vit_zoo.load(peer)
+    state = images.state_dict()
+    if kind == "CLIP":
+        state["projection.weight"] = state.pop("head.weight")
+    state["head.weight"] = scale.exp() * texts / texts.norm(dim=-1, keepdim=True)
+    if bias is not None:
+        state["head.bias"] = bias.data.expand(len(texts)).clone()
+    fields = {"num_classes": 7, "cosine_head": True, "head_bias": bias is not None}
+    ours = ViT.from_spec(images.spec.replace(projection=24 if kind == "CLIP" else 0, **fields)).eval()
+    ours.load_state_dict(state)
+    return peer, tokens, ours
+
+
+@pytest.mark.parametrize("kind", ["CLIP", "Siglip"])
+def test_heads_of_text_embeddings_against_transformers(kind, tmp_path):
+    peer, tokens, ours = zero_shot(kind)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        wanted = peer(pixel_values=images, input_ids=tokens)
+        found = ours.features(images, "logits", *(["image_embeds"] if kind == "CLIP" else []))
+        assert relative(found["logits"], wanted.logits_per_image) < TOLERANCE
+        assert relative(Float64Ops().normalize(found.get("image_embeds", wanted.image_embeds)), wanted.image_embeds) < TOLERANCE
+    for opset in OPSETS:
+        exported = onnx_outputs(ours, images, opset, tmp_path, tuple(found))
+        for name, values in found.items():
+            assert relative(exported[name], values) < TOLERANCE, name
+    if kind == "CLIP":  # the head comes behind the embedding, and so is not in the file
+        assert set(onnx_outputs(ours, images, 20, tmp_path, ("image_embeds",))) == {"image_embeds"}
+        assert "head" not in str(onnx.load(tmp_path / "model.onnx").graph.initializer)
+
+
 def values_of(annotation):
     """The values that a field's type lists, if it lists any."""
     if annotation is bool:
@@ -180,6 +221,7 @@ def test_every_field_and_value_has_a_case():
     """A new field, or a new value of one, fails here until a peer's case runs it through both back ends."""
     specs = [vit_zoo.load(make(), **facts).spec for make, facts in PEERS.values()]
     specs += [from_transformers(case)[1].spec for case in TRANSFORMERS]
+    specs += [zero_shot("CLIP")[2].spec]
     training = {"dropout", "emb_dropout", "drop_path"}  # tests/model/test_training.py: they are nothing in eval mode
     for name, field in ViTSpec.model_fields.items():
         if name in training:
@@ -199,6 +241,7 @@ ALL_OUTPUTS = {
     "class token and mean": {"pool": "cls+mean", "pool_tokens": "patches", "representation": 20},
     "rotation": {"pos": "rope", "pos_covers": "patches", "registers": 2, "qkv_bias": "qv", "mlp": "swiglu", "act": "silu"},
     "fixed positions": {"pos": "sincos_moco", "pos_covers": "patches"},
+    "embeddings of texts": {"projection": 20, "cosine_head": True, "head_bias": False},
 }
 
 

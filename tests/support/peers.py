@@ -105,6 +105,24 @@ def transformers_vit(model: str, config: str, **options):
     return getattr(transformers, model)(settings)
 
 
+def transformers_joint(kind: str, **options):
+    """A CLIPModel or a SiglipModel of transformers, small, and texts as its text encoder takes them: 7 of 16 tokens."""
+    tower = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96}
+    images = {**tower, "image_size": 32, "patch_size": 8}
+    texts = {**tower, "vocab_size": 99, "max_position_embeddings": 16, "bos_token_id": 97, "eos_token_id": 98, "pad_token_id": 1}
+    width = {"projection_size": 48} if kind == "Siglip" else {}
+    config = getattr(transformers, f"{kind}Config")(vision_config=images, text_config={**texts, **width}, **options)
+    tokens = torch.randint(3, 97, (7, 16), generator=torch.Generator().manual_seed(5))
+    tokens[:, -1] = 98
+    return getattr(transformers, f"{kind}Model")(config).eval(), tokens
+
+
+def text_embeddings(peer, tokens):
+    """What the text encoder computes, before it is divided by its norm."""
+    found = peer.get_text_features(input_ids=tokens)
+    return getattr(found, "pooler_output", found)
+
+
 def mae_table(peer):
     """The fixed positions of transformers' ViTMAE, made by its own code.
 

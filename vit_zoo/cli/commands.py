@@ -17,6 +17,7 @@ from vit_zoo.cli.hub_commands import publish, pull
 from vit_zoo.cli.options import MODEL, SEED, description, facts, note_name, random_weights, zoo
 from vit_zoo.cli.output import Output, with_output
 from vit_zoo.cli.predict_command import predict
+from vit_zoo.cli.probe_command import probe
 from vit_zoo.cli.text import config_text, pairs
 from vit_zoo.errors import InputError
 
@@ -200,7 +201,7 @@ def convert(
     output.result(ConvertDocument.of(done), lambda: "\n".join(summary_lines(done)))
 
 
-for command in (export, verify, predict, embed, evaluate, bench, publish, pull):
+for command in (export, verify, predict, embed, evaluate, probe, bench, publish, pull):
     vitzoo.add_command(command)
 
 

@@ -228,6 +228,8 @@ def _lines(config: ModelConfig) -> dict[str, str]:
     if config.labels is not None:
         more = ", ..." if len(config.labels) > 10 else ""
         lines["labels"] = f"{len(config.labels)}: {', '.join(config.labels[:10])}{more}"
+    if config.accuracy is not None:
+        lines["top-1"] = str(config.accuracy)
     if config.problem_type is not None:
         if config.is_embedding:
             scores = "the outputs are features, not classes"

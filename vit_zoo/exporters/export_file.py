@@ -90,6 +90,8 @@ def export_model(model: ModelLike, options: ExportOptions, facts: Mapping[str, A
     if rounded is not source:
         note("rounding float64 weights to float32")
     source = rounded
+    if source.config.accuracy is not None:
+        source = replace(source, config=source.config.for_weights(source.digest or digest_of(source.tensors)))
     if options.placement == "shared":
         _check_shared(source, str(model))
     targets = checked_targets(source.config, source.path, sum(tensor.nbytes for tensor in source.tensors.values()), options)

@@ -91,6 +91,13 @@ class OnnxOps(GraphBuilder):
     def tanh(self, x: Value) -> Value:
         return self._like(x, "Tanh", x.name)
 
+    def normalize(self, x: Value) -> Value:
+        if self.opset >= 18:
+            norm = self.node("ReduceL2", x.name, self.ints(-1), keepdims=1)
+        else:
+            norm = self.node("ReduceL2", x.name, axes=[-1], keepdims=1)
+        return self._like(x, "Div", x.name, norm)
+
     def add(self, x: Value, y: Value) -> Value:
         if x.flat != y.flat:
             layout = self.flatten if x.shape[0] == y.shape[0] else self.unflatten  # a table of positions has batch 1

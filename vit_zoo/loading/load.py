@@ -76,10 +76,12 @@ def without(source: Checkpoint, patterns: Sequence[str]) -> tuple[ModelConfig, M
             raise InputError(f"no tensor matches '{pattern}'", where=source.path)
         for name in matching:
             del tensors[name]
-    spec = config.spec
-    for layer, field in DROPPABLE.items():
-        if f"{layer}.weight" in source.tensors and f"{layer}.weight" not in tensors:
-            spec = spec.replace(**{field: 0}, **({"head_bias": True} if field == "num_classes" else {}))
+    absent = {field for layer, field in DROPPABLE.items() if f"{layer}.weight" in set(source.tensors) - set(tensors)}
+    if "num_classes" in absent and config.spec.projection and "projection" not in absent:
+        cause = "cannot drop 'head.weight': it reads what the projection computes"
+        raise InputError(cause, where=source.path, hint="drop 'projection.*' with it")
+    without_head = {"head_bias": True, "cosine_head": False} if "num_classes" in absent else {}
+    spec = config.spec.replace(**dict.fromkeys(absent, 0), **without_head) if absent else config.spec
     if spec.num_classes and spec.representation != config.spec.representation:
         cause = "cannot drop 'pre_logits.weight': the head reads its output"
         raise InputError(cause, where=source.path, hint="drop 'head.*' with it")
@@ -252,8 +254,10 @@ def has_weights(model: ModelLike) -> bool:
 
 def write_model(config: ModelConfig, tensors: Mapping[str, Stored], folder: Path) -> None:
     """Write model.safetensors and config.json into a folder."""
+    digest = digest_of(tensors)
+    config = config.for_weights(digest)
     document = json.dumps(config.document(), sort_keys=True)
-    metadata = {"format": "pt", "vit_zoo": document, "vit_zoo.sha256": digest_of(tensors)}
+    metadata = {"format": "pt", "vit_zoo": document, "vit_zoo.sha256": digest}
     with Staged(folder / "model.safetensors", need=sum(tensor.nbytes for tensor in tensors.values())) as staged:
         write_safetensors(staged, tensors, metadata)
         _read_back(staged.path, tensors)

@@ -277,22 +277,24 @@ def _checked(config: ModelConfig, opened: SafetensorsFile, facts: Mapping[str, A
             raise InputError("prefix does not apply: the file contains one model of ours", where=opened.path)
         if name not in sizes and config.spec.replace(**{name: value}) != config.spec:
             raise InputError(f"the config states {name} = {getattr(config.spec, name)}, not {value}", where=opened.path)
+    digest = opened.metadata.get("vit_zoo.sha256")
+    config = config.for_weights(digest)
     shapes = config.spec.shapes()
     check_tensors(opened.tensors, shapes, where=opened.path)
     tensors = {name: opened.tensors[name] for name in shapes}
     origin = dict.fromkeys(type(config.spec).model_fields, "its own config")
     if not sizes:
-        return Checkpoint(config, tensors, opened.path, "vitzoo", origin, opened.metadata.get("vit_zoo.sha256"))
+        return Checkpoint(config, tensors, opened.path, "vitzoo", origin, digest)
     from vit_zoo.weights.read import check_facts, resized
 
     check_facts(sizes, where=opened.path)
     resized_tensors, spec = resized(tensors, config.spec, sizes, config.resize or "timm", where=opened.path)
     if spec == config.spec:
-        return Checkpoint(config, tensors, opened.path, "vitzoo", origin, opened.metadata.get("vit_zoo.sha256"))
+        return Checkpoint(config, tensors, opened.path, "vitzoo", origin, digest)
     origin |= {name: "stated" for name in sizes if name != "resize"}
     preprocess = None if config.preprocess is None else config.preprocess.for_size(spec.image_size)
     return Checkpoint(
-        config.replace(spec=spec, preprocess=preprocess, resize=sizes.get("resize", config.resize)),
+        config.replace(spec=spec, preprocess=preprocess, resize=sizes.get("resize", config.resize), accuracy=None),
         resized_tensors,
         opened.path,
         "vitzoo",

@@ -26,6 +26,24 @@ FEATURES = "in Python, vit_zoo.load(MODEL).features(images)"
 PREPROCESS = Option("preprocess", "'imagenet'", "--preprocess NAME or FILE, or --mean, --std, --crop and --interpolation")
 
 
+class Accuracy(BaseModel):
+    """The top-1 accuracy of a model, measured by vitzoo.
+
+    It holds for the weights with the content hash `weights` only: whoever writes others leaves it out.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    top1: Annotated[float, Field(ge=0, le=1)]
+    images: Annotated[int, Field(ge=1)]
+    dataset: Annotated[str, Field(min_length=1, max_length=200)]  # the name of the folder or the file that lists the images
+    split: Annotated[str, Field(min_length=1, max_length=200)]  # which of its images were counted
+    weights: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+    def __str__(self) -> str:
+        return f"{100 * self.top1:.2f} % of {self.images:,} images of {self.dataset} ({self.split})"
+
+
 class ModelConfig(BaseModel):
     """A spec with the model's name, preprocessing, labels, and the origin of its weights.
 
@@ -50,6 +68,7 @@ class ModelConfig(BaseModel):
     random_part: Literal["head"] | None = None
     resize: str | None = None
     problem_type: ProblemType | None = None
+    accuracy: Accuracy | None = None
 
     @property
     def random_text(self) -> str:
@@ -120,7 +139,7 @@ class ModelConfig(BaseModel):
 
     def output_names(self) -> list[str]:
         """Return the names of all outputs, of which the head's stand for what the problem type says."""
-        others = CLASSES if self.is_embedding else {EMBEDDING}
+        others = CLASSES if self.is_embedding else set() if self.spec.projection else {EMBEDDING}
         return [name for name in output_names(self.spec) if name not in others]
 
     def checked_outputs(self, outputs: Iterable[str]) -> tuple[str, ...]:
@@ -146,7 +165,7 @@ class ModelConfig(BaseModel):
         if self.activation is not None:
             return self.activation
         if not self.classes:
-            width = self.spec.num_classes or self.spec.head_width
+            width = self.spec.num_classes or self.spec.feature_width
             what = f"the model has no classes: it computes features, '{self.output}'"
             what += f" of width {width}" if self.spec.pool != "none" else ""
             raise InputError(what, where=self.name, hint=f"{FEATURES} returns them")
@@ -197,7 +216,13 @@ class ModelConfig(BaseModel):
             resized = fact("image_size", str(size[0]) if size[0] == size[1] else f"{size[0]},{size[1]}")
             cause = f"the preprocessing makes images of {size[0]}x{size[1]}, the model takes {taken[0]}x{taken[1]}"
             raise InputError(cause, where=self.name, hint=f"{resized} resizes the model", options=[resized])
-        return self.replace(preprocess=preprocess)
+        return self.replace(preprocess=preprocess, accuracy=self.accuracy if preprocess == self.preprocess else None)
+
+    def for_weights(self, digest: str | None) -> Self:
+        """Return the config of weights with this content hash: without the accuracy of others. None if the hash is not known."""
+        if self.accuracy is None or self.accuracy.weights == digest:
+            return self
+        return self.replace(accuracy=None)
 
     def known_preprocess(self) -> Preprocess:
         """Return the preprocessing. Raises InputError if the config has none, with the options that state it."""
@@ -209,6 +234,7 @@ class ModelConfig(BaseModel):
     def document(self) -> dict[str, Any]:
         """Return the JSON document that `parse` reads."""
         fields = self.model_dump(mode="json", exclude_none=True)
+        fields["spec"] = self.spec.document()
         if self.preprocess is not None:
             fields["preprocess"] = self.preprocess.model_dump(mode="json")  # keeps `resize_to` if it is null
         return {"vit_zoo": {"schema": SCHEMA, **fields}}

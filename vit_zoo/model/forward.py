@@ -142,6 +142,7 @@ def pool(m: Module, x: Tensor, spec: ViTSpec, op: Ops) -> list[Tensor]:
 def logits(m: Module, pooled: list[Tensor], spec: ViTSpec, op: Ops) -> Tensor:
     """Classify each pooled vector by its head and average: b d, one or two -> b k."""
     heads = [m.head, m.head_dist] if spec.dist_token else [m.head]
+    pooled = [op.normalize(x) for x in pooled] if spec.cosine_head else pooled
     return op.average([op.linear(head, x) for head, x in zip(heads, pooled, strict=True)])
 
 
@@ -173,8 +174,12 @@ def vit(
         pooled = pool(m, x, spec, op)
         if "pooler_output" in outputs:
             values["pooler_output"] = op.average(pooled)
+        if plan.projected:
+            pooled = [op.linear(m.projection, x) for x in pooled]
+            values[EMBEDDING] = op.average(pooled)
         if plan.logits:
-            values["logits"] = values[EMBEDDING] = logits(m, pooled, spec, op)
+            values["logits"] = logits(m, pooled, spec, op)
+            values.setdefault(EMBEDDING, values["logits"])
         if "probabilities" in outputs:
             values["probabilities"] = op.probabilities(values["logits"], activation)
     for name in outputs:

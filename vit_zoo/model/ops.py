@@ -54,6 +54,9 @@ class Ops(Protocol):
     def tanh(self, x: Tensor) -> Tensor:
         """Apply the hyperbolic tangent, element by element."""
 
+    def normalize(self, x: Tensor) -> Tensor:
+        """Divide each vector by its L2 norm: b d, shape unchanged."""
+
     def probabilities(self, x: Tensor, activation: Activation) -> Tensor:
         """Apply softmax over the classes, or the sigmoid to each: b k."""
 

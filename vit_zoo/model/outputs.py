@@ -22,7 +22,8 @@ def output_names(spec: ViTSpec) -> list[str]:
 
     `logits` b k
     `probabilities` b k, their softmax; the sigmoid of each where several classes can apply (`ModelConfig.activation`)
-    `image_embeds` b k, the name of `logits` where the head projects into a joint space, which `ModelConfig.output_names` knows
+    `image_embeds` b k, before it is divided by its norm: what `projection` computes or, without one, the name of `logits` where
+      the head projects into a joint space, which `ModelConfig.output_names` knows
     `pooler_output` b d, the input of the head; the mean of both inputs if there are two heads
     `last_hidden_state` b t d, all tokens, after the final norm if that comes before pooling
     `block.N` b t d, all tokens after block N, counted from 0, without a norm
@@ -68,6 +69,7 @@ class OutputPlan:
     blocks: int  # number of blocks to compute
     last_rows: Rows | None  # the only tokens that are read after the last block; None: all tokens
     pooled: bool  # whether pooling is needed
+    projected: bool  # whether the projection is needed
     logits: bool  # whether the head is needed
 
 
@@ -82,7 +84,8 @@ def output_plan(spec: ViTSpec, outputs: Collection[str]) -> OutputPlan:
         blocks=spec.depth if len(inner) < len(values) else 1 + max(inner),
         last_rows=pooled_rows(spec) if spec.pool == "cls" and not all_rows else None,
         pooled=bool(POOLED & values),
-        logits=bool(OF_HEAD & values),
+        projected=bool(spec.projection and OF_HEAD & values),
+        logits=bool((CLASSES if spec.projection else OF_HEAD) & values),
     )
 
 
@@ -90,6 +93,8 @@ def unused_weights(spec: ViTSpec, outputs: Collection[str]) -> tuple[str, ...]:
     """Return prefixes of the weights that come after the last of these outputs, and so are not needed."""
     plan = output_plan(spec, outputs)
     prefixes = [] if plan.logits else ["head.", "head_dist."]
+    if not plan.projected:
+        prefixes += ["projection."]
     if not plan.pooled:
         prefixes += ["attn_pool.", "fc_norm.", "pre_logits."]
     if not plan.pooled and "last_hidden_state" not in plan.values:

@@ -16,6 +16,7 @@ from vit_zoo.errors import InputError, did_you_mean, shown
 
 MAX_PARAMS = 10_000_000_000  # only ViT-22B is larger; an extra zero typed by mistake is far more likely
 MAX_TOKENS = 262_144  # 8192 x 8192 pixels in patches of 16
+LATER = ("projection", "cosine_head")  # fields that version 0.1 does not read: files state them only if they have another value
 TRAINING = ("dropout", "emb_dropout", "drop_path")  # fields without effect at inference, which no file of weights holds
 
 
@@ -75,6 +76,10 @@ class ViTSpec(BaseModel):
     pool: Literal["cls", "mean", "map", "cls+mean", "none"]  # map: attention pooling (Zhai et al., 2022)
     pool_tokens: Literal["patches", "all"]  # tokens that mean and map pool
     representation: Annotated[int, Field(ge=0, le=1_000_000)] = 0  # width of a tanh layer before the head; 0 for no such layer
+    # width of the layer without a bias that projects into the space of image and text embeddings, of a model whose head holds
+    # embeddings of texts (Radford et al., 2021); 0 for no such layer
+    projection: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    cosine_head: bool = False  # the input of the head is divided by its L2 norm
     head_bias: bool
 
     dropout: Rate
@@ -138,6 +143,9 @@ class ViTSpec(BaseModel):
         yield self.dist_token and self.pos_covers == "class", "dist_token needs pos_covers 'all' or 'patches'"
         yield self.representation > 0 and self.dist_token, "representation needs a single head, dist_token adds a second"
         yield self.representation > 0 and self.pool == "none", "representation needs a pool"
+        yield self.cosine_head and not self.num_classes, "cosine_head needs classes"
+        yield self.cosine_head and self.dist_token, "cosine_head needs a single head, dist_token adds a second"
+        yield self.projection > 0 and not self.cosine_head, "projection needs cosine_head"
         yield self.mlp == "swiglu" and self.pool == "map", "pool 'map' needs mlp 'plain': its own MLP is plain, with the same act"
         yield self.pool == "cls+mean" and self.pool_tokens != "patches", "pool 'cls+mean' needs pool_tokens 'patches'"
         yield (
@@ -158,6 +166,12 @@ class ViTSpec(BaseModel):
             f"pool 'map' needs heads to divide dim, got {self.heads} and {self.dim}",
         )
         yield self.tokens > MAX_TOKENS, f"{self.tokens:,} tokens; the limit is {MAX_TOKENS:,}"
+
+    def document(self) -> dict[str, Any]:
+        """Return the fields as JSON has them, as they are stored in files."""
+        defaults = {name: type(self).model_fields[name].default for name in LATER}
+        fields = self.model_dump(mode="json")
+        return {name: value for name, value in fields.items() if name not in defaults or value != defaults[name]}
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -185,9 +199,14 @@ class ViTSpec(BaseModel):
         return 2 * self.dim if self.pool == "cls+mean" else self.dim
 
     @property
+    def feature_width(self) -> int:
+        """The width of `pooler_output`."""
+        return self.representation or self.pooled_dim
+
+    @property
     def head_width(self) -> int:
         """The width of the head's input."""
-        return self.representation or self.pooled_dim
+        return self.projection or self.feature_width
 
     @property
     def output(self) -> str:
@@ -211,7 +230,8 @@ class ViTSpec(BaseModel):
         mlp = (3 if self.mlp == "swiglu" else 2) * t * d * self.mlp_dim
         block = 3 * t * d * inner + 2 * t * t * inner + int(self.attn_out) * t * inner * d + mlp
         total = self.patch_tokens * self.channels * math.prod(self.patch_size) * d + self.depth * block
-        total += self.pooled_dim * self.representation + self.head_width * self.num_classes * (1 + self.dist_token)
+        total += self.pooled_dim * self.representation + self.feature_width * self.projection
+        total += self.head_width * self.num_classes * (1 + self.dist_token)
         if self.pool == "map":
             pooled = self.patch_tokens if self.pool_tokens == "patches" else t
             total += 2 * pooled * d * d + 2 * pooled * d + 2 * d * d + 2 * d * self.mlp_dim
@@ -275,6 +295,8 @@ class ViTSpec(BaseModel):
             tensors("fc_norm", (d,))
         if self.representation:
             tensors("pre_logits", (self.representation, self.pooled_dim))
+        if self.projection:
+            tensors("projection", (self.projection, self.feature_width), False)
         if self.num_classes:
             tensors("head", (self.num_classes, self.head_width), self.head_bias)
             if self.dist_token:

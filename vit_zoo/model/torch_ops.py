@@ -57,6 +57,9 @@ class TorchOps:
     def tanh(self, x: Tensor) -> Tensor:
         return torch.tanh(x)
 
+    def normalize(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=-1, eps=0.0)
+
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         return x + y
 

@@ -24,6 +24,7 @@ from vit_zoo.model.torch_ops import EVAL, TRAIN, TorchOps
 
 Pair = int | Sequence[int]
 HEADS = ("head", "head_dist")
+CLOSING = (*HEADS, "projection")  # layers that `set_head` replaces
 ORIGIN = 80  # characters of the origin of the weights in the representation of a model
 # modules that change nothing in inference, and may stand in a classifier beside its linear layer
 NO_LAYERS = (nn.Dropout, nn.Identity, nn.Flatten)
@@ -261,6 +262,8 @@ class ViT(Part):
             self.fc_norm = LayerNorm(spec.dim, spec.norm_eps)
         if spec.representation:
             self.pre_logits = Linear(spec.pooled_dim, spec.representation)
+        if spec.projection:
+            self.projection = Linear(spec.feature_width, spec.projection, bias=False)
         if spec.num_classes:
             self._make_heads(spec)
 
@@ -333,20 +336,24 @@ class ViT(Part):
     ) -> None:
         """Replace the classifier by a new one with random weights. The model counts as random until it is trained.
 
+        It reads the pooled features; a projection before the classifier is removed with it.
+
         Args:
             num_classes: Number of classes; 0 for no classifier.
             labels: Names of the classes.
             problem_type: What its outputs stand for, as in `vit_zoo.load`.
             seed: Seed for the random weights.
         """
-        spec = self.spec.replace(num_classes=num_classes)
-        config = self.config.replace(spec=spec, labels=None if labels is None else tuple(labels), problem_type=None)
+        spec = self.spec.replace(num_classes=num_classes, projection=0, cosine_head=False)
+        config = self.config.replace(
+            spec=spec, labels=None if labels is None else tuple(labels), problem_type=None, accuracy=None
+        )
         config = config.with_problem_type(problem_type)
         like, all_random = self.patch_embed.proj.weight, self.is_random() and self.config.random_part is None
         if not all_random:  # the rest is trained
             random = {"random_seed": seed, "random_part": "head"} if num_classes else {"random_seed": None, "random_part": None}
             config = config.replace(**random)
-        for name in [name for name, _ in self.named_children() if name in HEADS]:
+        for name in [name for name, _ in self.named_children() if name in CLOSING]:
             delattr(self, name)
         if num_classes:
             generator = torch.Generator(device=like.device).manual_seed(seed)

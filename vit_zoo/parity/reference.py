@@ -141,8 +141,8 @@ class ModelReference(Reference):
         known = {
             "logits": (spec.num_classes,),
             "probabilities": (spec.num_classes,),
-            EMBEDDING: (spec.num_classes,),
-            "pooler_output": (spec.head_width,),
+            EMBEDDING: (spec.projection or spec.num_classes,),
+            "pooler_output": (spec.feature_width,),
             "last_hidden_state": (spec.tokens, spec.dim),
         }
         return {name: shape for name, shape in known.items() if name in self.model.config.output_names()}

@@ -17,7 +17,7 @@ from vit_zoo.registry.citations import citation_of
 from vit_zoo.registry.lookup import find, is_name
 
 if TYPE_CHECKING:
-    from vit_zoo.model.config import ModelConfig
+    from vit_zoo.model.config import Accuracy, ModelConfig
     from vit_zoo.parity.report import ParityReport
     from vit_zoo.publishing.benchmark import Record
     from vit_zoo.publishing.stage import Staging
@@ -40,7 +40,8 @@ def card_of(staging: Staging, repo: str, record: Record, existing: str | None = 
     """Return the text of README.md. Text and front matter of the `existing` card that are not vitzoo's are kept."""
     profile = staging.profile
     config = profile.source.config
-    tag = tag_of(config)
+    # the head of a tag's accuracy is that of its weights
+    tag = None if config.accuracy is not None or config.spec.cosine_head else tag_of(config)
     dtypes = [dtype for name, dtype in DTYPES.items() if name in staging.files]
     other_keys, text = split_card(existing or "")
     parts = [
@@ -124,6 +125,8 @@ def _facts(profile: Profile, tag: Tag | None) -> Rows:
     ]
     if tag is not None and tag.top1 is not None:
         rows.append(("ImageNet-1k top-1", f"{tag.top1} %, as reported by {tag.top1_by}; not measured here"))
+    if config.accuracy is not None:
+        rows.append(("top-1 accuracy", _plain(f"{config.accuracy}, measured by vitzoo")))
     return rows
 
 
@@ -240,6 +243,8 @@ def _front_matter(profile: Profile, tag: Tag | None, existing: Mapping[str, Any]
         front["base_model"] = bases[:1]
     if tag is not None and tag.top1 is not None:
         front["model-index"] = [_reported_accuracy(config, tag)]
+    if config.accuracy is not None:
+        front["model-index"] = [_measured_accuracy(config, config.accuracy)]
     return front
 
 
@@ -251,6 +256,17 @@ def _reported_accuracy(config: ModelConfig, tag: Tag) -> dict[str, Any]:
         "dataset": {"type": "imagenet-1k", "name": "ImageNet-1k"},
         "metrics": [metric],
         "source": {"name": str(tag.top1_by), "url": f"https://huggingface.co/{tag.repo}"},
+    }
+    return {"name": config.name, "results": [result]}
+
+
+def _measured_accuracy(config: ModelConfig, accuracy: Accuracy) -> dict[str, Any]:
+    """Return the accuracy that vitzoo measured, as an entry of the Hub's `model-index`."""
+    metric = {"type": "accuracy", "value": round(100 * accuracy.top1, 2), "name": "top-1 accuracy, %", "verified": False}
+    result = {
+        "task": {"type": "image-classification"},
+        "dataset": {"type": "imagefolder", "name": f"{accuracy.dataset} ({accuracy.split})"},
+        "metrics": [metric],
     }
     return {"name": config.name, "results": [result]}
 

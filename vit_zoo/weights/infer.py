@@ -79,6 +79,7 @@ def from_shapes(shapes: Shapes, *, where: object, key_of: Callable[[str], str]) 
         "layer_scale": f"{block}.ls1.gamma" in usual or f"{block}.ls2.gamma" in usual,
         "final_norm": norm, "pool": pool,
         "representation": usual["pre_logits.weight"][0] if "pre_logits.weight" in usual else 0,
+        "projection": 0, "cosine_head": False,  # no library has them
         "head_bias": "head.bias" in usual or "head.weight" not in usual,
         **dict.fromkeys(TRAINING, 0.0),
     }  # fmt: skip

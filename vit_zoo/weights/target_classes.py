@@ -91,6 +91,8 @@ def pool_tokens(spec: ViTSpec) -> Values:
 PLAIN = TargetClass(
     {
         "representation": (0,),
+        "projection": (0,),
+        "cosine_head": (False,),
         "class_token": (True,),
         "dist_token": (False,),
         "registers": (0,),

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 ACCEPTABLE = ("norm_eps", "act", "preprocess")  # conventions that a user may give up: the difference is small
 # a model that only differs in these is of the same kind
 SIZES = ("image_size", "patch_size", "channels", "mlp_dim", "num_classes")
-DROPPABLE = {"head": "num_classes", "pre_logits": "representation"}  # layers that a model can do without: the field is then 0
+# layers that a model can do without: the field is then 0
+DROPPABLE = {"head": "num_classes", "pre_logits": "representation", "projection": "projection"}
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,8 @@ def _cannot_express(dialect: Dialect, library: TargetClass, model: Equivalent, b
     for layers in (("head",), ("pre_logits",), ("head", "pre_logits")):
         fields, patterns = [DROPPABLE[layer] for layer in layers], [f"{layer}.*" for layer in layers]
         complete = all(getattr(spec, each) for each in fields) and (not spec.num_classes or "num_classes" in fields)
-        if complete and not spec.dist_token and not library.beyond(spec.replace(**dict.fromkeys(fields, 0))):
+        complete = complete and not spec.dist_token and not spec.cosine_head
+        if complete and not library.beyond(spec.replace(**dict.fromkeys(fields, 0))):
             flags = " ".join(f"--allow-drop '{pattern}'" for pattern in patterns)
             dropped = Option("allow_drop", str(patterns), flags)
             return NotRepresentable(cause, hint=f"{dropped} leaves it out", options=[dropped])
