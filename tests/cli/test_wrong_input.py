@@ -339,12 +339,13 @@ WRONG = [
     (["predict", "foreign.onnx", "image.png"], 2, "has no preprocessing (state it: --preprocess"),
     (["predict", "features.onnx", "image.png"], 2, "gives features, not classes"),
     (["embed", "tiny.onnx", "image.png", "-o", "a.npy"], 2, "so the features must be named (it has logits [batch, "),
-    (["embed", "features.onnx", "gone", "-o", "a.npy"], 2, "gone: no such file or folder"),
-    (["embed", "features.onnx", "image.png", "-o", "a.txt"], 2, "must end in .parquet, .npy, .safetensors"),
-    (["embed", "features.onnx", "image.png", "-o", "no/a.npy"], 2, "no: no such folder"),
-    (["embed", "features.onnx", "tiny.onnx", "-o", "a.npy"], 2, "unknown suffix '.onnx'"),
+    (["embed", "tiny.onnx", "gone", "-o", "a.npy", "--output", "logits"], 2, "gone: no such file or folder"),
+    (["embed", "tiny.onnx", "image.png", "-o", "a.txt"], 2, "must end in .parquet, .npy, .safetensors"),
+    (["embed", "tiny.onnx", "image.png", "-o", "no/a.npy", "--output", "logits"], 2, "no: no such folder"),
+    (["embed", "tiny.onnx", "features.onnx", "-o", "a.npy", "--output", "logits"], 2, "unknown suffix '.onnx'"),
     (["embed", "image.png", "image.png", "-o", "a.npy"], 7, "expected an exported file, got a file of kind image"),
-    (["embed", "features.onnx", "image.png", "-o", "a.npy", "--column", "b"], 2, "--column b applies to CSV and Parquet tables"),
+    (["embed", "tiny.onnx", "image.png", "-o", "a.npy", "--column", "b", "--output", "logits"], 2,
+     "--column b applies to CSV and Parquet tables"),
     (["predict", "unprepared.onnx", "image.png"], 2, "the config has no preprocessing"),
 ]  # fmt: skip
 
