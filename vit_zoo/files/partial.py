@@ -130,7 +130,7 @@ def partial_result(target: Path, prepare: Callable[[Path], Mapping[str, Any]], *
 def _discard_other(partial: Partial, run: Mapping[str, Any], *, force: bool) -> None:
     """Remove the folder of a run with another description, or one that ended but for this removal."""
     known = partial.run()
-    different = [name for name in {**run, **known} if run.get(name) != known.get(name)]
+    different = [name for name in {**run, **known} if run.get(name, ...) != known.get(name, ...)]
     if not different:
         return
     with _locked(partial.folder):
