@@ -6,7 +6,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol, TypeVar
@@ -114,12 +114,18 @@ def _results(chunks: Iterator[C], open_worker: Callable[[], Worker[C, R]], count
     stopped = threading.Event()
 
     def run(chunk: C) -> R:
-        if not hasattr(own, "worker"):
-            own.worker = open_worker()
-            opened.append(own.worker)
-            if stopped.is_set():  # while it was opened
-                own.worker.close()
-        result: R = own.worker(chunk)
+        if stopped.is_set():  # by the error of another chunk, which began before and is raised before
+            raise CancelledError
+        try:
+            if not hasattr(own, "worker"):
+                own.worker = open_worker()
+                opened.append(own.worker)
+                if stopped.is_set():  # while it was opened
+                    own.worker.close()
+            result: R = own.worker(chunk)
+        except BaseException:
+            stopped.set()
+            raise
         return result
 
     pool = ThreadPoolExecutor(count, "vitzoo-worker")
