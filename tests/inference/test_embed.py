@@ -289,7 +289,7 @@ def interrupt(out, images, monkeypatch, **options):
     with monkeypatch.context() as patch:
         patch.setattr(Partial, "write_part", once)
         with pytest.raises(Killed):
-            vit_zoo.embed("digits.onnx", images, out, **options)
+            vit_zoo.embed("digits.onnx", images, out, workers=1, **options)
 
 
 @pytest.mark.parametrize(

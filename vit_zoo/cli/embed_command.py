@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from vit_zoo.cli.completion import complete_model, words
-from vit_zoo.cli.options import batch_limits, preparation
+from vit_zoo.cli.options import batch_limits, engine_options, preparation
 from vit_zoo.cli.output import Output, with_output
 
 
@@ -21,7 +21,7 @@ from vit_zoo.cli.output import Output, with_output
     required=True,
     type=click.Path(path_type=Path),
     metavar="OUT",
-    help="File to write: .parquet, .npy or .safetensors.",
+    help="File to write: .parquet, .npy or .safetensors; without a suffix, a folder of Parquet files.",
 )
 @click.option(
     "--output",
@@ -43,13 +43,14 @@ from vit_zoo.cli.output import Output, with_output
 )
 @click.option("--column", metavar="NAME", help="Column of paths in tables (default: the only one, or path, file_name, ...).")
 @click.option("--force", is_flag=True, help="Replace existing files, and the partial result of another run.")
+@engine_options
 @batch_limits
 @preparation
 @with_output
 def embed(
     artifact: str, images: tuple[str, ...], out: Path, name: str | None, normalise: bool, dtype: Any, batch: int | None,
-    workers: int | None, column: str | None, force: bool, time_limit: float | None, memory_limit: float | None, preprocess: Any,
-    output: Output,
+    workers: int | None, column: str | None, force: bool, engine: Any, address: str | None, time_limit: float | None,
+    memory_limit: float | None, preprocess: Any, output: Output,
 ) -> None:  # fmt: skip
     """Write the features of images to a file.
 
@@ -58,11 +59,15 @@ def embed(
     (.tar, in WebDataset's layout).
 
     OUT.parquet has path, height, width and features of each image. OUT.npy and OUT.safetensors have the features alone, and
-    OUT.csv lists the images. Images that cannot be read are listed in OUT.failures.csv.
+    OUT.csv lists the images. OUT without a suffix is a folder of Parquet files. Images that cannot be read are listed in
+    OUT.failures.csv.
 
     --output is the name of an output [batch, width]; or class_token, dist_token, patch_mean or token_mean of last_hidden_state,
     or of another output of tokens, as in block.5:patch_mean. The default is image_embeds, pooler_output, or the class token of
     last_hidden_state (the mean of the patches if there is none), whichever the file has first.
+
+    --engine ray runs the workers on a Ray cluster, with the same result. Images, FILE and OUT must be on a file system that all
+    of its machines share.
 
     Finished parts are kept in OUT.partial until everything is done. After an interruption, the same command goes on.
 
@@ -75,6 +80,6 @@ def embed(
 
     done = embed_images(
         artifact, images, out, output=name, normalise=normalise, dtype=dtype, batch=batch, workers=workers, column=column,
-        preprocess=preprocess, force=force, time_limit=time_limit, memory_limit=memory_limit,
+        preprocess=preprocess, force=force, time_limit=time_limit, memory_limit=memory_limit, engine=engine, address=address,
     )  # fmt: skip
     output.result(EmbedDocument.of(done), lambda: str(done))

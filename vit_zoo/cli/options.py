@@ -264,3 +264,18 @@ def batch_limits(command: Any) -> Any:
 def _limits(command: Any, time: str, memory: str) -> Any:
     limited = click.option("--memory-limit", type=float, metavar="GB", help=memory)(command)
     return click.option("--time-limit", type=float, metavar="SECONDS", help=time)(limited)
+
+
+def engine_options(command: Any) -> Any:
+    """Add --engine and --address, for commands that run a file on many images."""
+    address = click.option(
+        "--address", metavar="HOST:PORT", help="Address of the Ray cluster (default: RAY_ADDRESS, or a new one on this machine)."
+    )
+    engine = click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="What runs the workers: the cores of this machine, or a Ray cluster.",
+    )
+    return engine(address(command))

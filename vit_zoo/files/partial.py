@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from vit_zoo.errors import FORCE, CannotWrite, InputError, VitzooError
 from vit_zoo.files import journal
@@ -54,11 +55,29 @@ class Partial:
             names = [entry.name for entry in entries if entry.name.endswith(PART)]
         return {int(stem) for name in names if (stem := name.removesuffix(PART)).isdecimal()}
 
+    def has(self, number: int) -> bool:
+        """Return whether a part is finished."""
+        return self._part(number).exists()
+
     def write_part(self, number: int, content: bytes) -> None:
         """Write a part. Raises CannotWrite."""
-        with Staged(self._part(number)) as staged:
-            staged.write(lambda file: file.write(content))
-            staged.commit()
+        self.write_file(self._part(number), lambda file: file.write(content))
+
+    def write_file(self, target: Path, fill: Callable[[BinaryIO], object]) -> None:
+        """Write a file in the folder, or in a folder of it, atomically. Raises CannotWrite.
+
+        Other processes may write others at the same time, on other machines too: what is temporary has a name that tells nothing
+        about its process, since the number of one on another machine means nothing here.
+        """
+        with writing(self.folder):
+            made = self.folder / f".{secrets.token_hex(8)}"
+            made.mkdir()
+        try:
+            with Staged(target, folder=made) as staged:
+                staged.write(fill)
+                staged.commit()
+        finally:
+            remove(made)
 
     def read_part(self, number: int) -> bytes:
         """Return the content of a part."""

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -41,12 +43,40 @@ def store_list(target: Path, images: Iterable[ImageRef]) -> tuple[int, str]:
     return count, digest.hexdigest()
 
 
-def stored_list(path: Path) -> Iterator[ImageRef]:
-    """Yield the images of a stored list."""
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive images of a stored list: a few numbers, which can be sent to another process or machine.
+
+    Attributes:
+        number: The number of the piece.
+        path: The list.
+        offset: Where the piece begins in it.
+        size: Its bytes there.
+        count: The number of images in it.
+    """
+
+    number: int
+    path: Path
+    offset: int
+    size: int
+    count: int
+
+    def images(self) -> tuple[ImageRef, ...]:
+        """Read the images."""
+        with reading(self.path), self.path.open("rb") as file:
+            file.seek(self.offset)
+            lines = file.read(self.size).splitlines()
+        fields = map(json.loads, lines)
+        return tuple(ImageRef(*each) if isinstance(each, list) else ImageRef(each, each) for each in fields)
+
+
+def pieces(path: Path, size: int) -> Iterator[Piece]:
+    """Cut a stored list into pieces of so many images; the last may have less."""
     with reading(path), path.open("rb") as file:
-        for line in file:
-            fields = json.loads(line)
-            yield ImageRef(*fields) if isinstance(fields, list) else ImageRef(fields, fields)
+        number = offset = 0
+        while lengths := [len(line) for line in islice(file, size)]:
+            yield Piece(number, path, offset, sum(lengths), len(lengths))
+            number, offset = number + 1, offset + sum(lengths)
 
 
 def _line(image: ImageRef) -> bytes:

@@ -6,24 +6,24 @@ import os
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from vit_zoo import __version__
 from vit_zoo.errors import InputError, RefusedContent, notice, shown
 from vit_zoo.files.image_list import list_images
 from vit_zoo.files.partial import Partial, partial_result
 from vit_zoo.files.sniff import sha256_of
-from vit_zoo.files.stored_list import store_list, stored_list
+from vit_zoo.files.stored_list import pieces, store_list
 from vit_zoo.formats import describe
 from vit_zoo.formats.onnx_admission import external_names
-from vit_zoo.inference.engine import run_chunks, worker_count
+from vit_zoo.inference.engine import Engine, engine_of
 from vit_zoo.inference.feature_files import TYPES, Content, FeatureFile
-from vit_zoo.inference.feature_parts import Part, Parts
+from vit_zoo.inference.feature_folder import FeatureFolder
+from vit_zoo.inference.feature_parts import Parts
+from vit_zoo.inference.part_writer import PartWriters
 from vit_zoo.inference.preparation import worker_options
-from vit_zoo.inference.worker import Chunk, ImageWorker, Rows, WorkerOptions, chunk_size, chunks
+from vit_zoo.inference.versions import versions
+from vit_zoo.inference.worker import Chunk, ImageWorker, Rows, WorkerOptions, chunk_size
 from vit_zoo.progress import step
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from vit_zoo.loading.stated import PreprocessLike
 
 IMAGES = "images.jsonl"  # the list of images in the folder of the partial result
-DEPENDENCIES = {"numpy": "numpy", "onnxruntime": "onnxruntime", "pillow": "PIL"}  # whose versions may change values
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Embeddings:
     """A written file of features.
 
     Attributes:
-        path: The file.
+        path: The file, or the folder of Parquet files.
         images: The number of images in it.
         width: The length of each image's features.
         dtype: Their type.
@@ -111,6 +110,8 @@ def embed(
     force: bool = False,
     time_limit: float | None = None,
     memory_limit: float | None = None,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
 ) -> Embeddings:
     """Compute the features of images with an exported ONNX file, and write them to a file.
 
@@ -123,7 +124,8 @@ def embed(
         images: One source or several: image files, folders, patterns such as `photos/**/*.jpg`, list files (`.txt`), tables with
             a column of paths (`.csv`, `.parquet`), archives (`.tar`, in WebDataset's layout).
         out: The file to write, by its suffix. `.parquet`: path, height and width before any change, and features of each image.
-            `.npy` and `.safetensors`: the features alone, with a table of the images in `OUT.csv`.
+            `.npy` and `.safetensors`: the features alone, with a table of the images in `OUT.csv`. A name without a suffix is
+            that of a folder, which gets Parquet files of 65,536 images each.
         output: What is taken as the features: the name of an output [batch, width]; or `class_token`, `dist_token`, `patch_mean`
             or `token_mean` of `last_hidden_state`, or of another output of tokens, as in `block.5:patch_mean`. By default
             `image_embeds`, `pooler_output`, or `last_hidden_state:class_token` (`:patch_mean` if the model has no class token),
@@ -138,18 +140,23 @@ def embed(
         force: Replace existing files, and parts of an earlier run with other options, another model or other images.
         time_limit: Seconds that one batch may take, by default 15, and more by the size of the file.
         memory_limit: GB that each worker's child process may use, by default as in `open`.
+        engine: `local`: the cores of this machine. `ray`: the actors of a Ray cluster, which needs `ray[data]`, and a file
+            system on which images, artifact and result have the same paths everywhere. The result is the same.
+        address: The address of the Ray cluster, such as `10.0.0.1:6379`; by default the one in `RAY_ADDRESS`, or a new one on
+            this machine.
 
     Raises:
         InputError: There are no images, the file does not have the output, or there are parts of another run.
         RefusedContent: The file cannot be read, or none of the images can.
         CannotWrite: A file exists, or cannot be written; after a full disk, the same call goes on.
-        Stopped: The file reached a limit, or onnxruntime crashed.
+        Stopped: The file reached a limit, or onnxruntime crashed, or Ray failed.
+        MissingDependency: The result needs pyarrow, or the engine Ray, which is not installed.
     """
     out = Path(out)
     if dtype not in TYPES:
         raise InputError(f"unknown dtype {shown(dtype)}; choose from {', '.join(TYPES)}")
-    workers = worker_count(workers)
-    files = FeatureFile.of(out)
+    run_on = engine_of(engine, address, workers)
+    files = FeatureFile.of(out) if out.suffix else FeatureFolder.of(out, run_on)
     images = [images] if isinstance(images, str | os.PathLike) else list(images)
     _check_sources(images, files)
     if not Partial.of(out).exists():
@@ -167,14 +174,12 @@ def embed(
         count, digest = store_list(folder / IMAGES, list_images(images, column=column))
         return {**run, "images": {"count": count, "sha256": digest}}
 
-    with partial_result(out, prepare, force=force) as partial:
+    with closing(run_on), partial_result(out, prepare, force=force) as partial:
         if not partial.is_put():
             files.check(force=force)
         total = partial.run()["images"]["count"]
-        size = chunk_size(total)
-        count = -(-total // size)
-        _compute(partial, job, total, size, workers)
-        parts = Parts.of(partial, count)
+        _compute(partial, job, run_on)
+        parts = Parts.of(partial, range(-(-total // chunk_size(total))))
         if not parts.rows:
             (_, reason), *_ = next(iter(parts)).failures
             partial.discard()
@@ -188,7 +193,7 @@ def embed(
     )  # fmt: skip
 
 
-def _check_sources(sources: Sequence[str | os.PathLike[str]], files: FeatureFile) -> None:
+def _check_sources(sources: Sequence[str | os.PathLike[str]], files: FeatureFile | FeatureFolder) -> None:
     """Raise InputError if a file to write is one of those that list the images."""
     written = {path.absolute() for path in files.files}
     for source in sources:
@@ -196,18 +201,19 @@ def _check_sources(sources: Sequence[str | os.PathLike[str]], files: FeatureFile
             raise InputError("would be replaced by the result: choose another name for that", where=source)
 
 
-def _compute(partial: Partial, job: EmbedJob, total: int, size: int, workers: int) -> None:
+def _compute(partial: Partial, job: EmbedJob, engine: Engine) -> None:
     """Compute the missing parts."""
-    done = partial.done()
+    total: int = partial.run()["images"]["count"]
+    size, done = chunk_size(total), partial.done()
     if done:
         notice(f"{partial.folder}: resuming after {min(len(done) * size, total):,} of {total:,} images")
-    images = stored_list(partial.folder / IMAGES)
-    missing = (chunk for chunk in chunks(images, size) if chunk.number not in done)
-    with step("embedding", total, "images") as progress, closing(run_chunks(missing, job.open, workers)) as results:
+    folder = partial.folder.absolute()
+    missing = (piece for piece in pieces(folder / IMAGES, size) if piece.number not in done)
+    with step("embedding", total, "images") as progress:
         progress.advance(min(len(done) * size, total))
-        for rows in results:
-            partial.write_part(rows.number, Part.of(rows).content())
-            progress.advance(len(rows.images) + len(rows.failures))
+        with closing(engine(missing, PartWriters(job.open, folder))) as counts:
+            for count in counts:
+                progress.advance(count)
 
 
 @dataclass(frozen=True)
@@ -241,15 +247,8 @@ class EmbedJob:
             "dtype": self.dtype,
             "batch": options.batch,
             "preprocess": options.preprocess.model_dump(mode="json"),
-            "versions": {"vitzoo": __version__, **{name: _version(name) for name in DEPENDENCIES}},
+            "versions": versions(),
         }
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:  # another distribution, such as onnxruntime-gpu
-        return str(import_module(DEPENDENCIES[name]).__version__)
 
 
 class EmbedWorker:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from vit_zoo.formats.classifier import PROBABILITIES, class_config, class_output
 from vit_zoo.formats.declared import Declared, declared
 from vit_zoo.formats.features import feature_of
 from vit_zoo.inference.classes import class_numbers, label_of
-from vit_zoo.inference.engine import run_chunks
+from vit_zoo.inference.engine import Engine, engine_of
 from vit_zoo.inference.evaluation import Difference, Evaluation, Failure, Kind, SharedNeighbours, Table
 from vit_zoo.inference.preparation import free_size, options_of, preprocess_of
 from vit_zoo.inference.scoring import Neighbours, OneClass, Scores, SeveralClasses, Task, Values
@@ -154,6 +154,8 @@ def evaluate(
     batch: int | None = None,
     time_limit: float | None = None,
     memory_limit: float | None = None,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
     labels: Labels | None = None,
     preprocess: PreprocessLike | None = None,
     **facts: Any,
@@ -183,6 +185,8 @@ def evaluate(
         batch: The number of images that are run at once; 8 by default. With int8-dynamic files, results depend on it.
         time_limit: Seconds that opening a file, or one batch, may take, by default 15, and more by the size of the file.
         memory_limit: GB that each worker's child process may use, by default as in `open`.
+        engine: `local` or `ray`, as in `embed`.
+        address: The address of the Ray cluster, as in `embed`.
         labels: Names of the classes, as in `load`, for files that have none; for both files.
         preprocess: How images are prepared, as in `load`; for both files.
         **facts: `problem_type`, as in `load`, if a file does not state it.
@@ -195,6 +199,7 @@ def evaluate(
         Stopped: A file reached a limit, or onnxruntime crashed.
     """
     facts |= {"labels": labels, "preprocess": preprocess}
+    run_on = engine_of(engine, address, workers)
     listed = Images.listed(images, column, label_column)
     settings = {"batch": batch, "time_limit": time_limit, "memory_limit": memory_limit}
     this = Subject.of(artifact, output, facts, settings)
@@ -204,11 +209,15 @@ def evaluate(
         cause = f"{this.path.name} is evaluated as {this.kind}, {other.path.name} as {other.kind}"
         raise InputError(cause, hint=SAME)
     task = _task(this, listed, k, labelled=other is None)
+    subjects, tasks = [this], [task]
+    if other is not None:
+        subjects.append(other)
+        tasks.append(_task(other, listed, k, labelled=False))
+    with closing(run_on):
+        outcomes = [_run(subject, listed.refs, its, run_on) for subject, its in zip(subjects, tasks, strict=True)]
     if other is None:
-        outcome = _run(this, listed.refs, task, workers)
+        (outcome,) = outcomes
         return _evaluation(this, task, outcome, _scores(task, outcome, listed))
-    subjects, tasks = (this, other), (task, _task(other, listed, k, labelled=False))
-    outcomes = [_run(subject, listed.refs, its, workers) for subject, its in zip(subjects, tasks, strict=True)]
     scores = [_scores(its, outcome, listed) for its, outcome in zip(tasks, outcomes, strict=True)]
     return _compared(subjects, tasks, outcomes, scores)
 
@@ -289,14 +298,14 @@ def _numbers(images: Images, count: int) -> Array:
     return np.array(rows)
 
 
-def _run(subject: Subject, refs: Sequence[ImageRef], task: Task, workers: int | None) -> Outcome:
+def _run(subject: Subject, refs: Sequence[ImageRef], task: Task, engine: Engine) -> Outcome:
     """Run a file on all images. Raises RefusedContent if none can be measured."""
     (feature,) = subject.options.features
     at: list[int] = []
     kept: list[Array] = []
     failures: list[Failure] = []
     size = chunk_size(len(refs))
-    results = run_chunks(chunks(refs, size), subject.options.open, workers)
+    results = engine(chunks(refs, size), subject.options.open)
     with step(f"evaluating {subject.path.name}", len(refs), "images") as progress, closing(results):
         for rows in results:
             positions = range(rows.number * size, min((rows.number + 1) * size, len(refs)))

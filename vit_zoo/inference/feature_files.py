@@ -70,11 +70,7 @@ class FeatureFile:
         if write is None:
             raise InputError(f"the name of a file of features must end in {', '.join(WRITERS)}", where=path)
         if write is _parquet:
-            try:
-                parquet()
-            except MissingDependency as error:
-                others = " and ".join(suffix for suffix in WRITERS if WRITERS[suffix] is not _parquet)
-                raise MissingDependency(f"{error.message}; {others} do not", hint=error.hint) from None
+            check_parquet()
         table = None if write is _parquet else path.with_suffix(".csv")
         return cls(path, write, table, path.with_suffix(".failures.csv"))
 
@@ -102,7 +98,7 @@ class FeatureFile:
                 staged[target] = file.path
 
             if content.parts.failed:
-                add(self.failures, lambda file: _write_csv(file, ("path", "reason"), _failures(content.parts)))
+                add(self.failures, lambda file: write_failures(file, content.parts))
             else:
                 files.remove(self.failures)
             if self.table is not None:
@@ -110,6 +106,20 @@ class FeatureFile:
             add(self.path, lambda file: self.write(file, content), need=content.nbytes)
             content.parts.partial.will_put(staged)
             files.commit()
+
+
+def check_parquet() -> None:
+    """Raise MissingDependency without pyarrow."""
+    try:
+        parquet()
+    except MissingDependency as error:
+        others = " and ".join(suffix for suffix in WRITERS if WRITERS[suffix] is not _parquet)
+        raise MissingDependency(f"{error.message}; {others} do not", hint=error.hint) from None
+
+
+def write_failures(file: BinaryIO, parts: Iterable[Part]) -> None:
+    """Write the table of images that could not be read."""
+    _write_csv(file, ("path", "reason"), _failures(parts))
 
 
 def _failures(parts: Iterable[Part]) -> Iterator[tuple[str, ...]]:

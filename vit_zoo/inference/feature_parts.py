@@ -68,28 +68,28 @@ def read_part(partial: Partial, number: int) -> Part:
 
 @dataclass(frozen=True)
 class Parts:
-    """All parts of a finished run, in their order. They are read one by one.
+    """All parts of a finished run, or some that follow each other, in their order. They are read one by one.
 
     Attributes:
         partial: Their folder.
-        count: The number of parts.
+        numbers: Their numbers.
         rows: The number of images with features.
         width: The length of their features.
         failed: The number of images without.
     """
 
     partial: Partial
-    count: int
+    numbers: range
     rows: int
     width: int
     failed: int
 
     @classmethod
-    def of(cls, partial: Partial, count: int) -> Parts:
+    def of(cls, partial: Partial, numbers: range) -> Parts:
         """Return the parts of a folder, and read each once. Raises CannotWrite for damaged ones or other widths."""
         rows = failed = 0
         widths = set()
-        for number in range(count):
+        for number in numbers:
             part = read_part(partial, number)
             rows, failed = rows + len(part.names), failed + len(part.failures)
             if part.names:
@@ -97,8 +97,8 @@ class Parts:
         if len(widths) > 1:
             cause = f"the model returned features of {len(widths)} widths: {', '.join(map(str, sorted(widths)))}"
             raise CannotWrite(cause, where=partial.folder)
-        return cls(partial, count, rows, max(widths, default=0), failed)
+        return cls(partial, numbers, rows, max(widths, default=0), failed)
 
     def __iter__(self) -> Iterator[Part]:
-        for number in range(self.count):
+        for number in self.numbers:
             yield read_part(self.partial, number)
