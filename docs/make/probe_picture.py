@@ -29,7 +29,7 @@ def measure() -> dict[str, Any]:
     from PIL import Image
 
     import vit_zoo
-    from vit_zoo.inference.linear_head import VALIDATION, Split, accuracy_of, fit_head
+    from vit_zoo.inference.probe.linear_head import VALIDATION, Split, accuracy_of, fit_head
 
     model = vit_zoo.load("vit_digits").eval()
     assert model.config.preprocess is not None

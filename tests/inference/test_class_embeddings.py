@@ -16,7 +16,7 @@ from support.models import noise
 from support.onnx_outputs import relative
 from support.tiny import TINY
 from vit_zoo.errors import InputError, NotRepresentable
-from vit_zoo.inference.class_embeddings import read_class_embeddings
+from vit_zoo.inference.probe.class_embeddings import read_class_embeddings
 
 GOAL = 1e-5  # of the largest logit
 LABELS = [f"a photo of {k}" for k in ("cats", "dogs", "owls", "frogs", "bees", "ants", "bats")]

@@ -25,7 +25,7 @@ import vit_zoo
 from support import foreign_onnx
 from vit_zoo.errors import InputError, MissingDependency, RefusedContent
 from vit_zoo.files import read_image
-from vit_zoo.inference.classes import class_numbers
+from vit_zoo.inference.evaluate.classes import class_numbers
 from vit_zoo.registry.catalog import zoo_folder
 from vit_zoo.registry.labels import label_names
 

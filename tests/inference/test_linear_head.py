@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from support.properties import examples
-from vit_zoo.inference.linear_head import GRID, Split, accuracy_of, fit_head, split_by_class
+from vit_zoo.inference.probe.linear_head import GRID, Split, accuracy_of, fit_head, split_by_class
 from vit_zoo.model.classification import softmax
 
 
@@ -68,7 +68,7 @@ def test_two_images_of_each_class_are_enough(caplog):
 
 
 def test_a_fit_that_does_not_converge_is_told(monkeypatch, caplog):
-    monkeypatch.setattr("vit_zoo.inference.linear_head.MAX_STEPS", 2)
+    monkeypatch.setattr("vit_zoo.inference.probe.linear_head.MAX_STEPS", 2)
     features, y = made_features(4)
     fit_head(features, y, Split(np.arange(240), np.arange(0), np.arange(0)))
     assert "had not converged after 2 steps" in caplog.text

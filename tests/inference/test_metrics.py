@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, confusion_matrix, r2_score, top_k_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from vit_zoo.inference import metrics
+from vit_zoo.inference.evaluate import metrics
 from vit_zoo.parity.neighbours import shared_neighbours, votes
 
 

@@ -18,7 +18,7 @@ import vit_zoo
 from support.tiny import TINY
 from vit_zoo.errors import CannotWrite, InputError, MissingDependency
 from vit_zoo.files.image_list import list_images
-from vit_zoo.inference.linear_head import split_by_class
+from vit_zoo.inference.probe.linear_head import split_by_class
 from vit_zoo.model.config import Accuracy
 
 PER_CLASS = 40

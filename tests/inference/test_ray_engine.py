@@ -23,9 +23,9 @@ import vit_zoo
 from support.requirements import required
 from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files.partial import Partial
-from vit_zoo.inference import feature_folder
+from vit_zoo.inference.embed import folder as feature_folder
+from vit_zoo.inference.embed.part_writer import PartWriter, PartWriters
 from vit_zoo.inference.engine import engine_of
-from vit_zoo.inference.part_writer import PartWriter, PartWriters
 
 COUNT, CHUNKS = 300, 10
 

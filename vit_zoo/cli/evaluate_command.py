@@ -67,7 +67,7 @@ def evaluate(
     vitzoo evaluate vit_b16_int8.onnx photos --against vit_b16.onnx
     """
     from vit_zoo.inference.evaluate import evaluate as evaluate_artifact
-    from vit_zoo.inference.evaluation_files import check_table, write_table
+    from vit_zoo.inference.evaluate.files import check_table, write_table
 
     if plot is not None:
         from vit_zoo.parity.plot import check_plot
@@ -83,6 +83,6 @@ def evaluate(
     if table is not None:
         write_table(done, table)
     if plot is not None:
-        from vit_zoo.inference.evaluation_plot import draw
+        from vit_zoo.inference.evaluate.plot import draw
 
         draw(done, plot)

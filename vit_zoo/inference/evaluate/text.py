@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from vit_zoo.inference.evaluation import decimals_for, percent
+from vit_zoo.inference.evaluate.result import decimals_for, percent
 
 if TYPE_CHECKING:
-    from vit_zoo.inference.evaluation import ClassResult, Difference, Evaluation, Share
+    from vit_zoo.inference.evaluate.result import ClassResult, Difference, Evaluation, Share
 
 CLASSES, FAILURES = 20, 5  # that are listed
 NAMES = {"classification": "top-1", "neighbours": "accuracy", "multi-label": "all labels right"}

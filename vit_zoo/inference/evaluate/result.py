@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from vit_zoo.errors import InputError, MissingDependency
-from vit_zoo.inference import metrics
+from vit_zoo.inference.evaluate import metrics
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -194,7 +194,7 @@ class Evaluation(_Result):
     table: Table = Field(exclude=True, repr=False)
 
     def __str__(self) -> str:
-        from vit_zoo.inference.evaluation_text import text_of
+        from vit_zoo.inference.evaluate.text import text_of
 
         return text_of(self)
 

@@ -12,7 +12,7 @@ from vit_zoo.files.image_list import AND
 from vit_zoo.parity.plot import SUFFIXES, check_plot
 
 if TYPE_CHECKING:
-    from vit_zoo.inference.evaluation import Calibration, Evaluation
+    from vit_zoo.inference.evaluate.result import Calibration, Evaluation
 
 MOST = 30  # classes of a matrix with their names
 WRITTEN = 12  # classes of a matrix with their numbers of images

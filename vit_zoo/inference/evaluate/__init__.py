@@ -16,11 +16,11 @@ from vit_zoo.files.image_list import AND, TABLES, list_images
 from vit_zoo.formats.classifier import PROBABILITIES, class_config, class_output
 from vit_zoo.formats.declared import Declared, declared
 from vit_zoo.formats.features import feature_of
-from vit_zoo.inference.classes import class_numbers, label_of
 from vit_zoo.inference.engine import Engine, engine_of
-from vit_zoo.inference.evaluation import Difference, Evaluation, Failure, Kind, SharedNeighbours, Table
+from vit_zoo.inference.evaluate.classes import class_numbers, label_of
+from vit_zoo.inference.evaluate.result import Difference, Evaluation, Failure, Kind, SharedNeighbours, Table
+from vit_zoo.inference.evaluate.scoring import Neighbours, OneClass, Scores, SeveralClasses, Task, Values
 from vit_zoo.inference.preparation import free_size, options_of, preprocess_of
-from vit_zoo.inference.scoring import Neighbours, OneClass, Scores, SeveralClasses, Task, Values
 from vit_zoo.inference.worker import chunk_size, chunks
 from vit_zoo.loading.stated import Description
 from vit_zoo.parity.neighbours import fewest_images, shared_neighbours

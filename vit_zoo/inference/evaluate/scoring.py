@@ -14,8 +14,8 @@ import numpy as np
 
 from vit_zoo.errors import RefusedContent
 from vit_zoo.files.image_list import AND
-from vit_zoo.inference import metrics
-from vit_zoo.inference.evaluation import PAIRS, Calibration, ClassResult, Confusion, Kind, Share, Table, ValueResult
+from vit_zoo.inference.evaluate import metrics
+from vit_zoo.inference.evaluate.result import PAIRS, Calibration, ClassResult, Confusion, Kind, Share, Table, ValueResult
 from vit_zoo.model.classification import sigmoid, softmax
 from vit_zoo.parity.neighbours import votes
 

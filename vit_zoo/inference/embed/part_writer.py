@@ -13,8 +13,8 @@ from pathlib import Path
 from vit_zoo.errors import InputError
 from vit_zoo.files.partial import RUN, Partial
 from vit_zoo.files.stored_list import Piece
+from vit_zoo.inference.embed.parts import Part
 from vit_zoo.inference.engine import Worker
-from vit_zoo.inference.feature_parts import Part
 from vit_zoo.inference.worker import Chunk, Rows
 
 

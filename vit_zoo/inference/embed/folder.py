@@ -15,10 +15,10 @@ from vit_zoo.files.disk import writing
 from vit_zoo.files.folder import check_folder
 from vit_zoo.files.partial import Partial
 from vit_zoo.files.temporary import put_in_place, remove, temporary
+from vit_zoo.inference.embed.files import WRITERS, Content, check_parquet, write_failures
+from vit_zoo.inference.embed.part_writer import visible
+from vit_zoo.inference.embed.parts import Parts
 from vit_zoo.inference.engine import Engine
-from vit_zoo.inference.feature_files import WRITERS, Content, check_parquet, write_failures
-from vit_zoo.inference.feature_parts import Parts
-from vit_zoo.inference.part_writer import visible
 from vit_zoo.inference.worker import chunk_size
 from vit_zoo.progress import step
 

@@ -16,11 +16,11 @@ from vit_zoo.files.sniff import sha256_of
 from vit_zoo.files.stored_list import pieces, store_list
 from vit_zoo.formats import describe
 from vit_zoo.formats.onnx_admission import external_names
+from vit_zoo.inference.embed.files import TYPES, Content, FeatureFile
+from vit_zoo.inference.embed.folder import FeatureFolder
+from vit_zoo.inference.embed.part_writer import PartWriters
+from vit_zoo.inference.embed.parts import Parts
 from vit_zoo.inference.engine import Engine, engine_of
-from vit_zoo.inference.feature_files import TYPES, Content, FeatureFile
-from vit_zoo.inference.feature_folder import FeatureFolder
-from vit_zoo.inference.feature_parts import Parts
-from vit_zoo.inference.part_writer import PartWriters
 from vit_zoo.inference.preparation import worker_options
 from vit_zoo.inference.versions import versions
 from vit_zoo.inference.worker import Chunk, ImageWorker, Rows, WorkerOptions, chunk_size

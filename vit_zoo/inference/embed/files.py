@@ -17,7 +17,7 @@ from vit_zoo.errors import InputError, MissingDependency
 from vit_zoo.files.atomic import Staged, check_target, would_replace
 from vit_zoo.files.file_set import FileSet
 from vit_zoo.files.image_list import parquet
-from vit_zoo.inference.feature_parts import Part, Parts
+from vit_zoo.inference.embed.parts import Part, Parts
 from vit_zoo.progress import step
 
 KEY = "vitzoo"  # of the description of the run, as JSON, in the metadata of Parquet and safetensors files

@@ -15,9 +15,15 @@ from vit_zoo.files import digest_of
 from vit_zoo.files.folder import check_folder, written_folder
 from vit_zoo.formats.artifact import size_text
 from vit_zoo.formats.features import POOLED
-from vit_zoo.inference.class_embeddings import check_model, in_memory, read_class_embeddings, with_class_embeddings, with_numbers
-from vit_zoo.inference.labelled_features import LabelledFeatures, check_counts, features_of, labelled_images, listed
-from vit_zoo.inference.linear_head import HELD_OUT, Trial, accuracy_of, fit_head, regression_class, split_by_class
+from vit_zoo.inference.probe.class_embeddings import (
+    check_model,
+    in_memory,
+    read_class_embeddings,
+    with_class_embeddings,
+    with_numbers,
+)
+from vit_zoo.inference.probe.labelled_features import LabelledFeatures, check_counts, features_of, labelled_images, listed
+from vit_zoo.inference.probe.linear_head import HELD_OUT, Trial, accuracy_of, fit_head, regression_class, split_by_class
 from vit_zoo.loading.checkpoint import Checkpoint, ModelLike
 from vit_zoo.loading.load import find_weights, write_model
 from vit_zoo.loading.stated import Description
@@ -28,7 +34,7 @@ if TYPE_CHECKING:
     from vit_zoo.exporters.export_file import Export
     from vit_zoo.files.image_list import ImageRef, Sources
     from vit_zoo.formats.artifact import Array
-    from vit_zoo.inference.class_embeddings import ClassesLike
+    from vit_zoo.inference.probe.class_embeddings import ClassesLike
     from vit_zoo.loading.stated import Labels, PreprocessLike
 
 CLASSES = Option("classes", "'FILE'", "--classes FILE")

@@ -12,7 +12,7 @@ from vit_zoo.files.atomic import check_target
 from vit_zoo.files.sniff import reading
 
 if TYPE_CHECKING:
-    from vit_zoo.inference.evaluation import Evaluation
+    from vit_zoo.inference.evaluate.result import Evaluation
 
 HEADERS = ("path,label,predicted,", "path,shared_neighbours")  # the beginning of every table
 
