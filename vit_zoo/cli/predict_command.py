@@ -41,7 +41,7 @@ MOST_REASONS = 20  # images that cannot be read, each of which gets a line
 )  # fmt: skip
 @click.option(
     "--fast-crop", is_flag=True,
-    help="Resize only what the crop keeps: a third less time for a photo, and single pixels that differ by one level of 255.",
+    help="Resize only what the crop keeps: a fifth less time for a photo, and single pixels that differ by one level of 255.",
 )  # fmt: skip
 @click.option("--threads", type=click.IntRange(1, 1024), metavar="INTEGER", help="ONNX only: number of onnxruntime threads.")
 @run_limits

@@ -98,8 +98,8 @@ class Preprocess(BaseModel):
     def __call__(self, image: Image.Image, *, fast_crop: bool = False) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Return the model's input for one image: float32, channels x height x width.
 
-        `fast_crop` resizes only what the crop keeps, which takes a third less time for a photo of 4:3. Pillow then rounds the
-        coordinates differently, so that about 1 pixel in 4,000 differs by one level of 255.
+        `fast_crop` resizes only what the crop keeps, which takes a third less time for a photo of 4:3, decoding apart. Pillow
+        then rounds the coordinates differently, so that about 1 pixel in 4,000 differs by one level of 255.
         """
         import numpy as np
 
