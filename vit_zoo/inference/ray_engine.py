@@ -194,7 +194,8 @@ def _connected(address: str | None, workers: int | None) -> Iterator[None]:
     settings = {"include_dashboard": False, "num_cpus": worker_count(workers)} if address in (None, "local") else {}
     with _own_signals(), step("starting Ray" if settings else "connecting to Ray"):
         try:
-            ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **settings)
+            with _without_stderr():
+                ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **settings)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise Stopped(f"Ray does not start: {_line(error)}") from None
     _silence()
@@ -209,6 +210,19 @@ def _silence() -> None:
     """Keep Ray's loggers from the terminal; what goes wrong is raised."""
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Discard what is written to stderr within the block: Ray's C++ code writes there that it is told to be quiet."""
+    saved = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as null:
+            os.dup2(null.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 @contextlib.contextmanager
