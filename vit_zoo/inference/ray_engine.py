@@ -14,6 +14,7 @@ import platform
 import signal
 import socket
 import threading
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -32,6 +33,7 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning about GPUs, which are not used
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # of what Ray's C++ code writes to stderr
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "^",  # hides every line about workers that die, which Ray prints on stdout
 }
 
 
@@ -145,8 +147,21 @@ def _check_machines(wanted: dict[str, str]) -> None:
 
 def _run(items: list[bytes], open_worker: Callable[[], Worker[C, R]], workers: int | None) -> Iterator[R]:
     """Yield the results of pickled chunks, on the cluster to which this process is connected."""
-    ray = _import_ray()
     _check_machines(versions())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray Data's about its own use of itself
+        results = _dataset(items, open_worker, workers)
+    # Ray Data replaces actors that die, and runs their tasks again, without end; `_check_machines` has seen that they can work
+    for row in results.iter_rows():
+        value, error = pickle.loads(row["result"])  # noqa: S301 - our own actors' objects
+        if error is not None:
+            raise error
+        yield value
+
+
+def _dataset(items: list[bytes], open_worker: Callable[[], Worker[C, R]], workers: int | None) -> Any:
+    """Return Ray Data's dataset of pickled results, which are computed when it is read."""
+    ray = _import_ray()
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
@@ -155,20 +170,10 @@ def _run(items: list[bytes], open_worker: Callable[[], Worker[C, R]], workers: i
     pool = ray.data.ActorPoolStrategy(
         min_size=1, initial_size=max(at_once, 1), max_size=workers, max_tasks_in_flight_per_actor=2
     )  # one chunk is at work, and one is there when it ends
-    results = ray.data.from_items(items, override_num_blocks=min(len(items), MOST_BLOCKS)).map_batches(
-        _Actor,
-        fn_constructor_args=(open_worker, str(Path.cwd()), versions()),
-        batch_size=1,
-        batch_format="pyarrow",
-        compute=pool,
-        num_cpus=1,
+    return ray.data.from_items(items, override_num_blocks=min(len(items), MOST_BLOCKS)).map_batches(
+        _Actor, fn_constructor_args=(open_worker, str(Path.cwd()), versions()), batch_size=1, batch_format="pyarrow",
+        compute=pool, num_cpus=1,
     )  # fmt: skip
-    # Ray Data replaces actors that die, and runs their tasks again, without end; `_check_machines` has seen that they can work
-    for row in results.iter_rows():
-        value, error = pickle.loads(row["result"])  # noqa: S301 - our own actors' objects
-        if error is not None:
-            raise error
-        yield value
 
 
 def _import_ray() -> Any:
@@ -194,7 +199,8 @@ def _connected(address: str | None, workers: int | None) -> Iterator[None]:
     settings = {"include_dashboard": False, "num_cpus": worker_count(workers)} if address in (None, "local") else {}
     with _own_signals(), step("starting Ray" if settings else "connecting to Ray"):
         try:
-            ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **settings)
+            with _without_stderr():
+                ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **settings)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise Stopped(f"Ray does not start: {_line(error)}") from None
     _silence()
@@ -209,6 +215,19 @@ def _silence() -> None:
     """Keep Ray's loggers from the terminal; what goes wrong is raised."""
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Discard what is written to stderr within the block: Ray's C++ code writes there that it is told to be quiet."""
+    saved = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as null:
+            os.dup2(null.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 @contextlib.contextmanager
