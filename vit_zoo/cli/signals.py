@@ -1,10 +1,11 @@
 """Signals: Ctrl-C ends the command line with exit code 130, SIGTERM with 143, at whatever point they arrive.
 
-A signal becomes an exception in the main thread, so that temporary files are removed on the way out. Three things can be in the
-way, and each has an answer here. Native code may run for a long time before the exception can be raised, and other code may
-swallow it: a thread ends the process after `GRACE` seconds. A library may turn it into another exception: `received` tells the
-entry point the truth. And the command may be over: `leave` runs the exit handlers and ends the process itself, without the
-teardown of the interpreter, in which a signal would be lost.
+A signal becomes an exception in the main thread, so that temporary files are removed on the way out. Four things can be in the
+way, and each has an answer here. A module is being imported, which may abort the process if an exception ends it: the process
+ends at once. Native code may run for a long time before the exception can be raised, and other code may swallow it: a thread
+ends the process after `GRACE` seconds. A library may turn it into another exception: `received` tells the entry point the
+truth. And the command may be over: `leave` runs the exit handlers and ends the process itself, without the teardown of the
+interpreter, in which a signal would be lost.
 
 This module imports nothing but what the interpreter has loaded already, so that the handlers are in place before the command
 line's own imports. Before Python has come this far, a signal ends the process in the system's way.
@@ -20,8 +21,10 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import FrameType
     from typing import NoReturn
 
+IMPORT = "<frozen importlib._bootstrap>"
 GRACE = 2.0  # seconds from the signal to the end of the process
 CODES = {_signal.SIGINT: (130, "interrupted"), _signal.SIGTERM: (143, "terminated")}
 
@@ -85,12 +88,21 @@ def leave(code: int) -> NoReturn:
         os._exit(code if signalled is None else signalled[0])
 
 
-def _handle(number: int, frame: object) -> None:
-    if _State.number is not None or _State.leaving:
+def _handle(number: int, frame: FrameType | None) -> None:
+    if _State.number is not None or _State.leaving or _in_import(frame):
         _State.number = _State.number or number
         _end()
     _State.number = number
     raise KeyboardInterrupt if number == _signal.SIGINT else Terminated
+
+
+def _in_import(frame: FrameType | None) -> bool:
+    """Return whether a module is being imported. An exception would leave it half initialised; torch then aborts the process."""
+    while frame is not None:
+        if frame.f_code.co_filename == IMPORT:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _watch(reader: int) -> None:

@@ -38,13 +38,14 @@ class Limits:
     @classmethod
     def of(cls, time_limit: float | None, memory_limit: float | None) -> Limits:
         """Return limits in seconds and in GB. Raises InputError for values out of range."""
-        for value, least, most, message in (
-            (time_limit, 0.0, MOST_SECONDS, f"time_limit must be above 0 and at most {MOST_SECONDS:,.0f} seconds"),
-            (memory_limit, LEAST_GB, math.inf, f"memory_limit must be at least {LEAST_GB} GB"),
+        for name, value, least, most, message in (
+            (TIME.name, time_limit, 0.0, MOST_SECONDS, f"must be above 0 and at most {MOST_SECONDS:,.0f} seconds"),
+            (MEMORY.name, memory_limit, LEAST_GB, math.inf, f"must be at least {LEAST_GB} GB"),
         ):
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if value is not None and not (number and least <= value < most and value):
-                raise InputError(f"{message}, got {value!r}")
+                given = Option(name, repr(value))
+                raise InputError(f"{given} {message}", options=[given])
         return cls(time_limit, None if memory_limit is None else memory_limit * 1e9)
 
 
