@@ -244,7 +244,7 @@ def _confine(*, writes: bool, dies_with: int) -> None:
             os._exit(1)
 
 
-def _return_memory() -> None:
+def return_memory() -> None:
     """Return the memory of a closed session: glibc otherwise keeps it."""
     import ctypes
 
@@ -307,7 +307,7 @@ def main() -> None:
         message, arrays = messages.get()
         if message["do"] == "open" and session is not None:
             session = None
-            _return_memory()
+            return_memory()
         try:
             _limit(message["memory"], message["seconds"])
             session, answer, values = _answer(session, message, arrays)
