@@ -84,33 +84,32 @@ def test_a_signal_at_any_moment(command, place):
 
 
 BEFORE = "import sys, os, signal, time; sys.argv[0] = 'vitzoo'; from vit_zoo.cli import main, signals\n"
+
+
+def in_import_of(module: str, answer: str) -> str:
+    """Return a program that gets the signal while this module is being found, and answers the exception so."""
+    return f"""
+        class Finder:
+            def find_spec(self, name, path=None, target=None):
+                if name == "{module}":
+                    try:
+                        os.kill(os.getpid(), number)
+                        time.sleep(5)
+                    except BaseException:
+                        {answer}
+        sys.meta_path.insert(0, Finder())
+    """
+
+
 SPOTS = {
     "before any import of the command line": """
         install = signals.install
         signals.install = lambda: (install(), os.kill(os.getpid(), number))
     """,
-    "in an import that makes another exception of it": """
-        class Finder:
-            def find_spec(self, name, path=None, target=None):
-                if name == "vit_zoo.cli.commands":
-                    try:
-                        os.kill(os.getpid(), number)
-                        time.sleep(5)
-                    except BaseException:
-                        raise ImportError("broken") from None
-        sys.meta_path.insert(0, Finder())
-    """,
-    "in an import that an exception would abort": """
-        class Finder:
-            def find_spec(self, name, path=None, target=None):
-                if name == "vit_zoo.registry.models":
-                    try:
-                        os.kill(os.getpid(), number)
-                        time.sleep(5)
-                    except BaseException:
-                        os.abort()
-        sys.meta_path.insert(0, Finder())
-    """,
+    "in an import that makes another exception of it": in_import_of(
+        "vit_zoo.cli.commands", "raise ImportError('broken') from None"
+    ),
+    "in an import that an exception would abort": in_import_of("vit_zoo.registry.models", "os.abort()"),
     "swallowed, and the command goes on": """
         import vit_zoo.cli.commands as commands
         import vit_zoo.registry.models as models

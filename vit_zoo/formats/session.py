@@ -244,7 +244,7 @@ def _confine(*, writes: bool, dies_with: int) -> None:
             os._exit(1)
 
 
-def _return_memory() -> None:
+def return_memory() -> None:
     """Return the memory of a closed session: glibc otherwise keeps it."""
     import ctypes
 
@@ -316,7 +316,7 @@ def serve(
         message, arrays = messages.get()
         if message["do"] == "open" and kept is not None:
             kept = None
-            _return_memory()
+            return_memory()
         try:
             _limit(message["memory"], message["seconds"])
             kept, reply, values = answer(kept, message, arrays)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from vit_zoo.formats import describe, open_in
 from vit_zoo.formats.onnx_file import OnnxArtifact, check_companion
 from vit_zoo.formats.onnx_skeleton import declared
+from vit_zoo.formats.session import return_memory
 from vit_zoo.graph.options import GraphOptions
 from vit_zoo.progress import part
 
@@ -78,16 +78,13 @@ class Sessions:
             self.child.close()
 
     def _release(self) -> None:
-        """Close the session and return its memory: glibc otherwise keeps it, 350 MiB for ViT-B/16.
+        """Close the session and return its memory, 350 MiB for ViT-B/16.
 
         A child process does that when it opens the next one.
         """
         self._open.clear()
-        if self.child is not None:
-            return
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+        if self.child is None:
+            return_memory()
 
 
 class Computed:
