@@ -35,6 +35,7 @@ def made(tmp_path_factory):
     """A folder with an exported file and images, of which three cannot be read."""
     folder = tmp_path_factory.mktemp("ray")
     vit_zoo.export("vit_digits", out=folder / "digits.onnx", outputs=["pooler_output"], verify=False)
+    vit_zoo.export("vit_digits", out=folder / "classes.onnx", verify=False)
     (folder / "images").mkdir()
     generator = np.random.default_rng(0)
     for i in range(COUNT):
@@ -70,7 +71,8 @@ def cluster():
 @pytest.fixture
 def place(made, folder):
     """An empty current folder with links to these files."""
-    shutil.copy(made / "digits.onnx", folder)
+    for name in ("digits.onnx", "classes.onnx"):
+        shutil.copy(made / name, folder)
     shutil.copytree(made / "images", folder / "images", copy_function=os.link)
     return folder
 
@@ -185,7 +187,12 @@ def test_results_in_order(place, cluster):
     assert list(engine_of("ray")([], Square)) == []
 
 
-def test_evaluate(place, cluster):
+def test_predict_and_evaluate(place, cluster, cli):
+    wanted = vit_zoo.predict("classes.onnx", "images/1[5-9]*.png", workers=2, top=3)
+    assert len(wanted) == 50
+    assert vit_zoo.predict("classes.onnx", "images/1[5-9]*.png", engine="ray", workers=2, top=3) == wanted
+    code, out, _ = cli("predict", "classes.onnx", "images/1[5-9]*.png", "--engine", "ray", "--workers", "2", "--csv", "-")
+    assert (code, [line.split(",")[0] for line in out.splitlines()[1:]]) == (0, [p.file for p in wanted])
     rows = [f"images/{i:03}.png,{'ab'[i % 3 == 0]}" for i in range(100)]
     (place / "table.csv").write_text("\n".join(["path,label", *rows]) + "\n")
     local = vit_zoo.evaluate("digits.onnx", "table.csv", workers=2)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from vit_zoo.cli.completion import complete_model, words
-from vit_zoo.cli.options import batch_limits, engine_options, preparation
+from vit_zoo.cli.options import batch_limits, engine_options, fast_crop, preparation
 from vit_zoo.cli.output import Output, with_output
 
 
@@ -45,12 +45,13 @@ from vit_zoo.cli.output import Output, with_output
 @click.option("--force", is_flag=True, help="Replace existing files, and the partial result of another run.")
 @engine_options
 @batch_limits
+@fast_crop
 @preparation
 @with_output
 def embed(
     artifact: str, images: tuple[str, ...], out: Path, name: str | None, normalise: bool, dtype: Any, batch: int | None,
     workers: int | None, column: str | None, force: bool, engine: Any, address: str | None, time_limit: float | None,
-    memory_limit: float | None, preprocess: Any, output: Output,
+    memory_limit: float | None, fast_crop: bool, preprocess: Any, output: Output,
 ) -> None:  # fmt: skip
     """Write the features of images to a file.
 
@@ -80,6 +81,7 @@ def embed(
 
     done = embed_images(
         artifact, images, out, output=name, normalise=normalise, dtype=dtype, batch=batch, workers=workers, column=column,
-        preprocess=preprocess, force=force, time_limit=time_limit, memory_limit=memory_limit, engine=engine, address=address,
+        preprocess=preprocess, fast_crop=fast_crop, force=force, time_limit=time_limit, memory_limit=memory_limit, engine=engine,
+        address=address,
     )  # fmt: skip
     output.result(EmbedDocument.of(done), lambda: str(done))

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from vit_zoo.cli.completion import complete_model, words
-from vit_zoo.cli.options import batch_limits, description, engine_options, facts
+from vit_zoo.cli.options import batch_limits, description, engine_options, facts, fast_crop
 from vit_zoo.cli.output import Output, with_output
 
 
@@ -42,13 +42,15 @@ from vit_zoo.cli.output import Output, with_output
 )
 @engine_options
 @batch_limits
+@fast_crop
 @description
 @facts
 @with_output
 def evaluate(
     artifact: str, images: tuple[Path, ...], against: str | None, table: Path | None, plot: Path | None, wanted: str | None,
     k: int | None, column: str | None, label_column: str | None, batch: int | None, workers: int | None,
-    engine: Any, address: str | None, time_limit: float | None, memory_limit: float | None, facts: dict[str, Any], output: Output,
+    engine: Any, address: str | None, time_limit: float | None, memory_limit: float | None, fast_crop: bool,
+    facts: dict[str, Any], output: Output,
 ) -> None:  # fmt: skip
     """Measure the accuracy of an exported file, or the difference between two.
 
@@ -77,7 +79,8 @@ def evaluate(
         check_table(table, images)
     done = evaluate_artifact(
         artifact, images, against=against, output=wanted, k=k, column=column, label_column=label_column, batch=batch,
-        workers=workers, time_limit=time_limit, memory_limit=memory_limit, engine=engine, address=address, **facts,
+        workers=workers, time_limit=time_limit, memory_limit=memory_limit, fast_crop=fast_crop,
+        engine=engine, address=address, **facts,
     )  # fmt: skip
     output.result(done, lambda: str(done))  # first, so that a full disk does not lose it
     if table is not None:

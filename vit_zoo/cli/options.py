@@ -266,6 +266,14 @@ def _limits(command: Any, time: str, memory: str) -> Any:
     return click.option("--time-limit", type=float, metavar="SECONDS", help=time)(limited)
 
 
+def fast_crop(command: Any) -> Any:
+    """Add --fast-crop."""
+    return click.option(
+        "--fast-crop", is_flag=True,
+        help="Resize only what the crop keeps: a fifth less time for a photo, and single pixels that differ by one level of 255.",
+    )(command)  # fmt: skip
+
+
 def engine_options(command: Any) -> Any:
     """Add --engine and --address, for commands that run a file on many images."""
     address = click.option(

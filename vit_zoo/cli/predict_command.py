@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from vit_zoo.cli.completion import complete_model
-from vit_zoo.cli.options import MODEL, description, facts, note_name, run_limits, zoo
+from vit_zoo.cli.options import MODEL, description, engine_options, facts, fast_crop, note_name, run_limits, zoo
 from vit_zoo.cli.output import Output, with_output
 from vit_zoo.cli.text import table
 from vit_zoo.errors import InputError, RefusedContent, VitzooError
@@ -17,6 +18,7 @@ from vit_zoo.errors import InputError, RefusedContent, VitzooError
 if TYPE_CHECKING:
     from vit_zoo.files.image_inputs import ImageInput
     from vit_zoo.formats.artifact import Artifact
+    from vit_zoo.inference.engine import Engine
     from vit_zoo.inference.predict import Prediction
     from vit_zoo.model.config import ModelConfig
     from vit_zoo.model.vit import ViT
@@ -39,11 +41,14 @@ MOST_REASONS = 20  # images that cannot be read, each of which gets a line
     "--attention", type=click.Path(path_type=Path), metavar="FILE|DIR",
     help="Draw where the model looks: attention rollout over the image, as FILE (.png, .jpg) or, of several images, in DIR.",
 )  # fmt: skip
-@click.option(
-    "--fast-crop", is_flag=True,
-    help="Resize only what the crop keeps: a fifth less time for a photo, and single pixels that differ by one level of 255.",
-)  # fmt: skip
+@fast_crop
 @click.option("--threads", type=click.IntRange(1, 1024), metavar="INTEGER", help="ONNX only: number of onnxruntime threads.")
+@click.option(
+    "--workers", type=click.IntRange(1, 1024), metavar="INTEGER",
+    help="ONNX only: number of images that are decoded and run at the same time (default for more than 32 images: one for each "
+    "core).",
+)  # fmt: skip
+@engine_options
 @run_limits
 @description
 @facts
@@ -51,7 +56,8 @@ MOST_REASONS = 20  # images that cannot be read, each of which gets a line
 @with_output
 def predict(
     model: str, images: tuple[Path, ...], top: int | None, csv_file: Path | None, attention: Path | None, fast_crop: bool,
-    threads: int | None, time_limit: float | None, memory_limit: float | None, facts: dict[str, Any], output: Output,
+    threads: int | None, workers: int | None, engine: Any, address: str | None, time_limit: float | None,
+    memory_limit: float | None, facts: dict[str, Any], output: Output,
 ) -> None:  # fmt: skip
     """Classify images with an exported file or a model.
 
@@ -64,6 +70,10 @@ def predict(
     Where several classes can apply to an image (problem_type multi_label_classification), each has a probability of its own. A
     regression has values instead. --set problem_type=... states it for a model that does not.
 
+    More than 32 images are run by several workers, each with one thread, unless --threads is given; the limits are then those of
+    one batch. --engine ray runs the workers on a Ray cluster. Images and FILE must be on a file system that all of its machines
+    share.
+
     --attention needs a file that was exported with --outputs 'logits,attn.*', or a model.
 
     \b
@@ -73,46 +83,70 @@ def predict(
     """
     from vit_zoo.files.image_inputs import image_inputs
     from vit_zoo.formats.limits import Limits
-    from vit_zoo.inference.predict import classifier_of, opened_model
-    from vit_zoo.model.classification import predictions
+    from vit_zoo.inference.engine import engine_of
+    from vit_zoo.inference.predict import is_exported_file, opened_model
+    from vit_zoo.inference.worker import SMALL_CHUNK
 
     _check_csv(csv_file, output)
     note_name(model, output, as_architecture=False)
-    opened, stated = opened_model(model, threads, Limits.of(time_limit, memory_limit), facts)
-    drawing = None if attention is None else Drawing(opened, stated, attention)
-    classifier = None
-    if drawing is None or _has_classes(opened):
-        classifier = classifier_of(opened, stated)
-        classifier.config.known_preprocess()
-    else:
-        _refuse_without_classes(model, top=top, csv=csv_file, fast_crop=fast_crop)
+    single = threads is not None or attention is not None or not is_exported_file(model)
+    parallel = workers is not None or engine != "local" or address is not None
+    if parallel and single:
+        raise InputError("--workers and --engine apply to exported ONNX files, without --threads and --attention")
     inputs = list(image_inputs(images))
     unread = Unread(len(inputs))
-    if drawing is not None:
-        drawing.check(len(inputs))
-    done: list[Prediction] = []
-    if classifier is not None:
-        done = predictions(classifier, inputs, top=top, default_top=1, fast_crop=fast_crop, failed=unread.add)
-        _warn(classifier.config, output)
-    drawn = {} if drawing is None else drawing.draw([image for image in inputs if image.name not in unread.reasons], unread)
+    drawn: dict[str, Path] = {}
+    if parallel or (not single and len(inputs) > SMALL_CHUNK):
+        limits = {"time_limit": time_limit, "memory_limit": memory_limit}
+        with closing(engine_of(engine, address, workers)) as run_on:
+            config, done = _by_workers(model, facts, inputs, run_on, unread, top=top, fast_crop=fast_crop, **limits)
+        _warn(config, output)
+    else:
+        opened, stated = opened_model(model, threads, Limits.of(time_limit, memory_limit), facts)
+        drawing = None if attention is None else Drawing(opened, stated, attention, len(inputs))
+        done = []
+        if drawing is None or _has_classes(opened):
+            done = _in_one_session(opened, stated, inputs, unread, output, top=top, fast_crop=fast_crop)
+        else:
+            _refuse_without_classes(model, top=top, csv=csv_file, fast_crop=fast_crop)
+        if drawing is not None:
+            drawn = drawing.draw([image for image in inputs if image.name not in unread.reasons], unread)
     if csv_file is not None:
         _write_csv(done, csv_file)
     _print(done, drawn, csv_file, attention, unread, output)
 
 
+def _by_workers(
+    model: str, facts: dict[str, Any], images: list[ImageInput], run_on: Engine, unread: Unread, **settings: Any
+) -> tuple[ModelConfig, list[Prediction]]:
+    from vit_zoo.inference.predict_files import FilePredictor
+
+    predictor = FilePredictor.of(model, facts, default_top=1, **settings)
+    return predictor.config, predictor.predictions(images, run_on, unread.add)
+
+
+def _in_one_session(
+    opened: Artifact | ViT, stated: dict[str, Any], images: list[ImageInput], unread: Unread, output: Output, **options: Any
+) -> list[Prediction]:
+    from vit_zoo.inference.predict import classifier_of
+    from vit_zoo.model.classification import predictions
+
+    classifier = classifier_of(opened, stated)
+    done = predictions(classifier, images, default_top=1, failed=unread.add, **options)
+    _warn(classifier.config, output)
+    return done
+
+
 class Drawing:
     """Pictures of the attention of a model."""
 
-    def __init__(self, opened: Artifact | ViT, stated: dict[str, Any], target: Path) -> None:
+    def __init__(self, opened: Artifact | ViT, stated: dict[str, Any], target: Path, count: int) -> None:
+        """Check that pictures of so many images can be drawn and written, before slow work."""
         from vit_zoo.inference.attention import attention_source
-
-        self.source, self.target = attention_source(opened, stated), target
-
-    def check(self, count: int) -> None:
-        """Check that pictures of so many images can be written, before slow work."""
         from vit_zoo.inference.attention_pictures import PictureFiles
 
-        self.files = PictureFiles(self.target, count)
+        self.source = attention_source(opened, stated)
+        self.files = PictureFiles(target, count)
 
     def draw(self, images: list[ImageInput], unread: Unread) -> dict[str, Path]:
         """Draw a picture of each image and return them by the names of the images."""

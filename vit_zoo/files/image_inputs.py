@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import InputError
-from vit_zoo.files.image_list import list_images
+from vit_zoo.files.image_list import ImageRef, list_images
 from vit_zoo.files.images import as_viewed
 from vit_zoo.files.sniff import sniff
 
@@ -31,10 +31,17 @@ CHANNELS = (1, 3, 4)  # grey, RGB, RGB with transparency
 
 @dataclass(frozen=True)
 class ImageInput:
-    """An image that is read when it is needed. `name` is its path, or its number in the list for an image in memory."""
+    """An image that is read when it is needed.
+
+    Attributes:
+        name: Its path, or its number in the list for an image in memory.
+        read: Returns it, upright and opaque.
+        file: Where it is stored; None for an image in memory.
+    """
 
     name: str
     read: Callable[[], Image.Image]
+    file: ImageRef | None = None
 
 
 def counted_inputs(images: Any) -> tuple[Iterable[ImageInput], int | None]:
@@ -76,7 +83,7 @@ def _listed(path: Path) -> Iterator[ImageInput]:
     if not glob.has_magic(str(path)):
         sniff(path)  # a file that the user names must exist
     for image in list_images(path):
-        yield ImageInput(image.name, image.read)
+        yield ImageInput(image.name, image.read, image)
 
 
 def _in_memory(item: Any, start: int) -> Iterator[ImageInput]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 from vit_zoo.errors import InputError
 from vit_zoo.formats import child_for, open_in
 from vit_zoo.formats.artifact import Artifact
 from vit_zoo.formats.classifier import artifact_classifier
+from vit_zoo.formats.declared import Declared
 from vit_zoo.formats.limits import MEMORY, TIME, Limits
+from vit_zoo.inference.engine import Engine, engine_of
 from vit_zoo.inference.preparation import free_size
 from vit_zoo.loading.locator import ExportedFile, parse_locator
 from vit_zoo.loading.stated import Description
@@ -36,6 +38,9 @@ def predict(
     top: int | None = None,
     threads: int | None = None,
     fast_crop: bool = False,
+    workers: int | None = None,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
     time_limit: float | None = None,
     memory_limit: float | None = None,
     labels: Labels | None = None,
@@ -57,10 +62,14 @@ def predict(
             axis in front.
         top: Number of classes to return for each image; 5 by default. It does not apply to a regression.
         threads: Number of onnxruntime threads; ONNX files only.
+        workers: For an ONNX file and image files, both given by their paths: the number of images that are prepared and run at
+            the same time, each with one thread. By default, one session runs batch after batch with all threads.
+        engine: `local`, or `ray`, as in `embed`, which needs the same as `workers`; one worker for each core by default.
+        address: The address of the Ray cluster, as in `embed`.
         fast_crop: Resize only what the crop keeps, which takes about a fifth less time for the JPEG file of a photo;
             single pixels differ by one level of 255.
         time_limit: ONNX files only, which run in a child process: seconds that the file may take for all images, by default 15,
-            and more by its size and the number of images.
+            and more by its size and the number of images. With `workers`, for one batch.
         memory_limit: ONNX files only: GB that the child process may use, by default as in `open`.
         labels: Names of the classes, as in `load`.
         preprocess: How images are prepared, as in `load`.
@@ -73,8 +82,34 @@ def predict(
         Stopped: The file reached a limit, or onnxruntime crashed.
     """
     description = {**facts, "labels": labels, "preprocess": preprocess}
+    if workers is not None or engine != "local" or address is not None:
+        return _by_workers(
+            model, images, top=top, threads=threads, fast_crop=fast_crop, run_on=engine_of(engine, address, workers),
+            facts=description, time_limit=time_limit, memory_limit=memory_limit,
+        )  # fmt: skip
     opened, stated = opened_model(model, threads, Limits.of(time_limit, memory_limit), description)
     return predictions(classifier_of(opened, stated), images, top=top, fast_crop=fast_crop)
+
+
+def _by_workers(
+    model: ModelLike | Artifact, images: Images, *, top: int | None, threads: int | None, run_on: Engine,
+    facts: Mapping[str, Any], **settings: Any,
+) -> list[Prediction]:  # fmt: skip
+    """Return predictions by the workers of an engine. Arguments and errors are as in `predict`."""
+    from vit_zoo.files.image_inputs import image_inputs
+    from vit_zoo.inference.predict_files import FilePredictor
+
+    if threads is not None:
+        raise InputError("threads does not apply: each worker has one thread")
+    if not is_exported_file(model):
+        raise InputError("workers and engine apply to an exported ONNX file, given by its path")
+    with closing(run_on):
+        return FilePredictor.of(model, facts, top=top, **settings).predictions(list(image_inputs(images)), run_on)
+
+
+def is_exported_file(model: ModelLike | Artifact) -> TypeGuard[str | PathLike[str]]:
+    """Return whether a model is given as the path of an exported file."""
+    return isinstance(model, str | PathLike) and isinstance(parse_locator(model), ExportedFile)
 
 
 def opened_model(
@@ -84,7 +119,7 @@ def opened_model(
 
     Arguments and errors are as in `predict`.
     """
-    if isinstance(model, str | PathLike) and isinstance(parse_locator(model), ExportedFile):
+    if is_exported_file(model):
         path = Path(model)
         model, threads, limits = open_in(child_for(path, limits), path, threads=threads), None, Limits()
     if limits != Limits():
@@ -111,11 +146,11 @@ def classifier_of(model: Artifact | ViT, facts: dict[str, Any]) -> Classifier:
     return _of_model(model, described(model, model.config, facts))
 
 
-def described(model: Artifact | ViT, config: ModelConfig, facts: Mapping[str, Any]) -> ModelConfig:
+def described(model: Artifact | Declared | ViT, config: ModelConfig, facts: Mapping[str, Any]) -> ModelConfig:
     """Return a config with what the user states about the model. Raises InputError for a fact that does not apply."""
     rest = dict(facts)
     description = Description.taken_from(rest)
-    if isinstance(model, Artifact):
+    if isinstance(model, Artifact | Declared):
         _refuse(rest, "an exported file contains its own config", model.path)
     else:
         _refuse(rest, "the model has its own config", config.name)

@@ -14,6 +14,7 @@ from vit_zoo.formats.limits import Limits
 from vit_zoo.inference.worker import WorkerOptions
 from vit_zoo.loading.stated import Description, stated_preprocess
 from vit_zoo.model.batches import BATCH
+from vit_zoo.model.classification import preparation
 from vit_zoo.model.config import PREPROCESS, ModelConfig
 from vit_zoo.model.spec import article_spec
 
@@ -31,6 +32,7 @@ def worker_options(
     *,
     preprocess: PreprocessLike | None = None,
     batch: int | None = None,
+    fast_crop: bool = False,
     time_limit: float | None = None,
     memory_limit: float | None = None,
 ) -> WorkerOptions:
@@ -41,6 +43,7 @@ def worker_options(
         features: The values to return, as `formats.features.feature_of` takes them.
         preprocess: How images are prepared, as in `load`; other tools' files do not state it.
         batch: The number of images that are run at once, 8 by default; of a file with a fixed batch, that.
+        fast_crop: Resize only what the crop keeps, as in `vit_zoo.predict`.
         time_limit: Seconds that one batch may take.
         memory_limit: GB that the child process may use.
 
@@ -48,13 +51,12 @@ def worker_options(
         InputError: The file does not have a feature, or its preprocessing is not known or does not apply.
         RefusedContent: The file cannot be read.
     """
-    if batch is not None and batch < 1:
-        raise InputError(f"batch must be at least 1, got {batch}")
-    Limits.of(time_limit, memory_limit)
     file = declared(artifact)
     taken = [feature_of(file, name) for name in features]
     how = preprocess_of(file, preprocess)
-    return options_of(file, taken, how, batch=batch, time_limit=time_limit, memory_limit=memory_limit)
+    return options_of(
+        file, taken, how, batch=batch, fast_crop=fast_crop, time_limit=time_limit, memory_limit=memory_limit
+    )  # fmt: skip
 
 
 def options_of(
@@ -63,10 +65,16 @@ def options_of(
     preprocess: Preprocess,
     *,
     batch: int | None = None,
+    fast_crop: bool = False,
     time_limit: float | None = None,
     memory_limit: float | None = None,
 ) -> WorkerOptions:
     """Return the options of the workers of a file. Arguments and errors are as in `worker_options`."""
+    Limits.of(time_limit, memory_limit)
+    if batch is not None and batch < 1:
+        raise InputError(f"batch must be at least 1, got {batch}")
+    inside = _inside(file)
+    preparation(preprocess, inside=inside, fast_crop=fast_crop, where=file.path)
     axes = file.input_shape
     fixed = axes[0] if axes and isinstance(axes[0], int) else None
     if fixed is not None and batch not in (None, fixed):
@@ -75,9 +83,10 @@ def options_of(
         artifact=file.path,
         features=tuple(features),
         preprocess=preprocess,
-        inside=_inside(file),
+        inside=inside,
         batch=fixed or batch or BATCH,
         fixed_batch=fixed is not None,
+        fast_crop=fast_crop,
         time_limit=time_limit,
         memory_limit=memory_limit,
     )

@@ -13,6 +13,7 @@ from vit_zoo.files.image_list import ImageRef
 from vit_zoo.formats import open_artifact
 from vit_zoo.formats.features import Feature
 from vit_zoo.model.batches import BATCH
+from vit_zoo.model.classification import preparation
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array, Artifact
@@ -59,6 +60,7 @@ class WorkerOptions:
         inside: Whether the file itself prepares images, which it then takes one by one.
         batch: The number of images that are run at once.
         fixed_batch: Whether the file takes exactly that many.
+        fast_crop: Whether only what the crop keeps is resized, as in `vit_zoo.predict`.
         threads: Number of onnxruntime threads.
         isolated: Whether the file runs in a child process with limits, as in `vit_zoo.open`.
         time_limit: Seconds that one batch may take.
@@ -71,6 +73,7 @@ class WorkerOptions:
     inside: bool = False
     batch: int = BATCH
     fixed_batch: bool = False
+    fast_crop: bool = False
     threads: int = 1
     isolated: bool = True
     time_limit: float | None = None
@@ -90,6 +93,9 @@ class ImageWorker:
 
     def __init__(self, options: WorkerOptions) -> None:
         self.options, self._closed = options, False
+        self._prepare = preparation(
+            options.preprocess, inside=options.inside, fast_crop=options.fast_crop, where=options.artifact
+        )  # fmt: skip
         self.artifact: Artifact = open_artifact(
             options.artifact, threads=options.threads, isolated=options.isolated,
             time_limit=options.time_limit, memory_limit=options.memory_limit,
@@ -129,14 +135,13 @@ class ImageWorker:
     def _batches(self, chunk: Chunk, failures: list[tuple[str, str]]) -> Iterator[list[tuple[ImageRef, tuple[int, int], Array]]]:
         """Yield batches of readable images with their sizes and pixels."""
         options = self.options
-        prepare = options.preprocess.whole if options.inside else options.preprocess
         batch: list[tuple[ImageRef, tuple[int, int], Array]] = []
         for image in chunk.images:
             if self._closed:
                 raise Closed
             try:
                 picture = image.read()
-                batch.append((image, (picture.height, picture.width), prepare(picture)))
+                batch.append((image, (picture.height, picture.width), self._prepare(picture)))
             except (InputError, RefusedContent) as error:
                 failures.append((image.name, error.message))
                 continue

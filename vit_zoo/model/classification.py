@@ -14,11 +14,13 @@ from vit_zoo.progress import counting, step
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL import Image
 
     from vit_zoo.files.image_inputs import ImageInput, Images
     from vit_zoo.model.batches import Failed
     from vit_zoo.model.config import ModelConfig
     from vit_zoo.model.ops import Activation
+    from vit_zoo.model.preprocess import Preprocess
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -82,9 +84,8 @@ class Scoring:
     where: object
 
     @classmethod
-    def of(cls, classifier: Classifier, top: int | None, default_top: int = TOP) -> Self:
-        """Raises InputError for a model without classes, and for a `top` that does not apply."""
-        config = classifier.config
+    def of(cls, config: ModelConfig, top: int | None, default_top: int = TOP, *, where: object, activated: bool = False) -> Self:
+        """Raises InputError for a `top` that does not apply. `where` and `activated` are as in `Classifier`."""
         if top is not None and top < 1:
             raise InputError(f"top must be at least 1, got {top}")
         activation = None if config.problem_type == "regression" else config.class_activation()
@@ -92,9 +93,7 @@ class Scoring:
             raise InputError("top applies to classes; of a regression every value is returned", where=config.name)
         outputs = activation is None or config.spec.num_classes == 1  # one output is not one of several classes
         labels = config.labels or tuple(f"{'output' if outputs else 'class'} {i}" for i in range(config.spec.num_classes))
-        return cls(
-            labels=labels, activation=activation, activated=classifier.activated, top=top or default_top, where=classifier.where
-        )
+        return cls(labels=labels, activation=activation, activated=activated, top=top or default_top, where=where)
 
     def prediction(self, name: str, row: Array) -> Prediction:
         """Return the prediction for an image. Raises RefusedContent for outputs that are not as declared, or not finite."""
@@ -115,13 +114,9 @@ def predictions(
     failed: Failed | None = None,
 ) -> list[Prediction]:
     """Return a prediction for each image. Arguments and errors are as in `vit_zoo.predict`, and in `prepared_batches`."""
-    scoring = Scoring.of(classifier, top, default_top)
+    scoring = Scoring.of(classifier.config, top, default_top, where=classifier.where, activated=classifier.activated)
     preprocess = classifier.config.known_preprocess()
-    if fast_crop and classifier.prepares:
-        raise InputError(
-            f"{FAST_CROP} does not apply: the file prepares images itself", where=classifier.where, options=[FAST_CROP]
-        )
-    prepare = preprocess.whole if classifier.prepares else partial(preprocess, fast_crop=fast_crop)
+    prepare = preparation(preprocess, inside=classifier.prepares, fast_crop=fast_crop, where=classifier.where)
     batch_size = 1 if classifier.prepares else BATCH  # images that are not prepared yet differ in size
     inputs, count = counted_inputs(images)
     done: list[Prediction] = []
@@ -130,6 +125,18 @@ def predictions(
             rows = classifier.run(batch.pixels)
             done += [scoring.prediction(name, row) for name, row in zip(batch.names, rows, strict=True)]
     return done
+
+
+def preparation(preprocess: Preprocess, *, inside: bool, fast_crop: bool, where: object) -> Callable[[Image.Image], Array]:
+    """Return the function that prepares images; `inside`: the file itself does most of it.
+
+    Raises InputError if `fast_crop` does not apply.
+    """
+    if not inside:
+        return partial(preprocess, fast_crop=fast_crop)
+    if fast_crop:
+        raise InputError(f"{FAST_CROP} does not apply: the file prepares images itself", where=where, options=[FAST_CROP])
+    return preprocess.whole
 
 
 def _check_row(row: Array, classes: int, where: object) -> None:

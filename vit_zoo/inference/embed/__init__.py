@@ -107,6 +107,7 @@ def embed(
     workers: int | None = None,
     column: str | None = None,
     preprocess: PreprocessLike | None = None,
+    fast_crop: bool = False,
     force: bool = False,
     time_limit: float | None = None,
     memory_limit: float | None = None,
@@ -137,6 +138,7 @@ def embed(
             core by default.
         column: The column of paths in tables; by default the only one, or `path`, `file_name`, `filename`, `file` or `image`.
         preprocess: How images are prepared, as in `load`, in place of what the file states.
+        fast_crop: Resize only what the crop keeps, as in `predict`, which takes less time.
         force: Replace existing files, and parts of an earlier run with other options, another model or other images.
         time_limit: Seconds that one batch may take, by default 15, and more by the size of the file.
         memory_limit: GB that each worker's child process may use, by default as in `open`.
@@ -162,8 +164,9 @@ def embed(
     if not Partial.of(out).exists():
         files.check(force=force)
     options = worker_options(
-        artifact, (output,), preprocess=preprocess, batch=batch, time_limit=time_limit, memory_limit=memory_limit
-    )
+        artifact, (output,), preprocess=preprocess, batch=batch, fast_crop=fast_crop, time_limit=time_limit,
+        memory_limit=memory_limit,
+    )  # fmt: skip
     job = EmbedJob(options, normalise=normalise, dtype=dtype)
     run = job.document()
     about = describe(artifact)
@@ -246,6 +249,7 @@ class EmbedJob:
             "normalised": self.normalise,
             "dtype": self.dtype,
             "batch": options.batch,
+            "fast_crop": options.fast_crop,
             "preprocess": options.preprocess.model_dump(mode="json"),
             "versions": versions(),
         }
