@@ -122,17 +122,8 @@ def test_images_measure_the_accuracy(clip, tmp_path, cli):
             Image.fromarray(random.integers(0, 256, (32, 32, 3)).astype(np.uint8)).save(tmp_path / "photos" / label / f"{i}.png")
     labels = [label.removeprefix("a photo of ") for label in LABELS]
     np.savez(tmp_path / "classes.npz", embeddings=texts, labels=labels)
-    result = cli(
-        "probe",
-        folder,
-        tmp_path / "photos",
-        "--classes",
-        tmp_path / "classes.npz",
-        "-o",
-        tmp_path / "out",
-        "--preprocess",
-        "clip",
-    )
+    command = ["probe", folder, tmp_path / "photos", "--classes", tmp_path / "classes.npz", "--preprocess", "clip", "-o"]
+    result = cli(*command, tmp_path / "out")
     assert result.code == 0
     predictions = vit_zoo.predict(tmp_path / "out" / "clip.onnx", tmp_path / "photos", top=1)
     right = [p.labels[0] == p.file.split("/")[-2] for p in predictions]
@@ -140,17 +131,7 @@ def test_images_measure_the_accuracy(clip, tmp_path, cli):
     assert (accuracy.top1, accuracy.images, accuracy.split) == (np.mean(right), 12, "all, zero-shot")
     (tmp_path / "photos" / "cows").mkdir()
     (tmp_path / "photos" / "owls" / "1.png").rename(tmp_path / "photos" / "cows" / "1.png")
-    result = cli(
-        "probe",
-        folder,
-        tmp_path / "photos",
-        "--classes",
-        tmp_path / "classes.npz",
-        "-o",
-        tmp_path / "other",
-        "--preprocess",
-        "clip",
-    )
+    result = cli(*command, tmp_path / "other")
     assert result.code == 2
     assert "its class is 'cows', which is none of the classes" in result.err
 

@@ -436,7 +436,7 @@ def test_a_file_that_prepares_images_itself(mixed):
         ({"column": "x"}, InputError, "column='x' applies to CSV and Parquet tables"),
         ({"output": "logits"}, InputError, "digits.onnx: has no output 'logits' (it has pooler_output [batch, 64], "),
         ({"out": "no/a.npy"}, InputError, "no: no such folder"),
-        ({"artifact": "gone.onnx"}, InputError, "gone.onnx: no such file or folder"),
+        ({"artifact": "gone.onnx"}, InputError, "gone.onnx: no such file (`vitzoo export MODEL --onnx`"),
         ({"artifact": "b.csv"}, RefusedContent, "b.csv: expected an exported file"),
     ],
 )

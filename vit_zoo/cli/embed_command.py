@@ -34,13 +34,6 @@ from vit_zoo.cli.output import Output, with_output
 @click.option(
     "--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True, help="Type of the features."
 )
-@click.option("--batch", type=click.IntRange(1), metavar="INTEGER", help="Number of images that are run at once (default: 8).")
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 1024),
-    metavar="INTEGER",
-    help="Number of images that are decoded and run at the same time (default: one for each core).",
-)
 @click.option("--column", metavar="NAME", help="Column of paths in tables (default: the only one, or path, file_name, ...).")
 @click.option("--force", is_flag=True, help="Replace existing files, and the partial result of another run.")
 @engine_options

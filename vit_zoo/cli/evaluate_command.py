@@ -33,13 +33,6 @@ from vit_zoo.cli.output import Output, with_output
 @click.option("--k", type=int, metavar="INTEGER", help="Features only: number of nearest neighbours (default: 10).")
 @click.option("--column", metavar="NAME", help="Tables only: column of paths (default: path).")
 @click.option("--label-column", metavar="NAME", help="Tables only: column of labels (default: label).")
-@click.option("--batch", type=click.IntRange(1), metavar="INTEGER", help="Number of images that are run at once (default: 8).")
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 1024),
-    metavar="INTEGER",
-    help="Number of images that are decoded and run at the same time (default: one for each core).",
-)
 @engine_options
 @batch_limits
 @fast_crop

@@ -253,9 +253,12 @@ def run_limits(command: Any) -> Any:
 
 
 def batch_limits(command: Any) -> Any:
-    """Add --time-limit and --memory-limit, for commands that run a file on batches without end."""
+    """Add --batch, --time-limit and --memory-limit, for commands that run a file on batches without end."""
+    batch = click.option(
+        "--batch", type=click.IntRange(1), metavar="INTEGER", help="Number of images that are run at once (default: 8)."
+    )
     return _limits(
-        command,
+        batch(command),
         "Time that opening the file, or one batch, may take (default: 15, and more by its size).",
         "Memory that each process that runs the file may take (default: by its size and the batch).",
     )
@@ -275,7 +278,13 @@ def fast_crop(command: Any) -> Any:
 
 
 def engine_options(command: Any) -> Any:
-    """Add --engine and --address, for commands that run a file on many images."""
+    """Add --workers, --engine and --address, for commands that run a file on many images."""
+    workers = click.option(
+        "--workers",
+        type=click.IntRange(1, 1024),
+        metavar="INTEGER",
+        help="Number of images that are decoded and run at the same time (default: one for each core).",
+    )
     address = click.option(
         "--address", metavar="HOST:PORT", help="Address of the Ray cluster (default: RAY_ADDRESS, or a new one on this machine)."
     )
@@ -286,4 +295,4 @@ def engine_options(command: Any) -> Any:
         show_default=True,
         help="What runs the workers: the cores of this machine, or a Ray cluster.",
     )
-    return engine(address(command))
+    return workers(engine(address(command)))

@@ -43,11 +43,6 @@ MOST_REASONS = 20  # images that cannot be read, each of which gets a line
 )  # fmt: skip
 @fast_crop
 @click.option("--threads", type=click.IntRange(1, 1024), metavar="INTEGER", help="ONNX only: number of onnxruntime threads.")
-@click.option(
-    "--workers", type=click.IntRange(1, 1024), metavar="INTEGER",
-    help="ONNX only: number of images that are decoded and run at the same time (default for more than 32 images: one for each "
-    "core).",
-)  # fmt: skip
 @engine_options
 @run_limits
 @description

@@ -36,6 +36,8 @@ class Declared:
 
 def declared(path: str | os.PathLike[str]) -> Declared:
     """Return what an ONNX file declares. Raises InputError for another kind of file, RefusedContent for one not to be run."""
+    if not os.path.lexists(path):
+        raise InputError("no such file", where=path, hint="`vitzoo export MODEL --onnx` writes the file of a model")
     about = describe(path)
     if not about.graph:
         raise InputError("expected an ONNX file; the other formats run in the process that writes them", where=path)
