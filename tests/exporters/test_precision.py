@@ -318,9 +318,13 @@ def test_layers_with_zero_inputs(folder):
 
 REFUSED = {
     "static int8 needs images for calibration": ["--int8", "static"],
-    "min_agreement, min_accuracy and min_cosine need real images": ["--int8", "dynamic", "--min-agreement", "0.9"],
+    "min_agreement, min_accuracy, min_cosine and min_neighbours need real images": [
+        "--int8", "dynamic", "--min-agreement", "0.9",
+    ],
     "int8 weights need no calibration": ["--int8", "weights", "--calibrate", "photos"],
-    "calibrate, evaluate, min_agreement, min_accuracy and min_cosine apply to int8 only": ["--fp16", "--calibrate", "photos"],
+    "calibrate, evaluate, min_agreement, min_accuracy, min_cosine and min_neighbours apply to int8 only": [
+        "--fp16", "--calibrate", "photos",
+    ],
     "unknown precision 'fp8'; choose from fp32, fp16": ["--precision", "fp16,fp8"],
     "min_agreement must be above 0 and at most 1": ["--int8", "weights", "--evaluate", "photos", "--min-agreement", "1.5"],
     "min_accuracy needs images of known classes": ["--int8", "weights", "--evaluate", "photos", "--min-accuracy", "0.5"],

@@ -15,7 +15,7 @@ from PIL import Image
 from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.files.image_list import ImageRef, list_images
 from vit_zoo.files.images import image_files
-from vit_zoo.files.stored_list import store_list, stored_list
+from vit_zoo.files.stored_list import pieces, store_list
 
 
 def png(value=0, size=(4, 3)):
@@ -213,7 +213,9 @@ def test_stored_lists(photos):
     images = list(list_images(["photos", "a.tar"]))
     count, digest = store_list(photos.parent / "list", images)
     assert count == len(images) == 17
-    stored = list(stored_list(photos.parent / "list"))
+    cut = list(pieces(photos.parent / "list", 5))
+    assert [(piece.number, piece.count) for piece in cut] == [(0, 5), (1, 5), (2, 5), (3, 2)]
+    stored = [image for piece in cut for image in piece.images()]
     assert stored == [ImageRef(image.name, image.path, image.offset, image.size) for image in images]
     assert store_list(photos.parent / "again", list_images(["photos", "a.tar"])) == (count, digest)
     (photos / "b.png").write_bytes(png(99))  # of the same size
