@@ -18,7 +18,6 @@ from vit_zoo.errors import InputError, RefusedContent, VitzooError
 if TYPE_CHECKING:
     from vit_zoo.files.image_inputs import ImageInput
     from vit_zoo.formats.artifact import Artifact
-    from vit_zoo.inference.engine import Engine
     from vit_zoo.inference.predict import Prediction
     from vit_zoo.model.config import ModelConfig
     from vit_zoo.model.vit import ViT
@@ -77,10 +76,13 @@ def predict(
     vitzoo predict model.onnx photo.jpg --attention attention.png
     """
     from vit_zoo.files.image_inputs import image_inputs
+    from vit_zoo.formats.artifact import Artifact
     from vit_zoo.formats.limits import Limits
     from vit_zoo.inference.engine import engine_of
-    from vit_zoo.inference.predict import is_exported_file, opened_model
+    from vit_zoo.inference.predict import classifier_of, is_exported_file, opened_model
+    from vit_zoo.inference.predict_files import FilePredictor
     from vit_zoo.inference.worker import SMALL_CHUNK
+    from vit_zoo.model.classification import predictions
 
     _check_csv(csv_file, output)
     note_name(model, output, as_architecture=False)
@@ -88,60 +90,49 @@ def predict(
     parallel = workers is not None or engine != "local" or address is not None
     if parallel and single:
         raise InputError("--workers and --engine apply to exported ONNX files, without --threads and --attention")
+    opened, stated = opened_model(model, threads, Limits.of(time_limit, memory_limit), facts)
+    drawing = None if attention is None else Drawing(opened, stated, attention)
+    classifier = None
+    if drawing is None or _has_classes(opened):
+        classifier = classifier_of(opened, stated)
+        classifier.config.known_preprocess()
+    else:
+        _refuse_without_classes(model, top=top, csv=csv_file, fast_crop=fast_crop)
     inputs = list(image_inputs(images))
     unread = Unread(len(inputs))
-    drawn: dict[str, Path] = {}
+    if drawing is not None:
+        drawing.check(len(inputs))
+    done: list[Prediction] = []
+    how: dict[str, Any] = {"top": top, "default_top": 1, "fast_crop": fast_crop}
     if parallel or (not single and len(inputs) > SMALL_CHUNK):
-        limits = {"time_limit": time_limit, "memory_limit": memory_limit}
+        assert isinstance(opened, Artifact)
+        opened.close()  # each worker opens the file itself
         with closing(engine_of(engine, address, workers)) as run_on:
-            config, done = _by_workers(model, facts, inputs, run_on, unread, top=top, fast_crop=fast_crop, **limits)
-        _warn(config, output)
-    else:
-        opened, stated = opened_model(model, threads, Limits.of(time_limit, memory_limit), facts)
-        drawing = None if attention is None else Drawing(opened, stated, attention, len(inputs))
-        done = []
-        if drawing is None or _has_classes(opened):
-            done = _in_one_session(opened, stated, inputs, unread, output, top=top, fast_crop=fast_crop)
-        else:
-            _refuse_without_classes(model, top=top, csv=csv_file, fast_crop=fast_crop)
-        if drawing is not None:
-            drawn = drawing.draw([image for image in inputs if image.name not in unread.reasons], unread)
+            predictor = FilePredictor.of(model, facts, time_limit=time_limit, memory_limit=memory_limit, **how)
+            done = predictor.predictions(inputs, run_on, unread.add)
+    elif classifier is not None:
+        done = predictions(classifier, inputs, failed=unread.add, **how)
+    if classifier is not None:
+        _warn(classifier.config, output)
+    drawn = {} if drawing is None else drawing.draw([image for image in inputs if image.name not in unread.reasons], unread)
     if csv_file is not None:
         _write_csv(done, csv_file)
     _print(done, drawn, csv_file, attention, unread, output)
 
 
-def _by_workers(
-    model: str, facts: dict[str, Any], images: list[ImageInput], run_on: Engine, unread: Unread, **settings: Any
-) -> tuple[ModelConfig, list[Prediction]]:
-    from vit_zoo.inference.predict_files import FilePredictor
-
-    predictor = FilePredictor.of(model, facts, default_top=1, **settings)
-    return predictor.config, predictor.predictions(images, run_on, unread.add)
-
-
-def _in_one_session(
-    opened: Artifact | ViT, stated: dict[str, Any], images: list[ImageInput], unread: Unread, output: Output, **options: Any
-) -> list[Prediction]:
-    from vit_zoo.inference.predict import classifier_of
-    from vit_zoo.model.classification import predictions
-
-    classifier = classifier_of(opened, stated)
-    done = predictions(classifier, images, default_top=1, failed=unread.add, **options)
-    _warn(classifier.config, output)
-    return done
-
-
 class Drawing:
     """Pictures of the attention of a model."""
 
-    def __init__(self, opened: Artifact | ViT, stated: dict[str, Any], target: Path, count: int) -> None:
-        """Check that pictures of so many images can be drawn and written, before slow work."""
+    def __init__(self, opened: Artifact | ViT, stated: dict[str, Any], target: Path) -> None:
         from vit_zoo.inference.attention import attention_source
+
+        self.source, self.target = attention_source(opened, stated), target
+
+    def check(self, count: int) -> None:
+        """Check that pictures of so many images can be written, before slow work."""
         from vit_zoo.inference.attention_pictures import PictureFiles
 
-        self.source = attention_source(opened, stated)
-        self.files = PictureFiles(target, count)
+        self.files = PictureFiles(self.target, count)
 
     def draw(self, images: list[ImageInput], unread: Unread) -> dict[str, Path]:
         """Draw a picture of each image and return them by the names of the images."""
