@@ -1,7 +1,8 @@
 """The lowest versions that pyproject.toml admits, as a constraints file for pip: `python tests/minimum_versions.py > FILE`.
 
 torch is the one of constraints.txt, whose build is the only one that is there everywhere. transformers is the oldest that the
-lowest huggingface-hub can be installed with, so that the quick tests find it.
+lowest huggingface-hub can be installed with, so that the quick tests find it; pandas and pyarrow are the oldest for the lowest
+NumPy.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PINNED = {"torch"}
-PEERS = {"transformers": "5.0.0"}
+PEERS = {"transformers": "5.0.0", "pandas": "2.2.2", "pyarrow": "18.0.0"}
 
 
 def minimum_versions(pyproject: str, constraints: str) -> dict[str, str]:
