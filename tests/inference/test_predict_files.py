@@ -10,7 +10,10 @@ import pytest
 from PIL import Image
 
 import vit_zoo
+from support.models import SMALL, noise
 from vit_zoo.errors import InputError, RefusedContent
+from vit_zoo.model.classification import softmax
+from vit_zoo.model.preprocess import Preprocess
 
 COUNT, BROKEN = 70, (3, 40)
 
@@ -76,6 +79,25 @@ def test_many_images_run_in_several_workers(place, cli, monkeypatch):
     assert len(opened) == 1
     assert cli("predict", "digits.onnx", "images/0[0-2].png", "--workers", "2").code == 0
     assert len(opened) == 2
+
+
+def test_workers_resize_only_what_the_crop_keeps(tmp_path):
+    """With `fast_crop`, in features too: the values are those of images that were prepared so, and of no others."""
+    model = noise(vit_zoo.create("vit_b16", **{**SMALL, "image_size": 32, "patch_size": 8}), scale=0.15)
+    crop = Preprocess(size=(32, 32), resize_to=40, interpolation="bicubic", mean=(0.5,) * 3, std=(0.4,) * 3)
+    model.config = model.config.replace(name="ours", preprocess=crop)
+    (done,) = vit_zoo.export(model, out=tmp_path / "ours.onnx", outputs=["logits", "pooler_output"], verify=False)
+    made = (np.random.default_rng(i).integers(0, 256, (201, 307, 3), dtype=np.uint8) for i in range(100))
+    image = next(image for image in map(Image.fromarray, made) if (crop(image, fast_crop=True) != crop(image)).any())
+    image.save(tmp_path / "0.png")
+    values = {fast: vit_zoo.open(done.path).run(crop(image, fast_crop=fast)[None]) for fast in (False, True)}
+    assert np.abs(values[True]["logits"] - values[False]["logits"]).max() > 1e-5
+    for fast, expected in values.items():
+        options = {"fast_crop": fast, "workers": 1}
+        found = vit_zoo.embed(done.path, tmp_path / "0.png", tmp_path / f"{fast}.npy", **options).features()
+        np.testing.assert_allclose(found, expected["pooler_output"], atol=1e-6)
+        (prediction,) = vit_zoo.predict(done.path, tmp_path / "0.png", top=11, **options)
+        np.testing.assert_allclose(prediction.scores, np.sort(softmax(expected["logits"][0]))[::-1], atol=1e-7)
 
 
 def test_what_does_not_apply(place, cli):

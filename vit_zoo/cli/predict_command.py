@@ -108,7 +108,7 @@ def predict(
         assert isinstance(opened, Artifact)
         opened.close()  # each worker opens the file itself
         with closing(engine_of(engine, address, workers)) as run_on:
-            predictor = FilePredictor.of(model, facts, time_limit=time_limit, memory_limit=memory_limit, **how)
+            predictor = FilePredictor.of(opened, facts, time_limit=time_limit, memory_limit=memory_limit, **how)
             done = predictor.predictions(inputs, run_on, unread.add)
     elif classifier is not None:
         done = predictions(classifier, inputs, failed=unread.add, **how)

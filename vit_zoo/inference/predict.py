@@ -12,7 +12,7 @@ from vit_zoo.errors import InputError
 from vit_zoo.formats import child_for, open_in
 from vit_zoo.formats.artifact import Artifact
 from vit_zoo.formats.classifier import artifact_classifier
-from vit_zoo.formats.declared import Declared
+from vit_zoo.formats.declared import Declared, declared
 from vit_zoo.formats.limits import MEMORY, TIME, Limits
 from vit_zoo.inference.engine import Engine, engine_of
 from vit_zoo.inference.preparation import free_size
@@ -104,7 +104,7 @@ def _by_workers(
     if not is_exported_file(model):
         raise InputError("workers and engine apply to an exported ONNX file, given by its path")
     with closing(run_on):
-        return FilePredictor.of(model, facts, top=top, **settings).predictions(list(image_inputs(images)), run_on)
+        return FilePredictor.of(declared(model), facts, top=top, **settings).predictions(list(image_inputs(images)), run_on)
 
 
 def is_exported_file(model: ModelLike | Artifact) -> TypeGuard[str | PathLike[str]]:

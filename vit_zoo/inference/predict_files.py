@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from os import PathLike
 from typing import TYPE_CHECKING, Any, Self
 
 from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.formats.classifier import PROBABILITIES, class_config
-from vit_zoo.formats.declared import declared
 from vit_zoo.formats.features import feature_of
 from vit_zoo.inference.predict import described
 from vit_zoo.inference.preparation import free_size, options_of
@@ -21,10 +19,10 @@ from vit_zoo.progress import step
 if TYPE_CHECKING:
     from vit_zoo.files.image_inputs import ImageInput
     from vit_zoo.files.image_list import ImageRef
+    from vit_zoo.formats.features import File
     from vit_zoo.inference.engine import Engine
     from vit_zoo.inference.worker import WorkerOptions
     from vit_zoo.model.batches import Failed
-    from vit_zoo.model.config import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -32,32 +30,32 @@ class FilePredictor:
     """An exported classifier that workers open.
 
     Attributes:
-        config: Its config, with what the user states.
         options: The options of the workers.
         scoring: How their results become predictions.
     """
 
-    config: ModelConfig
     options: WorkerOptions
     scoring: Scoring
 
     @classmethod
     def of(
         cls,
-        artifact: str | PathLike[str],
+        file: File,
         facts: Mapping[str, Any],
         *,
         top: int | None = None,
         default_top: int = TOP,
         **settings: Any,
     ) -> Self:
-        """Read what a file declares; `facts` are as in `vit_zoo.predict`, `settings` as in `options_of`. Raises InputError."""
-        file = declared(artifact)
+        """Return the predictor of a file, opened or not. Raises InputError.
+
+        `facts` and `top` are as in `vit_zoo.predict`, and `settings` as in `options_of`.
+        """
         output, config = class_config(
             file, lambda config: described(file, config, facts), free_size(file, facts.get("preprocess"))
         )
         scoring = Scoring.of(config, top, default_top, where=file.path, activated=output == PROBABILITIES)
-        return cls(config, options_of(file, [feature_of(file, output)], config.known_preprocess(), **settings), scoring)
+        return cls(options_of(file, [feature_of(file, output)], config.known_preprocess(), **settings), scoring)
 
     def predictions(self, images: Sequence[ImageInput], engine: Engine, failed: Failed | None = None) -> list[Prediction]:
         """Return a prediction for each image file, in their order.
