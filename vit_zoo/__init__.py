@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from vit_zoo.model.vit import ViT
     from vit_zoo.model.vit_pytorch_layers import Attention, FeedForward, Transformer
     from vit_zoo.registry.models import get_spec, list_models, register
+    from vit_zoo.self_check.check import selfcheck
 
 # the module that defines each public name
 _HOMES = {
@@ -56,6 +57,7 @@ _HOMES = {
     "publish": "api",
     "pull": "api",
     "save": "api",
+    "selfcheck": "self_check.check",
     "verify": "api",
     "ViT": "model.vit",
     "get_spec": "registry.models",
@@ -100,6 +102,7 @@ __all__ = [
     "pull",
     "register",
     "save",
+    "selfcheck",
     "verify",
 ]
 

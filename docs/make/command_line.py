@@ -52,6 +52,7 @@ EXAMPLES = {
         "vitzoo verify vit_digits.onnx",
         "vitzoo verify vit_digits.onnx --against digits_timm.safetensors --set heads=4 --set act=gelu_tanh -q",
     ),
+    "selfcheck": ("vitzoo selfcheck vit_digits.onnx",),
     "predict": ("vitzoo predict vit_digits.onnx zoo/vit_digits/samples/digit_3.png zoo/vit_digits/samples/digit_9.png --top 3",),
     "embed": (
         "vitzoo export vit_digits --onnx --outputs pooler_output -o features.onnx",

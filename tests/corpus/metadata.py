@@ -97,6 +97,37 @@ SPECS: tuple[tuple[str, Any], ...] = (
 )  # fmt: skip
 
 
+SELFCHECKS: tuple[tuple[str, Any], ...] = (
+    ("version", 99), ("version", 0), ("version", "1"), ("input", None), ("input.type", "int64"), ("input.layout", "CHWN"),
+    ("input.shape", [2, 3, 10**9, 10**9]), ("input.shape", [10**6, 3, 16, 16]), ("input.shape", []),
+    ("input.shape", [2, 3, 16, -1]),
+    ("input.shape", [2, 3, 16, 24]), ("input.name", 3), ("outputs", []), ("outputs", 3), ("outputs", [{}]),
+    ("outputs.0.name", "nope"),
+    ("outputs.0.shape", [2, 10**6, 10**6]), ("outputs.0.shape", [2, 4]), ("outputs.0.tolerance", 0), ("outputs.0.tolerance", 1e9),
+    ("outputs.0.tolerance", INFINITE), ("outputs.0.norm", [INFINITE, 1]), ("outputs.0.norm", 1),
+    ("outputs.0.values", [[], []]), ("outputs.0.values", [[1] * 300, [1] * 300]), ("outputs.0.values", "x"),
+    ("outputs.0.projection", [1, 1, 1]), ("left_out", 3),
+)  # fmt: skip
+
+
+def _selfcheck_entries() -> list[Entry]:
+    """Return our ONNX file with bad self-checks."""
+    changes: list[tuple[str, Callable[[Any], Any]]] = [
+        (
+            f"{path.replace('.', '_')}_{number}_{value_name(what)}",
+            lambda document, path=path, what=what: replaced(document, path, what),
+        )
+        for number, (path, what) in enumerate(SELFCHECKS)
+    ]
+    changes += [(name, lambda document, what=what: what) for name, what in CONFIGS]
+    lines = (
+        command("selfcheck m.onnx", FAILED, REFUSED, session=True),
+        command("show m.onnx", *READ),
+        command("verify m.onnx", FAILED, REFUSED, session=True),
+    )
+    return [Entry(f"selfcheck/{name}", _metadata("vit_zoo.selfcheck", change), lines) for name, change in changes]
+
+
 def _metadata_entries() -> list[Entry]:
     found = []
     for file, group in (
@@ -188,4 +219,4 @@ def _reports() -> list[Entry]:
     return found + [Entry(f"report/{name}", _report(text), lines) for name, text in REPORT_TEXTS.items()]
 
 
-ENTRIES = [*_metadata_entries(), *_reports()]
+ENTRIES = [*_metadata_entries(), *_selfcheck_entries(), *_reports()]

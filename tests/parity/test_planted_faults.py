@@ -413,6 +413,8 @@ ANYWHERE = {
 QUIET = {  # nothing that a run would show
     "mean and std swapped", "mean in BGR order", "labels reordered", "stale eps in the metadata", "stale heads in the metadata",
 }  # fmt: skip
+# What the self-check in the file does not see beside these: its images have no values beyond 2, and it tries no other sizes.
+SELF_BLIND = {"clipped pixels", "type of the output", "baked size"}
 
 
 @pytest.fixture(scope="module", params=SPECS)
@@ -461,6 +463,7 @@ def test_a_fault_in_a_block(fault, i, exported, monkeypatch, cli):
     assert report["parting"]["block"] == i, report["parting"]
     assert report["parting"]["place"].startswith(f"blocks.{i}")
     if fault not in BLIND:
+        assert not vit_zoo.selfcheck("planted.onnx").ok
         assert not all(c["ok"] for c in report["comparisons"])
         assert report["parting"]["operator"].startswith(f"blocks.{i}"), "numbers name the operator"
 
@@ -476,6 +479,8 @@ def test_a_fault_outside_the_blocks(fault, exported, monkeypatch, cli):
     ]
     quiet = fault in QUIET or (fault, exported[0]) == ("registers reordered", "registers")
     assert bool(shown) != quiet
+    hidden = (fault, exported[0]) == ("final norm eps", "attention pool")  # the variance of its tokens is not small
+    assert vit_zoo.selfcheck("planted.onnx").ok == (quiet or fault in SELF_BLIND or hidden)
 
 
 def test_outputs_in_another_order_or_missing(exported, monkeypatch):

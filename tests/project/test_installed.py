@@ -41,6 +41,7 @@ def test_both_distributions_have_the_same_files_and_version(distributions):
     wheel, runtime_wheel = distributions["vitzoo"], distributions["vitzoo_runtime"]
     assert runtime_wheel.name == wheel.name.replace("vitzoo-", "vitzoo_runtime-")
     assert contents(runtime_wheel) == contents(wheel)
+    assert {f"vit_zoo/self_check/checkers/selfcheck.{kind}" for kind in ("py", "mjs", "cc")} <= set(contents(wheel))
 
 
 def test_the_runtime_depends_on_less():
@@ -76,6 +77,7 @@ def test_a_host_without_torch(torch_free, folder):
     samples = sorted((ROOT / "zoo" / "vit_digits" / "samples").glob("*.png"))
     found = json.loads(output(vitzoo, "predict", "renamed.bin", *samples, "--json", cwd=folder))
     assert [item["predictions"][0]["label"] for item in found] == list("0123456789")
+    assert "renamed.bin passes its self-check" in output(vitzoo, "selfcheck", "renamed.bin", cwd=folder)
     assert output(vitzoo, "list", cwd=folder).split() == vit_zoo.list_models()
     assert "203,594 parameters" in output(vitzoo, "show", "renamed.bin", cwd=folder)
     assert "86,567,656 parameters" in output(vitzoo, "show", "vit_b16", cwd=folder)

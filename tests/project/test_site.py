@@ -317,6 +317,23 @@ def live(address, browser):
     return browser
 
 
+def test_the_live_page_shows_the_self_check(live):
+    """The browser's own verdict on the file. Without a graphics card there is no verdict of WebGPU, and the page says so."""
+    line = live.find_element("css selector", ".live-check")
+    WebDriverWait(live, 30).until(lambda _: line.get_attribute("data-ok"))
+    assert line.get_attribute("data-ok") == "true", line.text
+    assert "Self-check in WebAssembly: passed; " in line.text
+    assert not complaints(live)
+    button = live.find_element("css selector", ".live-gpu")
+    assert button.is_displayed() == live.execute_script("return Boolean(navigator.gpu)")
+    if button.is_displayed():
+        button.click()
+        second = live.find_elements("css selector", ".live-check")[1]
+        WebDriverWait(live, 60).until(lambda _: second.text)
+        assert "WebGPU cannot be checked: this browser has no adapter for it." in second.text or "passed" in second.text
+        complaints(live)  # Chromium's own about the adapter
+
+
 PAINT = """
 const [values, module, done] = arguments, answer = document.querySelector(".live-answer");
 answer.dataset.digit = "?";

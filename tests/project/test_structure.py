@@ -19,8 +19,8 @@ PACKAGE = Path(vit_zoo.__file__).parent
 
 # each package may import from those before it
 PACKAGES = (
-    "errors", "progress", "files", "model", "registry", "graph", "weights", "formats", "hub", "loading", "parity", "exporters",
-    "publishing", "api", "inference", "cli",
+    "errors", "progress", "files", "model", "registry", "graph", "weights", "formats", "self_check", "hub", "loading", "parity",
+    "exporters", "publishing", "api", "inference", "cli",
 )  # fmt: skip
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

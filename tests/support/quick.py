@@ -35,6 +35,8 @@ QUICK = frozenset({
     "publishing/test_foreign_repositories.py::test_converted_folders_keep_preprocessing_and_labels",
     "registry/test_errors.py",
     "registry/test_registry.py",
+    "self_check/test_recipe.py",
+    "self_check/test_selfcheck.py",
     "weights/test_config_keys.py",
     "weights/test_dialects.py",
     "weights/test_head_file.py",

@@ -18,6 +18,7 @@ from vit_zoo.cli.options import MODEL, SEED, description, facts, note_name, rand
 from vit_zoo.cli.output import Output, with_output
 from vit_zoo.cli.predict_command import predict
 from vit_zoo.cli.probe_command import probe
+from vit_zoo.cli.selfcheck_command import selfcheck
 from vit_zoo.cli.text import config_text, pairs
 from vit_zoo.errors import InputError
 
@@ -201,7 +202,7 @@ def convert(
     output.result(ConvertDocument.of(done), lambda: "\n".join(summary_lines(done)))
 
 
-for command in (export, verify, predict, embed, evaluate, probe, bench, publish, pull):
+for command in (export, verify, selfcheck, predict, embed, evaluate, probe, bench, publish, pull):
     vitzoo.add_command(command)
 
 

@@ -45,11 +45,28 @@ def exported_file(about: Description) -> tuple[dict[str, Any], dict[str, str], O
         lines["origin"] = "written by another tool: no vit_zoo metadata"
     else:
         document["export"] = dict(about.export)
-        stated_above = ("opset", "outputs") if about.graph else ()
+        stated_above = ("opset", "outputs") if about.graph else ("selfcheck",)
         lines |= {name: plain(value) for name, value in about.export.items() if name not in stated_above}
+    if about.selfcheck is not None:
+        lines["self-check"] = _selfcheck(about, document)
     if report_path(about.path).is_file():
         lines["parity"] = _verdict(about.path, document)
     return document, lines, summary
+
+
+def _selfcheck(about: Description, document: dict[str, Any]) -> str:
+    """Add the self-check in a file to the document, and describe it in a line."""
+    from vit_zoo.self_check.check import document_in
+
+    try:
+        known = document_in(about)
+    except RefusedContent as error:
+        return f"cannot be read: {error.message}"
+    document["selfcheck"] = known.model_dump(mode="json")
+    tolerances = sorted({output.tolerance for output in known.outputs})
+    names = ", ".join(output.name for output in known.outputs[:MOST])
+    more = f" and {len(known.outputs) - MOST} more" if len(known.outputs) > MOST else ""
+    return f"of {names}{more}; tolerance {' to '.join(f'{x:g}' for x in dict.fromkeys((tolerances[0], tolerances[-1])))}"
 
 
 def _graph(summary: OnnxSummary, document: dict[str, Any], lines: dict[str, str]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from vit_zoo import __version__
 from vit_zoo.errors import CheckFailed, InputError, Option, RefusedContent, notice, printable
 from vit_zoo.exporters.options import SHARED, ExportOptions, Placement
+from vit_zoo.exporters.selfcheck import file_selfcheck, model_selfcheck
 from vit_zoo.exporters.targets import checked_targets
 from vit_zoo.files import SafetensorsFile, Staged, digest_of, staging_folder
 from vit_zoo.files.file_set import FileSet
@@ -26,6 +27,7 @@ from vit_zoo.loading.source import find_architecture
 from vit_zoo.model.config import ModelConfig
 from vit_zoo.parity.live import Live
 from vit_zoo.progress import step
+from vit_zoo.self_check.document import KEY
 
 if TYPE_CHECKING:
     from vit_zoo.exporters.int8.search import Int8Search
@@ -142,7 +144,7 @@ def write_onnx_file(
 ) -> Export:
     """Write an ONNX file and add it to `files`. `search` is the calibration of an int8 file and what it must reach."""
     from vit_zoo.graph.build import build
-    from vit_zoo.graph.write import PROTO_LIMIT, inline_size, write_external, write_inline, write_shared
+    from vit_zoo.graph.write import PROTO_LIMIT, inline_size, metadata_entry, write_external, write_inline, write_shared
 
     spec, tensors = source.config.spec, source.tensors
     preprocess = source.config.preprocess
@@ -184,6 +186,12 @@ def write_onnx_file(
         write(graph, graph_options)
     else:
         judgement = search.run(live, write_rounded)
+    if graph_options.precision.startswith("int8"):
+        selfcheck = file_selfcheck(staged.path, source.config, graph_options)
+    else:
+        selfcheck = model_selfcheck(live, graph.outputs, graph_options)
+    if selfcheck is not None:
+        staged.append(metadata_entry(KEY, selfcheck.dumps()))
     report = _verified(staged, live, effort, data, search)
     return _finish(files, staged, source.config, report, data, judgement)
 
@@ -201,6 +209,9 @@ def write_program(
     """Write a TorchScript or .pt2 file and add it to `files`."""
     names = source.config.checked_outputs(outputs)
     details = {**_details(effort), "outputs": list(names), "weights_sha256": source.digest or digest_of(source.tensors)}
+    selfcheck = model_selfcheck(live, names)
+    if selfcheck is not None:
+        details["selfcheck"] = selfcheck.model_dump(mode="json")
     write = FORMATS[format_].write
     assert write is not None
     staged = files.enter(Staged(target, need=sum(tensor.nbytes for tensor in source.tensors.values())))

@@ -44,6 +44,13 @@ class Staged:
             file.flush()
             os.fsync(file.fileno())
 
+    def append(self, content: bytes) -> None:
+        """Add bytes at the end of the written file, then sync it to the disk."""
+        with writing(self.target), self.path.open("ab") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
     def commit(self) -> None:
         """Rename the file to its target, replacing an existing file."""
         with writing(self.target):

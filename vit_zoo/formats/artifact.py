@@ -38,6 +38,7 @@ class Description:
     config: ModelConfig | None
     export: Mapping[str, Any]
     graph: bool = False  # an ONNX graph, which can be read without running it
+    selfcheck: str | None = None  # the self-check, as JSON that is not parsed yet
 
     def __post_init__(self) -> None:
         if self.config is not None:
@@ -223,6 +224,11 @@ def embedded(config: ModelConfig, export: Mapping[str, Any]) -> str:
     return json.dumps({**config.document(), "vit_zoo.export": dict(export)}, sort_keys=True)
 
 
+def selfcheck_text(export: Mapping[str, Any]) -> str | None:
+    """Return the self-check among the export options in an archive as JSON, or None."""
+    return json.dumps(export["selfcheck"]) if isinstance(export, Mapping) and "selfcheck" in export else None
+
+
 def describe_archive(path: Path, kind: str) -> Description:
     """Read the description in a TorchScript or .pt2 archive as a zip file; none of its code runs."""
     try:
@@ -238,4 +244,6 @@ def describe_archive(path: Path, kind: str) -> Description:
         raise
     except Exception as error:  # zipfile raises more than it documents
         raise RefusedContent(f"damaged archive: {error}", where=path) from None
-    return Description(path, kind, config_from(text, where=path), metadata_value(text, where=path).get("vit_zoo.export", {}))
+    config = config_from(text, where=path)
+    export = metadata_value(text, where=path).get("vit_zoo.export", {})
+    return Description(path, kind, config, export, selfcheck=selfcheck_text(export))

@@ -45,11 +45,12 @@ def describe_onnx(path: Path) -> Description:
         raise RefusedContent("not a complete ONNX file: its metadata is not UTF-8", where=path) from None
     except ValueError as error:
         raise RefusedContent(f"not a complete ONNX file: {error}", where=path) from None
+    selfcheck = entries.get("vit_zoo.selfcheck")
     if "vit_zoo" not in entries:
-        return Description(path, "onnx", None, {}, graph=True)
+        return Description(path, "onnx", None, {}, graph=True, selfcheck=selfcheck)
     config = config_from(entries["vit_zoo"], where=path)
     export = metadata_value(entries.get("vit_zoo.export", "{}"), where=path)
-    return Description(path, "onnx", config, export, graph=True)
+    return Description(path, "onnx", config, export, graph=True, selfcheck=selfcheck)
 
 
 def check_companion(about: Description) -> None:

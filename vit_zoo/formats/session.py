@@ -102,6 +102,9 @@ class Session:
             self.outputs = [Value(value.name, value.type, tuple(value.shape)) for value in self.session.get_outputs()]
         except Exception as error:  # onnxruntime has an exception type for each kind of failure
             raise _failure(error) from None
+        unused = [provider for provider in providers or () if provider not in self.session.get_providers()]
+        if unused:  # onnxruntime goes on with the CPU
+            raise SessionError("provider", f"onnxruntime cannot use the provider '{unused[0]}' on this machine")
 
     def run(self, name: str, x: Array) -> list[Array]:
         """Run the graph on its input of this name, and return every output in order."""

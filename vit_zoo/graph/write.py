@@ -159,14 +159,16 @@ def _frame(proto: onnx.ModelProto) -> bytes:
 
 def _metadata(metadata: Mapping[str, str], weights_sha256: str | None) -> bytes:
     """Serialise the metadata, with the hash of the weights added to the export details."""
-    from onnx import StringStringEntryProto
-
     entries = dict(metadata)
     if weights_sha256 is not None:
         export = json.loads(entries["vit_zoo.export"])
         entries["vit_zoo.export"] = json.dumps({**export, "weights_sha256": weights_sha256}, sort_keys=True)
-    out = b""
-    for key, value in sorted(entries.items()):
-        entry = StringStringEntryProto(key=key, value=value).SerializeToString(deterministic=True)
-        out += tag(METADATA, len(entry)) + entry
-    return out
+    return b"".join(metadata_entry(key, value) for key, value in sorted(entries.items()))
+
+
+def metadata_entry(key: str, value: str) -> bytes:
+    """Serialise an entry of a model's metadata. At the end of a file it is one more entry: repeated fields are concatenated."""
+    from onnx import StringStringEntryProto
+
+    entry: bytes = StringStringEntryProto(key=key, value=value).SerializeToString(deterministic=True)
+    return tag(METADATA, len(entry)) + entry

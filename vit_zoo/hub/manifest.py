@@ -12,6 +12,7 @@ from vit_zoo.files import sha256_of, sniff
 from vit_zoo.files.sniff import git_oid
 from vit_zoo.formats import FORMATS
 from vit_zoo.hub.download import TERMS
+from vit_zoo.self_check.standalone import is_checker
 
 # suffixes of the files that a model repository may contain; none is a pickle
 TEXT = (".json", ".md", ".txt")
@@ -60,7 +61,7 @@ def _check(item: Item) -> None:
     if item.path.is_symlink() or not item.path.is_file():
         raise RefusedContent("not a regular file, cannot be published", where=item.name)
     text = name.endswith(TEXT) or TERMS.fullmatch(name) is not None
-    if not text and not name.endswith(BINARY):
+    if not text and not name.endswith(BINARY) and not is_checker(item.path):
         raise RefusedContent("type of file not allowed in a model repository", where=item.name)
     if sniff(item.path) in ("pickle", "torch", "old torch"):
         raise RefusedContent("is a pickle, which runs code when loaded; cannot be published", where=item.name)

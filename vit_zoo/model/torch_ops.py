@@ -188,6 +188,18 @@ class Float64Ops(TorchOps):
         return True
 
 
+class RoundedOps(Float64Ops):
+    """The computation in float64 with the matrices of linear layers rounded to bfloat16, as a bf16 graph stores them."""
+
+    def linear(self, m: Any, x: Tensor) -> Tensor:
+        bias = None if m.bias is None else m.bias.double()
+        return F.linear(x, m.weight.bfloat16().double().flatten(1), bias)
+
+    def _linear_rows(self, m: Any, x: Tensor, rows: slice) -> Tensor:
+        bias = None if m.bias is None else m.bias[rows].double()
+        return F.linear(x, m.weight[rows].bfloat16().double(), bias)
+
+
 EVAL, TRAIN = TorchOps(), TrainingOps()
 
 if TYPE_CHECKING:

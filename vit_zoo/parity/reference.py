@@ -154,11 +154,12 @@ class ModelReference(Reference):
         with torch.inference_mode(), self._at(images, torch.float32) as spec:
             return arrays(forward.vit(self.model, torch.from_numpy(images), spec, EVAL, tuple(outputs), self.activation))
 
-    def double(self, images: Array, outputs: Sequence[str]) -> dict[str, Array]:
+    def double(self, images: Array, outputs: Sequence[str], op: Float64Ops | None = None) -> dict[str, Array]:
+        """Compute outputs in float64, or as another kind of `Float64Ops` does; also those of `for_floors`."""
         outputs = self.for_floors(outputs)
         with torch.inference_mode(), self._at(images, torch.float64) as spec:
             x = torch.from_numpy(images).double()
-            return arrays(forward.vit(self.model, x, spec, Float64Ops(), outputs, self.activation))
+            return arrays(forward.vit(self.model, x, spec, op or Float64Ops(), outputs, self.activation))
 
     def for_floors(self, outputs: Sequence[str]) -> tuple[str, ...]:
         # a few logits can be close by chance; the features before them give a steadier floor

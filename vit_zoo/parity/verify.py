@@ -38,6 +38,7 @@ from vit_zoo.parity.static_checks import (
 from vit_zoo.parity.tolerance import INT8_LIMITS, TOLERANCE_RECORD, TOLERANCES, Int8Limits
 from vit_zoo.parity.value_search import first_divergence_by_value
 from vit_zoo.progress import part, step
+from vit_zoo.self_check.check import compare, document_in
 
 if TYPE_CHECKING:
     from vit_zoo.files import Stored
@@ -103,6 +104,7 @@ def _check(
                 reference.activation = sessions.about.config.activation or "softmax"
         structure, tolerance, precision = check_statically(path, sessions, reference, tensors, evidence)
         _run(sessions, reference, plan, tolerance, precision, fixed, evidence, pictures, limits)
+        _run_selfcheck(sessions, precision, evidence)
         if structure.precision == "fp16" and sessions.axes is not None:
             x = _sample_batch(sessions, reference, plan, len(plan.images))
             with part("range of float16"):
@@ -276,6 +278,24 @@ def _run(
     elif names:
         runs.compare_batches(sessions, batches)
         runs.compare_sizes(sessions, fixed)
+
+
+def _run_selfcheck(sessions: Sessions, precision: str, evidence: Evidence) -> None:
+    """Run the self-check in a file of ours, if the file still has the precision of its export."""
+    about = sessions.about
+    if about.config is None or about.selfcheck is None:
+        return
+    if precision != str(about.export.get("precision", "fp32")).partition("-")[0]:
+        evidence.skipped.append("self-check: the precision of the file was changed after its export")
+        return
+    with part("self-check"):
+        try:
+            document = document_in(sessions.about)
+            result = compare(document, sessions.get().run, sessions.path.name, "onnxruntime")
+        except (InputError, RefusedContent) as error:
+            evidence.faults.append(f"self-check: {error.message}")
+            return
+    evidence.faults += [f"self-check: {fault}" for fault in result.faults]
 
 
 def _sample_batch(sessions: Sessions, reference: Reference, plan: CheckPlan, count: int) -> Array:

@@ -36,6 +36,13 @@ LICENCES = (
 )  # fmt: skip
 
 
+SELFCHECK = (
+    "Each ONNX file contains a self-check. `python onnx/selfcheck.py onnx/model.onnx` runs it on your machine or device, with "
+    "numpy and onnxruntime alone: it compares the outputs for two test images with those at the export. `selfcheck.mjs` does so "
+    "in JavaScript."
+)
+
+
 def card_of(staging: Staging, repo: str, record: Record, existing: str | None = None) -> str:
     """Return the text of README.md. Text and front matter of the `existing` card that are not vitzoo's are kept."""
     profile = staging.profile
@@ -54,6 +61,7 @@ def card_of(staging: Staging, repo: str, record: Record, existing: str | None = 
         "Each file was compared with the model in float32 and float64 before publication. Its `.parity.json` has all figures.",
         _table(_files(staging.files, record)),
         _measured_on(record),
+        *([SELFCHECK] if staging.checkers else []),
         *([] if config.preprocess is None else ["## Preprocessing", _preprocessing(profile)]),
         "## Usage",
         *(f"{title}\n\n```{kind}\n{code}\n```" for title, kind, code in snippets_of(profile, repo, dtypes)),

@@ -30,6 +30,7 @@ from vit_zoo.parity.live import Live
 from vit_zoo.parity.report import ParityReport, read_report
 from vit_zoo.parity.saturation import integer_products
 from vit_zoo.publishing.clients import HF_WEIGHTS, Profile, profile_of
+from vit_zoo.self_check.standalone import checker_files
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Description
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 # the ONNX files of a repository: the names that transformers.js and optimum look for
 SLOTS: dict[str, str] = {"fp32": "model", "fp16": "model_fp16", "int8": "model_quantized", "bf16": "model_bf16"}
 WORDS = {"labels": "labels", "preprocess": "preprocessing"}
+CHECKERS = "onnx"  # the folder of the standalone checkers
 STANDARD = ("fp32", "fp16", "int8")  # exported if the folder has none
 PROGRAMS = tuple(row.name for row in FORMATS.values() if not row.graph)  # exported on request
 
@@ -49,6 +51,7 @@ class Staging:
     profile: Profile
     files: dict[str, ParityReport] = field(default_factory=dict)  # reports by the name of the artifact in the repository
     unsent: list[str] = field(default_factory=list)  # files in the model's folder that are not published, with reasons
+    checkers: bool = False  # whether the standalone checkers of self-checks are in it
 
 
 def stage(
@@ -86,6 +89,7 @@ def stage(
         if name not in staging.files:
             note(f"writing {name}, then verifying it")
             _add_export(folder / name, staging, partial(_program, live, kind, profile.outputs))
+    _add_checkers(staging)
     if any((folder / "onnx").glob("*.onnx_data")):
         _state_external(staging)
     _load_back(staging)
@@ -239,6 +243,15 @@ def _add_export(target: Path, staging: Staging, write: Callable[[Path, FileSet],
 
 def _program(live: Live, kind: str, outputs: Sequence[str], target: Path, files: FileSet) -> Export:
     return write_program(live.source, target, live, kind, outputs, "default", files=files)
+
+
+def _add_checkers(staging: Staging) -> None:
+    """Put the standalone checkers beside the ONNX files, if any of these has a self-check."""
+    files = [staging.folder / name for name in staging.files]
+    if any(about.graph and about.selfcheck is not None for about in map(describe, files)):
+        for name, path in checker_files().items():
+            copy_file(path, staging.folder / CHECKERS / name)
+            staging.checkers = True
 
 
 def _state_external(staging: Staging) -> None:

@@ -12,7 +12,7 @@ const PATCH = 2, HEADS = 4;
 let strokes = []; // of the drawing, each a list of points [x, y]
 let sample = null; // the cells of a digit of the data set, while one is shown in place of a drawing
 
-let session = null, runtime = null, busy = false, waiting = false;
+let session = null, runtime = null, bytes = null, busy = false, waiting = false;
 
 async function read() {
   if (!session) return;
@@ -142,16 +142,54 @@ place.querySelector(".live-clear").addEventListener("click", () => {
   read();
 });
 
+// the self-check of the file
+
+/** Show whether a session returns what the file states. */
+async function verdict(name, line, ort, session) {
+  const words = place.querySelectorAll(".live-check")[line];
+  try {
+    const { selfcheck } = await import(new URL("selfcheck.mjs", base));
+    const { ok, outputs } = await selfcheck(ort, session, bytes);
+    const [output, { difference, allowed }] = Object.entries(outputs).reduce((a, b) =>
+      b[1].difference / b[1].allowed > a[1].difference / a[1].allowed ? b : a);
+    const size = Number.isFinite(difference) ? `differs by ${difference.toExponential(0)}` : "is not finite";
+    words.textContent = `${ok ? "✓" : "✗"} Self-check in ${name}: ${ok ? "passed" : "FAILED"}; ${output} ${size}, allowed ${allowed}.`;
+    words.dataset.ok = ok;
+  } catch (error) {
+    words.textContent = `✗ Self-check in ${name}: FAILED; ${error.message}`;
+    words.dataset.ok = false;
+  }
+}
+
+place.querySelector(".live-gpu").addEventListener("click", async ({ target }) => {
+  target.disabled = true;
+  const words = place.querySelectorAll(".live-check")[1];
+  try {
+    if (!(await navigator.gpu.requestAdapter())) throw new Error("this browser has no adapter for it");
+    const gpu = await import(new URL("ort.webgpu.min.mjs", base));
+    gpu.env.wasm.numThreads = 1;
+    gpu.env.wasm.wasmPaths = base.href;
+    await verdict("WebGPU", 1, gpu, await gpu.InferenceSession.create(bytes, { executionProviders: ["webgpu"] }));
+  } catch (error) {
+    words.textContent = `WebGPU cannot be checked: ${error.message}.`;
+  }
+  target.hidden = true;
+});
+
 try {
   runtime = await import(new URL("ort.wasm.min.mjs", base));
   runtime.env.wasm.numThreads = 1;
   runtime.env.wasm.wasmPaths = base.href;
-  session = await runtime.InferenceSession.create(new URL("vit_digits.onnx", base).href, { executionProviders: ["wasm"] });
+  bytes = new Uint8Array(await (await fetch(new URL("vit_digits.onnx", base))).arrayBuffer());
+  const opened = await runtime.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
+  await verdict("WebAssembly", 0, runtime, opened);
+  session = opened; // from here on, drawings are read
   const samples = await (await fetch(new URL("samples.json", base))).json();
   for (const digit of Object.keys(samples)) choice.add(new Option(digit, digit));
   choice.addEventListener("change", () => choice.value && paint(samples[choice.value], choice.value));
   answer.textContent = "Draw a digit.";
   place.dataset.ready = "yes";
+  place.querySelector(".live-gpu").hidden = !navigator.gpu;
   await read();
 } catch (error) {
   const missing = !(await fetch(new URL("vit_digits.onnx", base), { method: "HEAD" })).ok;

@@ -1,0 +1,70 @@
+"""Expected outputs of a file's self-check: the model in float64, or for int8 the file itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vit_zoo.formats import open_in
+from vit_zoo.parity.preprocess_check import prepare_by_pillow
+from vit_zoo.progress import step
+from vit_zoo.self_check.document import Input, SelfCheckDocument
+from vit_zoo.self_check.recipe import batches
+from vit_zoo.self_check.write import selfcheck_of, tolerance
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vit_zoo.graph.options import GraphOptions
+    from vit_zoo.model.config import ModelConfig
+    from vit_zoo.parity.live import Live
+
+BATCH = 2  # of a file with a free batch size
+
+
+def model_selfcheck(live: Live, outputs: Sequence[str], options: GraphOptions | None = None) -> SelfCheckDocument | None:
+    """Return the self-check of a float file: what the model computes in float64; None if that is not finite.
+
+    `options` are those of an ONNX graph; None for a program.
+    """
+    from vit_zoo.model.torch_ops import RoundedOps
+
+    config, reference = live.source.config, live.reference
+    include, precision = (None, "fp32") if options is None else (options.include, options.precision)
+    input_ = _input(config, options)
+    images = np.concatenate(list(batches((2, *input_.shape[1:]), input_.type)))
+    if include is not None:
+        images = prepare_by_pillow(config.known_preprocess(), images)
+    with step("computing the self-check"), np.errstate(invalid="ignore"):  # of weights that are not finite
+        expected = reference.expected(images, outputs, "always")
+        values = expected.values
+        if precision == "bf16":
+            values = reference.double(images, outputs, RoundedOps())
+    kind = "preprocess" if include == "preprocess" else precision
+    allowed = {name: tolerance(kind, float(expected.floors[name].max())) for name in outputs}
+    return selfcheck_of(input_, {name: values[name] for name in outputs}, allowed, input_.shape[0])
+
+
+def file_selfcheck(path: Path, config: ModelConfig, options: GraphOptions) -> SelfCheckDocument | None:
+    """Return the self-check of an int8 file: what it computes here without onnxruntime's optimiser."""
+    input_ = _input(config, options)
+    artifact = open_in(None, path, optimised=False)
+    with step("computing the self-check"):
+        runs = [artifact.run(x) for x in batches(input_.shape, input_.type)]
+    expected = {name: np.concatenate([run[name] for run in runs])[:2].astype("<f8") for name in artifact.outputs}
+    return selfcheck_of(input_, expected, dict.fromkeys(expected, tolerance("int8", 0.0)), input_.shape[0])
+
+
+def _input(config: ModelConfig, options: GraphOptions | None) -> Input:
+    """Return the input of a file. Raw images are larger than what preprocessing makes of them, and not square."""
+    from vit_zoo.graph.build import INPUT
+    from vit_zoo.graph.preprocess import IMAGE
+
+    spec = config.spec
+    if options is None or options.include is None:
+        return Input(name=INPUT, type="float32", layout="NCHW", shape=(BATCH, spec.channels, *spec.image_size))
+    height, width = spec.image_size
+    size = (height + height // 4, width + width // 2)
+    return Input(name=IMAGE, type="uint8", layout="NHWC", shape=(BATCH, *size, len(config.known_preprocess().mean)))
