@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from vit_zoo.exporters.export_file import Export, Note
     from vit_zoo.exporters.options import Placement
-    from vit_zoo.graph.options import Precision
+    from vit_zoo.graph.options import Operators, Precision
     from vit_zoo.loading.convert import Converted
     from vit_zoo.loading.stated import Labels, PreprocessLike
     from vit_zoo.model.vit import ViT
@@ -185,6 +185,8 @@ def export(
     out: str | os.PathLike[str] | None = None,
     triton: str | os.PathLike[str] | None = None,
     opset: int | None = None,
+    batch: int | None = None,
+    operators: Operators | None = None,
     placement: Placement | None = None,
     outputs: Sequence[str] = (),
     include: Sequence[str] = (),
@@ -217,7 +219,11 @@ def export(
             `NAME.torchscript.pt` and `NAME.pt2`.
         triton: ONNX only, in place of `out`: a folder that is a model repository of Triton Inference Server; `NAME/config.pbtxt`,
             `NAME/labels.txt` and `NAME/1/model.onnx` are written to it.
-        opset: ONNX only: the opset version, 17 to 25; 20 by default.
+        opset: ONNX only: the opset version, 13 to 25; 20 by default. Below 17, a graph has core operators.
+        batch: ONNX only: the only number of images that the file takes at a time, so that every dimension is static; any number
+            by default.
+        operators: ONNX only: `core` leaves out what compilers for phones and neural processors lack, such as
+            LayerNormalization, Gelu, Attention and ranks above 4; `all` by default.
         placement: ONNX only: where the weights are stored. `inline`: in the file, the default below 2 GiB. `external`: in
             `NAME.onnx_data` next to it. `shared`: the file refers to the folder's `model.safetensors`.
         outputs: Names of the outputs, such as `logits` or `block.5`; `attn.*`, `block.*` and `block.*.map` stand for those of all
@@ -227,7 +233,7 @@ def export(
             [batch, height, width, channels], of any size. `preprocess-exact` gives exactly Pillow's pixels, but is slower.
         dynamic: ONNX only: `hw` accepts images of any height and width that the patch size divides. Learned positions are
             interpolated in the graph with the method of their source, or with the fact `resize`.
-        verify: Whether to verify each file, or the effort, as in `verify`.
+        verify: Whether to verify each file, or the effort, as in `verify`. A file that is not verified has no self-check.
         weights: Weights for a registry name: a folder or a checkpoint file. Preprocessing and labels are those of its folder,
             or those that a tag states for this file; those of the name's published weights are not used.
         allow_drop: Glob patterns of tensors to leave out, as in `load`.
@@ -264,7 +270,8 @@ def export(
     from vit_zoo.exporters.options import ExportOptions, one_or_several
 
     options = ExportOptions(
-        formats=one_or_several(to), out=out, triton=triton, opset=opset, placement=placement, outputs=tuple(outputs),
+        formats=one_or_several(to), out=out, triton=triton, opset=opset, batch=batch, operators=operators,
+        placement=placement, outputs=tuple(outputs),
         include=tuple(include), dynamic=dynamic, verify=verify, weights=weights, allow_drop=patterns(allow_drop),
         random=random, seed=seed, precisions=one_or_several(precision), calibrate=calibrate, evaluate=evaluate,
         min_agreement=min_agreement, min_accuracy=min_accuracy, min_cosine=min_cosine,

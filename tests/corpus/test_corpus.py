@@ -18,7 +18,7 @@ KINDS = ("weights", "onnx", "configs", "rest")
 PATTERNS = {
     "weights": ("pickle/*", "torch/*", "torchscript/*", "npz/*", "hdf5/*", "sharded/*", "safetensors/*"),
     "onnx": ("onnx_*",),
-    "configs": ("config_*", "document/*", "toml/*", "zoo/*", "labels/*", "prepare/*", "metadata_*", "report/*"),
+    "configs": ("config_*", "document/*", "toml/*", "zoo/*", "labels/*", "prepare/*", "metadata_*", "selfcheck/*", "report/*"),
     "rest": ("image/*", "name/*", "set/*", "option/*"),
 }
 SAMPLE = 1  # of each kind, besides former faults

@@ -18,7 +18,10 @@ from support.families import KINDS, small_model
 from support.models import noise
 from support.paths import ROOT
 from vit_zoo.errors import InputError, RefusedContent
+from vit_zoo.exporters.selfcheck import model_selfcheck
 from vit_zoo.formats import describe
+from vit_zoo.loading.from_module import of_module
+from vit_zoo.parity.live import Live
 from vit_zoo.parity.reference import ModelReference
 from vit_zoo.self_check.document import KEY, LONGEST, SelfCheckDocument, schema
 from vit_zoo.self_check.recipe import batches
@@ -118,7 +121,7 @@ def test_no_torch_is_needed(exported):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_at_the_end_of_the_file_and_small(kind, folder):
-    (done,) = vit_zoo.export(small_model(kind), "onnx", out="a.onnx", verify=False)
+    (done,) = vit_zoo.export(small_model(kind), "onnx", out="a.onnx", verify="quick")
     text = describe(done.path).selfcheck
     assert len(text) <= LONGEST
     assert done.path.read_bytes().endswith(text.encode())
@@ -130,7 +133,7 @@ def test_many_outputs_fit(folder):
     """Of inner outputs for which there is no room the names remain."""
     model = noise(vit_zoo.create("vit_ti16", depth=12, image_size=32, num_classes=7))
     outputs = ["logits", "pooler_output", "block.*", "attn.*", "block.*.map"]
-    (done,) = vit_zoo.export(model, "onnx", out="a.onnx", outputs=outputs, verify=False)
+    (done,) = vit_zoo.export(model, "onnx", out="a.onnx", outputs=outputs, verify="quick")
     document = document_of(done.path)
     names = [output["name"] for output in document["outputs"]]
     assert len(json.dumps(document, separators=(",", ":"))) <= LONGEST
@@ -145,7 +148,7 @@ def test_many_outputs_fit(folder):
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8-dynamic"])
 def test_equal_models_give_equal_files(precision, folder):
     for name in ("one", "two"):
-        vit_zoo.export(small_model("deit_ti16"), "onnx", out=f"{name}.onnx", precision=precision, verify=False)
+        vit_zoo.export(small_model("deit_ti16"), "onnx", out=f"{name}.onnx", precision=precision, verify="quick")
     assert Path("one.onnx").read_bytes() == Path("two.onnx").read_bytes()
 
 
@@ -288,12 +291,23 @@ def test_a_document_of_another_input_fails(exported, folder):
     assert "cannot be run: expected images of shape" in result.faults[0]
 
 
-def test_weights_that_are_not_finite_have_no_self_check(folder):
+def test_weights_that_are_not_finite_have_no_self_check():
     model = small_model("deit_ti16")
     with torch.no_grad():
         model.head.bias[0] = torch.inf
-    (done,) = vit_zoo.export(model, "onnx", out="a.onnx", verify=False)
-    assert describe(done.path).selfcheck is None
+    source = of_module(model, check=False)
+    assert model_selfcheck(Live(source), ("logits",)) is None
+    assert model_selfcheck(Live(source), ("pooler_output",)) is not None
+
+
+def test_a_file_that_was_not_verified_has_no_self_check(folder, cli):
+    """And torch is not imported: hosts without it can write files."""
+    vit_zoo.save(small_model("deit_ti16"), "model")
+    code = "import sys, vit_zoo; vit_zoo.export('model', out='a.onnx', verify=False); print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    done = cli("selfcheck", "a.onnx")
+    assert done.code == 7
+    assert "has no self-check (it was exported with --verify off)" in done.err
 
 
 def test_the_tolerance():

@@ -82,10 +82,11 @@ def list_(
 @vitzoo.command()
 @click.argument("locator", metavar="NAME|FILE|FOLDER", shell_complete=complete_model)
 @click.option("--code", is_flag=True, help="Print the preprocessing as a Python program for numpy, which runs an ONNX file too.")
+@click.option("--graph", is_flag=True, help="Print the graph of an ONNX file, one line for each operator.")
 @facts
 @zoo
 @with_output
-def show(locator: str, code: bool, facts: dict[str, Any], output: Output) -> None:
+def show(locator: str, code: bool, graph: bool, facts: dict[str, Any], output: Output) -> None:
     """Describe a model name, a config, a checkpoint, an exported file, a folder of them, or a parity report.
 
     Prints the fields of the model with the origin of each, its cost, preprocessing, licence, and published weights. Of an
@@ -97,7 +98,18 @@ def show(locator: str, code: bool, facts: dict[str, Any], output: Output) -> Non
     vitzoo show google/vit-base-patch16-224
     vitzoo show model.onnx
     vitzoo show model.onnx --code > predict.py
+    vitzoo show model.onnx --graph
     """
+    if code and graph:
+        raise InputError("--code and --graph contradict each other")
+    if graph and facts:
+        raise InputError("--set does not apply to the graph of a file")
+    if graph:
+        from vit_zoo.cli.show_file import graph_of
+
+        lines = graph_of(locator)
+        output.result({"graph": lines}, lambda: "\n".join(lines))
+        return
     note_name(locator, output)
     from vit_zoo.cli.show import overview
 

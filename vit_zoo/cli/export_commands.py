@@ -24,7 +24,18 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
     "--triton", type=click.Path(path_type=Path), metavar="DIR",
     help="ONNX only: write NAME/ with config.pbtxt, labels and 1/model.onnx to a model repository of Triton Inference Server.",
 )  # fmt: skip
-@click.option("--opset", type=int, help="ONNX only: opset version, 17 to 25 (default: 20).")
+@click.option("--opset", type=int, help="ONNX only: opset version, 13 to 25 (default: 20); below 17 with core operators.")
+@click.option(
+    "--batch",
+    type=int,
+    metavar="N",
+    help="ONNX only: take exactly N images at a time, with every dimension static (default: any).",
+)
+@click.option(
+    "--operators",
+    type=click.Choice(["all", "core"]),
+    help="ONNX only: core decomposes what compilers for phones and NPUs lack, such as LayerNormalization and Gelu.",
+)
 @click.option("--inline", "placement", flag_value="inline", help="ONNX only: store weights in the file (default below 2 GiB).")
 @click.option(
     "--external", "placement", flag_value="external", help="ONNX only: store weights in NAME.onnx_data next to the file."
@@ -108,8 +119,8 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
 @zoo
 @with_output
 def export(
-    model: str | None, formats: list[str], out: str | None, triton: Path | None, opset: int | None, placement: Any,
-    outputs: str | None, include: tuple[str, ...], dynamic: Any, verify: str,
+    model: str | None, formats: list[str], out: str | None, triton: Path | None, opset: int | None, batch: int | None,
+    operators: Any, placement: Any, outputs: str | None, include: tuple[str, ...], dynamic: Any, verify: str,
     precision: str | None, fp16: bool, bf16: bool, int8: str | None, force: bool, calibrate: Path | None, evaluate: Path | None,
     min_agreement: float | None, min_accuracy: float | None, min_cosine: float | None, min_neighbours: float | None,
     weights: str | None, allow_drop: tuple[str, ...], random: bool, seed: int | None,
@@ -132,6 +143,8 @@ def export(
     --dynamic hw interpolates learned position embeddings in the graph, with the method of the source library, or with the one
     that --set resize=RECIPE names.
 
+    --batch 1 --operators core makes a graph that mobile and NPU compilers take as a whole, with the same results.
+
     --include preprocess adds preprocessing to the graph: it takes images of any size as uint8 [batch, height, width, channels].
     Pixels differ from Pillow's by at most 2 of 255 levels; preprocess-exact gives the same pixels, but is slower.
     --include softmax replaces logits by probabilities; for classes of which several can apply, --include sigmoid does.
@@ -141,6 +154,7 @@ def export(
     vitzoo export checkpoint.safetensors --onnx --torchscript --pt2
     vitzoo export --onnx --precision fp32,fp16,int8-static --calibrate photos --min-agreement 0.99
     vitzoo export vit_digits --onnx --triton repository
+    vitzoo export vit_digits --onnx --batch 1 --operators core
     vitzoo export weights.pth --onnx --labels names.txt --preprocess imagenet --crop 0.9
     """
     if not formats:
@@ -154,8 +168,8 @@ def export(
     from vit_zoo.cli.export_document import ExportDocument
 
     exports = export_model(
-        "." if model is None else model, formats, out=out, triton=triton, opset=opset, placement=placement,
-        outputs=[] if outputs is None else outputs.split(","), include=include, dynamic=dynamic,
+        "." if model is None else model, formats, out=out, triton=triton, opset=opset, batch=batch, operators=operators,
+        placement=placement, outputs=[] if outputs is None else outputs.split(","), include=include, dynamic=dynamic,
         verify=VERIFY.get(verify, verify), weights=weights, allow_drop=allow_drop, random=random, seed=seed,
         precision=precisions or "fp32", force=force, calibrate=calibrate, evaluate=evaluate,
         min_agreement=min_agreement, min_accuracy=min_accuracy, min_cosine=min_cosine, min_neighbours=min_neighbours, **facts,

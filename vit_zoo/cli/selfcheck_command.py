@@ -33,9 +33,9 @@ def selfcheck(
 ) -> None:  # fmt: skip
     """Check on this machine that a file computes what it did when it was exported.
 
-    FILE is an ONNX file that `vitzoo export` wrote. It contains a recipe for two test images, and what its outputs must be for
-    them, so that neither torch nor the model is needed. If an output differs, the exit code is 3, and the output and its
-    difference are named.
+    FILE is an ONNX file that `vitzoo export` wrote and verified. It contains a recipe for two test images, and what its outputs
+    must be for them, so that neither torch nor the model is needed. If an output differs, the exit code is 3, and the output
+    and its difference are named.
 
     docs/selfcheck.md describes the format, and standalone programs for Python, JavaScript and C++.
 

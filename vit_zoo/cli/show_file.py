@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.cli.text import bytes_text, file_size, pairs, report_text, table, verdict_text
-from vit_zoo.errors import RefusedContent, VitzooError
+from vit_zoo.errors import InputError, RefusedContent, VitzooError
 from vit_zoo.files import read_json, sha256_of
 from vit_zoo.files.journal import settle
 from vit_zoo.formats import FORMATS, describe, format_of
@@ -149,6 +149,19 @@ def parity_report(path: Path) -> tuple[dict[str, Any], str]:
     parts = [pairs(about), report_text(report), "\n".join(warnings), verdict_text(report.file, report)]
     document = {"state": state, **report.model_dump(mode="json")}
     return document, "\n\n".join(part for part in parts if part)
+
+
+def graph_of(locator: str) -> list[str]:
+    """Return the graph of an ONNX file as text. Raises InputError for anything else."""
+    from vit_zoo.formats.graph_text import graph_lines
+
+    path = Path(locator)
+    if not path.is_file():
+        raise InputError("--graph needs an ONNX file", where=locator)
+    about = describe(path)
+    if not about.graph:
+        raise InputError(f"--graph needs an ONNX file, got a {about.format} file", where=locator)
+    return list(graph_lines(skeleton(path)))
 
 
 def exports_in(folder: Path) -> list[Path]:

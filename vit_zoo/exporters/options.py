@@ -13,7 +13,7 @@ from vit_zoo.exporters.int8.search import Int8Search, int8_search
 from vit_zoo.exporters.triton import TRITON
 from vit_zoo.files.folder import OUT
 from vit_zoo.formats import FORMATS
-from vit_zoo.graph.options import COMPUTED, INCLUDES, OPSET, PRECISIONS, GraphOptions, Include, Precision
+from vit_zoo.graph.options import COMPUTED, INCLUDES, OPSET, PRECISIONS, GraphOptions, Include, Operators, Precision
 from vit_zoo.model.config import MULTI_LABEL
 from vit_zoo.model.ops import Activation
 from vit_zoo.model.outputs import expanded
@@ -54,6 +54,8 @@ class ExportOptions:
     outputs: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     dynamic: Literal["hw"] | None = None
+    batch: int | None = None
+    operators: Operators | None = None
     verify: bool | Effort = True
     weights: PathLike | None = None
     random: bool = False
@@ -90,6 +92,8 @@ class ExportOptions:
                 precision=precision,
                 include=self.preprocessing,
                 dynamic=None if self.dynamic is None else COMPUTED,
+                batch=self.batch,
+                operators=self.operators or "all",
             )
         checked_effort(self.effort)
         self._check_int8()
@@ -102,6 +106,9 @@ class ExportOptions:
             raise InputError(f"{TRITON} needs the format onnx alone, got {', '.join(self.formats)}", options=[TRITON])
         if self.out is not None:
             raise InputError(f"{TRITON} and {OUT} contradict each other", options=[TRITON, OUT])
+        if self.batch is not None:
+            batch = Option("batch", str(self.batch))
+            raise InputError(f"{TRITON} and {batch} contradict each other: the server chooses the batch", options=[TRITON, batch])
         if self.placement == "shared":
             cause = f"{TRITON} and {SHARED} contradict each other: a repository contains its weights"
             raise InputError(cause, options=[TRITON, SHARED])
@@ -110,6 +117,8 @@ class ExportOptions:
         graphs = [FORMATS[name].graph for name in self.formats]
         if not all(graphs) and (self.preprocessing is not None or self.dynamic is not None):
             raise InputError("preprocessing and a dynamic size apply to ONNX only")
+        if not all(graphs) and (self.batch is not None or self.operators is not None):
+            raise InputError("batch and operators apply to ONNX only")
         if not any(graphs) and (self.opset is not None or self.precisions != ("fp32",)):
             raise InputError("opset and precision apply to ONNX only")
         if self.placement is not None and not any(graphs):
@@ -179,6 +188,8 @@ class ExportOptions:
             precision=precision,
             include=self.preprocessing,
             dynamic=None if self.dynamic is None else _recipe_of(config, recipe),
+            batch=self.batch,
+            operators=self.operators or "all",
             activation=config.class_activation() if "probabilities" in outputs and config.spec.num_classes else "softmax",
         )
         search = int8_search(

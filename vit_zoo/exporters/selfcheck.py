@@ -64,7 +64,8 @@ def _input(config: ModelConfig, options: GraphOptions | None) -> Input:
 
     spec = config.spec
     if options is None or options.include is None:
-        return Input(name=INPUT, type="float32", layout="NCHW", shape=(BATCH, spec.channels, *spec.image_size))
+        batch = BATCH if options is None or options.batch is None else options.batch
+        return Input(name=INPUT, type="float32", layout="NCHW", shape=(batch, spec.channels, *spec.image_size))
     height, width = spec.image_size
     size = (height + height // 4, width + width // 2)
     return Input(name=IMAGE, type="uint8", layout="NHWC", shape=(BATCH, *size, len(config.known_preprocess().mean)))

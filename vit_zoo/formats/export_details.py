@@ -40,6 +40,8 @@ class ExportDetails(BaseModel):
     include: Word = ""
     dynamic: Word = ""
     activation: Word = ""
+    batch: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    operators: Word = ""
     kept: Names = []
     data: Word = ""
     header_sha256: Sha256 = ""

@@ -105,8 +105,8 @@ def summarise(path: Path, read: Skeleton | None = None) -> OnnxSummary:
     held = {tensor.name for tensor in graph.initializer}  # older files list their weights as inputs too
     files = {_location(tensor) for tensor in graph.initializer} - {None}
     return OnnxSummary(
-        inputs=tuple(_value(value) for value in graph.input if value.name not in held),
-        outputs=tuple(_value(value) for value in graph.output),
+        inputs=tuple(describe_value(value) for value in graph.input if value.name not in held),
+        outputs=tuple(describe_value(value) for value in graph.output),
         opsets={_domain(entry.domain): entry.version for entry in model.opset_import},
         ir_version=_ir_version(path),
         producer=" ".join(filter(None, (model.producer_name, model.producer_version))) or None,
@@ -126,7 +126,8 @@ def _ir_version(path: Path) -> int:
         return integer_field(file, os.fstat(file.fileno()).st_size, IR_VERSION)
 
 
-def _value(value: onnx.ValueInfoProto) -> Value:
+def describe_value(value: onnx.ValueInfoProto) -> Value:
+    """Return an input or output of a graph, as the file declares it."""
     kind = value.type.WhichOneof("value")
     if kind != "tensor_type":
         return Value(value.name, (kind or "unknown").removesuffix("_type"), None)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_zoo.formats.onnx_skeleton import Skeleton, lies_in_file, skeleton, values_of
+from vit_zoo.graph.core_ops import GELU
 
 if TYPE_CHECKING:
     import onnx
@@ -172,9 +173,17 @@ def _activations(read: Skeleton, values: dict[str, float]) -> Iterator[Fact]:
             case "Tanh" | "Sigmoid":
                 source = producers.get(_first_input(node))
                 inputs = source.input[:2] if source is not None and source.op_type == "Mul" else ()
+                if node.op_type == "Sigmoid" and any(_adds(producers.get(name), values, GELU[0]) for name in inputs):
+                    yield Fact("gelu", here)  # of `core_ops.py`
                 factors = [values[name] for name in inputs if name in values]
                 if any(abs(factor - (0.7978846 if node.op_type == "Tanh" else QUICK)) < 1e-3 for factor in factors):
                     yield Fact("gelu_tanh" if node.op_type == "Tanh" else "quick_gelu", here)
+
+
+def _adds(node: onnx.NodeProto | None, values: dict[str, float], constant: float) -> bool:
+    """Return whether an operator adds this constant."""
+    added = [] if node is None or node.op_type != "Add" else [values[name] for name in node.input if name in values]
+    return any(abs(value - constant) < 1e-6 for value in added)
 
 
 def _first_input(node: onnx.NodeProto) -> str:

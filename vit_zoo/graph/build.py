@@ -10,6 +10,7 @@ from vit_zoo.errors import CheckFailed
 from vit_zoo.files import Stored
 from vit_zoo.files.stored import ONNX_TYPES
 from vit_zoo.graph.builder import GraphBuilder
+from vit_zoo.graph.core_ops import core
 from vit_zoo.graph.dynamic_positions import DynamicGrid
 from vit_zoo.graph.fp16_ops import HalfOps, halved
 from vit_zoo.graph.int8_ops import Int8Ops, Layer, Quantisation, adapted, quantisable, quantised, smoothed
@@ -67,7 +68,7 @@ def build(
 def input_of(spec: ViTSpec, options: GraphOptions) -> Value:
     """Return the input of the model itself, without preprocessing."""
     size = spec.image_size if options.dynamic is None else ("height", "width")
-    return Value(INPUT, (BATCH, spec.channels, *size))
+    return Value(INPUT, (options.batch or BATCH, spec.channels, *size))
 
 
 def operations(
@@ -90,6 +91,8 @@ def operations(
         layers = adapted(chosen, spec)
         ops, more = Int8Ops, {"kind": options.precision, "layers": layers}
         tensors = quantised(smoothed(tensors, spec, chosen.smoothing), options.precision, layers)
+    if options.operators == "core":
+        ops = core(ops)
     if options.dynamic is None:
         return kind(ops)(tensors, options.opset, positions.tables(spec), image=image, **more)
     grid = DynamicGrid(spec, None if options.dynamic == COMPUTED else recipe_named(options.dynamic))

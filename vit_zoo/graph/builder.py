@@ -124,10 +124,28 @@ class GraphBuilder:
 
     # shapes
 
-    def reshape(self, x: str, *dims: Dim) -> str:
-        """Add a Reshape of `x` to (batch, *dims), some of which may be names."""
+    @property
+    def batch(self) -> Dim:
+        """The number of images, or the name of a free axis."""
+        return BATCH
+
+    def lengths(self, x: str, start: int, stop: int) -> str:
+        """Return the lengths of some axes of a value as an int64 vector."""
+        if self.opset >= 15:
+            return self.node("Shape", x, start=start, end=stop)
+        return self.node("Slice", self.node("Shape", x), self.ints(start), self.ints(stop), self.ints(0))
+
+    def mean_over(self, x: str, axis: int, *, keep: bool = False) -> str:
+        """Add the mean over an axis, which stays with length 1 if `keep`."""
+        if self.opset >= 18:
+            return self.node("ReduceMean", x, self.ints(axis), keepdims=int(keep))
+        return self.node("ReduceMean", x, axes=[axis], keepdims=int(keep))
+
+    def reshape(self, x: str, *dims: Dim, batch: Dim = BATCH) -> str:
+        """Add a Reshape of `x` to (batch, *dims), some of which may be names. `batch` is that of `x`, where it is fixed."""
         if all(isinstance(dim, int) for dim in dims):
-            return self.node("Reshape", x, self.ints(-1, *map(int, dims)))
+            first = batch if isinstance(self.batch, int) and isinstance(batch, int) else -1
+            return self.node("Reshape", x, self.ints(first, *map(int, dims)))
         name = self.node("Reshape", x, self._shape(-1, *dims))
         self.shapes[name] = (BATCH, *dims)
         return name

@@ -1,4 +1,4 @@
-"""ONNX back end of the forward: standard operators of opset 17 to 25, added without tracing and without torch.
+"""ONNX back end of the forward: standard operators of opset 13 to 25, added without tracing and without torch.
 
 Tokens keep the layout (b t) d from one attention to the next, so that every linear layer is one Gemm including its bias:
 onnxruntime runs that faster than MatMul and Add, and Gemm(transB=1) takes torch's weights in the layout of the file.
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vit_zoo.graph.builder import GraphBuilder
 from vit_zoo.graph.dynamic_positions import DynamicGrid
-from vit_zoo.graph.values import BATCH, COLUMNS, ROWS, Heads, Scope, Shape, Value, plus
+from vit_zoo.graph.values import COLUMNS, ROWS, Dim, Heads, Scope, Shape, Value, plus
 
 if TYPE_CHECKING:
     from vit_zoo.model.ops import Activation, Ops
@@ -53,10 +53,14 @@ class OnnxOps(GraphBuilder):
             return self.grid.patches(self, image, size)
         (c, H, W), (p, q) = map(int, image.shape[1:]), size
         h, w = H // p, W // q
-        x = self.node("Reshape", image.name, self.ints(-1, c, h, p, w, q))
-        x = self.node("Transpose", x, perm=[0, 2, 4, 1, 3, 5])
-        x = self.node("Reshape", x, self.ints(-1, c * p * q))
-        return Value(x, (BATCH, h * w, c * p * q), flat=True)
+        shape: Shape = (self.batch, h * w, c * p * q)
+        if self.narrow:  # in two steps: b c h (p w q) -> (b h) (c p) w q -> (b h) w (c p) q
+            x = self.node("Transpose", self.reshape(image.name, c, h, p * W, batch=self.batch), perm=[0, 2, 1, 3])
+            rows = self.batch * h if isinstance(self.batch, int) else -1
+            x = self.node("Transpose", self.node("Reshape", x, self.ints(rows, c * p, w, q)), perm=[0, 2, 1, 3])
+        else:
+            x = self.node("Transpose", self.reshape(image.name, c, h, p, w, q), perm=[0, 2, 4, 1, 3, 5])
+        return Value(self.node("Reshape", x, self.ints(_merged(shape), c * p * q)), shape, flat=True)
 
     def linear(self, m: Scope, x: Value) -> Value:
         shape = self.tensors[f"{m.path}.weight"].shape
@@ -74,16 +78,20 @@ class OnnxOps(GraphBuilder):
             return self._like(x, "Mul", x.name, self.node("Sigmoid", scaled))
         if self.opset >= 20:
             return self._like(x, "Gelu", x.name, approximate="tanh" if name == "gelu_tanh" else "none")
-        half = self.float_(0.5)
-        if name == "gelu":  # in the order that onnxruntime fuses: x / sqrt 2, erf, + 1, * x, * 0.5
-            inner = self.node("Erf", self.node("Div", x.name, self.float_(math.sqrt(2))))
-        else:  # tanh(sqrt(2 / pi) (x + 0.044715 x^3))
-            square = self.node("Mul", x.name, x.name)
-            cubic = self.node("Mul", self.node("Mul", square, x.name), self.float_(0.044715))
-            inner = self.node("Mul", self.node("Add", x.name, cubic), self.float_(math.sqrt(2 / math.pi)))
-            inner = self.node("Tanh", inner)
+        if name == "gelu_tanh":
+            return self.tanh_gelu(x)
+        # in the order that onnxruntime fuses: x / sqrt 2, erf, + 1, * x, * 0.5
+        inner = self.node("Erf", self.node("Div", x.name, self.float_(math.sqrt(2))))
         gate = self.node("Add", inner, self.float_(1.0))
-        return self._like(x, "Mul", self.node("Mul", x.name, gate), half)
+        return self._like(x, "Mul", self.node("Mul", x.name, gate), self.float_(0.5))
+
+    def tanh_gelu(self, x: Value) -> Value:
+        """Add the tanh form of GELU as separate operators: 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))."""
+        square = self.node("Mul", x.name, x.name)
+        cubic = self.node("Mul", self.node("Mul", square, x.name), self.float_(0.044715))
+        inner = self.node("Mul", self.node("Add", x.name, cubic), self.float_(math.sqrt(2 / math.pi)))
+        gate = self.node("Add", self.node("Tanh", inner), self.float_(1.0))
+        return self._like(x, "Mul", self.node("Mul", x.name, gate), self.float_(0.5))
 
     def probabilities(self, x: Value, activation: Activation) -> Value:
         return self._like(x, "Sigmoid", x.name) if activation == "sigmoid" else self._like(x, "Softmax", x.name, axis=-1)
@@ -92,7 +100,10 @@ class OnnxOps(GraphBuilder):
         return self._like(x, "Tanh", x.name)
 
     def normalize(self, x: Value) -> Value:
-        if self.opset >= 18:
+        if self.narrow:  # the root of the mean of squares is smaller than the norm by the root of their number
+            mean = self.mean_over(self.node("Mul", x.name, x.name), -1, keep=True)
+            norm = self.node("Mul", self.node("Sqrt", mean), self.float_(math.sqrt(int(x.shape[-1]))))
+        elif self.opset >= 18:
             norm = self.node("ReduceL2", x.name, self.ints(-1), keepdims=1)
         else:
             norm = self.node("ReduceL2", x.name, axes=[-1], keepdims=1)
@@ -115,7 +126,7 @@ class OnnxOps(GraphBuilder):
         parts = [self.unflatten(part) for part in parts]
         known = sum(part.shape[1] for part in parts if isinstance(part.shape[1], int))
         length = next((plus(part.shape[1], known) for part in parts if isinstance(part.shape[1], str)), known)
-        return Value(self.node("Concat", *(part.name for part in parts), axis=1), (BATCH, length, parts[0].shape[2]))
+        return Value(self.node("Concat", *(part.name for part in parts), axis=1), (self.batch, length, parts[0].shape[2]))
 
     def prepend(self, first: Sequence[Scope], x: Value) -> Value:
         if not first:
@@ -129,15 +140,15 @@ class OnnxOps(GraphBuilder):
         length, width = x.shape[1:]
         if stop is None and isinstance(length, int):
             stop = length
-        if stop is not None and stop - start == 1:
-            return Value(self.node("Gather", x.name, self.int_(start), axis=1), (BATCH, 1, width), flat=True)
+        if stop is not None and stop - start == 1 and not self.narrow:
+            return Value(self.node("Gather", x.name, self.int_(start), axis=1), (self.batch, 1, width), flat=True)
         name = self.node("Slice", x.name, self.ints(start), self.ints(END if stop is None else stop), self.ints(1))
-        return Value(name, (BATCH, plus(length, -start) if stop is None else stop - start, width))
+        return Value(name, (self.batch, plus(length, -start) if stop is None else stop - start, width))
 
     def map(self, x: Value, grid: tuple[int, int]) -> Value:
         x = self.unflatten(x)
         dims: Shape = (int(x.shape[2]), *((ROWS, COLUMNS) if self.grid else grid))
-        return Value(self.reshape(self.node("Transpose", x.name, perm=[0, 2, 1]), *dims), (BATCH, *dims))
+        return Value(self.reshape(self.node("Transpose", x.name, perm=[0, 2, 1]), *dims, batch=self.batch), (self.batch, *dims))
 
     def squeeze(self, x: Value) -> Value:
         b, _, d = x.shape
@@ -145,11 +156,7 @@ class OnnxOps(GraphBuilder):
 
     def mean(self, x: Value) -> Value:
         x = self.unflatten(x)
-        if self.opset >= 18:
-            name = self.node("ReduceMean", x.name, self.ints(1), keepdims=0)
-        else:
-            name = self.node("ReduceMean", x.name, axes=[1], keepdims=0)
-        return Value(name, (x.shape[0], x.shape[2]))
+        return Value(self.mean_over(x.name, 1), (x.shape[0], x.shape[2]))
 
     def join(self, parts: Sequence[Value]) -> Value:
         if len(parts) == 1:
@@ -158,7 +165,14 @@ class OnnxOps(GraphBuilder):
         return Value(self.node("Concat", *(part.name for part in parts), axis=-1), (parts[0].shape[0], width))
 
     def average(self, parts: Sequence[Value]) -> Value:
-        return parts[0] if len(parts) == 1 else self._like(parts[0], "Mean", *(part.name for part in parts))
+        if len(parts) == 1:
+            return parts[0]
+        if not self.narrow:
+            return self._like(parts[0], "Mean", *(part.name for part in parts))
+        total = parts[0].name
+        for part in parts[1:]:
+            total = self.node("Add", total, part.name)
+        return self._like(parts[0], "Mul", total, self.float_(1 / len(parts)))
 
     def heads(self, x: Value, heads: int) -> Heads:
         return Heads(x, heads)
@@ -185,18 +199,19 @@ class OnnxOps(GraphBuilder):
 
     def attend(self, q: Heads, k: Heads, v: Heads, dropout: float, bias: Value | None = None) -> Value:
         inner = v.inner
-        if self.opset >= 23:
+        shape: Shape = (self.batch, q.x.shape[1], inner)
+        if self.fuses_attention:
             query = self._join_heads(q)
-            query = query if query.shape[0] == BATCH else self._expand(query)
+            query = query if query.shape[0] == self.batch else self._expand(query)
             inputs = [query.name, self._join_heads(k).name, self._join_heads(v).name, *([bias.name] if bias else [])]
             x = self.fused_attention(inputs, q.n)
-            return Value(x, (BATCH, q.x.shape[1], inner))
+            return Value(x, shape)
         x = self.matmul(self._softmax(q, k, bias), self._transposed(v, 0, 2, 1, 3))
-        x = self.node("Reshape", self.node("Transpose", x, perm=[0, 2, 1, 3]), self.ints(-1, inner))
-        return Value(x, (BATCH, q.x.shape[1], inner), flat=True)
+        x = self.node("Reshape", self.node("Transpose", x, perm=[0, 2, 1, 3]), self.ints(_merged(shape), inner))
+        return Value(x, shape, flat=True)
 
     def attention_weights(self, q: Heads, k: Heads, bias: Value | None = None) -> Value:
-        return Value(self._softmax(q, k, bias), (BATCH, q.n, q.x.shape[1], k.x.shape[1]))
+        return Value(self._softmax(q, k, bias), (self.batch, q.n, q.x.shape[1], k.x.shape[1]))
 
     def dropout(self, x: Value, rate: float) -> Value:
         return x
@@ -206,6 +221,24 @@ class OnnxOps(GraphBuilder):
 
     def prunes(self, m: Scope) -> bool:
         return True
+
+    # what `core_ops.py` and a fixed batch change
+
+    @property
+    def batch(self) -> Dim:
+        """The first axis of the image: a number of images, or the name of a free axis."""
+        assert self.image is not None
+        return self.image.shape[0]
+
+    @property
+    def narrow(self) -> bool:
+        """Whether to leave out what compilers for devices lack and what costs nothing to replace: Gather, Mean, ranks above 4."""
+        return isinstance(self.batch, int)
+
+    @property
+    def fuses_attention(self) -> bool:
+        """Whether attention is one operator."""
+        return self.opset >= 23
 
     # products, which other precisions override; inputs and results are names
 
@@ -232,13 +265,13 @@ class OnnxOps(GraphBuilder):
         """Merge batch and tokens: b t d -> (b t) d; b d is left unchanged."""
         if x.flat or len(x.shape) == 2:
             return x
-        return Value(self.node("Reshape", x.name, self.ints(-1, int(x.shape[2]))), x.shape, flat=True)
+        return Value(self.node("Reshape", x.name, self.ints(_merged(x.shape), int(x.shape[2]))), x.shape, flat=True)
 
     def unflatten(self, x: Value) -> Value:
         """Separate batch and tokens: (b t) d -> b t d."""
         if not x.flat:
             return x
-        return Value(self.reshape(x.name, *x.shape[1:]), x.shape)
+        return Value(self.reshape(x.name, *x.shape[1:], batch=x.shape[0]), x.shape)
 
     def _split_heads(self, h: Heads) -> Value:
         """Separate heads: b t (n e) -> b t n e."""
@@ -246,21 +279,24 @@ class OnnxOps(GraphBuilder):
             return h.x
         b, t, inner = h.x.shape
         e = int(inner) // h.n
-        return Value(self.reshape(h.x.name, t, h.n, e), (b, t, h.n, e))
+        return Value(self.reshape(h.x.name, t, h.n, e, batch=b), (b, t, h.n, e))
 
     def _join_heads(self, h: Heads) -> Value:
         """Concatenate heads: b t n e -> b t (n e)."""
         if len(h.x.shape) == 3:
             return self.unflatten(h.x)
-        return Value(self.reshape(h.x.name, h.x.shape[1], h.inner), (*h.x.shape[:2], h.inner))
+        return Value(self.reshape(h.x.name, h.x.shape[1], h.inner, batch=h.x.shape[0]), (*h.x.shape[:2], h.inner))
 
     def _expand(self, x: Value) -> Value:
         """Repeat a value of batch 1 for the batch of the image: 1 t d -> b t d."""
+        if isinstance(self.batch, int):
+            repeated = x.name if self.batch == 1 else self.node("Concat", *[x.name] * self.batch, axis=0)
+            return Value(repeated, (self.batch, *x.shape[1:]))
         if self._batch is None:
             assert self.image is not None
-            self._batch = self.node("Shape", self.image.name, start=0, end=1)
+            self._batch = self.lengths(self.image.name, 0, 1)
         shape = self.node("Concat", self._batch, self.ints(*(int(dim) for dim in x.shape[1:])), axis=0)
-        return Value(self.node("Expand", x.name, shape), (BATCH, *x.shape[1:]))
+        return Value(self.node("Expand", x.name, shape), (self.batch, *x.shape[1:]))
 
     # parts of operations
 
@@ -304,6 +340,11 @@ class OnnxOps(GraphBuilder):
     def _like(self, x: Value, op: str, *inputs: str, **attributes: Any) -> Value:
         """Add a node whose result has the shape and layout of `x`."""
         return Value(self.node(op, *inputs, **attributes), x.shape, x.flat)
+
+
+def _merged(shape: Shape) -> int:
+    """Return the length of the merged axes but the last, or -1 if one of them is not known."""
+    return math.prod(map(int, shape[:-1])) if all(isinstance(dim, int) for dim in shape[:-1]) else -1
 
 
 if TYPE_CHECKING:

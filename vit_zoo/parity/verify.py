@@ -261,8 +261,9 @@ def _run(
     ours, batches = sessions.about.config is not None, plan.batches
     if ours and list(sessions.outputs) != exported:
         evidence.faults.append(f"outputs: expected {exported} (from the metadata), got {list(sessions.outputs)}")
-    if sessions.batch is not None and ours:
-        evidence.faults.append(f"accepts batches of {sessions.batch} only")
+    if ours and sessions.batch != (stated := sessions.about.export.get("batch")):
+        expected = "any number of images" if stated is None else f"batches of {stated}"
+        evidence.faults.append(f"accepts batches of {sessions.batch or 'any size'}; expected {expected} (from the metadata)")
         return
     if sessions.batch is not None:
         evidence.skipped.append(f"other batch sizes: the file accepts batches of {sessions.batch} only")

@@ -81,7 +81,8 @@ def _measure(item: Item, config: ModelConfig) -> Measurement:
     if "include" in artifact.about.export:  # takes images of any size; the model's own is measured
         image: Any = np.zeros((1, *config.spec.image_size, config.spec.channels), np.uint8)
     else:
-        image = np.random.default_rng(0).standard_normal((1, config.spec.channels, *config.spec.image_size), np.float32)
+        shape = (artifact.fixed_batch or 1, config.spec.channels, *config.spec.image_size)
+        image = np.random.default_rng(0).standard_normal(shape, np.float32)
     warm_up(lambda: artifact.run(image))
     times: list[float] = []
     while len(times) < RUNS and sum(times) < SECONDS:
@@ -89,7 +90,7 @@ def _measure(item: Item, config: ModelConfig) -> Measurement:
     return Measurement(
         sha256=item.sha256,
         bytes=size,
-        milliseconds=float(f"{1000 * statistics.median(times):.3g}"),
+        milliseconds=float(f"{1000 * statistics.median(times) / len(image):.3g}"),
         runs=len(times),
         machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         onnxruntime=onnxruntime.__version__,

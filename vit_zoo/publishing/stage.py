@@ -206,7 +206,10 @@ def _name_of(about: Description, profile: Profile) -> str:
     """Return the name in the repository: the name that clients expect for a file with default options, else its own."""
     if not about.graph:
         return f"programs/{profile.source.config.name}{FORMATS[about.format].suffix}"
-    plain = not {"include", "dynamic"} & set(about.export) and tuple(about.export.get("outputs", ())) == profile.outputs
+    plain = (
+        not {"include", "dynamic", "batch", "operators"} & set(about.export)
+        and tuple(about.export.get("outputs", ())) == profile.outputs
+    )
     precision = str(about.export.get("precision", "fp32")).partition("-")[0]
     if plain:
         return f"onnx/{SLOTS[precision]}.onnx"

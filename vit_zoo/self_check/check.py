@@ -135,7 +135,8 @@ def selfcheck(
 def document_in(about: Description) -> SelfCheckDocument:
     """Return the self-check of a file. Raises RefusedContent if it has none."""
     if about.selfcheck is None:
-        hint = "`vitzoo export` writes files with one"
+        off = about.export.get("verify") == "off"
+        hint = "it was exported with --verify off" if off else "`vitzoo export` writes files with one"
         raise RefusedContent("has no self-check", where=about.path, hint=hint)
     return parse(about.selfcheck, where=about.path)
 

@@ -158,7 +158,7 @@ class Gate:
 
             def run(x: Array) -> Array:
                 progress.advance(len(x))
-                return artifact.run(x)[self.output]
+                return artifact.run_any(x)[self.output]
 
             found = self.outputs(run, batched=False)
         correct = self.images.classes if self.agreeing == "classes" else None
