@@ -222,5 +222,5 @@ def test_shared_weights_need_safetensors_with_unchanged_tensors(folder):
     for name in ("timm.pt", "article.safetensors"):
         with pytest.raises(InputError, match="placement='shared' needs a safetensors file"):
             vit_zoo.export(name, placement="shared", **facts)
-    with pytest.raises(InputError, match="opset must be 17 to 25, got 0"):
+    with pytest.raises(InputError, match="opset must be 13 to 25, got 0"):
         vit_zoo.export("timm.pt", opset=0, heads=3, image_size=(32, 48))

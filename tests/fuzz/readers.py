@@ -196,13 +196,20 @@ def _reads(name: str, *more: str) -> list[str]:
 
 def _onnx(source: list[str], mutation: list[Bytes], *, foreign: bool = True) -> Maker:
     if foreign:
-        lines = ["show m.onnx", "verify m.onnx --against BASE/tiny --quick", "predict m.onnx BASE/image.png --preprocess half"]
+        lines = [
+            "show m.onnx",
+            "verify m.onnx --against BASE/tiny --quick",
+            "predict m.onnx BASE/image.png --preprocess half",
+            "show m.onnx --graph",
+        ]
     else:
         lines = [
             "show m.onnx",
             "verify m.onnx --quick",
             "predict m.onnx BASE/image.png",
             "verify m.onnx --against BASE/tiny --quick",
+            "selfcheck m.onnx",
+            "show m.onnx --graph",
             "show m.onnx --json",
         ]
     return one_file("m.onnx", source, mutation, lines)
