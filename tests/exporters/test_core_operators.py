@@ -251,6 +251,7 @@ REFUSED = [
     ({"operators": "core", "dynamic": "hw"}, "core operators need an image of a fixed size"),
     ({"operators": "core", "include": ["preprocess-exact"]}, "core operators need an image of a fixed size"),
     ({"opset": 13, "dynamic": "hw"}, r"cannot be combined with a dynamic size \(opsets below 17 have core operators only\)"),
+    ({"opset": 13, "operators": "all"}, "opset 13 has no LayerNormalization, so its graphs have core operators only"),
     ({"operators": "few"}, "unknown operators 'few'; choose from all, core"),
     ({"batch": 2, "triton": "repository"}, "contradict each other: the server chooses the batch"),
     ({"to": "pt2", "batch": 2}, "batch and operators apply to ONNX only"),

@@ -20,10 +20,11 @@ from support.paths import ROOT
 from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.exporters.selfcheck import model_selfcheck
 from vit_zoo.formats import describe
+from vit_zoo.graph.options import GraphOptions
 from vit_zoo.loading.from_module import of_module
 from vit_zoo.parity.live import Live
 from vit_zoo.parity.reference import ModelReference
-from vit_zoo.self_check.document import KEY, LONGEST, SelfCheckDocument, schema
+from vit_zoo.self_check.document import KEY, LARGEST, LONGEST, SelfCheckDocument, schema
 from vit_zoo.self_check.recipe import batches
 from vit_zoo.self_check.write import RELATIVE, tolerance
 
@@ -308,6 +309,13 @@ def test_a_file_that_was_not_verified_has_no_self_check(folder, cli):
     done = cli("selfcheck", "a.onnx")
     assert done.code == 7
     assert "has no self-check (it was exported with --verify off)" in done.err
+
+
+def test_a_batch_that_no_checker_can_hold_has_no_self_check():
+    live = Live(of_module(small_model("deit_ti16"), check=False))
+    largest = LARGEST // (3 * 32 * 48)
+    assert model_selfcheck(live, ("logits",), GraphOptions(batch=largest)).input.shape[0] == largest
+    assert model_selfcheck(live, ("logits",), GraphOptions(batch=largest + 1)) is None
 
 
 def test_the_tolerance():

@@ -13,7 +13,17 @@ from vit_zoo.exporters.int8.search import Int8Search, int8_search
 from vit_zoo.exporters.triton import TRITON
 from vit_zoo.files.folder import OUT
 from vit_zoo.formats import FORMATS
-from vit_zoo.graph.options import COMPUTED, INCLUDES, OPSET, PRECISIONS, GraphOptions, Include, Operators, Precision
+from vit_zoo.graph.options import (
+    COMPUTED,
+    INCLUDES,
+    OPSET,
+    PRECISIONS,
+    WITH_NORMS,
+    GraphOptions,
+    Include,
+    Operators,
+    Precision,
+)
 from vit_zoo.model.config import MULTI_LABEL
 from vit_zoo.model.ops import Activation
 from vit_zoo.model.outputs import expanded
@@ -119,6 +129,8 @@ class ExportOptions:
             raise InputError("preprocessing and a dynamic size apply to ONNX only")
         if not all(graphs) and (self.batch is not None or self.operators is not None):
             raise InputError("batch and operators apply to ONNX only")
+        if self.operators == "all" and self.opset is not None and self.opset < WITH_NORMS:
+            raise InputError(f"opset {self.opset} has no LayerNormalization, so its graphs have core operators only")
         if not any(graphs) and (self.opset is not None or self.precisions != ("fp32",)):
             raise InputError("opset and precision apply to ONNX only")
         if self.placement is not None and not any(graphs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import numpy as np
 from vit_zoo.formats import open_in
 from vit_zoo.parity.preprocess_check import prepare_by_pillow
 from vit_zoo.progress import step
-from vit_zoo.self_check.document import Input, SelfCheckDocument
+from vit_zoo.self_check.document import LARGEST, Input, SelfCheckDocument
 from vit_zoo.self_check.recipe import batches
 from vit_zoo.self_check.write import selfcheck_of, tolerance
 
@@ -25,7 +26,7 @@ BATCH = 2  # of a file with a free batch size
 
 
 def model_selfcheck(live: Live, outputs: Sequence[str], options: GraphOptions | None = None) -> SelfCheckDocument | None:
-    """Return the self-check of a float file: what the model computes in float64; None if that is not finite.
+    """Return the self-check of a float file: what the model computes in float64; None if that is not finite, or too large.
 
     `options` are those of an ONNX graph; None for a program.
     """
@@ -34,6 +35,8 @@ def model_selfcheck(live: Live, outputs: Sequence[str], options: GraphOptions | 
     config, reference = live.source.config, live.reference
     include, precision = (None, "fp32") if options is None else (options.include, options.precision)
     input_ = _input(config, options)
+    if input_ is None:
+        return None
     images = np.concatenate(list(batches((2, *input_.shape[1:]), input_.type)))
     if include is not None:
         images = prepare_by_pillow(config.known_preprocess(), images)
@@ -48,8 +51,10 @@ def model_selfcheck(live: Live, outputs: Sequence[str], options: GraphOptions | 
 
 
 def file_selfcheck(path: Path, config: ModelConfig, options: GraphOptions) -> SelfCheckDocument | None:
-    """Return the self-check of an int8 file: what it computes here without onnxruntime's optimiser."""
+    """Return the self-check of an int8 file: what it computes here without onnxruntime's optimiser; None as above."""
     input_ = _input(config, options)
+    if input_ is None:
+        return None
     artifact = open_in(None, path, optimised=False)
     with step("computing the self-check"):
         runs = [artifact.run(x) for x in batches(input_.shape, input_.type)]
@@ -57,15 +62,19 @@ def file_selfcheck(path: Path, config: ModelConfig, options: GraphOptions) -> Se
     return selfcheck_of(input_, expected, dict.fromkeys(expected, tolerance("int8", 0.0)), input_.shape[0])
 
 
-def _input(config: ModelConfig, options: GraphOptions | None) -> Input:
-    """Return the input of a file. Raw images are larger than what preprocessing makes of them, and not square."""
+def _input(config: ModelConfig, options: GraphOptions | None) -> Input | None:
+    """Return the input of a file; None if a batch is too large for a checker to hold.
+
+    Raw images are larger than what preprocessing makes of them, and not square.
+    """
     from vit_zoo.graph.build import INPUT
     from vit_zoo.graph.preprocess import IMAGE
 
     spec = config.spec
+    batch = BATCH if options is None or options.batch is None else options.batch
     if options is None or options.include is None:
-        batch = BATCH if options is None or options.batch is None else options.batch
-        return Input(name=INPUT, type="float32", layout="NCHW", shape=(batch, spec.channels, *spec.image_size))
+        shape = (batch, spec.channels, *spec.image_size)
+        return None if math.prod(shape) > LARGEST else Input(name=INPUT, type="float32", layout="NCHW", shape=shape)
     height, width = spec.image_size
-    size = (height + height // 4, width + width // 2)
-    return Input(name=IMAGE, type="uint8", layout="NHWC", shape=(BATCH, *size, len(config.known_preprocess().mean)))
+    shape = (batch, height + height // 4, width + width // 2, len(config.known_preprocess().mean))
+    return None if math.prod(shape) > LARGEST else Input(name=IMAGE, type="uint8", layout="NHWC", shape=shape)
