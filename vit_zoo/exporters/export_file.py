@@ -190,7 +190,7 @@ def write_onnx_file(
         if graph_options.precision.startswith("int8"):
             selfcheck = file_selfcheck(staged.path, source.config, graph_options)
         else:
-            selfcheck = model_selfcheck(live, graph.outputs, graph_options)
+            selfcheck = model_selfcheck(live, graph.outputs, graph_options, effort)
         if selfcheck is not None:
             staged.append(metadata_entry(KEY, selfcheck.dumps()))
     report = _verified(staged, live, effort, data, search)
@@ -210,7 +210,7 @@ def write_program(
     """Write a TorchScript or .pt2 file and add it to `files`."""
     names = source.config.checked_outputs(outputs)
     details = {**_details(effort), "outputs": list(names), "weights_sha256": source.digest or digest_of(source.tensors)}
-    selfcheck = None if effort is None else model_selfcheck(live, names)
+    selfcheck = None if effort is None else model_selfcheck(live, names, effort=effort)
     if selfcheck is not None:
         details["selfcheck"] = selfcheck.model_dump(mode="json")
     write = FORMATS[format_].write

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vit_zoo.formats import open_in
+from vit_zoo.formats.session import return_memory
+from vit_zoo.parity.inputs import probe_images
+from vit_zoo.parity.plan import PLANS
 from vit_zoo.parity.preprocess_check import prepare_by_pillow
 from vit_zoo.progress import step
 from vit_zoo.self_check.document import LARGEST, Input, SelfCheckDocument
@@ -21,14 +24,18 @@ if TYPE_CHECKING:
     from vit_zoo.graph.options import GraphOptions
     from vit_zoo.model.config import ModelConfig
     from vit_zoo.parity.live import Live
+    from vit_zoo.parity.report import Effort
 
 BATCH = 2  # of a file with a free batch size
 
 
-def model_selfcheck(live: Live, outputs: Sequence[str], options: GraphOptions | None = None) -> SelfCheckDocument | None:
+def model_selfcheck(
+    live: Live, outputs: Sequence[str], options: GraphOptions | None = None, effort: Effort = "quick"
+) -> SelfCheckDocument | None:
     """Return the self-check of a float file: what the model computes in float64; None if that is not finite, or too large.
 
-    `options` are those of an ONNX graph; None for a program.
+    `options` are those of an ONNX graph; None for a program. `effort` is that of the parity check that follows: if it uses
+    float64, the results for its images, the first of which are those of the self-check, are computed here for both.
     """
     from vit_zoo.model.torch_ops import RoundedOps
 
@@ -38,16 +45,23 @@ def model_selfcheck(live: Live, outputs: Sequence[str], options: GraphOptions | 
     if input_ is None:
         return None
     images = np.concatenate(list(batches((2, *input_.shape[1:]), input_.type)))
+    plan = PLANS[effort]
+    shared = include is None and plan.float64 != "never"
     if include is not None:
         images = prepare_by_pillow(config.known_preprocess(), images)
+    reference.dynamic = None if options is None else options.dynamic
     with step("computing the self-check"), np.errstate(invalid="ignore"):  # of weights that are not finite
-        expected = reference.expected(images, outputs, "always")
+        expected = reference.expected(
+            probe_images(reference.frame, plan.images) if shared else images, outputs, plan.float64 if shared else "always"
+        )
+        expected.measure((0, 1))
         values = expected.values
         if precision == "bf16":
             values = reference.double(images, outputs, RoundedOps())
+    return_memory()  # of the weights in float64, which the check of the file can use
     kind = "preprocess" if include == "preprocess" else precision
-    allowed = {name: tolerance(kind, float(expected.floors[name].max())) for name in outputs}
-    return selfcheck_of(input_, {name: values[name] for name in outputs}, allowed, input_.shape[0])
+    allowed = {name: tolerance(kind, float(expected.floors[name][:2].max())) for name in outputs}
+    return selfcheck_of(input_, {name: values[name][:2] for name in outputs}, allowed, input_.shape[0])
 
 
 def file_selfcheck(path: Path, config: ModelConfig, options: GraphOptions) -> SelfCheckDocument | None:

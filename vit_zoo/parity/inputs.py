@@ -12,6 +12,7 @@ import numpy as np
 from vit_zoo.files import read_image
 from vit_zoo.model.preprocess import Preprocess
 from vit_zoo.registry.catalog import zoo_folder
+from vit_zoo.self_check.recipe import as_pixels, image_bytes
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,19 +48,13 @@ class Frame:
         return np.random.default_rng(seed)
 
 
-def noise(frame: Frame, seed: int) -> Array:
-    """Return random pixels of every brightness, normalised as the model expects."""
-    pixels = frame.random(seed).integers(0, 256, (frame.channels, *frame.size))
-    mean, std = (0.5, 0.5) if frame.preprocess is None else (frame.preprocess.mean, frame.preprocess.std)
-    return (pixels / 255 - np.reshape(mean, (-1, 1, 1))) / np.reshape(std, (-1, 1, 1))  # type: ignore[no-any-return]
+def _of_selfcheck(image: int) -> Callable[[Frame, int], Array]:
+    """Return the maker of an image of self-checks: noise, or ramps that differ between channels and between rows and columns."""
 
+    def make(frame: Frame, seed: int) -> Array:
+        return as_pixels(image_bytes(frame.channels, *frame.size)[image])
 
-def gradient_and_edges(frame: Frame, seed: int) -> Array:
-    """Return a ramp and stripes that differ between channels and between rows and columns."""
-    h, w = frame.size
-    ramp = np.linspace(-1, 1, h)[:, None] + np.linspace(-1, 1, w)[None] * 0.5
-    edges = np.where((np.arange(w) // max(1, w // 7)) % 2 == 0, 1.0, -1.0)[None, None]
-    return ramp[None] * frame.per_channel + edges * frame.per_channel[::-1] * 0.3
+    return make
 
 
 def constant_per_patch(frame: Frame, seed: int) -> Array:
@@ -99,8 +94,8 @@ def _photo(name: str) -> Callable[[Frame, int], Array]:
 
 
 PROBES: dict[str, Callable[[Frame, int], Array]] = {
-    "noise": noise,
-    "gradient and edges": gradient_and_edges,
+    "noise": _of_selfcheck(0),  # these two are the first, so that what they give is computed once for both checks
+    "pattern": _of_selfcheck(1),
     "constant per patch": constant_per_patch,
     "photograph of a cat": _photo("cat"),
     "large": large,

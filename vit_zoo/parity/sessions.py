@@ -66,6 +66,10 @@ class Sessions:
                 self._open[optimised] = open_in(self.child, self.path, optimised=optimised)
         return self._open[optimised]
 
+    def opened(self) -> Artifact:
+        """Return the file as it is open, or open it."""
+        return next(iter(self._open.values()), None) or self.get()
+
     def inner_values(self, names: Sequence[str], images: Array) -> dict[str, Array]:
         """Run an ONNX file with the optimiser off. Return its outputs, and its internal values of the given names."""
         self._release()

@@ -103,8 +103,8 @@ def _check(
             if reference.model.config.problem_type is None and sessions.about.config is not None:  # as with labels
                 reference.activation = sessions.about.config.activation or "softmax"
         structure, tolerance, precision = check_statically(path, sessions, reference, tensors, evidence)
-        _run(sessions, reference, plan, tolerance, precision, fixed, evidence, pictures, limits)
-        _run_selfcheck(sessions, precision, evidence)
+        runs = _run(sessions, reference, plan, tolerance, precision, fixed, evidence, pictures, limits)
+        _run_selfcheck(sessions, precision, evidence, runs)
         if structure.precision == "fp16" and sessions.axes is not None:
             x = _sample_batch(sessions, reference, plan, len(plan.images))
             with part("range of float16"):
@@ -253,10 +253,10 @@ def _run(
     evidence: Evidence,
     pictures: Array | None,
     limits: Int8Limits,
-) -> None:
-    """Run the file and compare its outputs."""
+) -> Runs | None:
+    """Run the file and compare its outputs. Return the runs, if there were any."""
     if not accepts_images(sessions, reference.frame, evidence):
-        return
+        return None
     exported = sessions.about.export.get("outputs")
     ours, batches = sessions.about.config is not None, plan.batches
     if ours and list(sessions.outputs) != exported:
@@ -264,7 +264,7 @@ def _run(
     if ours and sessions.batch != (stated := sessions.about.export.get("batch")):
         expected = "any number of images" if stated is None else f"batches of {stated}"
         evidence.faults.append(f"accepts batches of {sessions.batch or 'any size'}; expected {expected} (from the metadata)")
-        return
+        return None
     if sessions.batch is not None:
         evidence.skipped.append(f"other batch sizes: the file accepts batches of {sessions.batch} only")
         batches = batches_of(sessions.batch, plan)
@@ -279,10 +279,14 @@ def _run(
     elif names:
         runs.compare_batches(sessions, batches)
         runs.compare_sizes(sessions, fixed)
+    return runs
 
 
-def _run_selfcheck(sessions: Sessions, precision: str, evidence: Evidence) -> None:
-    """Run the self-check in a file of ours, if the file still has the precision of its export."""
+def _run_selfcheck(sessions: Sessions, precision: str, evidence: Evidence, runs: Runs | None) -> None:
+    """Run the self-check in a file of ours, if the file still has the precision of its export.
+
+    If the file has been run on a batch of these images, its outputs are compared without a second run.
+    """
     about = sessions.about
     if about.config is None or about.selfcheck is None:
         return
@@ -292,7 +296,9 @@ def _run_selfcheck(sessions: Sessions, precision: str, evidence: Evidence) -> No
     with part("self-check"):
         try:
             document = document_in(sessions.about)
-            result = compare(document, sessions.get().run, sessions.path.name, "onnxruntime")
+            known = None if runs is None else runs.outputs_for(document.input.shape)
+            run = sessions.opened().run if known is None else lambda _: known
+            result = compare(document, run, sessions.path.name, "onnxruntime")
         except (InputError, RefusedContent) as error:
             evidence.faults.append(f"self-check: {error.message}")
             return

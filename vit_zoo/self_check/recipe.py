@@ -42,6 +42,11 @@ def image_bytes(channels: int, height: int, width: int) -> Array:
     return np.stack([noise, ramps % 256]).astype(np.uint8)
 
 
+def as_pixels(images: Array) -> Array:
+    """Return the pixels that bytes stand for, from -2 to 127/64: float32, exact in float16."""
+    return ((images.astype(np.float32) - 128) / 64).astype(np.float32)
+
+
 def batches(shape: Sequence[int], kind: str) -> Iterator[Array]:
     """Yield the inputs to run, of this shape: float32 b c H W, or uint8 b H W c.
 
@@ -51,7 +56,7 @@ def batches(shape: Sequence[int], kind: str) -> Iterator[Array]:
     if kind == "uint8":
         images = np.moveaxis(image_bytes(shape[3], shape[1], shape[2]), 1, -1)
     else:
-        images = ((image_bytes(*shape[1:]).astype(np.float32) - 128) / 64).astype(np.float32)
+        images = as_pixels(image_bytes(*shape[1:]))
     for first in range(2 if size == 1 else 1):
         yield np.ascontiguousarray(images[(np.arange(size) + first) % 2])
 
