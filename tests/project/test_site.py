@@ -116,12 +116,22 @@ def address(site):
 
 @pytest.fixture(scope="module")
 def browser():
+    yield from _chromium("--disable-gpu")
+
+
+@pytest.fixture
+def browser_with_webgpu():
+    """Chromium with a graphics card that SwiftShader computes."""
+    yield from _chromium("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
+
+
+def _chromium(*arguments):
     from selenium import webdriver
 
     chromium, driver = required("chromium"), required("chromedriver") if shutil.which("chromium") else ""
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", *arguments):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
@@ -332,6 +342,17 @@ def test_the_live_page_shows_the_self_check(live):
         WebDriverWait(live, 60).until(lambda _: second.text)
         assert "WebGPU cannot be checked: this browser has no adapter for it." in second.text or "passed" in second.text
         complaints(live)  # Chromium's own about the adapter
+
+
+def test_the_live_page_checks_webgpu(address, browser_with_webgpu):
+    browser = browser_with_webgpu
+    browser.get(f"{address}live/")
+    place = browser.find_element("css selector", ".live")
+    WebDriverWait(browser, 60).until(lambda _: place.get_attribute("data-ready") == "yes")
+    browser.find_element("css selector", ".live-gpu").click()
+    line = browser.find_elements("css selector", ".live-check")[1]
+    WebDriverWait(browser, 120).until(lambda _: line.text)
+    assert "Self-check in WebGPU: passed; " in line.text
 
 
 PAINT = """

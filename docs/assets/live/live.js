@@ -153,7 +153,7 @@ async function verdict(name, line, ort, session) {
     const [output, { difference, allowed }] = Object.entries(outputs).reduce((a, b) =>
       b[1].difference / b[1].allowed > a[1].difference / a[1].allowed ? b : a);
     const size = Number.isFinite(difference) ? `differs by ${difference.toExponential(0)}` : "is not finite";
-    words.textContent = `${ok ? "✓" : "✗"} Self-check in ${name}: ${ok ? "passed" : "FAILED"}; ${output} ${size}, allowed ${allowed}.`;
+    words.textContent = `${ok ? "✓" : "✗"} Self-check in ${name}: ${ok ? "passed" : "FAILED"}; ${output} ${size}, allowed ${allowed.toExponential(0)}.`;
     words.dataset.ok = ok;
   } catch (error) {
     words.textContent = `✗ Self-check in ${name}: FAILED; ${error.message}`;
