@@ -114,9 +114,8 @@ def timm_arguments(monkeypatch):
 
 def spec_of_timm(given, config):
     """Fields of the spec that timm's arguments and default configuration state."""
-    pool = {"token": "cls", "avg": "mean", "map": "map"}[given.get("global_pool", "token")]
     eva = "use_rot_pos_emb" in given
-    pool = "mean" if eva else pool
+    pool = {"token": "cls", "avg": "mean", "map": "map"}[given.get("global_pool", "avg" if eva else "token")]
     gated = "mlp_layer" in given or given.get("swiglu_mlp", False)
     act = given.get("act_layer", "gelu")
     norm_after = given["fc_norm"] if given.get("fc_norm") is not None else pool == "mean"
@@ -133,7 +132,7 @@ def spec_of_timm(given, config):
         "act": "silu" if gated else act, "mlp": "swiglu" if gated else "plain",
         "qkv_bias": "qv" if eva and given["qkv_bias"] else given.get("qkv_bias", True),
         "layer_scale": bool(given.get("init_values")), "pool": pool, "pool_tokens": "all" if pool == "cls" else "patches",
-        "final_norm": "after_pool" if norm_after and not eva else "before_pool",
+        "final_norm": "after_pool" if norm_after and not eva else "before_pool" if given.get("final_norm", True) else "none",
         "head_bias": True if config.num_classes else None,  # without a head it says nothing
     }  # fmt: skip
     if not (eva and gated):
@@ -183,7 +182,7 @@ def tensors_of_timm(model):
     return renamed
 
 
-@pytest.mark.parametrize("alias", {alias.name: alias for alias in TIMM}.values(), ids=lambda alias: alias.name)
+@pytest.mark.parametrize("alias", {alias.name: alias for alias in reversed(TIMM)}.values(), ids=lambda alias: alias.name)
 def test_full_size_state_dicts_match_timm(alias):
     spec = vit_zoo.get_spec(alias.name)
     with torch.device("meta"):
