@@ -118,7 +118,7 @@ def test_verbose_prints_lines_and_json_stays_one_document(folder, cli):
 def test_python_logs_steps(folder, caplog):
     caplog.set_level(logging.INFO, "vit_zoo")
     vit_zoo.export(vit_zoo.create("vit_b16", **SMALL), out="a.onnx")
-    assert "checking a.onnx: 6 images in the model, float32" in caplog.messages
+    assert "computing the self-check: 6 images in the model, float32" in caplog.messages
     notes: list[str] = []
     vit_zoo.export(vit_zoo.create("vit_b16", **SMALL), out="b.onnx", note=notes.append)
     assert notes == ["writing b.onnx, then verifying it"]
