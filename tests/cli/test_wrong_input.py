@@ -283,7 +283,7 @@ WRONG = [
     (["export", "tiny", "--onnx", "--opset", "16", "--dynamic", "hw"], 2, "core operators need an image of a fixed size"),
     (["export", "tiny", "--onnx", "--operators", "some"], 2, "'some' is not one of 'all', 'core'"),
     (["export", "tiny", "--onnx", "--operators", "core", "--include", "preprocess"], 2, "cannot be combined with preprocessing"),
-    (["export", "tiny", "--onnx", "--batch", "0"], 2, "batch must be 1 to 65536, got 0"),
+    (["export", "tiny", "--onnx", "--batch", "0"], 2, "batch must be a whole number from 1 to 65536, got 0"),
     (["export", "tiny", "--onnx", "--batch", "x"], 2, "'x' is not a valid integer"),
     (["export", "tiny", "--onnx", "--batch", "1", "--dynamic", "hw"], 2, "a fixed batch makes every dimension static"),
     (["export", "tiny", "--onnx", "--batch", "1", "--triton", "t"], 2, "the server chooses the batch"),

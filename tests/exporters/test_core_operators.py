@@ -242,7 +242,9 @@ def test_a_published_folder_keeps_them_under_their_own_names(folder):
 
 
 REFUSED = [
-    ({"batch": 0}, "batch must be 1 to 65536, got 0"),
+    ({"batch": True}, "batch must be a whole number from 1 to 65536, got True"),
+    ({"batch": 2.0}, "batch must be a whole number from 1 to 65536, got 2.0"),
+    ({"batch": 0}, "batch must be a whole number from 1 to 65536, got 0"),
     ({"batch": 2, "dynamic": "hw"}, "a fixed batch makes every dimension static; it cannot be combined with a dynamic size"),
     (
         {"batch": 2, "include": ["preprocess"]},

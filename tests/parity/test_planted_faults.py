@@ -20,6 +20,7 @@ import vit_zoo
 from support.models import SMALL, noise
 from support.paths import ROOT
 from vit_zoo.registry.models import get_config
+from vit_zoo.self_check.write import RELATIVE
 
 PREPROCESS = {"size": (32, 48), "resize_to": None, "interpolation": "bicubic", "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25)}
 SPECS: dict[str, tuple[int, dict[str, Any]]] = {  # opset, fields
@@ -462,8 +463,11 @@ def test_a_fault_in_a_block(fault, i, exported, monkeypatch, cli):
     assert report["verdict"] == "failed"
     assert report["parting"]["block"] == i, report["parting"]
     assert report["parting"]["place"].startswith(f"blocks.{i}")
-    if fault not in BLIND:
+    largest = max((np.inf if c["relative"] is None else c["relative"] for c in report["comparisons"]), default=0.0)
+    # what moves an output of any image by more than the self-check allows, by a margin that no CPU's rounding takes
+    if fault not in BLIND or largest > 2 * RELATIVE["fp32"]:
         assert not vit_zoo.selfcheck("planted.onnx").ok
+    if fault not in BLIND:
         assert not all(c["ok"] for c in report["comparisons"])
         assert report["parting"]["operator"].startswith(f"blocks.{i}"), "numbers name the operator"
 

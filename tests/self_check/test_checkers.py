@@ -15,7 +15,7 @@ import pytest
 
 import vit_zoo
 from support.families import small_model
-from support.paths import NODE
+from support.paths import NODE, ROOT
 from support.requirements import required
 from vit_zoo.self_check.standalone import FOLDER, checker_files, is_checker
 
@@ -128,6 +128,12 @@ def test_cpp(files, tmp_path):
 @pytest.mark.parametrize("name", LINES)
 def test_they_are_short(name):
     assert len((FOLDER / name).read_text().splitlines()) <= LINES[name]
+
+
+def test_the_pages_state_their_lengths():
+    lines = [len((FOLDER / name).read_text().splitlines()) for name in LINES]
+    assert "or {} lines of Python, {} of JavaScript or {} of C++,".format(*lines) in (ROOT / "README.md").read_text()
+    assert "have {}, {} and {} lines".format(*lines) in (ROOT / "docs" / "selfcheck.md").read_text()
 
 
 def test_published_checkers_are_known_by_their_bytes(tmp_path):

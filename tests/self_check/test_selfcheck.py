@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 
@@ -20,12 +21,13 @@ from support.paths import ROOT
 from vit_zoo.errors import InputError, RefusedContent
 from vit_zoo.exporters.selfcheck import model_selfcheck
 from vit_zoo.formats import describe
+from vit_zoo.formats.artifact import SELFCHECK as KEY
 from vit_zoo.graph.options import GraphOptions
 from vit_zoo.loading.from_module import of_module
 from vit_zoo.parity.live import Live
 from vit_zoo.parity.reference import ModelReference
-from vit_zoo.self_check.document import KEY, LARGEST, LONGEST, SelfCheckDocument, schema
-from vit_zoo.self_check.recipe import batches
+from vit_zoo.self_check.document import LARGEST, LONGEST, SelfCheckDocument, schema
+from vit_zoo.self_check.recipe import WEIGHTS, batches, hashed, places
 from vit_zoo.self_check.write import RELATIVE, tolerance
 
 
@@ -201,6 +203,27 @@ def test_what_a_function_may_return(exported):
         assert "logits is not finite" in result.summary()
 
 
+def test_each_number_sees_what_the_others_do_not(folder):
+    """Changes of two values that are not compared one by one: an exchange keeps the norm, a turn the weighted sum."""
+    (done,) = vit_zoo.export(small_model("deit_ti16"), "onnx", out="a.onnx", outputs=["last_hidden_state"], verify="quick")
+    right = vit_zoo.open(done.path).run(next(batches((2, 3, 32, 48), "float32")))["last_hidden_state"]
+    count = right[0].size
+    weights = (hashed(np.arange(count) + WEIGHTS) >> np.uint32(24)) / 128.0 - 1
+    i, j = [place for place in range(count) if place not in places(count, 16)][:2]
+
+    def changed(a, b):
+        wrong = right.copy()
+        wrong[1].reshape(-1)[[i, j]] = a, b
+        (check,) = vit_zoo.selfcheck(done.path, run=lambda x: wrong).outputs
+        assert check.image == "pattern"
+        return check.ok, check.measure
+
+    a, b = right[1].reshape(-1)[[i, j]]
+    assert changed(a, b)[0]
+    assert changed(b, a) == (False, "projection")
+    assert changed(a + weights[j], b - weights[i]) == (False, "norm")
+
+
 def test_another_tolerance(exported, folder, cli):
     """A file that another tool has rounded, or a device of another precision."""
     _, path = exported
@@ -233,6 +256,15 @@ def test_bad_requests(exported, folder, cli):
     assert done.code == 7
     assert "has no self-check" in done.err
     assert cli("verify", without, "-q").code == 0, "a file of an earlier version"
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider:UserWarning")
+def test_a_provider_that_onnxruntime_replaces_by_the_cpu(exported, monkeypatch):
+    """As where a package for a device is installed and its driver is not: onnxruntime only warns."""
+    _, path = exported
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    with pytest.raises(InputError, match="onnxruntime cannot use the provider 'CUDAExecutionProvider' on this machine"):
+        vit_zoo.open(path, providers=["CUDAExecutionProvider"], isolated=False)
 
 
 BAD = {

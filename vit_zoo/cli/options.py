@@ -245,7 +245,7 @@ def note_name(model: str | None, output: Output, *, as_architecture: bool = True
 
 def run_limits(command: Any) -> Any:
     """Add --time-limit and --memory-limit."""
-    return _limits(
+    return limits(
         command,
         "ONNX only: time that opening and running the file may take in all (default: 15, and more by its size).",
         "ONNX only: memory that running the file may take (default: by its size and the batch).",
@@ -257,14 +257,15 @@ def batch_limits(command: Any) -> Any:
     batch = click.option(
         "--batch", type=click.IntRange(1), metavar="INTEGER", help="Number of images that are run at once (default: 8)."
     )
-    return _limits(
+    return limits(
         batch(command),
         "Time that opening the file, or one batch, may take (default: 15, and more by its size).",
         "Memory that each process that runs the file may take (default: by its size and the batch).",
     )
 
 
-def _limits(command: Any, time: str, memory: str) -> Any:
+def limits(command: Any, time: str, memory: str) -> Any:
+    """Add --time-limit and --memory-limit with these help texts."""
     limited = click.option("--memory-limit", type=float, metavar="GB", help=memory)(command)
     return click.option("--time-limit", type=float, metavar="SECONDS", help=time)(limited)
 

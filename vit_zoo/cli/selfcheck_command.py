@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from vit_zoo.cli.completion import complete_model, words
-from vit_zoo.cli.options import run_limits
+from vit_zoo.cli.options import limits
 from vit_zoo.cli.output import Output, with_output
 from vit_zoo.errors import CheckFailed
 
@@ -25,7 +27,11 @@ from vit_zoo.errors import CheckFailed
     metavar="RELATIVE",
     help="Relative difference to allow, for a device of another precision (default: what the file states).",
 )
-@run_limits
+@partial(
+    limits,
+    time="Time that opening the file, or one run, may take (default: 15, and more by its size).",
+    memory="Memory that running the file may take (default: by its size).",
+)
 @with_output
 def selfcheck(
     artifact: str, provider: str | None, threads: int | None, tolerance: float | None, time_limit: float | None,

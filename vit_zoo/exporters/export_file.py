@@ -18,7 +18,7 @@ from vit_zoo.exporters.targets import checked_targets
 from vit_zoo.files import SafetensorsFile, Staged, digest_of, staging_folder
 from vit_zoo.files.file_set import FileSet
 from vit_zoo.formats import FORMATS
-from vit_zoo.formats.artifact import report_path, size_text
+from vit_zoo.formats.artifact import SELFCHECK, report_path, size_text
 from vit_zoo.graph.options import GraphOptions
 from vit_zoo.loading.checkpoint import Checkpoint, ModelLike
 from vit_zoo.loading.facts import parsed
@@ -27,7 +27,6 @@ from vit_zoo.loading.source import find_architecture
 from vit_zoo.model.config import ModelConfig
 from vit_zoo.parity.live import Live
 from vit_zoo.progress import step
-from vit_zoo.self_check.document import KEY
 
 if TYPE_CHECKING:
     from vit_zoo.exporters.int8.search import Int8Search
@@ -144,7 +143,7 @@ def write_onnx_file(
 ) -> Export:
     """Write an ONNX file and add it to `files`. `search` is the calibration of an int8 file and what it must reach."""
     from vit_zoo.graph.build import build
-    from vit_zoo.graph.write import PROTO_LIMIT, inline_size, metadata_entry, write_external, write_inline, write_shared
+    from vit_zoo.graph.write import PROTO_LIMIT, inline_size, write_external, write_inline, write_shared
 
     spec, tensors = source.config.spec, source.tensors
     preprocess = source.config.preprocess
@@ -187,14 +186,21 @@ def write_onnx_file(
     else:
         judgement = search.run(live, write_rounded)
     if effort is not None:  # else nothing is computed, and torch is not imported
-        if graph_options.precision.startswith("int8"):
-            selfcheck = file_selfcheck(staged.path, source.config, graph_options)
-        else:
-            selfcheck = model_selfcheck(live, graph.outputs, graph_options, effort)
-        if selfcheck is not None:
-            staged.append(metadata_entry(KEY, selfcheck.dumps()))
+        _append_selfcheck(staged, live, replace(graph_options, outputs=graph.outputs), effort)
     report = _verified(staged, live, effort, data, search)
     return _finish(files, staged, source.config, report, data, judgement)
+
+
+def _append_selfcheck(staged: Staged, live: Live, options: GraphOptions, effort: Effort) -> None:
+    """Add the self-check to the metadata of a written file, unless its outputs are not finite or too large for one."""
+    from vit_zoo.graph.write import metadata_entry
+
+    if options.precision.startswith("int8"):
+        selfcheck = file_selfcheck(staged.path, live.source.config, options)
+    else:
+        selfcheck = model_selfcheck(live, options.outputs, options, effort)
+    if selfcheck is not None:
+        staged.append(metadata_entry(SELFCHECK, selfcheck.dumps()))
 
 
 def write_program(

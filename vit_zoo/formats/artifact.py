@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 
 EMBEDDED = "vit_zoo.json"  # the name of the extra file in TorchScript and .pt2 archives
+SELFCHECK = "vit_zoo.selfcheck"  # the metadata key of the self-check in an ONNX file
 MAX_METADATA = 4_194_304  # bytes
 
 

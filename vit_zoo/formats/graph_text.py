@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 MOST_VALUES = 8  # of a constant that is shown by its values
 DIGITS = 7
-SHORT = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "float64": "f64", "int64": "i64", "int32": "i32"} | {
-    "int8": "i8",
-    "uint8": "u8",
-}
+SHORT = {
+    "float64": "f64", "float32": "f32", "float16": "f16", "bfloat16": "bf16",
+    "int64": "i64", "int32": "i32", "int8": "i8", "uint8": "u8",
+}  # fmt: skip
 
 
 def graph_lines(read: Skeleton) -> Iterator[str]:

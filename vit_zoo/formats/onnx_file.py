@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vit_zoo.errors import InputError, OtherWeights, RefusedContent
 from vit_zoo.files import SafetensorsFile
 from vit_zoo.files.wire import GRAPH, KEY, METADATA, VALUE, fields, tag
-from vit_zoo.formats.artifact import MAX_METADATA, Artifact, Description, config_from, metadata_value
+from vit_zoo.formats.artifact import MAX_METADATA, SELFCHECK, Artifact, Description, config_from, metadata_value
 from vit_zoo.formats.format import Format, OpenOptions
 from vit_zoo.formats.onnx_skeleton import external_files, length_of
 from vit_zoo.formats.session import Session, SessionError
@@ -45,7 +45,7 @@ def describe_onnx(path: Path) -> Description:
         raise RefusedContent("not a complete ONNX file: its metadata is not UTF-8", where=path) from None
     except ValueError as error:
         raise RefusedContent(f"not a complete ONNX file: {error}", where=path) from None
-    selfcheck = entries.get("vit_zoo.selfcheck")
+    selfcheck = entries.get(SELFCHECK)
     if "vit_zoo" not in entries:
         return Description(path, "onnx", None, {}, graph=True, selfcheck=selfcheck)
     config = config_from(entries["vit_zoo"], where=path)

@@ -232,7 +232,7 @@ class OnnxOps(GraphBuilder):
 
     @property
     def narrow(self) -> bool:
-        """Whether to leave out what compilers for devices lack and what costs nothing to replace: Gather, Mean, ranks above 4."""
+        """Whether to leave out what compilers for devices lack and what costs little to replace: Gather, Mean, ranks above 4."""
         return isinstance(self.batch, int)
 
     @property

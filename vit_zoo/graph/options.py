@@ -45,8 +45,8 @@ class GraphOptions:
             raise InputError(f"unknown operators {self.operators!r}; choose from {', '.join(get_args(Operators))}")
         if self.opset < WITH_NORMS:
             object.__setattr__(self, "operators", "core")
-        if self.batch is not None and not 1 <= self.batch <= MAX_BATCH:
-            raise InputError(f"batch must be 1 to {MAX_BATCH}, got {self.batch}")
+        if self.batch is not None and (type(self.batch) is not int or not 1 <= self.batch <= MAX_BATCH):
+            raise InputError(f"batch must be a whole number from 1 to {MAX_BATCH}, got {self.batch}")
         if self.precision not in PRECISIONS:
             raise InputError(f"unknown precision {self.precision!r}; choose from {', '.join(PRECISIONS)}")
         known = [name for name, recipe in RECIPES.items() if recipe.mode != "rows"]  # a graph interpolates

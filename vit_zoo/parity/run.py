@@ -77,8 +77,8 @@ class Runs:
                 continue
             images = self.plan.images
             ran += [self._run(runnable, stack[list(b)], b, tuple(images[i] for i in b), optimised) for b in chosen]
-            self.first_two = next((run.outputs for run in ran if run.rows == (0, 1) and run.outputs), None)
             del runnable  # else it would still be in memory when the next one opens
+        self.first_two = next((run.outputs for run in ran if run.rows == (0, 1) and run.outputs), None)
         self._compare(expected, ran, at_least=1)  # so that the report states a floor
 
     def outputs_for(self, shape: tuple[int, ...]) -> dict[str, Array] | None:

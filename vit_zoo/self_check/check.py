@@ -41,8 +41,16 @@ class OutputCheck(BaseModel):
     ok: bool
 
     def __str__(self) -> str:
-        size = "is not finite" if self.difference is None else f"differs by {self.difference:.1e}"
-        return f"{self.output} {size} ({self.measure}, image '{self.image}'), allowed {self.allowed:.1e}"
+        return f"{self.output} {'is not finite' if self.difference is None else f'differs by {self.difference:.1e}'}{self._where}"
+
+    @property
+    def figures(self) -> str:
+        """The difference, where it was measured, and what is allowed."""
+        return f"{'not finite' if self.difference is None else f'{self.difference:.1e}'} of {self.output}{self._where}"
+
+    @property
+    def _where(self) -> str:
+        return f" ({self.measure}, image '{self.image}'), allowed {self.allowed:.1e}"
 
 
 class SelfCheck(BaseModel):
@@ -61,7 +69,7 @@ class SelfCheck(BaseModel):
         """Return the result in one line for people."""
         if self.faults:
             return self.faults[0]
-        return f"largest difference: {str(max(self.outputs, key=_share)).replace(' differs by', '')}"
+        return f"largest difference {max(self.outputs, key=_share).figures}"
 
     def __repr__(self) -> str:
         return printable(f"<SelfCheck {self.file}: {'passed' if self.ok else 'FAILED'} in {self.runtime}, {self.summary()}>")
@@ -165,8 +173,9 @@ def compare(document: SelfCheckDocument, run: Run, file: str, runtime: str) -> S
         for wanted in document.outputs:
             x = outputs.get(wanted.name)
             if x is None or x.shape != wanted.shape:
-                fault = f"output {wanted.name!r}: expected shape {list(wanted.shape)}, got {None if x is None else list(x.shape)}"
-                return _failed(document, file, runtime, [fault.replace("got None", "got no such output")])
+                got = "no such output" if x is None else str(list(x.shape))
+                fault = f"output {wanted.name!r}: expected shape {list(wanted.shape)}, got {got}"
+                return _failed(document, file, runtime, [fault])
             for row, values in enumerate(x):
                 check = _checked(values, wanted, (row + first) % 2)
                 known = checks.get(wanted.name)

@@ -10,12 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from vit_zoo.errors import RefusedContent
 from vit_zoo.files.sniff import parse_json
+from vit_zoo.formats.artifact import SELFCHECK
 from vit_zoo.model.spec import faults_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-KEY = "vit_zoo.selfcheck"  # of an ONNX file's metadata
 VERSION = 1
 LONGEST = 4096  # bytes
 LARGEST = 2**26  # values of an input or output, which a checker must hold in memory
@@ -105,9 +105,9 @@ def parse(text: str, *, where: Path) -> SelfCheckDocument:
         return SelfCheckDocument.model_validate(document)
     except ValidationError as error:
         faults = list(faults_of(error, list(SelfCheckDocument.model_fields)))
-        raise RefusedContent(f"{KEY}: {'; '.join(faults[:3])}", where=where) from None
+        raise RefusedContent(f"{SELFCHECK}: {'; '.join(faults[:3])}", where=where) from None
     except ValueError as error:
-        raise RefusedContent(f"{KEY}: {error}", where=where) from None
+        raise RefusedContent(f"{SELFCHECK}: {error}", where=where) from None
 
 
 def schema() -> str:
