@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import bench_page  # noqa: E402
 import command_line  # noqa: E402
 import config_pages  # noqa: E402
+import coverage_page  # noqa: E402
 import embed_picture  # noqa: E402
 import examples  # noqa: E402
 import how_pictures  # noqa: E402
@@ -35,6 +36,7 @@ WITH_OUTPUT = {command_line.PAGE: command_line.same, recording.PICTURE: recordin
 def made() -> dict[str, str]:
     """Return the text of every generated file, by its path in docs."""
     made = {**zoo_pages.pages(), **config_pages.pages(), **how_pictures.pictures(), **plots.pages(), **line_picture.pictures()}
+    made |= coverage_page.pages()
     made |= {**embed_picture.pictures(), **probe_picture.pictures(), **bench_page.pages()}
     with examples.example_folder() as hub:
         return {**made, **command_line.pages(hub), **recording.pictures()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import html
 import re
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,7 @@ from vit_zoo.registry.catalog import families, variants
 from vit_zoo.registry.citations import citation_of
 from vit_zoo.registry.configs import config_of
 from vit_zoo.registry.family_file import Variant
-from vit_zoo.registry.lookup import tags_of
+from vit_zoo.registry.lookup import licences_of, tags_of
 from vit_zoo.registry.pretrained_tags import Tag
 from vit_zoo.weights.dialect import Dialect
 from vit_zoo.weights.dialects import DIALECTS
@@ -125,6 +126,12 @@ Top-1 is the ImageNet-1k accuracy in percent, as reported by whoever published t
 it was not measured here. GMACs are multiply-adds for one image. ONNX MB is the size of the float32 file, computed from its graph
 and its weights. `vitzoo list --where 'params<30M and patch_size==16'` queries the same table on the command line.
 
+## Families
+
+{_families(order)}
+
+## All models
+
 <div class="zoo" markdown="0">
 <figure class="zoo-plot">
 {zoo_plot.plot(points)}<figcaption><output class="zoo-point" aria-hidden="true"></output>Each point is one of the {len(points)}
@@ -139,6 +146,17 @@ checkpoints with a reported accuracy. The line connects the most accurate ones f
 {_models(("family", *HEAD), rows, "All models")}
 </div>
 """
+
+
+def _families(order: Iterable[str]) -> str:
+    """Return a table of the families: what each is good for, and the licences of its weights."""
+    rows = []
+    for name in order:
+        about, models = families()[name].about, _of(name)
+        tags = sum(len(tags_of(variant.name)) for variant in models)
+        licences = ", ".join(licences_of(name))
+        rows.append((f"[{about.get('title', name)}]({name}.md)", about.get("use", ""), str(len(models)), str(tags), licences))
+    return _table(("family", "good for", "models", "weights", "licences"), rows)
 
 
 def _models(columns: tuple[str, ...], rows: list[tuple[str, ...]], name: str) -> str:
@@ -172,6 +190,8 @@ def _family(name: str) -> str:
     family = families()[name]
     about: dict[str, Any] = family.about
     parts = [f"# {about.get('title', name)}", MADE, _origin(family.file.read_text())]
+    if "use" in about:
+        parts.append(about["use"])
     if "conventions" in about:
         conventions = " ".join(about["conventions"].split())
         parts += ["## Conventions", conventions[0].upper() + conventions[1:]]

@@ -44,6 +44,7 @@ def test_list_of_published_weights(cli):
     rows = json.loads(said(cli, "list", "--pretrained", "--where", "top1>88", "--json").out)
     assert all(row["top1"] > 88 and row["top1_by"] and row["repo"] and row["licence"] for row in rows)
     assert json.loads(said(cli, "list", "vit_b16", "--json").out) == ["vit_b16"]
+    assert said(cli, "list", "*").out.split() == json.loads(said(cli, "list", "--json").out) == vit_zoo.list_models()
     code, _, err = cli("list", "--sort", "top1")
     assert (code, err) == (2, "vitzoo: error: sort: unknown field 'top1' (with --pretrained it is one)\n")
 

@@ -25,7 +25,9 @@ def model(folder):
 
 def test_the_registry_knows_which_heads_project():
     embedding = {name for name in vit_zoo.list_models() if get_config(name).output == "image_embeds"}
-    assert embedding == {name for name in vit_zoo.list_models() if variants()[name].family in ("clip", "openclip")}
+    assert embedding == {
+        name for name in vit_zoo.list_models() if variants()[name].family in ("clip", "openclip", "evaclip", "pe_core")
+    }
     assert get_config("clip_b16.openai").is_embedding
     assert get_config("clip_b16.hf_openai").is_embedding
     classifier = get_config("openclip_b16.laion2b_ft_in1k")

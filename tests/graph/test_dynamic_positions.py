@@ -26,6 +26,10 @@ KINDS = {
     "sincos, MoCo": {"pos": "sincos_moco", "pos_covers": "patches"},
     "sincos, MAE": {"pos": "sincos_mae", "pos_covers": "patches", "class_token": False, "pool": "mean", "pool_tokens": "patches"},
     "rotation": {"pos": "rope", "pos_covers": "patches", "registers": 2},
+    "rotation, EVA-02": {"pos": "learned+rope", "rope": "eva02", "rope_grid": (3, 5)},
+    "rotation, PE": {"pos": "learned+rope", "rope": "pe", "rope_grid": (4, 3)},
+    "rotation, axial": {"pos": "rope", "rope": "axial", "pos_covers": "patches"},
+    "rotation, mixed": {"pos": "learned+rope", "rope": "mixed"},
     "no positions": {"pos": "none", "pos_covers": "patches"},
 }
 INTERPOLATING = [name for name, recipe in RECIPES.items() if recipe.mode != "rows"]
@@ -174,14 +178,16 @@ def test_a_size_that_is_no_multiple_of_the_patch_is_refused(folder):
     [
         ("recipe_named", lambda name: RECIPES["hf"]),
         ("cubic", lambda op, x, a: dynamic_positions.linear(op, x)),
-        ("periods", lambda width: np.full(width // 4, 7.0)),
+        ("rope_frequencies", lambda spec: np.full(spec.dim_head // 4, 0.9)),
+        ("first_place", lambda spec: 1),
         ("frequencies", lambda dim, *, last_included: np.ones(dim // 4)),
     ],
     ids=lambda plant: plant[0],
 )
 def test_planted_faults(folder, monkeypatch, plant):
     """Graphs that are right or nearly right at the model's own size, and wrong at others."""
-    fields = {"periods": KINDS["rotation"], "frequencies": KINDS["sincos, MoCo"]}.get(plant[0], {})
+    kinds = {"rope_frequencies": "rotation", "first_place": "rotation, EVA-02", "frequencies": "sincos, MoCo"}
+    fields = KINDS[kinds[plant[0]]] if plant[0] in kinds else {}
     from vit_zoo.graph import build
 
     monkeypatch.setattr(build if plant[0] == "recipe_named" else dynamic_positions, *plant)

@@ -357,8 +357,8 @@ OTHER = {
     "DaViT-like positions": lambda: peers.timm.create_model(
         "vit_relpos_base_patch16_224", embed_dim=48, depth=2, num_heads=3, img_size=64
     ),
-    "EVA-02": lambda: peers.timm.create_model("eva02_tiny_patch14_224", embed_dim=48, depth=2, num_heads=3, img_size=56),
-    "Beit": lambda: peers.timm.create_model("beit_base_patch16_224", embed_dim=48, depth=2, num_heads=3, img_size=64),
+    "queries with the same keys": lambda: peers.timm_rope_vit(num_heads=4, num_kv_heads=2, qkv_fused=False),
+    "relative biases of blocks and shared ones": lambda: peers.timm_beit(use_shared_rel_pos_bias=True),
 }
 
 

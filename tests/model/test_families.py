@@ -51,6 +51,27 @@ FAMILIES = {
     "SW": (timm_named("vit_medium_patch16_gap_256", 16), {}),
     "MIIL": (timm_named("vit_base_patch16_224_miil", 16), {}),
     "EVA-L": (timm_named("eva_large_patch14_196", 14), {}),
+    "EVA-g": (timm_named("eva_giant_patch14_224", 14), {}),
+    "EVA-02, Ti and S": (timm_named("eva02_tiny_patch14_336", 14), {}),
+    "EVA-02, B and L": (timm_named("eva02_base_patch14_448", 14), {}),
+    "EVA-CLIP, B and L": (timm_named("eva02_large_patch14_clip_224", 14), {}),
+    "EVA-CLIP, g": (timm_named("eva_giant_patch14_clip_224", 14), {}),
+    "EVA-CLIP, E": (timm_named("eva02_enormous_patch14_clip_224", 14), {}),
+    "PE core": (timm_named("vit_pe_core_base_patch16_224", 16, attn_pool_num_heads=4, ref_feat_shape=(3, 4)), {}),
+    "PE core, G": (timm_named("vit_pe_core_gigantic_patch14_448", 14, attn_pool_num_heads=8), {}),
+    "PE language, L": (timm_named("vit_pe_lang_large_patch14_448", 14, num_classes=0), {}),
+    "PE language, G": (timm_named("vit_pe_lang_gigantic_patch14_448", 14, num_classes=0), {}),
+    "PE spatial": (timm_named("vit_pe_spatial_base_patch16_512", 16, num_classes=0), {}),
+    "AIMv2": (timm_named("aimv2_large_patch14_224", 14, num_classes=0), {}),
+    "BEiT": (timm_named("beit_base_patch16_224", 16), {}),
+    "BEiT, shared biases": (timm_named("beit_base_patch16_224", 16, use_rel_pos_bias=False, use_shared_rel_pos_bias=True), {}),
+    "BEiT-3": (timm_named("beit3_base_patch16_224", 16), {}),
+    "RoPE-ViT, axial": (timm_named("vit_small_patch16_rope_224", 16), {}),
+    "RoPE-ViT, axial, learned positions": (timm_named("vit_small_patch16_rope_ape_224", 16), {}),
+    "RoPE-ViT, mixed": (timm_named("vit_small_patch16_rope_mixed_224", 16), {}),
+    "RoPE-ViT, mixed, learned positions": (timm_named("vit_small_patch16_rope_mixed_ape_224", 16), {}),
+    "SBB, rotary": (timm_named("vit_medium_patch16_rope_reg1_gap_256", 16), {}),
+    "SBB, rotary, no biases": (timm_named("vit_mediumd_patch16_rope_reg1_gap_256", 16), {}),
     "TIPSv2": (timm_named("vit_base_patch14_reg1_tipsv2", 14, num_classes=0), {}),
     "TIPSv2, giant": (timm_named("vit_giant_patch14_reg1_tipsv2", 14, num_classes=0), {}),
     "C-RADIO": (timm_named("vit_huge_patch16_radio_v4", 16, num_classes=0), {}),
@@ -88,7 +109,10 @@ FAMILIES = {
 
 def form(spec):
     """A spec without its sizes and without fields that have no effect in eval mode."""
-    sizes = {"image_size", "patch_size", "dim", "depth", "heads", "dim_head", "mlp_dim", "dropout", "emb_dropout", "drop_path"}
+    sizes = {
+        "image_size", "patch_size", "dim", "depth", "heads", "dim_head", "mlp_dim", "pool_heads", "pool_mlp_dim", "rope_grid",
+        "dropout", "emb_dropout", "drop_path",
+    }  # fmt: skip
     fields = {name: value for name, value in spec.model_dump().items() if name not in sizes}
     counts = {name: bool(fields[name]) for name in ("num_classes", "registers", "representation")}
     covers = fields["pos_covers"] if spec.prefix_tokens else "patches"
@@ -167,7 +191,7 @@ def test_a_wrong_convention_is_detected(family, tmp_path):
 
 def test_another_rotation_is_detected(monkeypatch):
     peer, _ = peer_and_ours("DINOv3")
-    monkeypatch.setattr(positions, "THETA", 90.0)
+    monkeypatch.setitem(positions.ROTATIONS, "dinov3", positions.Rotation(90.0, centred=True, columns_first=False))
     with pytest.raises(CheckFailed, match="first difference in block 0"):
         vit_zoo.load(peer)
     ours = model_of(of_module(peer, check=False)).eval()
@@ -176,9 +200,20 @@ def test_another_rotation_is_detected(monkeypatch):
         assert relative(ours(images), peer(images)) > TOLERANCE
 
 
-def test_a_rotation_other_than_dinov3s_is_refused():
-    with pytest.raises(NotRepresentable, match="temperature of its rotation is not DINOv3's"):
-        vit_zoo.load(peers.timm_eva(rope_temperature=10))
+UNSUPPORTED_ROTATIONS = [
+    ({"rope_temperature": 10}, "temperature of its rotation is 10"),
+    ({"rope_type": "cat", "rope_rotate_half": False, "rope_temperature": 10}, "temperature 10 and offset 0"),
+    ({"rope_type": "cat", "rope_rotate_half": False, "rope_grid_offset": 1.0, "rope_temperature": 10_000}, "offset 1"),
+    ({"rope_type": "cat", "rope_temperature": 10_000}, "rotate_half of its rotation is True"),
+    ({"rope_type": "mrope"}, "its rotation is RotaryEmbeddingMRope"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), UNSUPPORTED_ROTATIONS)
+def test_other_rotations_are_refused(options, message):
+    sections = {"rope_mrope_section": (2, 3, 3)} if options.get("rope_type") == "mrope" else {}
+    with pytest.raises(NotRepresentable, match=message):
+        vit_zoo.load(peers.timm_eva(**options, **sections))
 
 
 def test_fixed_positions_match_the_peers():
@@ -251,6 +286,13 @@ CONTRADICTIONS = [
     ({"cosine_head": True, "num_classes": 0}, "cosine_head needs classes"),
     ({"cosine_head": True, "dist_token": True}, "cosine_head needs a single head"),
     ({"mlp": "swiglu", "pool": "map", "pool_tokens": "all"}, "needs mlp 'plain'"),
+    ({"rope": "eva02"}, "rope 'eva02' needs pos 'rope' or 'learned[+]rope'"),
+    ({"pos": "learned+rope", "rope": "axial", "rope_grid": 14}, "with rope 'eva02' or 'pe'"),
+    ({"relative_bias": "blocks", "registers": 1}, "relative_bias needs class_token, and no other tokens"),
+    ({"relative_bias": "shared", "image_size": 2048}, "16,385 tokens; the limit is 4,097 with relative_bias"),
+    ({"pool_heads": 8}, "pool_heads needs pool 'map'"),
+    ({"pool_mlp_dim": 8}, "pool_mlp_dim needs pool 'map'"),
+    ({"pool": "map", "pool_tokens": "all", "pool_heads": 7}, "pool_heads to divide dim, got 7 and 768"),
     ({"pool": "cls+mean"}, "needs pool_tokens 'patches'"),
     ({"pool": "cls+mean", "pool_tokens": "patches", "final_norm": "after_pool"}, "pool 'cls[+]mean' needs final_norm"),
     ({"pool": "cls+mean", "pool_tokens": "patches", "class_token": False}, "pool 'cls[+]mean' needs class_token"),
@@ -267,6 +309,7 @@ def test_fields_of_some_families_only_have_defaults():
     """Files written before these fields existed keep their meaning."""
     fields = vit_zoo.get_spec("vit_b16").model_dump()
     newer = {"dist_token": False, "mlp": "plain", "qk_norm": False, "representation": 0}
-    newer |= {"projection": 0, "cosine_head": False}
+    newer |= {"projection": 0, "cosine_head": False, "rope": "dinov3", "rope_grid": None, "relative_bias": "none"}
+    newer |= {"norm": "layer", "block_norm": "pre", "attn_norm": False, "mlp_norm": False, "pool_heads": 0, "pool_mlp_dim": 0}
     assert {name: fields.pop(name) for name in newer} == newer
     assert ViTSpec.parse(fields) == vit_zoo.get_spec("vit_b16")

@@ -26,7 +26,9 @@ def random_fields(random: np.random.Generator) -> dict:
     patch = (one(2, 4, 7, 8), one(2, 4, 8))
     class_token, registers = one(True, False), one(0, 0, 1, 4)
     pool = one("cls", "mean", "map", "cls+mean", "none") if class_token else one("mean", "map", "none")
-    pos = one("learned", "learned", "sincos_moco", "sincos_mae", "rope")
+    pos = one("learned", "learned", "sincos_moco", "sincos_mae", "rope", "learned+rope", "none")
+    rope = one("dinov3", "eva02", "pe", "axial", "mixed") if "rope" in pos else "dinov3"
+    biased = class_token and not registers
     return {
         "patch_size": patch,
         "image_size": (patch[0] * one(2, 3, 5), patch[1] * one(2, 4, 7)),
@@ -41,8 +43,15 @@ def random_fields(random: np.random.Generator) -> dict:
         "registers": registers,
         "dist_token": one(False, False, True),
         "pos": pos,
-        "pos_covers": "patches" if pos != "learned" else one("all", "class", "patches"),
-        "patch_norms": one(True, False, False),
+        "pos_covers": one("all", "class", "patches") if pos.startswith("learned") else "patches",
+        "rope": rope,
+        "rope_grid": one(None, (3, 5)) if rope in ("eva02", "pe") else None,
+        "relative_bias": one("none", "blocks", "shared") if biased else "none",
+        "patch_norms": one(True, False, False, "after"),
+        "norm": one("layer", "layer", "rms"),
+        "block_norm": one("pre", "pre", "post"),
+        "attn_norm": one(True, False, False),
+        "mlp_norm": one(True, False, False),
         "pre_norm": one(True, False),
         "norm_eps": one(1e-5, 1e-6, 1e-12),
         "act": one("gelu", "gelu_tanh", "quick_gelu", "silu"),

@@ -57,7 +57,7 @@ def test_imports_point_one_way(path):
 def test_the_forward_is_independent_of_back_ends():
     text = (PACKAGE / "model" / "forward.py").read_text()
     modules = {name.partition(".")[0] for name in imported(ast.parse(text))}
-    assert modules == {"__future__", "collections", "dataclasses", "vit_zoo"}
+    assert modules == {"__future__", "collections", "dataclasses", "typing", "vit_zoo"}
     assert len(text.splitlines()) <= 200
 
 

@@ -277,7 +277,7 @@ CONDITIONS = {
     "params=30": "cannot read '=30' at character 7",
     "params<30M; import os": "cannot read '; import os' at character 11",
     "__import__('os')": "unknown field '__import__' at character 1",
-    "act<3": "cannot compare 'act', which is 'quick_gelu', with 3 using <",
+    "act<3": "cannot compare 'act', which is 'silu', with 3 using <",
     "params": "not true or false; compare it with a value",
     "act=='geluu'": "no variant satisfies act=='geluu'",
     "(" * 60 + "class_token": "nested more than 50 levels deep",

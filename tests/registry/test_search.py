@@ -109,13 +109,13 @@ def test_no_name_of_a_plain_vit_is_refused():
 
 OTHER_NAMES = [
     "swin_tiny_patch4_window7_224", "microsoft/swinv2-tiny-patch4-window8-256", "convnext_tiny",
-    "facebook/convnextv2-tiny-1k-224",
-    "resnet50", "microsoft/resnet-50", "resnext50_32x4d", "seresnet50", "resnetv2_50x1_bit", "tf_efficientnet_b0", "mobilevit_s",
-    "apple/mobilevitv2-1.0", "hiera_tiny_224", "samvit_base_patch16", "facebook/sam-vit-base", "beit_base_patch16_224",
-    "microsoft/beit-base-patch16-224", "eva02_base_patch14_224", "maxvit_tiny_tf_224", "coatnet_0_rw_224", "levit_256",
-    "facebook/levit-128S", "cait_s24_224", "xcit_small_12_p16_224", "pvt_v2_b2", "nvidia/mit-b0", "davit_tiny.msft_in1k",
-    "mvitv2_small", "vit_small_r26_s32_224", "google/vit-hybrid-base-bit-384", "vit_relpos_base_patch16_224", "mixer_b16_224",
-    "regnety_040", "densenet121", "vgg16", "mobilenetv3_large_100", "tnt_s_patch16_224", "twins_svt_small",
+    "facebook/convnextv2-tiny-1k-224", "resnet50", "microsoft/resnet-50", "resnext50_32x4d", "seresnet50", "resnetv2_50x1_bit",
+    "tf_efficientnet_b0", "mobilevit_s", "apple/mobilevitv2-1.0", "hiera_tiny_224", "samvit_base_patch16",
+    "facebook/sam-vit-base", "vit_base_patch16_rpn_224", "vit_dwee_patch16_reg1_gap_256", "vit_pwee_patch16_reg1_gap_256",
+    "vit_base_patch16_sapiens2", "maxvit_tiny_tf_224", "coatnet_0_rw_224", "levit_256", "facebook/levit-128S", "cait_s24_224",
+    "xcit_small_12_p16_224", "pvt_v2_b2", "nvidia/mit-b0", "davit_tiny.msft_in1k", "mvitv2_small", "vit_small_r26_s32_224",
+    "google/vit-hybrid-base-bit-384", "vit_relpos_base_patch16_224", "mixer_b16_224", "regnety_040", "densenet121", "vgg16",
+    "mobilenetv3_large_100", "tnt_s_patch16_224", "twins_svt_small",
 ]  # fmt: skip
 
 
@@ -132,7 +132,8 @@ def test_other_architectures_get_one_short_line(name, cli):
 OTHER_MODELS = {
     "swin_tiny_patch4_window7_224": "shifted windows", "poolformer_s12": None, "convnext_atto": "convolutional",
     "resnet18": "convolutional", "efficientnet_b0": "convolutional", "mobilevit_xxs": "MobileViT", "hiera_tiny_224": "Hiera",
-    "samvit_base_patch16_224": "SAM", "beit_base_patch16_224": "BEiT", "maxvit_rmlp_pico_rw_256": "MaxViT",
+    "samvit_base_patch16_224": "SAM", "vit_dwee_patch16_reg1_gap_256": "difference of two",
+    "vit_pwee_patch16_reg1_gap_256": "in parallel", "maxvit_rmlp_pico_rw_256": "MaxViT",
     "coatnet_pico_rw_224": "CoAtNet", "levit_128s": "biases", "cait_xxs24_224": "CaiT", "xcit_nano_12_p16_224": "XCiT",
     "pvt_v2_b0": "reduced resolution", "davit_tiny": "DaViT", "mvitv2_tiny": "MViT", "mixer_s32_224": "no attention",
     "focalnet_tiny_srf": "FocalNet", "convit_tiny": "ConViT", "crossvit_tiny_240": "CrossViT",

@@ -15,6 +15,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import timm.models.beit
 import timm.models.deit
 import timm.models.eva
 import timm.models.vision_transformer
@@ -101,7 +102,8 @@ def timm_arguments(monkeypatch):
         raise Asked({**arguments, "distilled": distilled})
 
     monkeypatch.setattr(timm.models.vision_transformer, "_create_vision_transformer", ask)
-    monkeypatch.setattr(timm.models.eva, "_create_eva", ask)
+    monkeypatch.setattr(timm.models.eva, "_create_eva", lambda *args, **given: ask(*args, **given, class_="Eva"))
+    monkeypatch.setattr(timm.models.beit, "_create_beit", lambda *args, **given: ask(*args, **given, class_="Beit"))
     monkeypatch.setattr(timm.models.deit, "_create_deit", ask)
 
     def arguments_of(name):
@@ -112,32 +114,68 @@ def timm_arguments(monkeypatch):
     return arguments_of
 
 
+def rotation_of_timm(given):
+    """Fields of the spec that the arguments of timm's Eva state about positions."""
+    learned, rotates = given.get("use_abs_pos_emb", True), given.get("use_rot_pos_emb", False)
+    found = {"pos": {(True, True): "learned+rope", (True, False): "learned", (False, True): "rope"}[learned, rotates]}
+    if not rotates:
+        return found
+    kind, columns_first = given.get("rope_type", "cat"), given.get("rope_grid_indexing", "ij") == "xy"
+    if kind == "cat":
+        counted_from_one = given.get("rope_grid_offset", 0) == int(given.get("class_token", True))
+        base = given.get("rope_temperature", 10_000)
+        kind = {(10_000, False): "eva02", (10_000, True): "pe", (100, True): "axial"}[base, columns_first]
+        assert kind != "pe" or counted_from_one
+        found["rope_grid"] = given.get("ref_feat_shape")
+    return {**found, "rope": kind}
+
+
 def spec_of_timm(given, config):
     """Fields of the spec that timm's arguments and default configuration state."""
-    eva = "use_rot_pos_emb" in given
-    pool = {"token": "cls", "avg": "mean", "map": "map"}[given.get("global_pool", "avg" if eva else "token")]
+    class_ = given.get("class_", "VisionTransformer")
+    eva, beit = class_ == "Eva", class_ == "Beit"
+    pool = {"token": "cls", "avg": "mean", "map": "map"}[given.get("global_pool", "avg" if eva or beit else "token")]
     gated = "mlp_layer" in given or given.get("swiglu_mlp", False)
+    packed = gated and given.get("mlp_layer") is timm.layers.SwiGLUPacked  # whose width is that of gates and values
     act = given.get("act_layer", "gelu")
-    norm_after = given["fc_norm"] if given.get("fc_norm") is not None else pool == "mean"
+    stated = given.get("use_fc_norm" if eva else "fc_norm")
+    norm_after = stated if stated is not None else pool == "mean"
+    norm_before = given.get("use_post_transformer_norm" if eva else "final_norm")
+    norm_before = not norm_after if norm_before is None else norm_before
     prefix = given.get("class_token", True) or given.get("reg_tokens", 0)
+    norm_layer = given.get("norm_layer")
+    pre_norm = given.get("use_pre_transformer_norm" if eva else "pre_norm", False)
+    q_and_v = beit or (eva and given.get("attn_type", "eva") == "eva" and given.get("qkv_bias", True))
     found = {
         "image_size": config.input_size[1:], "patch_size": (given.get("patch_size", 16),) * 2, "dim": given["embed_dim"],
         "depth": given["depth"], "heads": given["num_heads"], "num_classes": config.num_classes,
         "dim_head": given["embed_dim"] // given["num_heads"],
-        "class_token": given.get("class_token", True), "dist_token": given["distilled"],
-        "registers": given.get("num_reg_tokens" if eva else "reg_tokens", 0), "pos": "rope" if eva else "learned",
-        "pos_covers": "patches" if eva or given.get("no_embed_class") or not prefix else "all",
-        "patch_bias": not given.get("pre_norm", False), "pre_norm": given.get("pre_norm", False),
-        "norm_eps": given["norm_layer"].keywords["eps"] if "norm_layer" in given else 1e-6,
+        "class_token": given.get("class_token", True), "dist_token": given.get("distilled", False),
+        "registers": given.get("num_reg_tokens" if eva else "reg_tokens", 0),
+        **(rotation_of_timm(given) if eva else {"pos": "none" if beit else "learned"}),
+        "relative_bias": "blocks" if given.get("use_rel_pos_bias") else "none",
+        "patch_bias": not pre_norm, "pre_norm": pre_norm, "patch_norms": "after" if "embed_norm_layer" in given else False,
+        "norm": "rms" if norm_layer is not None and norm_layer.func is timm.layers.RmsNorm else "layer",
+        "norm_eps": norm_layer.keywords["eps"] if norm_layer is not None else 1e-6,
+        "block_norm": "post" if given.get("use_post_norm") else "pre",
         "act": "silu" if gated else act, "mlp": "swiglu" if gated else "plain",
-        "qkv_bias": "qv" if eva and given["qkv_bias"] else given.get("qkv_bias", True),
-        "layer_scale": bool(given.get("init_values")), "pool": pool, "pool_tokens": "all" if pool == "cls" else "patches",
-        "final_norm": "after_pool" if norm_after and not eva else "before_pool" if given.get("final_norm", True) else "none",
+        "qkv_bias": "qv" if q_and_v else given.get("qkv_bias", True), "proj_bias": given.get("proj_bias", True),
+        "attn_norm": given.get("scale_attn_inner", given.get("scale_attn_norm", False)),
+        "mlp_norm": given.get("scale_mlp", given.get("scale_mlp_norm", False)),
+        "mlp_dim": int(given["embed_dim"] * given.get("mlp_ratio", 4)) // (2 if packed else 1),
+        "layer_scale": bool(given.get("init_values")), "pool": pool,
+        "pool_tokens": "all" if pool == "cls" or (eva and pool == "map") else "patches",
+        "pool_heads": given.get("attn_pool_num_heads", 0),
+        "final_norm": "after_pool" if norm_after else "before_pool" if norm_before else "none",
         "head_bias": True if config.num_classes else None,  # without a head it says nothing
     }  # fmt: skip
-    if not (eva and gated):
-        width = int(given["embed_dim"] * given.get("mlp_ratio", 4))
-        found["mlp_dim"] = width // 2 if gated else width
+    learned = found["pos"].startswith("learned")
+    found["pos_covers"] = "all" if learned and prefix and not given.get("no_embed_class") else "patches"
+    if pool == "map" and "attn_pool_mlp_ratio" in given:
+        width = int(given["embed_dim"] * given["attn_pool_mlp_ratio"])
+        found["pool_mlp_dim"] = 0 if width == found["mlp_dim"] else width
+    if given.get("swiglu_align_to"):
+        del found["mlp_dim"]
     return {field: value for field, value in found.items() if value is not None}
 
 
@@ -173,12 +211,17 @@ def test_names_of_timm_differ_only_as_stated(alias, timm_arguments):
 
 
 def tensors_of_timm(model):
-    """Names and shapes of a timm model's state dict; DINOv3's under the names of all others, gate and value stacked."""
+    """Names and shapes of a timm model's state dict; those of Eva and Beit under the names of all others, parts stacked."""
     found = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    renamed = {re.sub(r"gamma_([12])$", r"ls\1.gamma", name).replace("fc1_g", "fc1"): shape for name, shape in found.items()}
-    for name in [name for name in renamed if "fc1_x" in name]:
-        shape = renamed.pop(name)
-        renamed[name.replace("fc1_x", "fc1")] = (2 * shape[0], *shape[1:])
+    renamed = {re.sub(r"gamma_([12])$", r"ls\1.gamma", name): shape for name, shape in found.items()}
+    for parts, whole in ((("mlp.fc1_g", "mlp.fc1_x"), "mlp.fc1"), (("attn.q_proj", "attn.k_proj", "attn.v_proj"), "attn.qkv")):
+        for name in [name for name in renamed if f"{parts[0]}." in name]:
+            shapes = [renamed.pop(name.replace(parts[0], part), None) for part in parts]
+            if None in shapes:  # queries and values alone have a bias
+                bias = name.replace("q_proj.bias", "{}_bias")
+                renamed |= {bias.format("q"): shapes[0], bias.format("v"): shapes[2]}
+            else:
+                renamed[name.replace(parts[0], whole)] = (len(parts) * shapes[0][0], *shapes[0][1:])
     return renamed
 
 
@@ -193,7 +236,19 @@ def test_full_size_state_dicts_match_timm(alias):
     assert read_as_a_file(theirs, spec.replace(**stated)) == spec.replace(**stated)
 
 
-UNTOLD = ("heads", "image_size", "norm_eps", "act", "pool", "pool_tokens")  # all that files of names and shapes may leave unsaid
+UNTOLD = (
+    "heads",
+    "image_size",
+    "norm_eps",
+    "act",
+    "pool",
+    "pool_tokens",
+    "pos",
+    "rope",
+    "rope_grid",
+    "block_norm",
+    "pool_heads",
+)  # all that files of names and shapes may leave unsaid
 TRAINING = {"dropout": 0.0, "emb_dropout": 0.0, "drop_path": 0.0}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -46,13 +47,16 @@ class OtherQuickGelu(TorchOps):
 class OtherEps(TorchOps):
     """1e-5 for 1e-6 or 1e-12, on tokens whose variance is small."""
 
-    def norm(self, m, x, eps):
-        return torch.nn.functional.layer_norm(x, x.shape[-1:], m.weight, m.bias, 1e-5 if eps < 1e-5 else 1e-6)
+    def norm(self, m, x, spec):
+        eps = 1e-5 if spec.norm_eps < 1e-5 else 1e-6
+        if spec.norm == "rms":
+            return torch.nn.functional.rms_norm(x, x.shape[-1:], m.weight, eps)
+        return torch.nn.functional.layer_norm(x, x.shape[-1:], m.weight, m.bias, eps)
 
 
 class NoRotation(TorchOps):
-    def rotate(self, x, rope):
-        return x
+    def rotate(self, x, rope, spec):
+        return super().rotate(x, None, spec)
 
 
 class ScoresInHalf(TorchOps):
@@ -70,12 +74,11 @@ class NoScale(TorchOps):
 
 
 class PairsRotated(TorchOps):
-    """Rotation of neighbouring elements, as in other models, in place of halves."""
+    """Rotation of neighbouring elements, as in other models, in place of halves, or the other way round."""
 
-    def rotate(self, x, rope):
-        cos, sin = (table.squeeze(1) for table in rope)
-        a, b = x[..., 0::2], x[..., 1::2]
-        return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
+    def rotate(self, x, rope, spec):
+        other = SimpleNamespace(rotates_neighbours=not spec.rotates_neighbours)
+        return super().rotate(x, rope, other)
 
 
 def runs_with(ops: type[TorchOps]) -> Callable[[Any], Callable[[Any], Any]]:
@@ -154,9 +157,9 @@ GELUS = {"gelu", "gelu_tanh"}
 def happens(fault, spec):
     """Whether a fault changes a model of this kind."""
     if fault in ROTATED:
-        return spec.pos == "rope"
+        return spec.rotates
     if fault == "scaled by 1.001":
-        return not spec.patch_norms
+        return spec.patch_norms is not True  # a norm of the values of each patch divides by their scale
     if fault == "the other GELU":
         return spec.act in GELUS
     return spec.act == "quick_gelu" if fault == "GELU for quick GELU" else True

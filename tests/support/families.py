@@ -24,12 +24,27 @@ def _kind(name):
 KINDS = list({_kind(name): name for name in reversed(vit_zoo.list_models())}.values())[::-1]
 
 
+def _covering(kinds):
+    """Few kinds that together have every value of every field that some kind has, for what takes long for each."""
+    values = {name: set(_kind(name)) for name in kinds}
+    chosen, missing = [], set().union(*values.values())
+    while missing:
+        best = max(values, key=lambda name: len(values[name] & missing))
+        chosen.append(best)
+        missing -= values[best]
+    return chosen
+
+
+COVERING = _covering(KINDS)
+
+
 def small_model(name, *, scale=0.15):
     """The model of a name, small, with random values for every parameter and preprocessing for its size."""
     spec = vit_zoo.get_spec(name)
     fields = {**SIZES, "num_classes": 11 if spec.num_classes else 0, "registers": 2 if spec.registers else 0}
     fields |= {"representation": 24} if spec.representation else {}
     fields |= {"projection": 24} if spec.projection else {}
+    fields |= {"pool_mlp_dim": 72} if spec.pool_mlp_dim else {}
     model = vit_zoo.create(name, **fields)
     preprocess = get_config("vit_b16").preprocess.for_size(SIZES["image_size"])
     model.config = model.config.replace(random_seed=None, preprocess=preprocess, labels=None)

@@ -18,7 +18,8 @@ with warnings.catch_warnings():
     import torchvision
     import transformers
     import vit_pytorch
-    from timm.layers import LayerNorm, SwiGLUPacked
+    from timm.layers import LayerNorm, RmsNorm, SwiGLU, SwiGLUPacked
+    from timm.models.beit import Beit
     from timm.models.deit import VisionTransformerDistilled
     from timm.models.eva import Eva
     from timm.models.vision_transformer import VisionTransformer
@@ -34,6 +35,7 @@ TIMM = {
     "mlp_ratio": 2,
     "num_classes": 11,
 }
+RMS = functools.partial(RmsNorm, eps=1e-5)
 ARTICLE = {
     "image_size": (32, 48),
     "patch_size": (8, 16),
@@ -66,6 +68,35 @@ def timm_eva(**options):
         "norm_layer": functools.partial(LayerNorm, eps=1e-5),
     }  # fmt: skip
     return Eva(**{**TIMM, **dinov3, **options})
+
+
+def timm_eva_02(**options):
+    """timm's Eva as its EVA-02s set it up, small."""
+    eva_02 = {"swiglu_mlp": True, "use_rot_pos_emb": True}
+    return Eva(**{**TIMM, **eva_02, **options})
+
+
+def timm_pe(**options):
+    """timm's Eva as its Perception Encoders set it up, small."""
+    pe = {
+        "attn_type": "rope", "use_rot_pos_emb": True, "rope_grid_indexing": "xy", "rope_grid_offset": 1.0,
+        "use_pre_transformer_norm": True, "global_pool": "map", "norm_layer": functools.partial(LayerNorm, eps=1e-5),
+    }  # fmt: skip
+    return Eva(**{**TIMM, **pe, **options})
+
+
+def timm_rope_vit(**options):
+    """timm's Eva as its models of rope-vit set it up, small."""
+    rope_vit = {
+        "attn_type": "rope", "use_rot_pos_emb": True, "rope_grid_indexing": "xy", "rope_temperature": 100.0,
+        "use_abs_pos_emb": False, "global_pool": "token", "init_values": 1e-5,
+    }  # fmt: skip
+    return Eva(**{**TIMM, **rope_vit, **options})
+
+
+def timm_beit(**options):
+    """timm's Beit, small."""
+    return Beit(**{**TIMM, "use_abs_pos_emb": False, "use_rel_pos_bias": True, "init_values": 0.1, **options})
 
 
 def timm_without_biases(*layers: str, **options):
@@ -177,6 +208,7 @@ def transformers_state(peer):
 
 
 __all__ = [
+    "SwiGLU",
     "SwiGLUPacked",
     "article_vit",
     "mae_table",

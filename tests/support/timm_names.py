@@ -9,7 +9,7 @@ import sys
 from support import peers
 
 SIZES = {"img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "ref_feat_shape", "pos_embed_grid_size"}
-MODULES = ("vision_transformer", "deit", "eva", "naflexvit")
+MODULES = ("vision_transformer", "deit", "eva", "beit", "naflexvit")
 
 
 class Built(Exception):
@@ -37,7 +37,8 @@ def settings(monkeypatch):
 
 def kind(cls, arguments):
     """A text that is the same for names that differ in sizes only."""
-    return cls + str(sorted((name, _plain(value)) for name, value in arguments.items() if name not in SIZES))
+    rows = sorted((name, _plain(value)) for name, value in arguments.items() if name not in SIZES)
+    return cls + str(rows) + str(arguments.get("ref_feat_shape"))
 
 
 def _plain(value):

@@ -25,6 +25,7 @@ save_for_hf = timm.models._hub.save_for_hf
 PARAMETERS = {
     "VisionTransformer": (timm.models.vision_transformer.VisionTransformer, of_timm.VIT_ARGUMENTS),
     "Eva": (timm.models.eva.Eva, of_timm.EVA_ARGUMENTS),
+    "Beit": (timm.models.beit.Beit, of_timm.BEIT_ARGUMENTS),
     "NaFlexVit": (timm.models.naflexvit.NaFlexVit, of_timm.NAFLEX_ARGUMENTS),
     "NaFlexVitCfg": (timm.models.naflexvit.NaFlexVitCfg, of_timm.NAFLEX_ARGUMENTS),
 }
@@ -74,7 +75,7 @@ def test_every_key_of_transformers_configs_is_in_the_table(kind):
     keys = {*config().to_dict(), *(field.name for field in dataclasses.fields(config))}
     assert keys <= {*hf.BASE, *hf.KEYS[kind]}
     eps, act = hf.DEFAULTS[kind]
-    assert (config().layer_norm_eps, config().hidden_act) == (eps, act)
+    assert (getattr(config(), "layer_norm_eps", None) or config().rms_norm_eps, config().hidden_act) == (eps, act)
     assert config().num_attention_heads == hf.HEADS.get(kind, 12)
 
 

@@ -16,6 +16,7 @@ from vit_zoo.files import Stored
 from vit_zoo.loading.read_tensors import read_tensors
 from vit_zoo.weights.candidates import MAX_PLACES
 from vit_zoo.weights.dialects import DIALECTS
+from vit_zoo.weights.dialects.beit3 import PADDING, POSITIONS
 from vit_zoo.weights.dialects.flax import BIG_VISION
 from vit_zoo.weights.head_file import with_head_file
 from vit_zoo.weights.keys import MAX_AXES, MAX_NAME, MAX_TENSORS
@@ -23,7 +24,7 @@ from vit_zoo.weights.resize import resize_kernel
 from vit_zoo.weights.translate import to_theirs
 
 DIM, HEADS = 8, 2
-FACTS = {"heads": HEADS, "norm_eps": 1e-6, "act": "gelu"}
+FACTS = {"heads": HEADS, "norm_eps": 1e-6, "act": "gelu", "block_norm": "pre"}
 FILE = Path("model.safetensors")
 LINEAR = {  # rows of the layers of a model
     "attn_pool.q": (DIM, DIM), "attn_pool.kv": (2 * DIM, DIM), "attn_pool.proj": (DIM, DIM), "attn_pool.mlp.fc1": (16, DIM),
@@ -33,10 +34,12 @@ LINEAR = {  # rows of the layers of a model
 }  # fmt: skip
 PATCH_NORM = 3 * 4 * 4
 CLIPS = ("openai-clip", "open_clip", "hf-clip")
+RMS = ("timm-swiglu", "aimv2", "hf-aimv2")
 # tensors that not all models of a dialect have, and that exclude others
 VARIANTS = (
     "dist_token", "head_dist", "pre_logits", "fc_norm", "norm_pre", "patch_embed.p", "blocks.0.attn.q_", "blocks.0.attn.k_",
-    "blocks.0.attn.v_", "attn_pool",
+    "blocks.0.attn.v_", "attn_pool", "blocks.0.attn.norm", "blocks.0.mlp.norm", "patch_embed.norm", "rope.freqs", "rel_pos_bias",
+    "blocks.0.attn.relative",
 )  # fmt: skip
 
 
@@ -51,6 +54,8 @@ def ours(name):
         return zeros(1, 1, DIM)
     if name == "pos_embed":
         return zeros(1, 5, DIM)
+    if name.endswith("relative_position_bias_table"):
+        return zeros(12, HEADS)
     if stem == "patch_embed.proj":
         return zeros(DIM, 3, 4, 4) if kind == "weight" else zeros(DIM)
     if stem == "patch_embed.pre_norm":
@@ -70,9 +75,15 @@ def tensors_of(dialect):
     for rule in dialect.rules:
         name, *theirs = (each.replace("{i}", "0") for each in (rule.ours, *rule.theirs))
         rotated = dialect.conventions.get("pos") == "rope" and name.endswith(("q_bias", "v_bias"))
-        if name == "pos_embed" and "pos" in dialect.conventions:
+        if name == "pos_embed" and "learned" not in dialect.conventions.get("pos", "learned"):
             continue
-        if name in needed or rotated or set(theirs) & set(dialect.signature) or not name.startswith(VARIANTS):
+        if name.endswith("bias") and "norm" in name and dialect.name in RMS:
+            continue
+        rotated = rotated or (name.endswith("v_bias") and name.replace("v_bias", "q_bias") in names)
+        second = name.endswith(("norm_pre.bias", "attn.norm.bias")) and f"{name.removesuffix('bias')}weight" in names
+        if name == "reg_token" and "beit" in dialect.name:  # whose biases are for patches and the class token
+            continue
+        if name in needed or rotated or second or set(theirs) & set(dialect.signature) or not name.startswith(VARIANTS):
             names.setdefault(name, rule)
     if any(name.endswith("q_bias") for name in names):
         names.pop("blocks.0.attn.qkv.bias", None)
@@ -94,6 +105,8 @@ def tensors_of(dialect):
         mask = np.repeat(np.float32([1, 0, 1]), DIM)
         theirs |= {"blocks.0.attn.qkv.bias": zeros(3 * DIM), "rope_embed.periods": zeros(DIM // HEADS // 4)}
         theirs["blocks.0.attn.qkv.bias_mask"] = Stored("F32", mask.shape, lambda: mask)
+    if dialect.name == "beit3":
+        theirs[f"beit3.{POSITIONS}"] = zeros(5 + PADDING, DIM)
     missing = [name for name in dialect.signature if not any(key.endswith(name) for key in theirs)]
     return {**theirs, **{dialect.prefixes[0] + name: zeros(1) for name in missing}}
 

@@ -24,6 +24,11 @@ from vit_zoo.weights.translate import shape_after, to_theirs
 
 # the dialect of each peer, how it is made, and what its file does not tell
 UNTOLD = {"heads": 3, "image_size": (32, 48)}
+SHARED_BIASES = {"img_size": 32, "patch_size": 8, "use_rel_pos_bias": False, "use_shared_rel_pos_bias": True}
+AIMV2 = {
+    "norm_layer": peers.RMS, "embed_norm_layer": peers.RMS, "mlp_layer": peers.SwiGLU, "act_layer": "silu", "class_token": False,
+    "global_pool": "avg", "fc_norm": False, "qkv_bias": False, "proj_bias": False,
+}  # fmt: skip
 PEERS = {
     "timm": ("timm", lambda: peers.timm_vit(reg_tokens=2, global_pool="map"), UNTOLD),
     "timm, distilled": ("timm", peers.timm_distilled, UNTOLD),
@@ -31,6 +36,19 @@ PEERS = {
     "timm, qk-norm": ("timm", lambda: peers.timm_vit(qk_norm=True), {"image_size": (32, 48)}),
     "timm's DINOv3": ("timm-eva", peers.timm_eva, UNTOLD),
     "timm's DINOv3, SwiGLU": ("timm-eva-swiglu", lambda: peers.timm_eva(swiglu_mlp=True, swiglu_align_to=8), UNTOLD),
+    "timm's EVA-02, SwiGLU": (
+        "timm-eva02",
+        lambda: peers.timm_eva_02(scale_mlp=True, qkv_fused=False, ref_feat_shape=16),
+        UNTOLD,
+    ),
+    "timm's PE, LayerScale": (
+        "timm-pe",
+        lambda: peers.timm_pe(global_pool="avg", init_values=0.1, ref_feat_shape=32, use_fc_norm=False),
+        UNTOLD,
+    ),
+    "timm's BEiT": ("timm-beit", lambda: peers.timm_beit(img_size=32, patch_size=8), {"heads": 3}),
+    "timm's BEiT, shared": ("timm-beit-shared", lambda: peers.timm_beit(**SHARED_BIASES), {"heads": 3}),
+    "timm's AIMv2, SwiGLU": ("timm-swiglu", lambda: peers.timm_vit(**AIMV2), UNTOLD),
     "torchvision": ("torchvision", peers.torchvision_vit, {"heads": 3}),
     "torchvision, representation": ("torchvision", lambda: peers.torchvision_vit(representation_size=20), {"heads": 3}),
     "vit-pytorch": ("vit-pytorch", lambda: peers.article_vit(patch_size=8), UNTOLD),
@@ -38,11 +56,12 @@ PEERS = {
 }
 
 
-# of transformers in test_hf.py, of timm's and open_clip's CLIP towers in test_config_sweeps.py; the rest as renamed files in
-# test_dialects.py
+# of transformers in test_hf.py and test_releases.py, other releases in test_releases.py, of timm's and open_clip's CLIP towers in
+# test_config_sweeps.py; the rest as renamed files in test_dialects.py
 ELSEWHERE = {
     "hf-deit-teacher", "hf-dinov2-swiglu", "hf-dinov2-swiglu-5", "hf-dinov3-gated", "hf-clip-classifier", "hf-siglip-classifier",
     "hf-siglip2-naflex", "big_vision-naflex", "dinov2-swiglu", "dinov3-swiglu", "mae", "openai-clip",
+    "hf-beit", "hf-aimv2", "hf-tipsv2", "eva02", "eva02-small", "eva-clip", "pe", "aimv2", "beit3", "open_clip-timm-eva02",
     "vit-pytorch-1.2", "timm-naflex", "timm-naflex-siglip", "timm-naflex-conv", "keras-hub-deit",
 }  # fmt: skip
 
@@ -319,19 +338,27 @@ def test_show_lists_unknown_facts(cli):
     assert re.search(r"heads: +3 +stated", out)
 
 
-ROTATED = (
-    "vit_pe_core_base_patch16_224",
-    "vit_pe_spatial_small_patch16_512",
-    "eva02_tiny_patch14_224",
-    "eva02_enormous_patch14_clip_224",
-)
+def small_of_timm(name):
+    return noise(peers.timm.create_model(name, img_size=112, embed_dim=48, depth=2, num_heads=3, num_classes=7))
 
 
-@pytest.mark.parametrize("name", ROTATED)
+@pytest.mark.parametrize("name", ["vit_pe_core_base_patch16_224", "vit_pe_spatial_small_patch16_512"])
 def test_positions_that_may_be_rotated_are_asked_about(name, folder):
-    """Bare files of PE and EVA-02 have the tensors of a ViT with learned positions alone."""
-    peer = peers.timm.create_model(name, img_size=112, embed_dim=48, depth=2, num_heads=3, num_classes=7)
-    torch.save(noise(peer).state_dict(), "file.pth")
+    """Bare files of PE have the tensors of a ViT with learned positions alone."""
+    torch.save(small_of_timm(name).state_dict(), "file.pth")
+    facts = {"heads": 3, "act": "gelu", **({"pool_heads": 8} if "core" in name else {})}
     with pytest.raises(InputError, match=r"cannot infer pos from the file; models that rotate positions .*pos=learned"):
-        vit_zoo.load("file.pth", heads=3, act="gelu")
-    assert vit_zoo.load("file.pth", heads=3, act="gelu", pos="learned").spec.pos == "learned"
+        vit_zoo.load("file.pth", **facts)
+    assert vit_zoo.load("file.pth", **facts, pos="learned").spec.pos == "learned"
+
+
+def test_where_norms_of_blocks_are_is_asked_about(folder):
+    """EVA-02-CLIP-E has the tensors of EVA's ViT-g; only their published widths tell them apart."""
+    torch.save(small_of_timm("eva02_enormous_patch14_clip_224").state_dict(), "file.pth")
+    with pytest.raises(InputError, match=r"cannot infer block_norm from the file \(state it: block_norm=pre or post\)"):
+        vit_zoo.load("file.pth", heads=3)
+    assert vit_zoo.load("file.pth", heads=3, block_norm="post").spec.block_norm == "post"
+    for name in ("eva_g14_224", "evaclip_e14"):
+        spec = vit_zoo.get_spec(name)
+        bare_tensors = {key: Stored("F32", shape, lambda: None) for key, shape in spec.shapes().items()}
+        assert read(bare_tensors, {"heads": 16, "pool": spec.pool}, where="file").spec.block_norm == spec.block_norm

@@ -53,6 +53,9 @@ def list_(
 ) -> None:  # fmt: skip
     """List the models of the registry, or their published weights.
 
+    Without arguments, models are listed by family, with what each family is good for and the licences of its weights.
+    Otherwise one name per line: '*' lists all.
+
     Only the names that match GLOB, or that contain WORD, are listed. Where none does, names of other libraries are searched,
     and a note says what they are here. With --long or --pretrained and --json, each line is an object with all its fields.
 
@@ -61,6 +64,7 @@ def list_(
     reported), licence, repo and dialect are fields too.
 
     \b
+    vitzoo list
     vitzoo list 'vit_b*' --long
     vitzoo list --where 'params<30M and patch_size==16' --sort gmacs
     vitzoo list --pretrained --where 'top1>80 and params<30M' --sort -top1
@@ -72,8 +76,10 @@ def list_(
         names = sort_names(names, sort)
 
     def text() -> str:
-        from vit_zoo.cli.listing import table_of
+        from vit_zoo.cli.listing import overview, table_of
 
+        if not (patterns or long or pretrained or where or sort):
+            return overview()
         return table_of(names, long=long, pretrained=pretrained) if long or pretrained else "\n".join(names)
 
     output.result([row_of_name(name) for name in names] if (long or pretrained) and output.json else names, text)

@@ -1,13 +1,16 @@
-"""Tables of `vitzoo list`: models, and published weights."""
+"""Texts of `vitzoo list`: families, and tables of models and of published weights."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from vit_zoo.cli.text import size_text, table
+from vit_zoo.registry.catalog import families, variants
 from vit_zoo.registry.configs import row_of
-from vit_zoo.registry.lookup import find
+from vit_zoo.registry.lookup import find, licences_of
 
+WIDTH = 100  # characters of a line of names
 COSTS = {"image": "image_size", "patch": "patch_size", "parameters": "params", "GMACs": "gmacs"}
 
 
@@ -16,6 +19,21 @@ def table_of(names: Sequence[str], *, long: bool, pretrained: bool) -> str:
     head = ["name", *(COSTS if long else ()), *(("top-1", "classes", "licence", "source") if pretrained else ())]
     rows = [[name, *(_costs(name) if long else ()), *(_published(name) if pretrained else ())] for name in names]
     return table([head, *rows])
+
+
+def overview() -> str:
+    """Return all models by family, with what each family is good for and the licences of its weights."""
+    parts = []
+    for name, family in families().items():
+        names = [model for model, variant in variants().items() if variant.family == name]
+        licences = ", ".join(licences_of(name)) or "no published weights"
+        parts.append(f"{family.about.get('title', name)} ({licences})")
+        parts += [family.about["use"]] if "use" in family.about else []
+        parts += [textwrap.fill("  ".join(names), WIDTH, initial_indent="  ", subsequent_indent="  "), ""]
+    alone = [model for model, variant in variants().items() if variant.family not in families()]
+    if alone:
+        parts += ["without a family", textwrap.fill("  ".join(alone), WIDTH, initial_indent="  ", subsequent_indent="  "), ""]
+    return "\n".join(parts[:-1])
 
 
 def _costs(name: str) -> list[str]:

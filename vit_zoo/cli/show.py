@@ -103,7 +103,7 @@ def _family(named: Named, config: ModelConfig, document: dict[str, Any], lines: 
     document["family"] = named.variant.family
     family = families().get(named.variant.family)
     about = {} if family is None else family.about
-    document |= {key: about[key] for key in ("title", "conventions") if key in about}
+    document |= {key: about[key] for key in ("title", "use", "conventions") if key in about}
     lines["family"] = f"{named.variant.family}: {about['title']}" if "title" in about else named.variant.family
     labels = about.get("labels") if named.tag is None else named.tag.labels
     if labels is not None:

@@ -255,7 +255,9 @@ def one_or_several(names: Name | Sequence[Name]) -> tuple[Name, ...]:
 
 def _recipe_of(config: ModelConfig, recipe: Any) -> str:
     """Return the name of the recipe by which the positions of a model follow the image size."""
-    if config.spec.pos == "learned":
+    if config.spec.relative_bias != "none":
+        raise InputError("dynamic does not apply to relative biases: export the model for each image size", where=config.name)
+    if config.spec.learned_pos:
         name = recipe or config.resize or "timm"
         if recipe_named(name).mode == "rows":
             cause = f"recipe '{name}' interpolates no positions, so it has none for larger images"

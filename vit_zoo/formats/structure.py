@@ -23,7 +23,10 @@ QUANTISED = ("integer", "quanti", "qlinear", "qattention", "qgemm", "nbits", "bn
 PRECISIONS = ("fp32", "fp16", "bf16")  # finest first
 HALVES = {10: "fp16", 16: "bf16"}  # TensorProto.DataType
 INTEGERS = (2, 3)  # uint8 and int8, TensorProto.DataType
-NORMS = ("LayerNormalization", "SkipLayerNormalization")
+NORMS = (
+    "LayerNormalization", "SkipLayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization",
+    "SkipSimplifiedLayerNormalization",
+)  # fmt: skip
 QUICK = 1.702  # the factor in the quick GELU, x sigmoid(1.702 x)
 
 
@@ -134,7 +137,7 @@ def _scalar(tensor: onnx.TensorProto) -> float | None:
 def _epsilons(read: Skeleton, values: dict[str, float]) -> Iterator[Fact]:
     """Yield the epsilons of LayerNormalization operators, and of norms that are written as separate operators.
 
-    In the latter, the epsilon is the constant that is added to the mean of squared differences.
+    In the latter, the epsilon is the constant that is added to the mean of squares.
     """
     producers = {output: node for node in read.nodes for output in node.output}
 
@@ -151,7 +154,7 @@ def _epsilons(read: Skeleton, values: dict[str, float]) -> Iterator[Fact]:
         if node.op_type in NORMS:
             stated = [a.f for a in node.attribute if a.name == "epsilon"]
             yield Fact(stated[0] if stated else 1e-5, operator_label(node, index))
-        elif node.op_type == "Add" and any(chain(name, ("ReduceMean",), ("Pow", "Mul"), ("Sub",)) for name in node.input):
+        elif node.op_type == "Add" and any(chain(name, ("ReduceMean",), ("Pow", "Mul")) for name in node.input):
             yield from (Fact(values[name], operator_label(node, index)) for name in node.input if name in values)
 
 

@@ -17,6 +17,7 @@ from vit_zoo.graph.int8_ops import Int8Ops, Layer, Quantisation, adapted, quanti
 from vit_zoo.graph.onnx_ops import OnnxOps
 from vit_zoo.graph.options import COMPUTED, GraphOptions
 from vit_zoo.graph.preprocess import IMAGE, add_preprocessing
+from vit_zoo.graph.relative_biases import looked_up
 from vit_zoo.graph.values import BATCH, Node, Scope, Value, Weight
 from vit_zoo.model import forward, positions
 from vit_zoo.model.outputs import check_names, output_names, unused_weights
@@ -93,6 +94,8 @@ def operations(
         tensors = quantised(smoothed(tensors, spec, chosen.smoothing), options.precision, layers)
     if options.operators == "core":
         ops = core(ops)
+    if spec.relative_bias != "none" and (options.operators == "core" or options.batch is not None):
+        tensors = looked_up(tensors, spec)
     if options.dynamic is None:
         return kind(ops)(tensors, options.opset, positions.tables(spec), image=image, **more)
     grid = DynamicGrid(spec, None if options.dynamic == COMPUTED else recipe_named(options.dynamic))

@@ -47,6 +47,18 @@ class CoreOps(OnnxOps):
             scaled = self.node("Add", scaled, self.float_weight(f"{m.path}.bias"))
         return Value(scaled, x.shape, x.flat)
 
+    def _rms_norm(self, m: Scope, x: Value, eps: float) -> Value:
+        square = self.mean_over(self.node("Mul", x.name, x.name), -1, keep=True)
+        scaled = self.node("Div", x.name, self.node("Sqrt", self.node("Add", square, self.float_(eps))))
+        return self._like(x, "Mul", scaled, self.float_weight(f"{m.path}.weight"))
+
+    def _neighbours(self, x: Value) -> tuple[str, str]:
+        """Slices along an axis of pairs, because not every compiler has Slice with steps."""
+        (b, t), (n, e) = x.shape[:2], map(int, x.shape[2:])
+        pairs = self.reshape(x.name, t, n * e // 2, 2, batch=b)
+        first, second = self.results("Split", 2, pairs, self.ints(1, 1), axis=-1)
+        return self.reshape(first, t, n, e // 2, batch=b), self.reshape(second, t, n, e // 2, batch=b)
+
     def _exact_gelu(self, x: Value) -> Value:
         part = self.node("Mul", x.name, self.float_(1 / math.sqrt(GELU_RANGE)))
         square = self.node("Mul", part, part)

@@ -14,7 +14,7 @@ import numpy as np
 from vit_zoo.graph.builder import GraphBuilder
 from vit_zoo.graph.interpolation import antialiased, cubic, linear
 from vit_zoo.graph.values import BATCH, COLUMNS, DOUBLE, FLOAT, PATCHES, ROWS, Value, plus
-from vit_zoo.model.positions import frequencies, periods
+from vit_zoo.model.positions import ROTATIONS, first_place, frequencies, rope_frequencies
 from vit_zoo.model.resize_recipes import Recipe
 from vit_zoo.model.spec import ViTSpec
 
@@ -64,10 +64,12 @@ class DynamicGrid:
         return Value(x, (1, plus(PATCHES, prefix), d))
 
     def table(self, g: GraphBuilder, path: str) -> Value:
-        """Compute a table of `positions.py`: `pos_embed` 1 t d, `rope_cos` or `rope_sin` t 1 e/2."""
+        """Compute a table of `positions.py`: `pos_embed` 1 t d, `rope_cos` or `rope_sin` t 1 e/2, `rope_places` 2 t 1 1."""
         if path == "pos_embed":
             return self._sincos(g)
         with g.scope("rope"):
+            if path == "rope_places":
+                return self._places(g)
             values = g.node("Cos" if path == "rope_cos" else "Sin", self._rotary(g))
             shape = (plus(PATCHES, self.spec.prefix_tokens), 1, self.spec.dim_head // 2)
             return Value(g.node("Cast", values, to=FLOAT), shape)
@@ -113,13 +115,11 @@ class DynamicGrid:
     def _rotary(self, g: GraphBuilder) -> str:
         """Return the angles of all tokens, t 1 e/2; those of the prefix are zero."""
         if self._angles is None:
-            factors = (2 * np.pi / periods(self.spec.dim_head)).tolist()
-            parts = []
-            for n in GRID:
-                doubled = g.node("Add", g.node("Mul", _range(g, n), g.double(2.0)), g.double(1.0))
-                centres = g.node("Sub", g.node("Div", doubled, g.node("Cast", n, to=DOUBLE)), g.double(1.0))
-                parts.append(g.node("Mul", _column(g, centres), g.doubles(*factors)))
-            angles = _over_the_grid(g, [(parts[0], 0), (parts[1], 1)], len(factors))
+            factors = rope_frequencies(self.spec).tolist()
+            coordinates = [self._coordinates(g, axis) for axis in (0, 1)]
+            parts = [(g.node("Mul", _column(g, x), g.doubles(*factors)), axis) for axis, x in enumerate(coordinates)]
+            parts = parts[::-1] if ROTATIONS[self.spec.rope].columns_first else parts
+            angles = _over_the_grid(g, parts, len(factors))
             angles = g.node("Reshape", angles, g.ints(-1, 1, 2 * len(factors)))
             if self.spec.prefix_tokens:
                 prefix = g.doubles(*[0.0] * (self.spec.prefix_tokens * 2 * len(factors)))
@@ -127,6 +127,30 @@ class DynamicGrid:
                 angles = g.node("Concat", prefix, angles, axis=0)
             self._angles = angles
         return self._angles
+
+    def _coordinates(self, g: GraphBuilder, axis: int) -> str:
+        """Return the coordinates of rows (axis 0) or columns (axis 1), as `positions.coordinates` does."""
+        n = GRID[axis]
+        count = g.node("Cast", n, to=DOUBLE)
+        if ROTATIONS[self.spec.rope].centred:
+            doubled = g.node("Add", g.node("Mul", _range(g, n), g.double(2.0)), g.double(1.0))
+            return g.node("Mul", g.node("Sub", g.node("Div", doubled, count), g.double(1.0)), g.double(2 * np.pi))
+        places, first = _range(g, n), first_place(self.spec)
+        places = g.node("Add", places, g.double(float(first))) if first else places
+        if self.spec.rope_grid is None:
+            return places
+        return g.node("Mul", places, g.node("Div", g.double(float(self.spec.rope_grid[axis])), count))
+
+    def _places(self, g: GraphBuilder) -> Value:
+        """Return column and row of each token, 2 t 1 1; those of the prefix are zero."""
+        parts = [(_column(g, _range(g, GRID[axis])), axis) for axis in (1, 0)]
+        places = g.node("Reshape", _over_the_grid(g, parts, 1), g.ints(-1, 2))
+        prefix = self.spec.prefix_tokens
+        if prefix:
+            zeros = g.node("Reshape", g.doubles(*[0.0] * (2 * prefix)), g.ints(prefix, 2))
+            places = g.node("Concat", zeros, places, axis=0)
+        places = g.node("Reshape", g.node("Transpose", places, perm=[1, 0]), g.ints(2, -1, 1, 1))
+        return Value(g.node("Cast", places, to=FLOAT), (2, plus(PATCHES, prefix), 1, 1))
 
 
 def _range(g: GraphBuilder, n: str) -> str:

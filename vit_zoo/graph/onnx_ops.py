@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from vit_zoo.graph.builder import GraphBuilder
 from vit_zoo.graph.dynamic_positions import DynamicGrid
+from vit_zoo.graph.relative_biases import pairs_of
 from vit_zoo.graph.values import COLUMNS, ROWS, Dim, Heads, Scope, Shape, Value, plus
 
 if TYPE_CHECKING:
     from vit_zoo.model.ops import Activation, Ops
+    from vit_zoo.model.spec import ViTSpec
 
 END = 2**63 - 1  # stands for the end of any axis
 SIGMOID = {"quick_gelu": 1.702, "silu": 1.0}  # x sigmoid(scale x)
@@ -66,11 +68,12 @@ class OnnxOps(GraphBuilder):
         shape = self.tensors[f"{m.path}.weight"].shape
         return self._linear_rows(m, x, 0, shape[0])
 
-    def norm(self, m: Scope, x: Value | Heads, eps: float) -> Value | Heads:
+    def norm(self, m: Scope, x: Value | Heads, spec: ViTSpec) -> Value | Heads:
+        norm = self._rms_norm if spec.norm == "rms" else self._norm
         with self.scope(m.path):
             if isinstance(x, Heads):
-                return Heads(self._norm(m, self._split_heads(x), eps), x.n)
-            return self._norm(m, x, eps)
+                return Heads(norm(m, self._split_heads(x), spec.norm_eps), x.n)
+            return norm(m, x, spec.norm_eps)
 
     def act(self, x: Value, name: str) -> Value:
         if name in SIGMOID:
@@ -190,12 +193,46 @@ class OnnxOps(GraphBuilder):
         k, v = self._fused_linear(m, (x, x), self.tensors[f"{m.path}.weight"].shape[0] // 2, (None, None))
         return Heads(k, heads), Heads(v, heads)
 
-    def rotate(self, x: Heads, rope: tuple[Value, Value]) -> Heads:
+    def mixed_rotations(self, freqs: Scope, places: Value, depth: int) -> list[tuple[Value, Value]]:
+        _, _, n, e = self.tensors[freqs.path].shape
+        with self.scope("rope"):
+            axes = self.results("Split", 2, self.float_weight(freqs.path), self.ints(1, 1), axis=0)
+            columns, rows = (self.results("Split", depth, axis, self.ints(*[1] * depth), axis=1) for axis in axes)
+            x, y = self.results("Split", 2, places.name, self.ints(1, 1), axis=0)  # 1 t 1 1
+            angles = (
+                self.node("Add", self.node("Mul", x, column), self.node("Mul", y, row))  # 1 t n e/2
+                for column, row in zip(columns, rows, strict=True)
+            )
+            shape: Shape = (places.shape[1], n, e)
+            return [(Value(self.node("Cos", angle), shape), Value(self.node("Sin", angle), shape)) for angle in angles]
+
+    def rotate(self, x: Heads, rope: tuple[Value, Value] | None, spec: ViTSpec) -> Heads:
+        if rope is None and not spec.rotates_neighbours:
+            return x
         separate = self._split_heads(x)
-        (first, second), (c, s) = (part.name for part in self._split(separate, 2)), (table.name for table in rope)
+        halves = self._neighbours(separate) if spec.rotates_neighbours else (part.name for part in self._split(separate, 2))
+        first, second = halves
+        if rope is None:
+            return Heads(self._like(separate, "Concat", first, second, axis=-1), x.n)
+        c, s = (table.name for table in rope)
         one = self.node("Sub", self.node("Mul", first, c), self.node("Mul", second, s))
         other = self.node("Add", self.node("Mul", second, c), self.node("Mul", first, s))
         return Heads(self._like(separate, "Concat", one, other, axis=-1), x.n)
+
+    def pairs(self, m: Scope) -> Value:
+        return Value(m.path, self.tables[m.path].shape)
+
+    def relative_bias(self, table: Scope, pairs: Value) -> Value:
+        if self.narrow:  # looked up before: `relative_biases.py`
+            name = pairs_of(table.path)
+            return Value(self.float_weight(name), self.tensors[name].shape)
+        shape: Shape = (1, self.tensors[table.path].shape[1], *pairs.shape)
+        columns = self.node("Transpose", self.float_weight(table.path), perm=[1, 0])
+        return Value(self.node("Unsqueeze", self.node("Gather", columns, pairs.name, axis=1), self.ints(0)), shape)
+
+    def bias_rows(self, bias: Value, rows: tuple[int, int]) -> Value:
+        name = self.node("Slice", bias.name, self.ints(rows[0]), self.ints(rows[1]), self.ints(2))
+        return Value(name, (*bias.shape[:2], rows[1] - rows[0], bias.shape[3]))
 
     def attend(self, q: Heads, k: Heads, v: Heads, dropout: float, bias: Value | None = None) -> Value:
         inner = v.inner
@@ -238,6 +275,11 @@ class OnnxOps(GraphBuilder):
     @property
     def fuses_attention(self) -> bool:
         """Whether attention is one operator."""
+        return self.opset >= 23
+
+    @property
+    def has_rms_norm(self) -> bool:
+        """Whether an RMS norm is one operator."""
         return self.opset >= 23
 
     # products, which other precisions override; inputs and results are names
@@ -321,6 +363,21 @@ class OnnxOps(GraphBuilder):
         """Add a LayerNormalization over the last axis, with the layer's bias if it has one."""
         names = [f"{m.path}.weight", *([f"{m.path}.bias"] if f"{m.path}.bias" in self.tensors else [])]
         return self._like(x, "LayerNormalization", x.name, *map(self.float_weight, names), axis=-1, epsilon=eps)
+
+    def _rms_norm(self, m: Scope, x: Value, eps: float) -> Value:
+        """Add an RMS norm over the last axis. Of the operators before opset 23, onnxruntime makes one."""
+        weight = self.float_weight(f"{m.path}.weight")
+        if self.has_rms_norm:
+            return self._like(x, "RMSNormalization", x.name, weight, axis=-1, epsilon=eps)
+        square = self.mean_over(self.node("Pow", x.name, self.float_(2.0)), -1, keep=True)
+        scaled = self.node("Div", x.name, self.node("Sqrt", self.node("Add", square, self.float_(eps))))
+        return self._like(x, "Mul", scaled, weight)
+
+    def _neighbours(self, x: Value) -> tuple[str, str]:
+        """Return the elements of each head with even and those with odd numbers: b t n e -> b t n e/2, twice."""
+        end, last, two = self.ints(END), self.ints(-1), self.ints(2)
+        first, second = (self.node("Slice", x.name, self.ints(start), end, last, two) for start in (0, 1))
+        return first, second
 
     def _softmax(self, q: Heads, k: Heads, bias: Value | None) -> str:
         """Return the attention weights: b n r t."""

@@ -141,7 +141,7 @@ def is_untouched(model: ViT) -> bool:
         more = vars(part).keys() - vars(usual[name]).keys()  # such as a forward of its own
         if more or type(part) is not type(usual[name]) or part._forward_hooks or part._forward_pre_hooks:
             return False
-        if isinstance(part, nn.LayerNorm) and part.eps != model.spec.norm_eps:
+        if isinstance(part, nn.LayerNorm | nn.RMSNorm) and part.eps != model.spec.norm_eps:
             return False
     tables = positions.tables(model.spec).items()
     return all(np.array_equal(getattr(model, name).cpu().numpy(), table) for name, table in tables)

@@ -13,8 +13,9 @@ r query rows · k classes · c channels · p q patch · h w grid
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from vit_zoo.model.ops import Activation, Module, Ops, Rope, Rows, Tensor
 from vit_zoo.model.outputs import EMBEDDING, MAP, output_plan, pooled_rows
@@ -23,10 +24,11 @@ from vit_zoo.model.spec import ViTSpec
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionContext:
-    """Inputs of attention other than its tokens. `rope` and `score_bias` are the same for all blocks."""
+    """Inputs of attention other than its tokens."""
 
-    rope: Rope | None = None  # from `rope_tables`
-    score_bias: Tensor | None = None  # 1 n r t, added to the scores before softmax
+    rope: Rope | None = None  # of this block, from `rope_tables`
+    pairs: Tensor | None = None  # t t, rows of the tables of relative biases
+    score_bias: Tensor | None = None  # 1 n t t, added to the scores before softmax, the same in all blocks
     query_rows: Rows | None = None  # the tokens to compute queries for, never patches; None: all tokens
     weights: list[Tensor] | None = None  # attention appends its weights after softmax, b n r t; None: not needed
 
@@ -37,23 +39,17 @@ TOKENS_ONLY = AttentionContext()
 def patch_embedding(m: Module, image: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
     """Cut the image into patches and project them (section 3.1, equation 1): b c H W -> b (h w) d."""
     x = op.patches(image, spec.patch_size)  # b (h w) (c p q)
-    if spec.patch_norms:
-        x = op.norm(m.pre_norm, x, spec.norm_eps)
-    x = op.linear(m.proj, x)  # b (h w) d
-    return op.norm(m.post_norm, x, spec.norm_eps) if spec.patch_norms else x
+    x = op.linear(m.proj, op.norm(m.pre_norm, x, spec) if spec.patch_norms is True else x)  # b (h w) d
+    return op.norm(m.norm if spec.patch_norms == "after" else m.post_norm, x, spec) if spec.patch_norms else x
 
 
 def tokens(m: Module, image: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
     """Join class token, distillation token, registers and patches, and add positions: b c H W -> b t d."""
     x = op.run(patch_embedding, m.patch_embed, image, spec)
-    first = [m.cls_token] if spec.class_token else []
-    first += [m.dist_token] if spec.dist_token else []
+    first = [*([m.cls_token] if spec.class_token else []), *([m.dist_token] if spec.dist_token else [])]
     registers = [m.reg_token] if spec.registers else []
-    if spec.pos_covers == "all":
-        x = op.prepend([*first, *registers], x)
-    elif spec.pos_covers == "class":
-        x = op.prepend(first, x)
-    if spec.pos == "learned":
+    x = op.prepend({"all": [*first, *registers], "class": first, "patches": []}[spec.pos_covers], x)
+    if spec.learned_pos:
         x = op.add(x, op.weight(m.pos_embed))
     elif spec.pos.startswith("sincos"):
         x = op.add(x, op.table(m.pos_embed, x))
@@ -62,26 +58,30 @@ def tokens(m: Module, image: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
     elif spec.pos_covers == "patches":
         x = op.prepend([*first, *registers], x)
     x = op.dropout(x, spec.emb_dropout)
-    return op.norm(m.norm_pre, x, spec.norm_eps) if spec.pre_norm else x
+    return op.norm(m.norm_pre, x, spec) if spec.pre_norm else x
 
 
-def rope_tables(m: Module, x: Tensor, spec: ViTSpec, op: Ops) -> Rope | None:
-    """Return the cosines and sines that rotate queries and keys, each t 1 e/2; None where positions are not rotary."""
-    return (op.table(m.rope_cos, x), op.table(m.rope_sin, x)) if spec.pos == "rope" else None
+def rope_tables(m: Module, x: Tensor, spec: ViTSpec, op: Ops) -> Sequence[Rope | None]:
+    """Return the cosines and sines that rotate queries and keys of each block, t 1 e/2 or t n e/2; None where nothing rotates."""
+    if spec.rotates and spec.rope == "mixed":  # by learned frequencies (Heo et al., 2024)
+        return op.mixed_rotations(m.rope.freqs, op.table(m.rope_places, x), spec.depth)
+    return [(op.table(m.rope_cos, x), op.table(m.rope_sin, x)) if spec.rotates else None] * spec.depth
 
 
 def attention(m: Module, x: Tensor, spec: ViTSpec, op: Ops, context: AttentionContext = TOKENS_ONLY) -> Tensor:
     """Multi-head self-attention (appendix A): b t d -> b r d. Keys and values are computed for all tokens."""
-    rows = context.query_rows
+    rows, bias = context.query_rows, context.score_bias
     biases = (m.q_bias, m.v_bias) if spec.qkv_bias == "qv" else None
     q, k, v = op.qkv(m.qkv, x, spec.heads, rows, biases)  # b n r e, b n t e, b n t e
-    if spec.qk_norm:
-        q, k = op.norm(m.q_norm, q, spec.norm_eps), op.norm(m.k_norm, k, spec.norm_eps)
-    if spec.pos == "rope":
-        q, k = q if rows else op.rotate(q, context.rope), op.rotate(k, context.rope)
+    q, k = (op.norm(m.q_norm, q, spec), op.norm(m.k_norm, k, spec)) if spec.qk_norm else (q, k)
+    if context.rope is not None:
+        q, k = op.rotate(q, None if rows else context.rope, spec), op.rotate(k, context.rope, spec)
+    bias = op.relative_bias(m.relative_position_bias_table, context.pairs) if spec.relative_bias == "blocks" else bias
+    bias = op.bias_rows(bias, rows) if bias is not None and rows else bias
     if context.weights is not None:
-        context.weights.append(op.attention_weights(q, k, context.score_bias))  # b n r t
-    x = op.attend(q, k, v, spec.dropout, context.score_bias)  # b r (n e)
+        context.weights.append(op.attention_weights(q, k, bias))  # b n r t
+    x = op.attend(q, k, v, spec.dropout, bias)  # b r (n e)
+    x = op.norm(m.norm, x, spec) if spec.attn_norm else x
     if spec.attn_out:
         x = op.dropout(op.linear(m.proj, x), spec.dropout)
     return x
@@ -96,6 +96,7 @@ def mlp(m: Module, x: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
     else:
         x = op.act(x, spec.act)
     x = op.dropout(x, spec.dropout)
+    x = op.norm(m.norm, x, spec) if spec.mlp_norm else x
     return op.dropout(op.linear(m.fc2, x), spec.dropout)
 
 
@@ -105,22 +106,29 @@ def residual(m: Module, x: Tensor, y: Tensor, scale: Module | None, op: Ops) -> 
     return op.add(x, op.drop_path(y, m))
 
 
+def branch(part: Callable[..., Tensor], m: Module, norm: Module, x: Tensor, spec: ViTSpec, op: Ops, *context: Any) -> Tensor:
+    """Compute a part, attention or the MLP, of the normalised tokens, or normalise its result (`block_norm`): b t d -> b r d."""
+    if spec.block_norm == "post":
+        return op.norm(norm, op.run(part, m, x, spec, *context), spec)
+    return op.run(part, m, op.norm(norm, x, spec), spec, *context)
+
+
 def block(m: Module, x: Tensor, spec: ViTSpec, op: Ops, context: AttentionContext = TOKENS_ONLY) -> Tensor:
-    """Pre-norm encoder block (equations 2 and 3): b t d -> b r d."""
+    """Encoder block (equations 2 and 3): b t d -> b r d."""
     ls1, ls2 = (m.ls1, m.ls2) if spec.layer_scale else (None, None)
-    y = op.run(attention, m.attn, op.norm(m.norm1, x, spec.norm_eps), spec, context)
+    y = branch(attention, m.attn, m.norm1, x, spec, op, context)
     x = x if context.query_rows is None else op.rows(x, *context.query_rows)
     x = residual(m, x, y, ls1, op)
-    y = op.run(mlp, m.mlp, op.norm(m.norm2, x, spec.norm_eps), spec)
-    return residual(m, x, y, ls2, op)
+    return residual(m, x, branch(mlp, m.mlp, m.norm2, x, spec, op), ls2, op)
 
 
 def attention_pool(m: Module, x: Tensor, spec: ViTSpec, op: Ops) -> Tensor:
     """Attention of a learned query to the tokens, then an MLP (Zhai et al., 2022): b t d -> b 1 d."""
-    q = op.heads(op.linear(m.q, op.weight(m.latent)), spec.heads)
-    k, v = op.kv(m.kv, x, spec.heads)
+    heads = spec.pool_heads or spec.heads
+    q = op.heads(op.linear(m.q, op.weight(m.latent)), heads)
+    k, v = op.kv(m.kv, x, heads)
     x = op.linear(m.proj, op.attend(q, k, v, 0.0))
-    y = op.linear(m.mlp.fc1, op.norm(m.norm, x, spec.norm_eps))
+    y = op.linear(m.mlp.fc1, op.norm(m.norm, x, spec))
     return op.add(x, op.linear(m.mlp.fc2, op.act(y, spec.act)))
 
 
@@ -133,10 +141,8 @@ def pool(m: Module, x: Tensor, spec: ViTSpec, op: Ops) -> list[Tensor]:
         x = op.squeeze(op.run(attention_pool, m.attn_pool, x, spec)) if spec.pool == "map" else op.mean(x)
         pooled = [op.join([*pooled, x])]
     if spec.final_norm == "after_pool":
-        pooled = [op.norm(m.fc_norm, x, spec.norm_eps) for x in pooled]
-    if spec.representation:
-        pooled = [op.tanh(op.linear(m.pre_logits, x)) for x in pooled]
-    return pooled
+        pooled = [op.norm(m.fc_norm, x, spec) for x in pooled]
+    return [op.tanh(op.linear(m.pre_logits, x)) for x in pooled] if spec.representation else pooled
 
 
 def logits(m: Module, pooled: list[Tensor], spec: ViTSpec, op: Ops) -> Tensor:
@@ -156,18 +162,21 @@ def vit(
     plan = output_plan(spec, outputs)
     values: dict[str, Tensor] = {}
     x = tokens(m, image, spec, op)
-    rope = rope_tables(m, x, spec, op)
+    ropes = rope_tables(m, x, spec, op)
+    pairs = op.pairs(m.relative_rows) if spec.relative_bias != "none" else None
+    bias = op.relative_bias(m.rel_pos_bias.relative_position_bias_table, pairs) if spec.relative_bias == "shared" else None
     for i in range(plan.blocks):
         pruned = plan.last_rows is not None and i == spec.depth - 1 and op.prunes(m.blocks[i])
         weights: list[Tensor] | None = [] if f"attn.{i}" in plan.values else None
-        context = AttentionContext(rope=rope, query_rows=plan.last_rows if pruned else None, weights=weights)
+        rows = plan.last_rows if pruned else None
+        context = AttentionContext(rope=ropes[i], pairs=pairs, score_bias=bias, query_rows=rows, weights=weights)
         x = op.run(block, m.blocks[i], x, spec, context)
         if f"block.{i}" in plan.values:
             values[f"block.{i}"] = x
         if context.weights:
             values[f"attn.{i}"] = context.weights[0]
     if spec.final_norm == "before_pool" and plan.blocks == spec.depth:
-        x = op.norm(m.norm, x, spec.norm_eps)
+        x = op.norm(m.norm, x, spec)
     if "last_hidden_state" in plan.values:
         values["last_hidden_state"] = x
     if plan.pooled:

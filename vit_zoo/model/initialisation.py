@@ -15,12 +15,14 @@ Values = Callable[[nn.Module, torch.Generator | None], None]  # fills all parame
 def published_values(m: nn.Module, generator: torch.Generator | None) -> None:
     """Fill parameters as the original does: linear layers uniform (Glorot and Bengio, 2010).
 
-    Biases are 0, norms 1, LayerScale 1e-5 (Touvron et al., 2021), tokens and positions N(0, 0.02). Unlike the original's, the
-    head is not zero: with zero logits every check of the outputs would pass.
+    Biases are 0, norms 1, LayerScale 1e-5 (Touvron et al., 2021), tokens, positions and relative biases N(0, 0.02). Unlike the
+    original's, the head is not zero: with zero logits every check of the outputs would pass.
     """
     for name, p in m.named_parameters():
         if name.endswith("gamma"):
             p.fill_(1e-5)
+        elif name.endswith("freqs"):
+            p.copy_(_frequencies(p, generator))
         elif name.endswith("bias"):
             p.zero_()
         elif p.ndim == 1:
@@ -31,6 +33,15 @@ def published_values(m: nn.Module, generator: torch.Generator | None) -> None:
             p.uniform_(-bound, bound, generator=generator)
         else:
             p.normal_(0, 0.02, generator=generator)
+
+
+def _frequencies(p: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Return frequencies of columns and rows, turned by a random angle for each head of each block (Heo et al., 2024)."""
+    _, depth, heads, pairs = p.shape
+    size = 10.0 ** (-2 * torch.arange(0, pairs, 2, device=p.device) / pairs)
+    angles = torch.rand(depth, heads, 1, generator=generator, device=p.device) * 2 * math.pi
+    sides = [torch.cat([size * turn(angles), size * turn(angles + math.pi / 2)], dim=-1) for turn in (torch.cos, torch.sin)]
+    return torch.stack(sides).to(p.dtype)
 
 
 @torch.no_grad()

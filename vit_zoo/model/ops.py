@@ -9,7 +9,10 @@ Shapes: b batch · t tokens · r query rows · d dim · n heads · e head width 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from vit_zoo.model.spec import ViTSpec
 
 Module = Any  # a part of the model with its parameters: a torch module, or a `Scope` of weight names
 Parameter = Any  # a single parameter: a torch parameter, or a `Scope`
@@ -17,7 +20,7 @@ Tensor = Any  # a torch tensor, or a `Value` of a graph
 Activation = Literal["softmax", "sigmoid"]  # from logits to probabilities
 Heads = Any  # b n t e in torch; a graph keeps b t (n e) as long as it can
 Rows = tuple[int, int]  # first token, and the one after the last
-Rope = Any  # tables that rotate queries and keys: cosines and sines, each t 1 e/2
+Rope = Any  # tables that rotate queries and keys: cosines and sines, each t 1 e/2, or t n e/2 where each head has its own
 
 
 class Ops(Protocol):
@@ -35,7 +38,10 @@ class Ops(Protocol):
         """Return a parameter as a tensor of the same shape."""
 
     def table(self, m: Parameter, x: Tensor) -> Tensor:
-        """Return a table of `positions.py` in the type of `x`: `pos_embed` 1 t d, `rope_cos` or `rope_sin` t 1 e/2."""
+        """Return a table of `positions.py` in the type of `x`.
+
+        `pos_embed` is 1 t d, `rope_cos` and `rope_sin` are t 1 e/2, `rope_places` is 2 t 1 1.
+        """
 
     # layers
 
@@ -45,8 +51,8 @@ class Ops(Protocol):
     def linear(self, m: Module, x: Tensor) -> Tensor:
         """Apply a linear layer to the last axis: b t i -> b t o, or b i -> b o."""
 
-    def norm(self, m: Module, x: Tensor, eps: float) -> Tensor:
-        """Apply a norm to the last axis: b t d, b d or b n t e, shape unchanged."""
+    def norm(self, m: Module, x: Tensor, spec: ViTSpec) -> Tensor:
+        """Apply a norm of the kind `spec.norm` to the last axis: b t d, b d or b n t e, shape unchanged."""
 
     def act(self, x: Tensor, name: str) -> Tensor:
         """Apply an activation by its name in `spec.act`, element by element."""
@@ -117,8 +123,24 @@ class Ops(Protocol):
     def kv(self, m: Module, x: Tensor, heads: int) -> tuple[Heads, Heads]:
         """Compute keys and values by a fused layer with 2 (n e) outputs: b t d -> b n t e, b n t e."""
 
-    def rotate(self, x: Heads, rope: Rope) -> Heads:
-        """Rotate the pairs (i, i + e/2) of each head's elements: b n t e, shape unchanged."""
+    def mixed_rotations(self, freqs: Parameter, places: Tensor, depth: int) -> Sequence[Rope]:
+        """Compute the tables of each block from learned frequencies of columns and rows, 2 depth n e/2, and places, 2 t 1 1."""
+
+    def rotate(self, x: Heads, rope: Rope | None, spec: ViTSpec) -> Heads:
+        """Rotate pairs of each head's elements, by nothing if `rope` is None: b n t e.
+
+        The pairs are (2i, 2i + 1) if `spec.rotates_neighbours`, else (i, i + e/2). In the result, the first elements of all
+        pairs come before the second ones, for queries and keys alike, so that their products do not depend on the order.
+        """
+
+    def pairs(self, m: Parameter) -> Tensor:
+        """Return the table `relative_rows` of `positions.py`: for each pair of tokens, a row of a table of biases, t t."""
+
+    def relative_bias(self, table: Parameter, pairs: Tensor) -> Tensor:
+        """Look up the bias of each pair of tokens in a table, rows n: 1 n t t."""
+
+    def bias_rows(self, bias: Tensor, rows: Rows) -> Tensor:
+        """Select the queries `rows` of a bias: 1 n t t -> 1 n r t."""
 
     def attend(self, q: Heads, k: Heads, v: Heads, dropout: float, bias: Tensor | None = None) -> Tensor:
         """Return softmax(q kᵀ / √e + bias) v with the heads concatenated: b n r e, b n t e, b n t e -> b r (n e).

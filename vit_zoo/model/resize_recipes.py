@@ -1,8 +1,8 @@
 """Recipes by which other libraries fit positions and patch projections to other sizes.
 
-Sources: timm 1.0.31, layers/pos_embed.py, patch_embed.py and models/naflexvit.py; transformers 5.23,
-ViTEmbeddings.interpolate_pos_encoding and Siglip2VisionEmbeddings.resize_positional_embeddings; torchvision 0.28,
-vision_transformer.interpolate_embeddings; facebookresearch/dino and dinov2, interpolate_pos_encoding;
+Sources: timm 1.0.31, layers/pos_embed.py, pos_embed_rel.py, patch_embed.py and models/naflexvit.py; transformers 5.23,
+ViTEmbeddings.interpolate_pos_encoding, BeitRelativePositionBias and Siglip2VisionEmbeddings.resize_positional_embeddings;
+torchvision 0.28, vision_transformer.interpolate_embeddings; facebookresearch/dino and dinov2, interpolate_pos_encoding;
 google-research/vision_transformer, checkpoint.py; google-research/big_vision, models/vit.py (`resample_posemb`, for loading)
 and models/proj/flexi/vit.py (`_Model`, which keeps the stored sizes and resizes in each call); vit-pytorch 1.26.11, vit.py.
 """
@@ -27,13 +27,15 @@ class Recipe:
     align_corners: bool = False
     offset: float = 0.0  # added to the new size before the scale is computed (0.1 in DINO)
     kernel: tuple[str, bool] | None = ("bicubic", True)  # mode and antialias for patch projections; None: they are not resized
+    # of tables of relative biases: `geometric`, linear between distances whose steps grow from the centre, or as images
+    relative: str = "geometric"
 
 
 RECIPES = {
     "timm": Recipe("bicubic", antialias=True),
     "open_clip": Recipe("bicubic", antialias=True),
     "flexivit": Recipe("bilinear", kernel=("bilinear", False)),
-    "hf": Recipe("bicubic"),
+    "hf": Recipe("bicubic", relative="bilinear"),
     "torchvision": Recipe("bicubic", align_corners=True),
     "google": Recipe("bilinear", align_corners=True, kernel=None),
     "dino": Recipe("bicubic", offset=0.1),

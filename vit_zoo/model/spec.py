@@ -16,7 +16,12 @@ from vit_zoo.errors import InputError, did_you_mean, shown
 
 MAX_PARAMS = 10_000_000_000  # only ViT-22B is larger; an extra zero typed by mistake is far more likely
 MAX_TOKENS = 262_144  # 8192 x 8192 pixels in patches of 16
-LATER = ("projection", "cosine_head")  # fields that version 0.1 does not read: files state them only if they have another value
+MAX_BIASED = 4097  # tokens with relative biases, of which there is one for each pair: 1024 x 1024 pixels in patches of 16
+# fields that version 0.1 does not read: files state them only if they have another value
+LATER = (
+    "projection", "cosine_head", "rope", "rope_grid", "relative_bias", "norm", "block_norm", "attn_norm", "mlp_norm",
+    "pool_heads", "pool_mlp_dim",
+)  # fmt: skip
 TRAINING = ("dropout", "emb_dropout", "drop_path")  # fields without effect at inference, which no file of weights holds
 
 
@@ -56,17 +61,26 @@ class ViTSpec(BaseModel):
     class_token: bool
     dist_token: bool = False  # a second token with a second head; the logits are the mean of both (DeiT, 2021)
     registers: Annotated[int, Field(ge=0, le=1000)]  # Darcet et al., 2024
-    pos: Literal["learned", "sincos_moco", "sincos_mae", "rope", "none"]  # all but `learned` are computed in `positions.py`
+    # added to the tokens, or `rope`, which rotates queries and keys, or both; all but learned ones are in `positions.py`
+    pos: Literal["learned", "sincos_moco", "sincos_mae", "rope", "learned+rope", "none"]
     pos_covers: Literal["all", "class", "patches"]  # tokens with a position: all, class token and patches, or patches
     patch_bias: bool
-    patch_norms: bool  # LayerNorm before and after the patch projection (Kumar et al., 2023)
-    pre_norm: bool  # LayerNorm before the first block (CLIP)
+    rope: Literal["dinov3", "eva02", "pe", "axial", "mixed"] = "dinov3"  # the form of `rope`: `positions.ROTATIONS`
+    # rows and columns that the patches of every image are spread over, for `rope` "eva02" and "pe"; None: one for each patch
+    rope_grid: Size | None = None
+    relative_bias: Literal["none", "shared", "blocks"] = "none"  # added to scores, of all blocks or for each block (BEiT, 2022)
+    patch_norms: bool | Literal["after"]  # a norm before and after the patch projection (Kumar et al., 2023), or only after it
+    pre_norm: bool  # a norm before the first block (CLIP)
 
+    norm: Literal["layer", "rms"] = "layer"  # the kind of every norm; rms: without mean and bias (Zhang and Sennrich, 2019)
     norm_eps: Annotated[float, Field(gt=0, lt=1)]
+    block_norm: Literal["pre", "post"] = "pre"  # post: attention and MLP have their norm after them (EVA-02-CLIP-E)
     act: Literal["gelu", "gelu_tanh", "quick_gelu", "silu"]
     mlp: Literal["plain", "swiglu"] = "plain"  # swiglu: fc1 computes gate and value, then act(gate) * value (Shazeer, 2020)
     qkv_bias: bool | Literal["qv"]  # qv: bias for queries and values, none for keys (DINOv3)
-    qk_norm: bool = False  # LayerNorm on the queries and keys of each head (Dehghani et al., 2023)
+    qk_norm: bool = False  # a norm on the queries and keys of each head (Dehghani et al., 2023)
+    attn_norm: bool = False  # a norm before the output projection of attention (Wang et al., 2022)
+    mlp_norm: bool = False  # a norm before the last layer of the MLP (Shleifer et al., 2021)
     attn_out: bool  # False in vit-pytorch for one head with dim_head = dim: no output projection
     proj_bias: bool
     mlp_bias: bool
@@ -75,6 +89,8 @@ class ViTSpec(BaseModel):
     final_norm: Literal["before_pool", "after_pool", "none"]
     pool: Literal["cls", "mean", "map", "cls+mean", "none"]  # map: attention pooling (Zhai et al., 2022)
     pool_tokens: Literal["patches", "all"]  # tokens that mean and map pool
+    pool_heads: Annotated[int, Field(ge=0, le=1000)] = 0  # of `map`; 0: `heads`
+    pool_mlp_dim: Annotated[int, Field(ge=0, le=1_000_000)] = 0  # of `map`; 0: `mlp_dim`
     representation: Annotated[int, Field(ge=0, le=1_000_000)] = 0  # width of a tanh layer before the head; 0 for no such layer
     # width of the layer without a bias that projects into the space of image and text embeddings, of a model whose head holds
     # embeddings of texts (Radford et al., 2021); 0 for no such layer
@@ -125,7 +141,7 @@ class ViTSpec(BaseModel):
         yield self.pool in ("cls", "cls+mean") and not self.class_token, f"pool '{self.pool}' needs class_token"
         yield self.pos_covers == "class" and not self.class_token, "pos_covers 'class' needs class_token"
         yield (
-            self.pos != "learned" and self.pos_covers != "patches",
+            not self.learned_pos and self.pos_covers != "patches",
             f"pos '{self.pos}' needs pos_covers 'patches'",
         )
         yield (
@@ -133,9 +149,18 @@ class ViTSpec(BaseModel):
             f"pos '{self.pos}' needs a dim of 8, 12, 16, ...",
         )
         yield (
-            self.pos == "rope" and self.dim_head % 4 != 0,
-            f"pos 'rope' needs dim_head to be a multiple of 4, got {self.dim_head}",
+            self.rotates and self.dim_head % 4 != 0,
+            f"pos '{self.pos}' needs dim_head to be a multiple of 4, got {self.dim_head}",
         )
+        yield not self.rotates and self.rope != "dinov3", f"rope '{self.rope}' needs pos 'rope' or 'learned+rope'"
+        scaled = self.rotates and self.rope in ("eva02", "pe")
+        yield self.rope_grid is not None and not scaled, "rope_grid needs pos 'rope' or 'learned+rope', with rope 'eva02' or 'pe'"
+        yield (
+            self.relative_bias != "none" and (self.prefix_tokens != 1 or not self.class_token),
+            "relative_bias needs class_token, and no other tokens besides the patches",
+        )
+        biased = self.relative_bias != "none"
+        yield biased and self.tokens > MAX_BIASED, f"{self.tokens:,} tokens; the limit is {MAX_BIASED:,} with relative_bias"
         yield (
             self.dist_token and not (self.class_token and self.pool == "cls" and self.final_norm != "after_pool"),
             "dist_token needs class_token, pool 'cls', and final_norm 'before_pool' or 'none'",
@@ -161,10 +186,13 @@ class ViTSpec(BaseModel):
             f"attn_out = false needs heads x dim_head = dim, got {inner} and {self.dim}",
         )
         yield not self.attn_out and self.proj_bias, "proj_bias needs attn_out"
+        heads = self.pool_heads or self.heads
         yield (
-            self.pool == "map" and self.dim % self.heads != 0,
-            f"pool 'map' needs heads to divide dim, got {self.heads} and {self.dim}",
+            self.pool == "map" and self.dim % heads != 0,
+            f"pool 'map' needs {'pool_heads' if self.pool_heads else 'heads'} to divide dim, got {heads} and {self.dim}",
         )
+        yield self.pool != "map" and self.pool_heads > 0, "pool_heads needs pool 'map'"
+        yield self.pool != "map" and self.pool_mlp_dim > 0, "pool_mlp_dim needs pool 'map'"
         yield self.tokens > MAX_TOKENS, f"{self.tokens:,} tokens; the limit is {MAX_TOKENS:,}"
 
     def document(self) -> dict[str, Any]:
@@ -192,6 +220,26 @@ class ViTSpec(BaseModel):
     def tokens(self) -> int:
         """The number of all tokens."""
         return self.prefix_tokens + self.patch_tokens
+
+    @property
+    def learned_pos(self) -> bool:
+        """Whether there is a table of learned positions, which are added to the tokens."""
+        return self.pos in ("learned", "learned+rope")
+
+    @property
+    def rotates(self) -> bool:
+        """Whether queries and keys are rotated by their positions."""
+        return self.pos in ("rope", "learned+rope")
+
+    @property
+    def rotates_neighbours(self) -> bool:
+        """Whether a rotation takes pairs of neighbouring elements, (2i, 2i + 1), and not (i, i + e/2)."""
+        return self.rope != "dinov3"
+
+    @property
+    def relative_shape(self) -> tuple[int, int]:
+        """The shape of a table of relative biases: distances between patches and three pairs with the class token, heads."""
+        return math.prod(2 * side - 1 for side in self.grid) + 3, self.heads
 
     @property
     def pooled_dim(self) -> int:
@@ -234,7 +282,7 @@ class ViTSpec(BaseModel):
         total += self.head_width * self.num_classes * (1 + self.dist_token)
         if self.pool == "map":
             pooled = self.patch_tokens if self.pool_tokens == "patches" else t
-            total += 2 * pooled * d * d + 2 * pooled * d + 2 * d * d + 2 * d * self.mlp_dim
+            total += 2 * pooled * d * d + 2 * pooled * d + 2 * d * d + 2 * d * (self.pool_mlp_dim or self.mlp_dim)
         return total
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -247,52 +295,65 @@ class ViTSpec(BaseModel):
             if bias:
                 shapes[f"{name}.bias"] = weight[:1]
 
+        def norm(name: str, width: int) -> None:
+            tensors(name, (width,), self.norm == "layer")
+
         if self.class_token:
             shapes["cls_token"] = (1, 1, d)
         if self.dist_token:
             shapes["dist_token"] = (1, 1, d)
         if self.registers:
             shapes["reg_token"] = (1, self.registers, d)
-        if self.pos == "learned":
+        if self.learned_pos:
             covered = {"all": self.prefix_tokens, "class": 1, "patches": 0}[self.pos_covers]
             shapes["pos_embed"] = (1, covered + self.patch_tokens, d)
-        if self.patch_norms:
-            tensors("patch_embed.pre_norm", (patch,))
+        if self.patch_norms is True:
+            norm("patch_embed.pre_norm", patch)
         tensors("patch_embed.proj", (d, self.channels, *self.patch_size), self.patch_bias)
         if self.patch_norms:
-            tensors("patch_embed.post_norm", (d,))
+            norm("patch_embed.norm" if self.patch_norms == "after" else "patch_embed.post_norm", d)
+        if self.rotates and self.rope == "mixed":
+            shapes["rope.freqs"] = (2, self.depth, self.heads, self.dim_head // 2)
+        if self.relative_bias == "shared":
+            shapes["rel_pos_bias.relative_position_bias_table"] = self.relative_shape
         if self.pre_norm:
-            tensors("norm_pre", (d,))
+            norm("norm_pre", d)
         for i in range(self.depth):
             block = f"blocks.{i}"
-            tensors(f"{block}.norm1", (d,))
+            norm(f"{block}.norm1", d)
             if self.qkv_bias == "qv":
                 shapes[f"{block}.attn.q_bias"] = shapes[f"{block}.attn.v_bias"] = (inner,)
+            if self.relative_bias == "blocks":
+                shapes[f"{block}.attn.relative_position_bias_table"] = self.relative_shape
             tensors(f"{block}.attn.qkv", (3 * inner, d), self.qkv_bias is True)
             if self.qk_norm:
-                tensors(f"{block}.attn.q_norm", (self.dim_head,))
-                tensors(f"{block}.attn.k_norm", (self.dim_head,))
+                norm(f"{block}.attn.q_norm", self.dim_head)
+                norm(f"{block}.attn.k_norm", self.dim_head)
+            if self.attn_norm:
+                norm(f"{block}.attn.norm", inner)
             if self.attn_out:
                 tensors(f"{block}.attn.proj", (d, inner), self.proj_bias)
             if self.layer_scale:
                 shapes[f"{block}.ls1.gamma"] = (d,)
-            tensors(f"{block}.norm2", (d,))
+            norm(f"{block}.norm2", d)
             tensors(f"{block}.mlp.fc1", ((2 if self.mlp == "swiglu" else 1) * self.mlp_dim, d), self.mlp_bias)
+            if self.mlp_norm:
+                norm(f"{block}.mlp.norm", self.mlp_dim)
             tensors(f"{block}.mlp.fc2", (d, self.mlp_dim), self.mlp_bias)
             if self.layer_scale:
                 shapes[f"{block}.ls2.gamma"] = (d,)
         if self.final_norm == "before_pool":
-            tensors("norm", (d,))
+            norm("norm", d)
         if self.pool == "map":
             shapes["attn_pool.latent"] = (1, 1, d)
             tensors("attn_pool.q", (d, d))
             tensors("attn_pool.kv", (2 * d, d))
             tensors("attn_pool.proj", (d, d))
-            tensors("attn_pool.norm", (d,))
-            tensors("attn_pool.mlp.fc1", (self.mlp_dim, d))
-            tensors("attn_pool.mlp.fc2", (d, self.mlp_dim))
+            norm("attn_pool.norm", d)
+            tensors("attn_pool.mlp.fc1", (self.pool_mlp_dim or self.mlp_dim, d))
+            tensors("attn_pool.mlp.fc2", (d, self.pool_mlp_dim or self.mlp_dim))
         if self.final_norm == "after_pool":
-            tensors("fc_norm", (d,))
+            norm("fc_norm", d)
         if self.representation:
             tensors("pre_logits", (self.representation, self.pooled_dim))
         if self.projection:

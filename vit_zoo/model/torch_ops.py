@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from vit_zoo.model.ops import Activation, Ops
+    from vit_zoo.model.spec import ViTSpec
 
 ACTS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -45,7 +46,7 @@ class TorchOps:
     def linear(self, m: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return m(x)
 
-    def norm(self, m: Callable[[Tensor], Tensor], x: Tensor, eps: float) -> Tensor:
+    def norm(self, m: Callable[[Tensor], Tensor], x: Tensor, spec: ViTSpec) -> Tensor:
         return m(x)
 
     def act(self, x: Tensor, name: str) -> Tensor:
@@ -116,10 +117,25 @@ class TorchOps:
         k, v = self.linear(m, x).chunk(2, dim=-1)
         return self.heads(k, heads), self.heads(v, heads)
 
-    def rotate(self, x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-        cos, sin = rope
-        (x, y), (cos, sin) = x.chunk(2, dim=-1), (cos.squeeze(1), sin.squeeze(1))
-        return torch.cat([x * cos - y * sin, y * cos + x * sin], dim=-1)
+    def mixed_rotations(self, freqs: Tensor, places: Tensor, depth: int) -> list[tuple[Tensor, Tensor]]:
+        x, y = (places.unsqueeze(1) * self.weight(freqs).unsqueeze(2)).unbind()  # depth t n e/2
+        return [(angles.cos(), angles.sin()) for angles in (x + y).unbind()]
+
+    def rotate(self, x: Tensor, rope: tuple[Tensor, Tensor] | None, spec: ViTSpec) -> Tensor:
+        first, second = (x[..., ::2], x[..., 1::2]) if spec.rotates_neighbours else x.chunk(2, dim=-1)
+        if rope is None:
+            return torch.cat([first, second], dim=-1)
+        cos, sin = (table.transpose(0, 1) for table in rope)  # 1 t e/2 or n t e/2
+        return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+    def pairs(self, m: Tensor) -> Tensor:
+        return m
+
+    def relative_bias(self, table: Tensor, pairs: Tensor) -> Tensor:
+        return rearrange(self.weight(table)[pairs], "s t n -> 1 n s t")
+
+    def bias_rows(self, bias: Tensor, rows: tuple[int, int]) -> Tensor:
+        return bias[:, :, slice(*rows)]
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float, bias: Tensor | None = None) -> Tensor:
         q = q.expand(k.shape[0], -1, -1, -1)  # a learned query has batch 1
@@ -180,9 +196,11 @@ class Float64Ops(TorchOps):
         bias = None if m.bias is None else m.bias.double()
         return F.linear(x, m.weight.double().flatten(1), bias)
 
-    def norm(self, m: Any, x: Tensor, eps: float) -> Tensor:
+    def norm(self, m: Any, x: Tensor, spec: ViTSpec) -> Tensor:
+        if spec.norm == "rms":
+            return F.rms_norm(x, x.shape[-1:], m.weight.double(), spec.norm_eps)
         bias = None if m.bias is None else m.bias.double()
-        return F.layer_norm(x, x.shape[-1:], m.weight.double(), bias, eps)
+        return F.layer_norm(x, x.shape[-1:], m.weight.double(), bias, spec.norm_eps)
 
     def prunes(self, m: Any) -> bool:
         return True

@@ -44,6 +44,18 @@ class LayerNorm(nn.LayerNorm):
         pass
 
 
+class RMSNorm(nn.RMSNorm):
+    """`nn.RMSNorm` without initial values."""
+
+    def reset_parameters(self) -> None:
+        pass
+
+
+def norm_of(spec: ViTSpec, width: int) -> LayerNorm | RMSNorm:
+    """Return a norm of the kind that the spec has."""
+    return RMSNorm(width, spec.norm_eps) if spec.norm == "rms" else LayerNorm(width, spec.norm_eps)
+
+
 class PatchProjection(nn.Module):
     """A linear layer on flat patches, whose weight has the shape of a convolution's, d c p q, as checkpoints store it."""
 
@@ -83,11 +95,11 @@ class PatchEmbedding(Part):
 
     def __init__(self, spec: ViTSpec) -> None:
         super().__init__(spec)
-        if spec.patch_norms:
-            self.pre_norm = LayerNorm(spec.channels * spec.patch_size[0] * spec.patch_size[1], spec.norm_eps)
+        if spec.patch_norms is True:
+            self.pre_norm = norm_of(spec, spec.channels * spec.patch_size[0] * spec.patch_size[1])
         self.proj = PatchProjection(spec)
         if spec.patch_norms:
-            self.post_norm = LayerNorm(spec.dim, spec.norm_eps)
+            self.add_module("norm" if spec.patch_norms == "after" else "post_norm", norm_of(spec, spec.dim))
 
 
 class SelfAttention(Part):
@@ -99,10 +111,14 @@ class SelfAttention(Part):
         if spec.qkv_bias == "qv":
             self.q_bias = nn.Parameter(torch.empty(inner))
             self.v_bias = nn.Parameter(torch.empty(inner))
+        if spec.relative_bias == "blocks":
+            self.relative_position_bias_table = nn.Parameter(torch.empty(spec.relative_shape))
         self.qkv = Linear(spec.dim, 3 * inner, bias=spec.qkv_bias is True)
         if spec.qk_norm:
-            self.q_norm = LayerNorm(spec.dim_head, spec.norm_eps)
-            self.k_norm = LayerNorm(spec.dim_head, spec.norm_eps)
+            self.q_norm = norm_of(spec, spec.dim_head)
+            self.k_norm = norm_of(spec, spec.dim_head)
+        if spec.attn_norm:
+            self.norm = norm_of(spec, inner)
         if spec.attn_out:
             self.proj = Linear(inner, spec.dim, bias=spec.proj_bias)
 
@@ -110,10 +126,38 @@ class SelfAttention(Part):
 class MLP(Part):
     function = forward.mlp
 
-    def __init__(self, spec: ViTSpec, bias: bool) -> None:
+    def __init__(self, spec: ViTSpec) -> None:
         super().__init__(spec)
-        self.fc1 = Linear(spec.dim, (2 if spec.mlp == "swiglu" else 1) * spec.mlp_dim, bias=bias)
-        self.fc2 = Linear(spec.mlp_dim, spec.dim, bias=bias)
+        self.fc1 = Linear(spec.dim, (2 if spec.mlp == "swiglu" else 1) * spec.mlp_dim, bias=spec.mlp_bias)
+        if spec.mlp_norm:
+            self.norm = norm_of(spec, spec.mlp_dim)
+        self.fc2 = Linear(spec.mlp_dim, spec.dim, bias=spec.mlp_bias)
+
+
+class PoolMLP(nn.Module):
+    """The MLP of attention pooling, whose layers `forward.attention_pool` calls."""
+
+    def __init__(self, spec: ViTSpec) -> None:
+        super().__init__()
+        width = spec.pool_mlp_dim or spec.mlp_dim
+        self.fc1 = Linear(spec.dim, width)
+        self.fc2 = Linear(width, spec.dim)
+
+
+class RotaryFrequencies(nn.Module):
+    """Learned frequencies of rotary positions: of columns and rows, for each head of each block (Heo et al., 2024)."""
+
+    def __init__(self, spec: ViTSpec) -> None:
+        super().__init__()
+        self.freqs = nn.Parameter(torch.empty(2, spec.depth, spec.heads, spec.dim_head // 2))
+
+
+class SharedRelativeBias(nn.Module):
+    """The table of relative biases that all blocks share."""
+
+    def __init__(self, spec: ViTSpec) -> None:
+        super().__init__()
+        self.relative_position_bias_table = nn.Parameter(torch.empty(spec.relative_shape))
 
 
 class LayerScale(nn.Module):
@@ -131,12 +175,12 @@ class Block(Part):
     def __init__(self, spec: ViTSpec, index: int) -> None:
         super().__init__(spec)
         self.drop_path = spec.drop_path * index / max(spec.depth - 1, 1)  # rises linearly (Huang et al., 2016)
-        self.norm1 = LayerNorm(spec.dim, spec.norm_eps)
+        self.norm1 = norm_of(spec, spec.dim)
         self.attn = SelfAttention(spec)
         if spec.layer_scale:
             self.ls1 = LayerScale(spec.dim)
-        self.norm2 = LayerNorm(spec.dim, spec.norm_eps)
-        self.mlp = MLP(spec, spec.mlp_bias)
+        self.norm2 = norm_of(spec, spec.dim)
+        self.mlp = MLP(spec)
         if spec.layer_scale:
             self.ls2 = LayerScale(spec.dim)
 
@@ -156,8 +200,8 @@ class AttentionPool(Part):
         self.q = Linear(spec.dim, spec.dim)
         self.kv = Linear(spec.dim, 2 * spec.dim)
         self.proj = Linear(spec.dim, spec.dim)
-        self.norm = LayerNorm(spec.dim, spec.norm_eps)
-        self.mlp = MLP(spec, bias=True)
+        self.norm = norm_of(spec, spec.dim)
+        self.mlp = PoolMLP(spec)
 
 
 class ViT(Part):
@@ -246,20 +290,24 @@ class ViT(Part):
             self.dist_token = nn.Parameter(torch.empty(1, 1, spec.dim))
         if spec.registers:
             self.reg_token = nn.Parameter(torch.empty(1, spec.registers, spec.dim))
-        if spec.pos == "learned":
+        if spec.learned_pos:
             self.pos_embed = nn.Parameter(torch.empty(spec.shapes()["pos_embed"]))
         self.patch_embed = PatchEmbedding(spec)
+        if spec.rotates and spec.rope == "mixed":
+            self.rope = RotaryFrequencies(spec)
+        if spec.relative_bias == "shared":
+            self.rel_pos_bias = SharedRelativeBias(spec)
         fill_tables(self)
         self.register_load_state_dict_post_hook(fill_tables)  # type: ignore[no-untyped-call]
         if spec.pre_norm:
-            self.norm_pre = LayerNorm(spec.dim, spec.norm_eps)
+            self.norm_pre = norm_of(spec, spec.dim)
         self.blocks = nn.ModuleList(Block(spec, i) for i in range(spec.depth))
         if spec.final_norm == "before_pool":
-            self.norm = LayerNorm(spec.dim, spec.norm_eps)
+            self.norm = norm_of(spec, spec.dim)
         if spec.pool == "map":
             self.attn_pool = AttentionPool(spec)
         if spec.final_norm == "after_pool":
-            self.fc_norm = LayerNorm(spec.dim, spec.norm_eps)
+            self.fc_norm = norm_of(spec, spec.dim)
         if spec.representation:
             self.pre_logits = Linear(spec.pooled_dim, spec.representation)
         if spec.projection:

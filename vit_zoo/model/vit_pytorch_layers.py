@@ -55,7 +55,7 @@ class FeedForward(nn.Module):
         super().__init__()
         spec = _spec(dim, 1, dim, hidden_dim, dropout)
         self.norm = LayerNorm(dim, spec.norm_eps)
-        self.mlp = MLP(spec, bias=True)
+        self.mlp = MLP(spec)
         vit_pytorch_values(self, None)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -31,7 +31,8 @@ class ModuleReference(Reference):
         self.like, self.config = like, None if like is None else like.config
         self.stored = frozenset(HALVES.get(p.dtype, "F32") for p in module.parameters())
         parts = list(module.modules())
-        eps = [getattr(m, "eps", getattr(m, "variance_epsilon", None)) for m in parts if type(m).__name__.endswith("LayerNorm")]
+        norms = [m for m in parts if type(m).__name__.lower().endswith(("layernorm", "rmsnorm"))]
+        eps = [getattr(m, "eps", getattr(m, "variance_epsilon", None)) for m in norms]
         self.norm_eps = frozenset(e for e in eps if e is not None) if eps and None not in eps else None
         acts = {ACTS.get((type(m).__name__, getattr(m, "approximate", ""))) for m in parts} - {None}
         self.acts = frozenset(str(act) for act in acts) or None

@@ -193,7 +193,7 @@ class ModelReference(Reference):
             return
         spec = self.spec.replace(image_size=size)
         replaced = {name: torch.from_numpy(table) for name, table in tables(spec).items()}
-        if spec.pos == "learned":
+        if spec.learned_pos:
             assert self.dynamic is not None
             table = self.model.pos_embed.detach().double()
             stored = Stored("F64", tuple(table.shape), table.numpy)

@@ -22,7 +22,7 @@ SIZE = re.compile(r"[a-z0-9]{0,31}[a-z]")  # must not end in a digit, because th
 FORMS = ("reg", "gap", "map")  # the suffixes that a family can define
 # keys of a variant that are not fields of the spec
 ROW_KEYS = {"size": str, "form": list, "params": int, "gmacs": int | float, "weights": str}
-FAMILY_KEYS = ("name", "title", "conventions", "labels", "problem_type")
+FAMILY_KEYS = ("name", "title", "use", "conventions", "labels", "problem_type")
 TABLES = ("family", "spec", "preprocess", "suffix", "size", "variant")
 MAX_FILE = 262_144  # bytes; the largest file in the zoo has 60 kB
 KEY = r"""(?:[\w-]++|"[^"\n]*"|'[^'\n]*')"""
@@ -36,7 +36,7 @@ Layers = tuple[tuple[str, Fields], ...]
 class Family:
     """A family of variants: the spec fields that they share, and the fields of each size and form.
 
-    `base` is the variant that the family extends. `about` has its title, conventions and label set.
+    `base` is the variant that the family extends. `about` has its title, what it is good for (`use`), conventions and label set.
     """
 
     name: str

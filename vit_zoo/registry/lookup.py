@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from vit_zoo.errors import InputError, did_you_mean
@@ -26,6 +27,12 @@ class Named:
     variant: Variant
     alias: Alias | None = None
     tag: Tag | None = None
+
+
+def licences_of(family: str) -> list[str]:
+    """Return the licences of a family's published weights, the most frequent first."""
+    tags = (tag for name, variant in variants().items() if variant.family == family for tag in tags_of(name).values())
+    return [licence for licence, _ in Counter(tag.licence for tag in tags).most_common()]
 
 
 def not_a_plain_vit(name: str, reason: str) -> InputError:

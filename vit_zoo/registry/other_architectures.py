@@ -38,7 +38,19 @@ OTHERS = (
     OtherArchitecture(
         r"vit_s?relpos", "its attention adds relative position biases", r"(^|\.)(shared_rel_pos|blocks\.\d+\.attn\.rel_pos)\.\w"
     ),
-    OtherArchitecture(r"vit_\w+_rope", "it rotates queries and keys in another way than DINOv3"),
+    OtherArchitecture(r"vit_\w+_rpn", "its norms come after attention and MLP, which its tensors do not show"),
+    OtherArchitecture(r"naflexvit_\w+_parfac", "its positions are the sum of those of a row and of a column"),
+    OtherArchitecture(r"vit_\w+_mci|mobileclip", "its patches come from a stem of convolutions"),
+    OtherArchitecture(r"pixio", "Pixio has eight class tokens"),
+    OtherArchitecture(
+        r"vit_d(little|wee|pwee)_", "its attention is the difference of two", r"\.attn\.lambda_q1$|\.attn\.sub_norm\.weight$"
+    ),
+    OtherArchitecture(
+        r"vit_pwee_|vit_\w+_parallel",
+        "its blocks compute attention and MLP in parallel",
+        r"blocks\.\d+\.(in_proj|mlp_out_proj)\.",
+    ),
+    OtherArchitecture(r"sapiens2?|vit_\w+_sapiens2", "several of its queries have the same keys"),
     OtherArchitecture(r"mvit", "MViT pools tokens within its attention", r"attn\.(pool_[qkv]|norm_[qkv])\."),
     OtherArchitecture(
         r"sam(_|vit|2|$)|mobile_sam|medsam|segment_anything",
@@ -50,11 +62,6 @@ OTHERS = (
         "Swin attends within shifted windows, in four stages",
         r"(layers|features|stages)\.\d+\.(blocks\.)?\d+\.attn(ention\.self)?\.(relative_position|cpb_mlp|continuous_position)",
     ),
-    OtherArchitecture(
-        r"beit|data2vec_vision", "BEiT adds relative position biases to its attention", r"relative_position_bias_table$"
-    ),
-    OtherArchitecture(r"eva02|eva_02|vit_pe_|pe_(core|lang|spatial)", "it has learned and rotary positions at once"),
-    OtherArchitecture(r"aimv2", "AIMv2 has RMS norms and a gated MLP"),
     OtherArchitecture(
         r"tnt_|volo|visformer|(jx_)?nest_|coat_|edgenext|fastvit|vitamin|efficientvit|edgevit|cvt|gcvit|nextvit|poolformer|"
         r"metaformer|caformer|convformer|swiftformer|repvit|mambaout|nat_|dinat_|sequencer",

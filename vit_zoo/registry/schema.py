@@ -43,6 +43,7 @@ class FamilyTable(BaseModel):
 
     name: Name = None  # type: ignore[assignment]
     title: str = None  # type: ignore[assignment]
+    use: str = None  # type: ignore[assignment]
     conventions: str = None  # type: ignore[assignment]
     labels: str = None  # type: ignore[assignment]
     problem_type: Literal["embedding"] = None  # type: ignore[assignment]

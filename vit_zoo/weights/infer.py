@@ -27,6 +27,10 @@ RANKS = {"weight": 2, "bias": 1, "gamma": 1}  # number of axes of a block's tens
 # the same of tensors outside the blocks that fields are taken from
 AXES = {"patch_embed.proj.weight": 4, "reg_token": 3, "pos_embed": 3, "pre_logits.weight": 2, "head.weight": 2}
 NEEDED = ("patch_embed.proj.weight", "blocks.{i}.attn.qkv.weight", "blocks.{i}.mlp.fc1.weight", "blocks.{i}.mlp.fc2.weight")
+# tables of relative biases, by the value of `relative_bias`
+RELATIVE = {
+    "blocks": "blocks.{i}.attn.relative_position_bias_table", "shared": "rel_pos_bias.relative_position_bias_table",
+}  # fmt: skip
 GRID = fact("grid", "ROWS,COLUMNS")
 Pair = tuple[int, int]
 
@@ -63,6 +67,7 @@ def from_shapes(shapes: Shapes, *, where: object, key_of: Callable[[str], str]) 
         pool = "mean" if norm == "after_pool" or not class_token else "cls"
     out, head = f"{block}.attn.proj.weight" in usual, usual.get(f"{block}.attn.q_norm.weight")
     mlp_dim = usual[f"{block}.mlp.fc2.weight"][1]
+    pool_mlp_dim = usual.get("attn_pool.mlp.fc1.weight", (mlp_dim,))[0]
     return {
         "patch_size": (p, q), "channels": channels, "dim": dim,
         "depth": 1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("blocks.")),
@@ -70,14 +75,16 @@ def from_shapes(shapes: Shapes, *, where: object, key_of: Callable[[str], str]) 
         "num_classes": usual["head.weight"][0] if "head.weight" in usual else 0,
         "class_token": class_token, "dist_token": "dist_token" in usual, "registers": registers,
         "pos": "learned" if "pos_embed" in usual else "none", "pos_covers": "patches",
-        "patch_bias": "patch_embed.proj.bias" in usual, "patch_norms": "patch_embed.pre_norm.weight" in usual,
-        "pre_norm": "norm_pre.weight" in usual,
+        "relative_bias": next((name for name, table in RELATIVE.items() if table in usual), "none"),
+        "patch_bias": "patch_embed.proj.bias" in usual, "pre_norm": "norm_pre.weight" in usual,
+        "patch_norms": "after" if "patch_embed.norm.weight" in usual else "patch_embed.pre_norm.weight" in usual,
         "mlp": "swiglu" if usual[f"{block}.mlp.fc1.weight"][0] == 2 * mlp_dim else "plain",
         "qkv_bias": "qv" if f"{block}.attn.q_bias" in usual else f"{block}.attn.qkv.bias" in usual,
         **({"dim_head": head[0]} if head else {}), "qk_norm": head is not None, "attn_out": out,
+        "attn_norm": f"{block}.attn.norm.weight" in usual, "mlp_norm": f"{block}.mlp.norm.weight" in usual,
         "proj_bias": out and f"{block}.attn.proj.bias" in usual, "mlp_bias": f"{block}.mlp.fc1.bias" in usual,
         "layer_scale": f"{block}.ls1.gamma" in usual or f"{block}.ls2.gamma" in usual,
-        "final_norm": norm, "pool": pool,
+        "final_norm": norm, "pool": pool, "pool_mlp_dim": 0 if pool_mlp_dim == mlp_dim else pool_mlp_dim,
         "representation": usual["pre_logits.weight"][0] if "pre_logits.weight" in usual else 0,
         "projection": 0, "cosine_head": False,  # no library has them
         "head_bias": "head.bias" in usual or "head.weight" not in usual,
@@ -162,6 +169,26 @@ def stored_grid(
     raise InputError(cause, where=where, hint=f"state it: {GRID}, or {size}", options=[GRID, size])
 
 
+def grid_of_biases(shapes: Shapes, stated: Pair | None, *, where: object, key_of: Callable[[str], str]) -> Pair | None:
+    """The grid that the tables of relative biases are for: the stated one, else a square; None if there are no tables.
+
+    Raises InputError for a table that fits neither.
+    """
+    usual = usual_shapes(shapes)
+    name = next((table for table in RELATIVE.values() if table in usual), None)
+    if name is None or not usual[name]:
+        return None
+    distances = usual[name][0] - 3  # without the three of the class token
+    if stated is None:
+        side = math.isqrt(max(distances, 0))
+        stated = ((side + 1) // 2,) * 2
+    if distances != (2 * stated[0] - 1) * (2 * stated[1] - 1):
+        key = key_of(name.replace("{i}", "0"))
+        cause = f"{key!r} has {usual[name][0]} rows, which do not fit a grid of {stated[0]}x{stated[1]}"
+        raise InputError(cause, where=where, hint=f"state it: {GRID}", options=[GRID])
+    return stated
+
+
 def heads_of(fields: Mapping[str, Any], dialect: str, positions: int) -> tuple[int, str] | None:
     """The number of heads and its origin; None if it cannot be inferred.
 
@@ -189,7 +216,7 @@ def _published(dialect: str) -> list[ViTSpec]:
 
 
 def _sizes(spec: ViTSpec) -> tuple[Any, ...]:
-    positions = spec.shapes()["pos_embed"][1] if spec.pos == "learned" else 0
+    positions = spec.shapes()["pos_embed"][1] if spec.learned_pos else 0
     return (spec.dim, spec.depth, spec.mlp_dim, spec.heads * spec.dim_head, spec.patch_size, positions)
 
 

@@ -18,18 +18,20 @@ from vit_zoo.model.resize_recipes import UNSTATED, recipe_named
 from vit_zoo.model.spec import TRAINING, ViTSpec
 from vit_zoo.weights.detect import detect
 from vit_zoo.weights.dialect import Dialect, Shapes
-from vit_zoo.weights.infer import from_shapes, heads_of, pair, pool_tokens, prefixes, stored_grid
-from vit_zoo.weights.resize import resize_kernel, resize_positions
+from vit_zoo.weights.infer import from_shapes, grid_of_biases, heads_of, pair, pool_tokens, prefixes, stored_grid
+from vit_zoo.weights.resize import resize_kernel, resize_positions, resize_relative_biases
 from vit_zoo.weights.translate import Translation, check_needs, check_tensors, to_ours
 
 # A config that names an architecture states its activation only for the MLP that this architecture has.
 ACT_OF_PLAIN_MLP = "act_of_plain_mlp"
 # facts of the file, not of the spec: the grid of its positions, the recipe to resize them by, and what stands before the names
 SOURCE_FACTS = ("grid", "resize", "prefix")
+# what shapes do not show and few models have otherwise: a dialect or a config states another value
+USUAL = {"rope": "dinov3", "rope_grid": None, "norm": "layer", "block_norm": "pre", "pool_heads": 0}
 # the facts that shapes do not show for every file, with examples of their values
 NOT_IN_SHAPES = {
     "heads": "N", "norm_eps": "1e-5, say", "act": "gelu, say", "pool": "cls or mean", "final_norm": "before_pool or after_pool",
-    "image_size": "HEIGHT or HEIGHT,WIDTH", "pos": "learned, say",
+    "image_size": "HEIGHT or HEIGHT,WIDTH", "pos": "learned, say", "block_norm": "pre or post", "pool_heads": "N",
 }  # fmt: skip
 
 
@@ -85,18 +87,26 @@ def read(
     positions = shapes["pos_embed"][1] if len(shapes.get("pos_embed", ())) == 3 else 0
     fields, origin = _fields(dialect, translation, shown, conventions, config, facts, positions, where=where)
     for name in _undecided(dialect, shapes, fields, {*config, *facts}):
-        del fields[name]
+        fields.pop(name, None)
     if "pos_embed" in shapes:
         grid = translation.grid
         if grid is not None and pair(facts.get("grid", grid)) != grid:
             raise InputError(f"positions have a grid of {grid[0]}x{grid[1]}", where=where)
         known = facts if grid is None else {**facts, "grid": grid}
         _set_positions(ours, fields, origin, config, known, dialect.position_covers, key_of, where=where)
+    elif fields["relative_bias"] != "none":
+        p, q = ours["patch_embed.proj.weight"].shape[2:]
+        sides = pair(facts["grid"]) if "grid" in facts else None
+        if sides is None and "image_size" in config:
+            height, width = pair(config["image_size"])
+            sides = height // p, width // q
+        grid = grid_of_biases(shapes, sides, where=where, key_of=key_of)
+        assert grid is not None
+        fields["image_size"] = (grid[0] * p, grid[1] * q)
+        origin.setdefault("image_size", "shapes")
     elif "grid" in facts:
         raise InputError("grid does not apply: the file has no position table", where=where)
     unknown = [fact for fact in NOT_IN_SHAPES if fact not in fields]
-    if dialect.conventions_by_shapes(shapes).get("pos", "") is None and not config and "pos" not in facts:
-        unknown.append("pos")
     if unknown:
         raise _missing_facts(unknown, dialect, fields, origin, where=where)
     fields["patch_size"] = ours["patch_embed.proj.weight"].shape[2:]  # of the file; the one that is stated comes by resizing
@@ -111,9 +121,11 @@ def read(
 
 
 def _undecided(dialect: Dialect, shapes: Shapes, fields: Mapping[str, Any], stated: set[str]) -> list[str]:
-    """The field about pooling that files of a dialect with these shapes do not have in common, and that is not stated."""
-    if dialect.conventions_by_shapes(shapes).get("pool", "") is None and "pool" not in stated:
-        return ["pool"]
+    """The fields that files of a dialect with these shapes do not have in common, and that are not stated."""
+    conventions = dialect.conventions_by_shapes(shapes)
+    undecided = [name for name, value in conventions.items() if value is None and name != "act" and name not in stated]
+    if undecided:
+        return undecided
     return ["final_norm"] if dialect.norm_place_is_stated and fields["pool"] == "mean" and "final_norm" not in stated else []
 
 
@@ -165,7 +177,9 @@ def resized(
             cause = "cannot change the patch_size of a model with patch_norms: its norm has a weight for each value of a patch"
             raise InputError(cause, where=where)
         resized_tensors["patch_embed.proj.weight"] = resize_kernel(tensors["patch_embed.proj.weight"], patch, recipe)
-    if spec.pos == "learned":
+    for name in (name for name in tensors if name.endswith("relative_position_bias_table")):
+        resized_tensors[name] = resize_relative_biases(tensors[name], spec.grid, new.grid, recipe)
+    if spec.learned_pos:
         prefix = tensors["pos_embed"].shape[1] - spec.patch_tokens
         resized_tensors["pos_embed"] = resize_positions(tensors["pos_embed"], prefix, spec.grid, new.grid, recipe)
     return resized_tensors, new
@@ -196,17 +210,17 @@ def _fields(
     stated = {name: value for name, value in facts.items() if name not in (*SOURCE_FACTS, "patch_size")}
     # with learned positions, the image size of the config is the grid of the table: see `_set_positions`
     in_config = {name: value for name, value in config.items() if name != "image_size" or shapes["pos"] != "learned"}
-    fields: dict[str, Any] = {**shapes, **translation.facts, **conventions}
+    fields: dict[str, Any] = {**USUAL, **shapes, **translation.facts, **conventions}
     convention = f"convention of {dialect.name}"
     origin = {
         **dict.fromkeys([*shapes, *translation.facts], "shapes"),
-        **dict.fromkeys(("pool", "pool_tokens", *conventions), convention),
+        **dict.fromkeys(("pool", "pool_tokens", *USUAL, *conventions), convention),
         **dict.fromkeys(TRAINING, "not stored: training only"),
     }
     for name, value in in_config.items():
-        if name in shapes and origin.get(name) == "shapes" and name != "patch_size" and value != shapes[name]:
+        if name in shapes and origin.get(name) == "shapes" and name != "patch_size" and not _fits(name, value, shapes[name]):
             raise RefusedContent(f"its config has {name} = {value}, its tensors have {shapes[name]}", where=where)
-        if origin.get(name) != "shapes":
+        if origin.get(name) != "shapes" or name == "pos":
             fields[name], origin[name] = value, "its config"
     if fields["mlp"] == "swiglu" and "act" not in in_config:
         fields["act"], origin["act"] = "silu", "what SwiGLU means"
@@ -220,6 +234,13 @@ def _fields(
     if "pool_tokens" not in {**facts, **conventions, **in_config}:
         fields["pool_tokens"] = pool_tokens(fields["pool"], prefixed=bool(fields["class_token"] or fields["registers"]))
     return fields, origin
+
+
+def _fits(name: str, stated: Any, shown: Any) -> bool:
+    """Whether a stated value is one that tensors with the value `shown` can have: they do not show computed positions."""
+    if name == "pos":
+        return bool(("learned" in str(stated)) == (shown == "learned"))
+    return bool(stated == shown)
 
 
 def _set_positions(

@@ -1,4 +1,4 @@
-"""Resizing of position tables and patch projections, by the recipe of their source (`resize_recipes.py`).
+"""Resizing of position tables, relative biases and patch projections, by the recipe of their source (`resize_recipes.py`).
 
 Patch projections: Beyer et al., 2023 (FlexiViT), section 3.4.
 """
@@ -36,6 +36,14 @@ def resize_positions(table: Stored, prefix: int, old: Grid, new: Grid, recipe: s
     return Stored(table.dtype, shape, partial(_positions, table, prefix, old, new, chosen))
 
 
+def resize_relative_biases(table: Stored, old: Grid, new: Grid, recipe: str) -> Stored:
+    """Resize a table of relative biases, distances n, to those of another grid. The class token's three rows stay the same."""
+    if old == new:
+        return table
+    rows = math.prod(2 * side - 1 for side in new) + 3
+    return Stored(table.dtype, (rows, table.shape[1]), partial(_relative_biases, table, old, new, recipe_named(recipe)))
+
+
 def resize_kernel(kernel: Stored, new: Grid, recipe: str) -> Stored:
     """Resize a patch projection d c p q so that its products with resized patches stay as close as possible."""
     chosen = recipe_named(recipe)
@@ -69,6 +77,53 @@ def _positions(table: Stored, prefix: int, old: Grid, new: Grid, recipe: Recipe)
         raise InputError(f"this recipe gives a grid of {resized.shape[2]}x{resized.shape[3]} instead of {new[0]}x{new[1]}")
     rest = resized.permute(0, 2, 3, 1).flatten(1, 2).to(positions.dtype)
     return _array(torch.cat([positions[:, :prefix], rest], 1))
+
+
+def _relative_biases(table: Stored, old: Grid, new: Grid, recipe: Recipe) -> Array:
+    import torch
+    import torch.nn.functional as F
+
+    biases = _tensor(table)
+    sizes, new_sizes = ([2 * side - 1 for side in grid] for grid in (old, new))
+    patches = biases[:-3].reshape(*sizes, -1)
+    patches = patches if patches.dtype is torch.float64 else patches.float()
+    if recipe.relative == "bilinear":
+        resized = F.interpolate(patches.permute(2, 0, 1)[None], size=new_sizes, mode="bilinear")[0].permute(1, 2, 0)
+    else:
+        vertical, horizontal = (
+            _between_growing_steps(count, new_count).to(patches.dtype) for count, new_count in zip(sizes, new_sizes, strict=True)
+        )
+        resized = torch.einsum("yr,xc,rcn->yxn", vertical, horizontal, patches)
+    return _array(torch.cat([resized.flatten(0, 1).to(biases.dtype), biases[-3:]]))
+
+
+def _between_growing_steps(old: int, new: int) -> torch.Tensor:
+    """Return the matrix of a linear interpolation, new x old, in float64 (Bao et al., 2022, fine-tuning at other sizes).
+
+    The old values are at distances from the centre whose steps grow by a factor, so that the last is that of the new ones.
+    """
+    import torch
+
+    if old == 1:
+        return torch.ones(new, 1, dtype=torch.float64)
+    half, end = old // 2, new // 2
+    low, high = 1.01, 1.5
+    factor = low
+    while high - low > 1e-6:
+        factor = (low + high) / 2
+        low, high = (low, factor) if (1 - factor**half) / (1 - factor) > end else (factor, high)
+    steps = factor ** torch.arange(half, dtype=torch.float64)
+    distances = torch.cumsum(steps, 0)
+    known = torch.cat([-distances.flip(0), torch.zeros(1, dtype=torch.float64), distances])
+    wanted = torch.arange(-end, end + 1, dtype=torch.float64)
+    right = torch.searchsorted(known, wanted).clamp(1, old - 1)
+    left = right - 1
+    share = ((wanted - known[left]) / (known[right] - known[left])).clamp(0, 1)
+    matrix = torch.zeros(new, old, dtype=torch.float64)
+    places = torch.arange(new)
+    matrix[places, left] = 1 - share
+    matrix[places, right] += share
+    return matrix
 
 
 def _kernel(kernel: Stored, new: Grid, recipe: Recipe) -> Array:

@@ -61,7 +61,7 @@ def without_classes(field_name: str, *values: object) -> Callable[[ViTSpec], Val
 
 def covers(*values: str) -> Callable[[ViTSpec], Values]:
     """The values of `pos_covers`, which matters only if there are learned positions and other tokens than patches."""
-    return lambda spec: values if spec.prefix_tokens and spec.pos == "learned" else (spec.pos_covers,)
+    return lambda spec: values if spec.prefix_tokens and spec.learned_pos else (spec.pos_covers,)
 
 
 def classifier(spec: ViTSpec) -> Values:
@@ -99,8 +99,15 @@ PLAIN = TargetClass(
         "pos": ("learned",),
         "pos_covers": covers("all"),
         "patch_bias": (True,),
+        "relative_bias": ("none",),
         "patch_norms": (False,),
         "pre_norm": (False,),
+        "norm": ("layer",),
+        "block_norm": ("pre",),
+        "attn_norm": (False,),
+        "mlp_norm": (False,),
+        "pool_heads": lambda spec: (0, spec.heads),
+        "pool_mlp_dim": lambda spec: (0, spec.mlp_dim),
         "mlp": ("plain",),
         "qkv_bias": (True, False),
         "qk_norm": (False,),
@@ -165,9 +172,20 @@ HF_DINOV2 = PLAIN.but(
 )  # fmt: skip
 HF_DINOV2_SWIGLU = HF_DINOV2.but(mlp=("swiglu",))
 HF_DINOV3 = PLAIN.but(
-    "registers", "pos_covers", pos=("rope",), qkv_bias=("qv", False), layer_scale=(True,), num_classes=(0,)
+    "registers", "pos_covers", pos=("rope",), qkv_bias=("qv", False), layer_scale=(True,), num_classes=(0,), rope=("dinov3",)
 )  # fmt: skip
 HF_DINOV3_GATED = HF_DINOV3.but(mlp=("swiglu",))
+HF_BEIT = PLAIN.but(
+    "relative_bias",
+    pos=("learned", "none"), qkv_bias=("qv",), layer_scale=(True,), image_size=square_image, patch_size=square_patch,
+    pool=("cls", "mean"), final_norm=lambda spec: ("after_pool",) if spec.pool == "mean" else ("before_pool",),
+)  # fmt: skip
+HF_AIMV2 = PLAIN.but(
+    "pos_covers",
+    class_token=(False,), patch_norms=("after",), norm=("rms",), mlp=("swiglu",), qkv_bias=(True, False),
+    proj_bias=lambda spec: (spec.qkv_bias,), mlp_bias=(True, False), pool=("none",), num_classes=(0,),
+    image_size=square_image, patch_size=square_patch,
+)  # fmt: skip
 HF_CLIP = ALL_BIASES.but(
     patch_bias=(False,), pre_norm=(True,), final_norm=("after_pool",), head_bias=with_classes(False),
     image_size=square_image, patch_size=square_patch,

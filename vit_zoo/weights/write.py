@@ -15,9 +15,11 @@ from vit_zoo.files import DTYPES, Stored
 from vit_zoo.model.spec import TRAINING
 from vit_zoo.weights import target_classes as classes
 from vit_zoo.weights.dialect import Dialect
+from vit_zoo.weights.dialects.aimv2 import HF_AIMV2
 from vit_zoo.weights.dialects.clip import OPEN_CLIP
 from vit_zoo.weights.dialects.flax import GOOGLE
 from vit_zoo.weights.dialects.hf import HF_DEIT, HF_DEIT_TEACHER, HF_DINOV2, HF_DINOV2_SWIGLU, HF_DINOV3, HF_DINOV3_GATED, HF_VIT
+from vit_zoo.weights.dialects.hf_beit import HF_BEIT
 from vit_zoo.weights.dialects.hf_clip import HF_CLIP, HF_SIGLIP
 from vit_zoo.weights.dialects.meta import DEIT3, DINOV2, DINOV2_SWIGLU
 from vit_zoo.weights.dialects.timm import TIMM
@@ -65,7 +67,7 @@ TARGETS = {
             (HF_VIT, classes.HF_VIT), (HF_DEIT_TEACHER, classes.HF_DEIT_TEACHER), (HF_DEIT, classes.HF_DEIT),
             (HF_DINOV2, classes.HF_DINOV2), (HF_DINOV2_SWIGLU, classes.HF_DINOV2_SWIGLU),
             (HF_DINOV3, classes.HF_DINOV3), (HF_DINOV3_GATED, classes.HF_DINOV3_GATED),
-            (HF_CLIP, classes.HF_CLIP), (HF_SIGLIP, classes.HF_SIGLIP),
+            (HF_CLIP, classes.HF_CLIP), (HF_SIGLIP, classes.HF_SIGLIP), (HF_BEIT, classes.HF_BEIT), (HF_AIMV2, classes.HF_AIMV2),
         ),
         "model.safetensors",
         config=True,
@@ -166,7 +168,7 @@ def _fit(
     theirs = _with_zeros(theirs, {prefix + name: shape for name, shape in added.items()})
     written, own_preprocess = _written(dialect, config.replace(spec=spec), accept) if with_config else (None, False)
     facts = {"heads": spec.heads, **dialect.write_facts(spec)}
-    facts |= {"grid": spec.grid} if spec.pos == "learned" else {"image_size": spec.image_size}
+    facts |= {"grid": spec.grid} if spec.learned_pos else {"image_size": spec.image_size}
     stated: dict[str, Any] = {}
     if written is not None and dialect.sidecar is not None:
         stated = {name: value for name, value in dialect.sidecar.facts(written, dialect.name).items() if name not in facts}

@@ -58,11 +58,23 @@ DEFAULTS = {
     "clip_vision_model": (1e-5, "quick_gelu"),
     "siglip_vision_model": (1e-6, "gelu_pytorch_tanh"),
     "siglip2_vision_model": (1e-6, "gelu_pytorch_tanh"),
+    "metaclip_2_vision_model": (1e-5, "quick_gelu"),
+    "tipsv2_vision_model": (1e-6, "gelu"),
+    "beit": (1e-12, "gelu"),
+    "data2vec-vision": (1e-12, "gelu"),
+    "aimv2_vision_model": (1e-5, "silu"),
 }
 # the model types that interpolate positions, or compute them, for any image without being asked; the others raise an error
-ANY_SIZE = ("dinov2", "dinov2_with_registers", "dinov3_vit")
-TOWERS = {"clip": "clip_vision_model", "siglip": "siglip_vision_model", "siglip2": "siglip2_vision_model"}
-HEADS = {"clip_vision_model": 12, "siglip_vision_model": 12, "siglip2_vision_model": 12, "dinov3_vit": 6}
+ANY_SIZE = ("dinov2", "dinov2_with_registers", "dinov3_vit", "tipsv2_vision_model")
+TOWERS = {
+    "clip": "clip_vision_model",
+    "siglip": "siglip_vision_model",
+    "siglip2": "siglip2_vision_model",
+    "aimv2": "aimv2_vision_model",
+    "metaclip_2": "metaclip_2_vision_model",
+    "tipsv2": "tipsv2_vision_model",
+}
+HEADS = {"clip_vision_model": 12, "siglip_vision_model": 12, "siglip2_vision_model": 12, "dinov3_vit": 6, "aimv2_vision_model": 8}
 
 
 TEXTS = ignored("text models only")
@@ -137,6 +149,21 @@ MAE_DECODER = tuple(
 )
 GATED = read("act: a gated MLP has SiLU, whatever hidden_act is", FLAG)
 DINOV2: Keys = {**PLAIN, **BACKBONES, "use_swiglu_ffn": GATED, "use_mask_token": HEAD, "num_register_tokens": SHAPES}
+CLIP: Keys = {**ENCODER, "projection_dim": SHAPES}
+SEGMENTATION = ignored("segmentation only")
+TABLES = ("use_relative_position_bias", "use_shared_relative_position_bias")
+BEIT: Keys = {
+    **ENCODER,
+    **BACKBONES,
+    **dict.fromkeys(TABLES, read("relative_bias, which is one of both", FLAG)),
+    **dict.fromkeys(("use_absolute_position_embeddings", "use_mean_pooling", "use_mask_token"), SHAPES),
+    "layer_scale_init_value": INITIAL,
+    "vocab_size": HEAD,
+    **dict.fromkeys(
+        ("auxiliary_channels", "auxiliary_concat_input", "auxiliary_loss_weight", "auxiliary_num_convs"), SEGMENTATION
+    ),
+    **dict.fromkeys(("use_auxiliary_head", "pool_scales", "semantic_loss_ignore_index", "add_fpn"), SEGMENTATION),
+}
 SIGLIP: Keys = {**ENCODER, "vision_use_head": read("pool", FLAG)}
 # the keys of each model type, besides those of every config
 KEYS: Mapping[str, Keys] = {
@@ -157,7 +184,18 @@ KEYS: Mapping[str, Keys] = {
         **dict.fromkeys(("use_gated_mlp", "num_register_tokens"), SHAPES),
         **dict.fromkeys(("pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale"), TRAINING),
     },
-    "clip_vision_model": {**ENCODER, "projection_dim": SHAPES},
+    "beit": BEIT,
+    "data2vec-vision": BEIT,
+    "aimv2_vision_model": {
+        **{name: key for name, key in ENCODER.items() if name != "layer_norm_eps"},
+        "rms_norm_eps": read("norm_eps", EPS),
+        **dict.fromkeys(("qkv_bias", "mlp_bias", "use_head"), SHAPES),
+        "is_native": only(False),
+        "projection_dim": SHAPES,
+    },
+    "clip_vision_model": CLIP,
+    "metaclip_2_vision_model": CLIP,
+    "tipsv2_vision_model": DINOV2,
     "siglip_vision_model": SIGLIP,
     "siglip2_vision_model": {**SIGLIP, "num_patches": read("image_size: it has none", whole(1, 1_000_000))},
 }
@@ -167,10 +205,11 @@ TWO_TOWERS: Keys = {
     **dict.fromkeys(("text_config", "text_config_dict"), ignored("the text tower is not read")),
     "projection_dim": SHAPES,
     **dict.fromkeys(("logit_scale_init_value", "initializer_factor", "initializer_range"), INITIAL),
+    **dict.fromkeys(("max_logit_scale", "temperature_init_value"), ignored("the comparison of images with texts only")),
 }
 OLDER = read("see the image tower; it is used in place of vision_config", optional(SECTION))
 CLIP_TOWERS: Keys = {**TWO_TOWERS, "vision_config_dict": OLDER}
-BIASES = ("qkv_bias", "proj_bias", "mlp_bias")  # have the same names in transformers and in the spec
+LAYER_BIASES = ("qkv_bias", "proj_bias", "mlp_bias")  # have the same names in transformers and in the spec
 
 
 def facts_of_config(config: Mapping[str, Any], where: object, *, live: bool = False) -> dict[str, Any]:
@@ -192,15 +231,17 @@ def facts_of_config(config: Mapping[str, Any], where: object, *, live: bool = Fa
     eps, act = DEFAULTS[kind]
     facts: dict[str, Any] = {
         "heads": stated.get("num_attention_heads", HEADS.get(kind, 12)),
-        "norm_eps": stated.get("layer_norm_eps", eps),
+        "norm_eps": stated.get("rms_norm_eps", stated.get("layer_norm_eps", eps)),
         "channels": stated.get("num_channels", 3),
     }
     name = stated.get("hidden_act", act)
     if not stated.get("use_swiglu_ffn"):
         if name not in ACTS:
             raise RefusedContent(f"unsupported hidden_act {shown(name)}; expected one of {', '.join(ACTS)}", where=where)
-        facts["act_of_plain_mlp" if kind.startswith("dinov2") else "act"] = ACTS[name]
-    facts |= {name: False for name in BIASES if stated.get(name) is False}
+        facts["act_of_plain_mlp" if KEYS[kind] is DINOV2 else "act"] = ACTS[name]
+    facts |= {name: False for name in LAYER_BIASES if stated.get(name) is False}
+    if all(stated.get(name) for name in TABLES):
+        raise RefusedContent(f"{TABLES[0]} with {TABLES[1]} is not supported", where=where)
     if kind == "dinov3_vit":
         query, key, value = (stated.get(f"{name}_bias", name != "key") for name in ("query", "key", "value"))
         if query != value or (key and not query):
@@ -210,6 +251,8 @@ def facts_of_config(config: Mapping[str, Any], where: object, *, live: bool = Fa
     facts |= {name: stated[name] for name in ("image_size", "patch_size") if name in stated}
     if "num_patches" in stated:
         facts.pop("image_size", None)
+    if kind == "tipsv2_vision_model":
+        facts["resize"] = "naflex"
     if stated.get("vision_use_head") is False:
         facts["pool"] = "none"
     return facts
@@ -302,6 +345,16 @@ def config_of(class_of: ClassOf, config: ModelConfig) -> dict[str, Any]:
         document |= {"qkv_bias": bool(spec.qkv_bias), "pooler_output_size": spec.representation or spec.dim, "pooler_act": "tanh"}
     if kind == "vit_msn":
         document["qkv_bias"] = bool(spec.qkv_bias)
+    if kind == "beit":
+        document |= {
+            "use_absolute_position_embeddings": spec.pos == "learned",
+            "use_relative_position_bias": spec.relative_bias == "blocks",
+            "use_shared_relative_position_bias": spec.relative_bias == "shared",
+            "use_mean_pooling": spec.pool == "mean", "use_mask_token": False, "layer_scale_init_value": 0.1,
+        }  # fmt: skip
+    if kind == "aimv2_vision_model":
+        document |= {"rms_norm_eps": document.pop("layer_norm_eps"), "use_head": False, "is_native": False}
+        document |= {"qkv_bias": spec.qkv_bias, "mlp_bias": spec.mlp_bias}
     if kind == "dinov3_vit":
         document |= {
             "use_gated_mlp": spec.mlp == "swiglu", "query_bias": bool(spec.qkv_bias), "value_bias": bool(spec.qkv_bias),

@@ -28,8 +28,8 @@ from vit_zoo.weights.configs.keys import (
     section_in,
     value_of,
 )
-from vit_zoo.weights.configs.timm_architectures import find
-from vit_zoo.weights.configs.values import COUNT, FLAG, NAMES, SECTION, SIDES, TEXT, either, optional
+from vit_zoo.weights.configs.timm_architectures import Group, find
+from vit_zoo.weights.configs.values import COUNT, FLAG, NAMES, SECTION, SIDES, TEXT, either, number, optional
 from vit_zoo.weights.sidecar import SidecarFormat
 
 if TYPE_CHECKING:
@@ -40,7 +40,11 @@ ACTS = {
     "gelu": "gelu", "gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu", "quickgelu": "quick_gelu", "silu": "silu",
     "swish": "silu", "": "gelu",
 }  # fmt: skip
-NORMS = {"": 1e-6, "layernorm": 1e-6, "layernormfp32": 1e-6}  # names of LayerNorm, with the eps of timm's classes
+# names of norms, with our word and the eps of timm's classes
+NORMS = {
+    "": ("layer", 1e-6), "layernorm": ("layer", 1e-6), "layernormfp32": ("layer", 1e-6), "rmsnorm": ("rms", 1e-6),
+    "rmsnormfp32": ("rms", 1e-6),
+}  # fmt: skip
 MLPS = {"mlp": "plain", "swiglu_packed": "swiglu"}  # timm itself takes classes here, which JSON cannot hold
 
 SIZE = ignored("training on other sizes only")
@@ -70,8 +74,8 @@ VIT_ARGUMENTS: Keys = {
     **SHARED,
     **dict.fromkeys(("proj_bias", "reg_tokens", "pre_norm", "final_norm", "fc_norm"), SHAPES),
     **dict.fromkeys(("weight_init", "fix_init"), INITIAL),
-    **dict.fromkeys(("scale_attn_norm", "scale_mlp_norm"), only(False)),
-    **dict.fromkeys(("embed_layer", "embed_norm_layer", "block_fn"), only()),
+    **dict.fromkeys(("scale_attn_norm", "scale_mlp_norm", "embed_norm_layer"), SHAPES),
+    **dict.fromkeys(("embed_layer", "block_fn"), only()),
     "attn_layer": only("", "attn"),
     "pos_embed": read("pos", optional(TEXT)),
     "pool_include_prefix": read("pool_tokens", optional(FLAG)),
@@ -84,16 +88,26 @@ EVA_ARGUMENTS: Keys = {
     **dict.fromkeys(("swiglu_mlp", "swiglu_align_to", "num_reg_tokens", "use_post_transformer_norm"), SHAPES),
     **dict.fromkeys(("rope_shift_coords", "rope_jitter_coords", "rope_rescale_coords"), TRAINING),
     "head_init_scale": INITIAL,
-    **dict.fromkeys(("scale_mlp", "scale_attn_inner", "attn_only_layer_scale", "use_abs_pos_emb"), only(False)),
-    **dict.fromkeys(("use_post_norm", "use_pre_transformer_norm", "use_fc_norm"), only(False)),
-    **dict.fromkeys(("num_kv_heads", "attn_pool_num_heads", "attn_pool_mlp_ratio", "ref_feat_shape"), only()),
-    **dict.fromkeys(("qkv_fused", "use_rot_pos_emb", "rope_rotate_half"), only(True)),
-    "attn_type": only("eva"),
-    "rope_type": only("dinov3"),
-    "rope_grid_offset": only(0),
-    "rope_grid_indexing": only("ij"),
-    "rope_temperature": only(100),
-    "rope_mrope_section": only(),
+    **dict.fromkeys(("scale_mlp", "scale_attn_inner", "use_pre_transformer_norm", "use_fc_norm"), SHAPES),
+    **dict.fromkeys(("attn_pool_mlp_ratio", "qkv_fused", "attn_type"), SHAPES),
+    "attn_only_layer_scale": only(False),
+    **dict.fromkeys(("num_kv_heads", "rope_mrope_section"), only()),
+    "use_post_norm": read("block_norm", optional(FLAG)),
+    "attn_pool_num_heads": read("pool_heads", optional(COUNT)),
+    **dict.fromkeys(("use_abs_pos_emb", "use_rot_pos_emb"), read("pos", optional(FLAG))),
+    "ref_feat_shape": read("rope_grid", optional(SIDES)),
+    "rope_type": read("rope", optional(TEXT)),
+    "rope_grid_indexing": read("rope", optional(TEXT)),
+    "rope_temperature": read("rope", optional(number(0, 1_000_000))),
+    "rope_grid_offset": read("rope", optional(number(0, 1_000_000))),
+    "rope_rotate_half": read("rope", optional(FLAG)),
+}
+# arguments of the class Beit
+BEIT_ARGUMENTS: Keys = {
+    **SHARED,
+    **dict.fromkeys(("swiglu_mlp", "scale_mlp", "use_abs_pos_emb", "use_rel_pos_bias", "use_shared_rel_pos_bias"), SHAPES),
+    "use_fc_norm": SHAPES,
+    "head_init_scale": INITIAL,
 }
 # fields of NaFlexVitCfg, and arguments of the class NaFlexVit
 NAFLEX_ARGUMENTS: Keys = {
@@ -129,7 +143,11 @@ PRETRAINED: Keys = {
     "label_names": read("labels", LABELS),
     "label_descriptions": CARD,
 }
-ARGUMENTS = {"VisionTransformer": VIT_ARGUMENTS, "Eva": EVA_ARGUMENTS, "NaFlexVit": NAFLEX_ARGUMENTS}
+ARGUMENTS = {
+    "VisionTransformer": VIT_ARGUMENTS, "Eva": EVA_ARGUMENTS, "Beit": BEIT_ARGUMENTS, "NaFlexVit": NAFLEX_ARGUMENTS
+}  # fmt: skip
+# the classes whose models may have the names of `vit_*`
+COMMON = ("VisionTransformer", "Eva")
 TOP: Keys = {
     "architecture": read("norm_eps, act, heads, pool", TEXT),
     "global_pool": read("pool", optional(TEXT)),
@@ -145,13 +163,15 @@ TOP: Keys = {
 }
 
 
-def facts_of_config(config: Mapping[str, Any], where: object, *, class_: str = "VisionTransformer") -> dict[str, Any]:
+def facts_of_config(config: Mapping[str, Any], where: object, *, classes: tuple[str, ...] = COMMON) -> dict[str, Any]:
     """Facts of the architecture that a config names, then those of its `model_args`, which take precedence.
 
-    `class_` is the class of timm whose tensors the file has. Raises RefusedContent for an architecture that is not a plain ViT.
+    `classes` are those of timm whose tensors the file may have. Raises RefusedContent for an architecture that is not a plain
+    ViT.
     """
     architecture: str = value_of(config, "architecture", TOP, where=where) or ""
-    facts = facts_of_architecture(architecture, where, class_=class_)
+    facts = facts_of_architecture(architecture, where, classes=classes)
+    class_ = group_of(architecture).class_
     flat = "pretrained_cfg" not in config
     shared = isinstance(config.get("model_type"), str)  # transformers reads the other keys of such a file
     own = {name: value for name, value in config.items() if name in TOP} if shared else config
@@ -163,7 +183,7 @@ def facts_of_config(config: Mapping[str, Any], where: object, *, class_: str = "
     if "num_heads" in arguments:
         facts["heads"] = arguments["num_heads"]
     if "norm_layer" in arguments:
-        facts["norm_eps"] = _one_of(NORMS, "norm_layer", arguments["norm_layer"].replace("_", "").lower(), where)
+        facts["norm"], facts["norm_eps"] = _one_of(NORMS, "norm_layer", arguments["norm_layer"].replace("_", "").lower(), where)
     if "act_layer" in arguments:
         facts.pop("act_of_plain_mlp", None)
         facts["act"] = _one_of(ACTS, "act_layer", arguments["act_layer"].lower(), where)
@@ -171,6 +191,10 @@ def facts_of_config(config: Mapping[str, Any], where: object, *, class_: str = "
         facts["mlp"] = _one_of(MLPS, "mlp_layer", arguments["mlp_layer"], where)
     if arguments.get("pos_embed") in ("", "none"):
         facts["pos"] = "none"
+    if class_ == "Eva":
+        _set_rotation(facts, arguments, where)
+    elif class_ == "VisionTransformer":
+        facts = {"pos": "learned", "pool_heads": 0, "block_norm": "pre", **facts}
     pool = arguments.get("global_pool", stated.get("global_pool"))
     if pool is not None:
         facts["pool"] = _one_of(POOLS, "global_pool", pool, where)
@@ -183,22 +207,62 @@ def facts_of_config(config: Mapping[str, Any], where: object, *, class_: str = "
     return facts
 
 
+def _set_rotation(facts: dict[str, Any], arguments: Mapping[str, Any], where: object) -> None:
+    """Set what the arguments of the class Eva say about norms, pooling and positions.
+
+    Raises RefusedContent for another rotation than that of the architecture.
+    """
+    if "use_post_norm" in arguments:
+        facts["block_norm"] = "post" if arguments["use_post_norm"] else "pre"
+    if "attn_pool_num_heads" in arguments and facts.get("pool") == "map":
+        facts["pool_heads"] = arguments["attn_pool_num_heads"]
+    learned = arguments.get("use_abs_pos_emb", "learned" in facts["pos"])
+    rotates = arguments.get("use_rot_pos_emb", "rope" in facts["pos"])
+    facts["pos"] = ("learned+rope" if learned else "rope") if rotates else "learned" if learned else "none"
+    if not rotates:
+        facts.pop("rope", None)
+        facts.pop("rope_grid", None)
+        return
+    usual = ROPE_ARGUMENTS.get(facts.get("rope", ""), {})
+    if arguments.get("class_token") is False:
+        usual = {**usual, "rope_grid_offset": 0}
+    for name in ROTATION:
+        if name in arguments and arguments[name] != usual.get(name):
+            raise RefusedContent(f"unsupported {name} {shown(arguments[name])}", where=where)
+    if "ref_feat_shape" in arguments:
+        facts["rope_grid"] = arguments["ref_feat_shape"]
+
+
+ROTATION = ("rope_type", "rope_grid_indexing", "rope_temperature", "rope_grid_offset", "rope_rotate_half")
+# timm's arguments for our forms of rotation
+ROPE_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
+    form: dict(zip(ROTATION, values, strict=True))
+    for form, values in {
+        "dinov3": ("dinov3", "ij", 100, 0, True),
+        "eva02": ("cat", "ij", 10_000, 0, False),
+        "pe": ("cat", "xy", 10_000, 1, False),
+        "axial": ("cat", "xy", 100, 0, False),
+        "mixed": ("mixed", "xy", 10, 0, False),
+    }.items()
+}
+
+
 def _arguments(config: Mapping[str, Any], keys: Keys, where: object) -> dict[str, Any]:
     """The arguments of the class; null stands for its default."""
     stated = value_of(config, "model_args", TOP, where=where) or {}
     return check_keys({name: each for name, each in stated.items() if each is not None}, keys, where=where, section="model_args")
 
 
-def facts_of_architecture(name: str, where: object, *, class_: str = "VisionTransformer") -> dict[str, Any]:
+def facts_of_architecture(name: str, where: object, *, classes: tuple[str, ...] = COMMON) -> dict[str, Any]:
     """What the code behind one of timm's names states. Raises RefusedContent for a name that is not a plain ViT's."""
     match = find(name)
-    if match is None or match[0].class_ != class_:
+    if match is None or match[0].class_ not in classes:
         cause = f"architecture {shown(name)} {'is not a plain ViT' if match is None else 'has other tensors'}"
         hint = "for a plain ViT, name one of timm's that has the same settings, such as vit_base_patch16_224"
         raise RefusedContent(cause, where=where, hint=hint)
     group, heads = match
-    facts: dict[str, Any] = {"norm_eps": group.norm_eps, "heads": heads, "resize": recipe_of(name)}
-    if class_ == "Eva":
+    facts: dict[str, Any] = {"norm_eps": group.norm_eps, "heads": heads, "resize": recipe_of(name), **group.more}
+    if group.class_ == "Eva":
         facts["act_of_plain_mlp"] = "gelu"  # its gated MLP has SiLU
     elif group.mlp == "plain":  # where the file has a gated MLP, the code was told so by arguments that the config lacks
         facts["act_of_plain_mlp"] = group.act
@@ -211,6 +275,13 @@ def facts_of_architecture(name: str, where: object, *, class_: str = "VisionTran
     return facts
 
 
+def group_of(name: str) -> Group:
+    """The group of one of timm's names that `find` knows."""
+    match = find(name)
+    assert match is not None
+    return match[0]
+
+
 def recipe_of(name: str) -> str:
     """The recipe (`resize_recipes.py`) by which timm loads the weights of one of its names at another image size."""
     return "flexivit" if name.startswith("flexivit") else "timm"
@@ -221,7 +292,11 @@ def _naflex_recipe(name: str, arguments: Mapping[str, Any]) -> str:
     mode = arguments.get("pos_embed_interp_mode", "bilinear" if "_siglip" in name else "bicubic")
     plain = arguments.get("pos_embed_antialias", True) and not any(
         arguments.get(f"pos_embed_{option}", default)
-        for option, default in (("ar_preserving", "_par_" in name), ("align_corners", False), ("use_grid_sample", False))
+        for option, default in (
+            ("ar_preserving", "_par_" in name or "_radio_" in name),
+            ("align_corners", False),
+            ("use_grid_sample", False),
+        )
     )
     return {"bicubic": "timm", "bilinear": "naflex"}.get(mode, UNSTATED) if plain else UNSTATED
 
@@ -265,8 +340,9 @@ def _interpolates(config: Mapping[str, Any]) -> bool:
 SIDECAR = SidecarFormat(
     facts_of_config, required_key="architecture", labels=labels_of, preprocess=of_timm, interpolates=_interpolates
 )
-EVA_SIDECAR = replace(SIDECAR, facts=partial(facts_of_config, class_="Eva"))
-NAFLEX_SIDECAR = replace(SIDECAR, facts=partial(facts_of_config, class_="NaFlexVit"), interpolates=lambda config: True)
+EVA_SIDECAR = replace(SIDECAR, facts=partial(facts_of_config, classes=("Eva",)))
+BEIT_SIDECAR = replace(SIDECAR, facts=partial(facts_of_config, classes=("Beit",)))
+NAFLEX_SIDECAR = replace(SIDECAR, facts=partial(facts_of_config, classes=("NaFlexVit",)), interpolates=lambda config: True)
 
 
 def config_of(config: ModelConfig) -> dict[str, Any]:

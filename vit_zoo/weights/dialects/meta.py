@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vit_zoo.errors import RefusedContent
 from vit_zoo.files import Stored
+from vit_zoo.weights.configs.hf import SIDECAR
 from vit_zoo.weights.dialect import Need, Shapes, layer, replaced, rule
 from vit_zoo.weights.dialects.timm import CLOSING, RULES, TIMM
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from vit_zoo.files.stored import Array
 
 BLOCK = "blocks.{i}"
+BIASES = "relative_position_bias_table"  # of BEiT, whose other tensors are DeiT-III's
 HEADS = (
     r"mask_token",
     r"dino_head\..*",
@@ -36,6 +38,7 @@ DEIT3 = replace(
     name="deit3",
     signature=("patch_embed.proj.weight", "blocks.0.gamma_1", "blocks.0.attn.qkv.weight", "pos_embed"),
     rules=replaced(RULES, rule(f"{BLOCK}.ls1.gamma", f"{BLOCK}.gamma_1"), rule(f"{BLOCK}.ls2.gamma", f"{BLOCK}.gamma_2")),
+    matches_shapes=lambda shapes: not {"norm_pre.weight", f"blocks.0.attn.{BIASES}", f"rel_pos_bias.{BIASES}"} & set(shapes),
     needs=(*TIMM.needs, *CLOSING, Need("cls_token", "class_token")),
     position_covers=("patches",),
     resize="hf",
@@ -77,6 +80,7 @@ DINOV2_SWIGLU = replace(
     signature=(*DINOV2.signature, "blocks.0.mlp.w12.weight"),
     conventions={**DINOV2.conventions, "mlp": "swiglu"},
     rules=replaced(DINOV2.rules, *layer(f"{BLOCK}.mlp.fc1", f"{BLOCK}.mlp.w12"), *layer(f"{BLOCK}.mlp.fc2", f"{BLOCK}.mlp.w3")),
+    sidecar=SIDECAR,  # transformers stores TIPSv2's g so
 )
 
 
