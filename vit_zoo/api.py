@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from vit_zoo.exporters.export_file import Export, Note
-    from vit_zoo.exporters.options import Placement
+    from vit_zoo.exporters.options import Dynamic, Placement
     from vit_zoo.graph.options import Operators, Precision
     from vit_zoo.loading.convert import Converted
     from vit_zoo.loading.stated import Labels, PreprocessLike
@@ -190,7 +190,7 @@ def export(
     placement: Placement | None = None,
     outputs: Sequence[str] = (),
     include: Sequence[str] = (),
-    dynamic: Literal["hw"] | None = None,
+    dynamic: Dynamic | None = None,
     verify: bool | Effort = True,
     weights: str | os.PathLike[str] | None = None,
     allow_drop: Sequence[str] = (),
@@ -232,7 +232,8 @@ def export(
             `multi_label_classification`. `preprocess`, ONNX only, adds preprocessing to the graph: the input is `image`, uint8
             [batch, height, width, channels], of any size. `preprocess-exact` gives exactly Pillow's pixels, but is slower.
         dynamic: ONNX only: `hw` accepts images of any height and width that the patch size divides. Learned positions are
-            interpolated in the graph with the method of their source, or with the fact `resize`.
+            interpolated in the graph with the method of their source, or with the fact `resize`. `patches` accepts the patches
+            of images of different sizes in one batch, as `patch_inputs` of the opened file makes them.
         verify: Whether to verify each file, or the effort, as in `verify`. A file that is not verified has no self-check.
         weights: Weights for a registry name: a folder or a checkpoint file. Preprocessing and labels are those of its folder,
             or those that a tag states for this file; those of the name's published weights are not used.

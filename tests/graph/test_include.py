@@ -19,7 +19,7 @@ from vit_zoo.errors import CheckFailed, InputError
 from vit_zoo.graph import preprocess
 from vit_zoo.graph.build import to_proto
 from vit_zoo.graph.options import GraphOptions
-from vit_zoo.graph.values import Value
+from vit_zoo.graph.values import UINT8, Value
 from vit_zoo.model.preprocess import Preprocess
 
 RGB = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -40,7 +40,7 @@ def _session(how, form):
     op = preprocess.GraphBuilder({}, form.opset)
     given = preprocess.add_preprocessing(op, how, form, "pixel_values")
     made = Value("pixel_values", ("batch", len(how.mean), *how.size))
-    return ort.InferenceSession(to_proto(op, given, {made.name: made}, form.opset).SerializeToString())
+    return ort.InferenceSession(to_proto(op, {given: UINT8}, {made.name: made}, form.opset).SerializeToString())
 
 
 @pytest.mark.parametrize("crop", CROPS)

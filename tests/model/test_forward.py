@@ -21,7 +21,7 @@ from vit_zoo.graph.build import build, to_proto
 from vit_zoo.graph.fp16_ops import HalfOps
 from vit_zoo.graph.onnx_ops import OnnxOps
 from vit_zoo.graph.options import GraphOptions
-from vit_zoo.graph.values import Value
+from vit_zoo.graph.values import FLOAT, Value
 from vit_zoo.loading.from_module import of_module
 from vit_zoo.loading.load import model_of
 from vit_zoo.model.spec import ViTSpec
@@ -371,7 +371,7 @@ def test_a_bias_on_attention_scores(ops, tolerance, opset):
     heads, added = op.heads(image, 3), Value("bias", (1, 3, 5, 5))
     values = op.attend(heads, heads, heads, 0.0, added), op.attention_weights(heads, heads, added)
     results = {value.name: value for value in map(op.unflatten, values)}
-    session = ort.InferenceSession(to_proto(op, image, results, opset).SerializeToString())
+    session = ort.InferenceSession(to_proto(op, {image: FLOAT}, results, opset).SerializeToString())
     for found, expected, plain in zip(session.run(None, {"x": x.numpy()}), wanted, without, strict=True):
         assert relative(found, expected) < tolerance
         assert relative(found, plain) > 0.05

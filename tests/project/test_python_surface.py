@@ -20,7 +20,7 @@ FUNCTIONS = {
     **{name: getattr(vit_zoo, name) for name in vit_zoo.__all__ if inspect.isfunction(getattr(vit_zoo, name))},
     **{each.__name__: each for each in CLASSES},
     **{f"ViT.{name}": getattr(vit_zoo.ViT, name) for name in ("from_spec", "features", "set_head", "set_grad_checkpointing")},
-    **{f"Artifact.{name}": getattr(Artifact, name) for name in ("run", "predict")},
+    **{f"Artifact.{name}": getattr(Artifact, name) for name in ("run", "predict", "patch_inputs", "run_patches")},
 }
 
 

@@ -50,7 +50,11 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
     help="Comma-separated outputs: logits, probabilities, image_embeds, pooler_output, last_hidden_state, block.N, attn.N, "
     "block.N.map; attn.* stands for all blocks (default: the model's own output).",
 )
-@click.option("--dynamic", type=click.Choice(["hw"]), help="ONNX only: accept any height and width that the patch size divides.")
+@click.option(
+    "--dynamic",
+    type=click.Choice(["hw", "patches"]),
+    help="ONNX only: accept any height and width that the patch size divides; patches: of different images in one batch.",
+)
 @click.option(
     "--include",
     multiple=True,
@@ -141,7 +145,9 @@ def export(
     that is not enough, the export fails.
 
     --dynamic hw interpolates learned position embeddings in the graph, with the method of the source library, or with the one
-    that --set resize=RECIPE names.
+    that --set resize=RECIPE names. --dynamic patches takes the patches of images of different sizes in one batch: pixel_values
+    [batch, patches, height x width x channels of a patch], pixel_attention_mask and spatial_shapes, as transformers' processor
+    of SigLIP 2 NaFlex makes them.
 
     --batch 1 --operators core makes a graph that mobile and NPU compilers take as a whole, with the same results.
 

@@ -37,9 +37,11 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 Name = TypeVar("Name", bound=str)
 Placement = Literal["inline", "external", "shared"]
+Dynamic = Literal["hw", "patches"]
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)  # each is included as the output `probabilities`
 MINIMA = "min_agreement, min_accuracy, min_cosine and min_neighbours"
 SHARED = Option("placement", "'shared'", "--shared")
+PATCHES, IMAGES = Option("dynamic", "'patches'", "--dynamic patches"), Option("dynamic", "'hw'", "--dynamic hw")
 
 
 class Resolved(NamedTuple):
@@ -63,7 +65,7 @@ class ExportOptions:
     placement: Placement | None = None
     outputs: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
-    dynamic: Literal["hw"] | None = None
+    dynamic: Dynamic | None = None
     batch: int | None = None
     operators: Operators | None = None
     verify: bool | Effort = True
@@ -84,8 +86,8 @@ class ExportOptions:
         for name in self.formats:
             if name not in FORMATS:
                 raise InputError(f"unknown format '{name}'; choose from {', '.join(FORMATS)}")
-        if self.dynamic not in (None, "hw"):
-            raise InputError(f"unknown dynamic {self.dynamic!r}; the only choice is 'hw', for height and width")
+        if self.dynamic not in (None, *get_args(Dynamic)):
+            raise InputError(f"unknown dynamic {self.dynamic!r}; choose from {', '.join(get_args(Dynamic))}")
         for part in self.include:
             if part not in (*ACTIVATIONS, *INCLUDES):
                 raise InputError(f"cannot include '{part}'; choose from {', '.join((*ACTIVATIONS, *INCLUDES))}")
@@ -102,6 +104,7 @@ class ExportOptions:
                 precision=precision,
                 include=self.preprocessing,
                 dynamic=None if self.dynamic is None else COMPUTED,
+                patches=self.dynamic == "patches",
                 batch=self.batch,
                 operators=self.operators or "all",
             )
@@ -199,7 +202,8 @@ class ExportOptions:
             outputs=outputs,
             precision=precision,
             include=self.preprocessing,
-            dynamic=None if self.dynamic is None else _recipe_of(config, recipe),
+            dynamic=None if self.dynamic is None else _recipe_of(config, recipe, patches=self.dynamic == "patches"),
+            patches=self.dynamic == "patches",
             batch=self.batch,
             operators=self.operators or "all",
             activation=config.class_activation() if "probabilities" in outputs and config.spec.num_classes else "softmax",
@@ -253,8 +257,11 @@ def one_or_several(names: Name | Sequence[Name]) -> tuple[Name, ...]:
     return (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
 
 
-def _recipe_of(config: ModelConfig, recipe: Any) -> str:
+def _recipe_of(config: ModelConfig, recipe: Any, *, patches: bool) -> str:
     """Return the name of the recipe by which the positions of a model follow the image size."""
+    if patches and config.spec.pos != "learned":
+        cause = f"{PATCHES} interpolates learned positions; this model has pos = {config.spec.pos}"
+        raise InputError(cause, where=config.name, hint=f"{IMAGES} takes images of any size", options=[PATCHES, IMAGES])
     if config.spec.relative_bias != "none":
         raise InputError("dynamic does not apply to relative biases: export the model for each image size", where=config.name)
     if config.spec.learned_pos:

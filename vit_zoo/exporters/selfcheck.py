@@ -32,7 +32,7 @@ BATCH = 2  # of a file with a free batch size
 def model_selfcheck(
     live: Live, outputs: Sequence[str], options: GraphOptions | None = None, effort: Effort = "quick"
 ) -> SelfCheckDocument | None:
-    """Return the self-check of a float file: what the model computes in float64; None if that is not finite, or too large.
+    """Return the self-check of a float file: what the model computes in float64; None if there can be none.
 
     `options` are those of an ONNX graph; None for a program. `effort` is that of the parity check that follows: if it uses
     float64, the results for its images, the first of which are those of the self-check, are computed here for both.
@@ -77,7 +77,7 @@ def file_selfcheck(path: Path, config: ModelConfig, options: GraphOptions) -> Se
 
 
 def _input(config: ModelConfig, options: GraphOptions | None) -> Input | None:
-    """Return the input of a file; None if a batch is too large for a checker to hold.
+    """Return the input of a file; None for patches of images, and if a batch is too large for a checker to hold.
 
     Raw images are larger than what preprocessing makes of them, and not square.
     """
@@ -85,6 +85,8 @@ def _input(config: ModelConfig, options: GraphOptions | None) -> Input | None:
     from vit_zoo.graph.preprocess import IMAGE
 
     spec = config.spec
+    if options is not None and options.patches:
+        return None
     batch = BATCH if options is None or options.batch is None else options.batch
     if options is None or options.include is None:
         shape = (batch, spec.channels, *spec.image_size)

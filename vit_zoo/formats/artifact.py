@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 EMBEDDED = "vit_zoo.json"  # the name of the extra file in TorchScript and .pt2 archives
 SELFCHECK = "vit_zoo.selfcheck"  # the metadata key of the self-check in an ONNX file
 MAX_METADATA = 4_194_304  # bytes
+ONE_SIZE = 'takes images of one size at a time; export the model with dynamic="patches"'
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class Description:
     def rounded(self) -> bool:
         """Whether this is a file of ours with int8 weights, which differ from the model's."""
         return str(self.export.get("precision")).startswith("int8")
+
+    @property
+    def takes_patches(self) -> bool:
+        """Whether this is a file of ours that takes patches of images of any grids, padded to one length."""
+        return self.config is not None and self.export.get("patches") is True
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -155,6 +161,56 @@ class Artifact(ABC):
         filled = np.concatenate([pixel_values, np.repeat(pixel_values[:1], -count % size, axis=0)])
         parts = [self.run(filled[start : start + size]) for start in range(0, len(filled), size)]
         return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
+
+    def patch_inputs(self, images: Images, *, max_patches: int = 256) -> dict[str, Array]:
+        """Prepare images, each with its own aspect ratio, as one batch for a file exported with `dynamic="patches"`.
+
+        Each image is resized to the largest grid of patches with its aspect ratio that has at most `max_patches`, as by
+        transformers' processor of SigLIP 2 NaFlex, with mean, std and interpolation of the file.
+
+        Args:
+            images: One image or several, as in `vit_zoo.predict`.
+            max_patches: The most patches of an image.
+
+        Returns:
+            `pixel_values` float32 [images, patches, height x width x channels of a patch], padded to the longest sequence;
+            `pixel_attention_mask` int32 [images, patches], 0 for padding; `spatial_shapes` int64 [images, 2], the grids.
+
+        Raises:
+            InputError: The file takes images of one size at a time, states no preprocessing, or an image is of a kind that is
+                not supported.
+            RefusedContent: An image cannot be read.
+        """
+        from vit_zoo.files.image_inputs import image_inputs
+        from vit_zoo.graph.patch_inputs import grid_for, padded
+
+        if not self.about.takes_patches:
+            raise InputError(ONE_SIZE, where=self.path)
+        if max_patches < 1:
+            raise InputError(f"max_patches must be at least 1, got {max_patches}")
+        preprocess, patch = self.config.known_preprocess(), self.config.spec.patch_size
+        prepared = []
+        for each in image_inputs(images):
+            image = each.read()
+            rows, columns = grid_for((image.height, image.width), patch, max_patches)
+            size = rows * patch[0], columns * patch[1]
+            prepared.append(preprocess.model_copy(update={"size": size, "resize_to": None})(image))
+        return padded(prepared, patch)
+
+    def run_patches(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the outputs for patches of images of any grids, of a file exported with `dynamic="patches"`.
+
+        Args:
+            inputs: The three arrays that `patch_inputs` returns.
+
+        Returns:
+            The outputs by name. In an output with a row for each token, the rows of padding have no meaning.
+
+        Raises:
+            InputError: The file takes images of one size at a time, or the arrays do not fit together.
+            RefusedContent: The file cannot be run.
+        """
+        raise InputError(ONE_SIZE, where=self.path)
 
     def close(self) -> None:  # noqa: B027 - most formats have nothing to release
         """End the child process that runs the file, if there is one; also from another thread, whose run is `Stopped`.

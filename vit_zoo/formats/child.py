@@ -31,7 +31,7 @@ from vit_zoo.formats.limits import MEMORY, TIME, Clock, Limits, memory_to_run, s
 from vit_zoo.formats.session import SessionError, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from subprocess import Popen
 
     from vit_zoo.formats.artifact import Array
@@ -136,13 +136,15 @@ class Child:
         answer, _ = self.call(request, (), work=seconds_to_open(self.size), memory=memory)
         return ChildSession(self, _values(answer.get("inputs")), _values(answer.get("outputs")), factor, pixels)
 
-    def run(self, name: str, x: Array, pixels: int, factor: float | None) -> list[Array]:
-        """Run the open session on an input of images; `pixels` and `factor` are those of its `ChildSession`."""
+    def run(self, name: str, x: Array, pixels: int, factor: float | None, more: Mapping[str, Array] | None = None) -> list[Array]:
+        """Run the open session on an input of images, and `more` inputs; `pixels` and `factor` are its `ChildSession`'s."""
         images = len(x) if x.ndim else 1
         pixels = max(pixels, math.prod(sorted(x.shape[1:])[-2:]))  # the third axis is that of the channels
         memory = self._memory(factor, images, pixels, x.size)
         work = seconds_to_run(self.size, images, pixels)
-        return self.call({"do": "run", "input": name}, (x,), work=work, memory=memory)[1]
+        others = dict(more or {})
+        request = {"do": "run", "input": name, "more": list(others)}
+        return self.call(request, (x, *others.values()), work=work, memory=memory)[1]
 
     def profile(self) -> str:
         """End the profile and return its text."""
@@ -237,11 +239,11 @@ class ChildSession:
         self.child, self.inputs, self.outputs, self._factor, self._pixels = child, inputs, outputs, factor, pixels
         self._number = child.opened
 
-    def run(self, name: str, x: Array) -> list[Array]:
-        """Run the graph on its input of this name, and return every output in order."""
+    def run(self, name: str, x: Array, more: Mapping[str, Array] | None = None) -> list[Array]:
+        """Run the graph on its input of this name, and `more` inputs, and return every output in order."""
         if self.child.opened != self._number:
             raise Stopped("the child process that ran it has ended", where=self.child.path)
-        values = self.child.run(name, x, self._pixels, self._factor)
+        values = self.child.run(name, x, self._pixels, self._factor, more)
         if len(values) != len(self.outputs):
             raise RefusedContent("onnxruntime returned another number of outputs", where=self.child.path)
         return values

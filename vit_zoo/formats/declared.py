@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from vit_zoo.errors import InputError
 from vit_zoo.formats import describe
 from vit_zoo.formats.onnx_admission import check_runnable, interface
+from vit_zoo.graph.patch_inputs import image_axes
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Axes, Description
@@ -42,4 +43,5 @@ def declared(path: str | os.PathLike[str]) -> Declared:
     if not about.graph:
         raise InputError("expected an ONNX file; the other formats run in the process that writes them", where=path)
     check_runnable(about.path)
-    return Declared(about, *interface(about.path))
+    type_, axes, outputs = interface(about.path)
+    return Declared(about, type_, image_axes(about.known_config().spec) if about.takes_patches else axes, outputs)

@@ -39,6 +39,7 @@ class ExportDetails(BaseModel):
     placement: Word = ""
     include: Word = ""
     dynamic: Word = ""
+    patches: bool = False
     activation: Word = ""
     batch: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     operators: Word = ""

@@ -17,6 +17,7 @@ from vit_zoo.formats.external_data import check_range, data_range
 from vit_zoo.formats.onnx_sizes import MAX_STATED, MAX_VALUES, Constants, numbers, stated_size
 from vit_zoo.formats.onnx_skeleton import length_of
 from vit_zoo.formats.onnx_wire import Operator, Structure, Tensor, Value, file_state, read_structure
+from vit_zoo.graph.patch_inputs import GRIDS, MASK, VALUES
 
 # An export of ViT-g with dynamic axes has 5,000 operators, and about three times as many once its products are quantised.
 # The others follow from that: 12 fields for each operator, and the stack traces that torch's exporter records in 2 kB of each.
@@ -54,6 +55,7 @@ FIELDS = {1: 4, 7: 7, 11: 10, 12: 11, 13: 11}  # the field of a tensor for value
 INT32_DATA, RAW_DATA = 5, 9
 FLOATS = (1, 10, 11, 16)
 INPUTS = {1: "float32", 10: "float16", 2: "uint8"}
+PATCHES = {VALUES: 1, MASK: 6, GRIDS: 7}  # the inputs of a file for patches of images, and their types
 # fields of an attribute
 SUBGRAPHS, SPARSE, TYPES, STRING_VALUES = {6, 11}, {22, 23}, {14, 15}, {4, 9}
 
@@ -108,7 +110,7 @@ def _checked(path: Path, state: tuple[int, ...]) -> _Admitted:
         (tensor.name, tuple(tensor.location.items()), _bytes(tensor)) for tensor in _tensors(structure) if tensor.is_external
     )
     initializers = {tensor.name for tensor in structure.initializers}
-    (given,) = (value for value in structure.inputs if value.name not in initializers)
+    given = next(value for value in structure.inputs if value.name not in initializers)
     outputs = {value.name: tuple(map(length_of, value.axes)) for value in structure.outputs}
     return _Admitted(external, Interface(INPUTS[given.type], tuple(map(length_of, given.axes)), outputs))
 
@@ -219,9 +221,10 @@ def _interface_faults(structure: Structure) -> Iterator[str]:
     """Yield inputs and outputs of a number, type or shape that is not supported."""
     initializers = {tensor.name for tensor in structure.initializers}  # older files list their weights as inputs too
     inputs = [value for value in structure.inputs if value.name not in initializers]
-    if len(inputs) != 1:
+    of_patches = {value.name: value.type for value in inputs} == PATCHES
+    if len(inputs) != 1 and not of_patches:
         yield f"expected one input, got {len(inputs)}"
-    for value in inputs:
+    for value in inputs[:1] if of_patches else inputs:
         if value.kind != "tensor" or value.type not in INPUTS:
             yield f"input {value.name!r} {_type_text(value)}; expected a tensor of {', '.join(INPUTS.values())}"
         yield from _shape_faults("input", value)

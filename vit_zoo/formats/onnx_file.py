@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from vit_zoo.formats.artifact import MAX_METADATA, SELFCHECK, Artifact, Descript
 from vit_zoo.formats.format import Format, OpenOptions
 from vit_zoo.formats.onnx_skeleton import external_files, length_of
 from vit_zoo.formats.session import Session, SessionError
+from vit_zoo.graph.patch_inputs import NAMES, VALUES, checked, image_axes, padded
 
 if TYPE_CHECKING:
     from vit_zoo.formats.artifact import Array, Axes
@@ -99,7 +100,8 @@ class OnnxArtifact(Artifact):
                 raise InputError(error.text) from None
             raise RefusedContent(f"onnxruntime cannot load it: {error.text}", where=path) from None
         inputs = self.session.inputs
-        if len(inputs) != 1:
+        self._patches = self.about.takes_patches and tuple(each.name for each in inputs) == NAMES
+        if len(inputs) != 1 and not self._patches:
             raise RefusedContent(f"expected one input, got {len(inputs)}", where=path)
         self._input = inputs[0]
         self._half = self._input.type == "tensor(float16)"
@@ -131,6 +133,8 @@ class OnnxArtifact(Artifact):
     @property
     def axes(self) -> tuple[int | str | None, ...]:
         """The input's axes as the file declares them: a length, or the name of a free axis."""
+        if self._patches:
+            return image_axes(self.config.spec)
         return tuple(length_of(axis) for axis in self._input.shape)
 
     def close(self) -> None:
@@ -144,8 +148,19 @@ class OnnxArtifact(Artifact):
         if not fits:
             wanted = [axis if isinstance(axis, int) else axis or "free" for axis in self.axes]
             raise InputError(f"expected images of shape {wanted}, got {list(pixel_values.shape)}", where=self.path)
+        if self._patches:
+            return self.run_patches(padded(list(pixel_values), self.config.spec.patch_size))
+        return self._run(pixel_values.astype("<f2") if self._half else pixel_values)
+
+    def run_patches(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        if not self._patches:
+            return super().run_patches(inputs)
+        arrays = checked(inputs, self.config.spec, self.path)
+        return self._run(arrays.pop(VALUES), arrays)
+
+    def _run(self, x: Array, more: Mapping[str, Array] | None = None) -> dict[str, Array]:
         try:
-            values = self.session.run(self._input.name, pixel_values.astype("<f2") if self._half else pixel_values)
+            values = self.session.run(self._input.name, x, more)
         except SessionError as error:
             cause = error.text if error.kind == "output" else f"onnxruntime failed to run it: {error.text}"
             raise RefusedContent(cause, where=self.path) from None

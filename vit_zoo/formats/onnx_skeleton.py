@@ -17,6 +17,7 @@ from vit_zoo.files.stored import ONNX_TYPES, TYPES, Span
 from vit_zoo.files.wire import GRAPH, INITIALIZER, RAW_DATA, fields, tag
 from vit_zoo.formats.external_data import data_file, data_range
 from vit_zoo.formats.onnx_wire import check_structure
+from vit_zoo.graph.patch_inputs import NAMES
 
 if TYPE_CHECKING:
     import onnx
@@ -136,11 +137,14 @@ def skeleton(path: Path) -> Skeleton:
 
 
 def declared(path: Path) -> tuple[tuple[str, ...], tuple[int | str, ...]]:
-    """Return the names of a file's outputs and the shape of its one input: lengths, and names of free axes."""
+    """Return the names of a file's outputs and the shape of its input: lengths, and names of free axes.
+
+    Of a file for patches of images, whose inputs are those of `graph.patch_inputs`, it is the shape of the patches.
+    """
     graph = skeleton(path).proto.graph
     held = {tensor.name for tensor in graph.initializer}  # older files list their weights as inputs too
     inputs = [value for value in graph.input if value.name not in held]
-    if len(inputs) != 1:
+    if len(inputs) != 1 and tuple(value.name for value in inputs) != NAMES:
         raise RefusedContent(f"expected one input, got {len(inputs)}", where=path)
     axes = tuple(length_of(axis.dim_value or axis.dim_param) for axis in inputs[0].type.tensor_type.shape.dim)
     return tuple(value.name for value in graph.output), axes

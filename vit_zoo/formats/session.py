@@ -106,12 +106,12 @@ class Session:
         if unused:  # onnxruntime goes on with the CPU
             raise SessionError("provider", f"onnxruntime cannot use the provider '{unused[0]}' on this machine")
 
-    def run(self, name: str, x: Array) -> list[Array]:
-        """Run the graph on its input of this name, and return every output in order."""
+    def run(self, name: str, x: Array, more: Mapping[str, Array] | None = None) -> list[Array]:
+        """Run the graph on its input of this name, and `more` inputs, and return every output in order."""
         import numpy as np
 
         try:
-            values = self.session.run(None, {name: x})
+            values = self.session.run(None, {name: x, **(more or {})})
         except Exception as error:  # as above
             raise _failure(error) from None
         for output, value in zip(self.outputs, values, strict=True):
@@ -285,7 +285,7 @@ def _answer(session: Session | None, message: dict[str, Any], arrays: list[Array
         raise SessionError("failed", "no file is open")
     if message["do"] == "profile":
         return session, {"profile": session.profile()}, []
-    return session, {}, session.run(message["input"], arrays[0])
+    return session, {}, session.run(message["input"], arrays[0], dict(zip(message["more"], arrays[1:], strict=True)))
 
 
 def serve(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,11 @@ from vit_zoo.graph.fp16_ops import HalfOps, halved
 from vit_zoo.graph.int8_ops import Int8Ops, Layer, Quantisation, adapted, quantisable, quantised, smoothed
 from vit_zoo.graph.onnx_ops import OnnxOps
 from vit_zoo.graph.options import COMPUTED, GraphOptions
+from vit_zoo.graph.patch_inputs import GRIDS, MASK, VALUES
+from vit_zoo.graph.patch_ops import patch_ops
 from vit_zoo.graph.preprocess import IMAGE, add_preprocessing
 from vit_zoo.graph.relative_biases import looked_up
-from vit_zoo.graph.values import BATCH, Node, Scope, Value, Weight
+from vit_zoo.graph.values import BATCH, PATCHES, Node, Scope, Value, Weight
 from vit_zoo.model import forward, positions
 from vit_zoo.model.outputs import check_names, output_names, unused_weights
 from vit_zoo.model.preprocess import Preprocess
@@ -54,20 +57,27 @@ def build(
     if the options include preprocessing. `quantisation` holds the calibrated ranges that int8-static needs; without it int8
     layers are rounded to nearest. Raises InputError for an unknown output, CheckFailed for an unused weight.
     """
+    from onnx import TensorProto
+
     check_names(options.outputs, output_names(spec))
     names = tuple(dict.fromkeys(options.outputs)) or (spec.output,)
     image = input_of(spec, options)
     op = operations(spec, tensors, options, quantisation, image)
     graph_input = image if options.include is None else add_preprocessing(op, preprocess, options, INPUT)
+    inputs = {graph_input: TensorProto.UINT8 if graph_input.name == IMAGE else TensorProto.FLOAT}
+    if options.patches:
+        inputs |= {Value(MASK, (BATCH, PATCHES)): TensorProto.INT32, Value(GRIDS, (BATCH, 2)): TensorProto.INT64}
     values = forward.vit(Scope(), image, spec, op, names, options.activation)
     _check_accounting(op, spec, names)
     results = {name: op.unflatten(value) for name, value in values.items()}
-    proto = to_proto(op, graph_input, _name_outputs(op, results), options.opset)
+    proto = to_proto(op, inputs, _name_outputs(op, results), options.opset)
     return Graph(proto, op.weights, op.tensors, names)
 
 
 def input_of(spec: ViTSpec, options: GraphOptions) -> Value:
     """Return the input of the model itself, without preprocessing."""
+    if options.patches:
+        return Value(VALUES, (BATCH, PATCHES, spec.channels * math.prod(spec.patch_size)))
     size = spec.image_size if options.dynamic is None else ("height", "width")
     return Value(INPUT, (options.batch or BATCH, spec.channels, *size))
 
@@ -98,7 +108,10 @@ def operations(
         tensors = looked_up(tensors, spec)
     if options.dynamic is None:
         return kind(ops)(tensors, options.opset, positions.tables(spec), image=image, **more)
-    grid = DynamicGrid(spec, None if options.dynamic == COMPUTED else recipe_named(options.dynamic))
+    recipe = None if options.dynamic == COMPUTED else recipe_named(options.dynamic)
+    if options.patches:
+        return kind(patch_ops(ops, spec, recipe))(tensors, options.opset, image=image, **more)
+    grid = DynamicGrid(spec, recipe)
     return kind(ops)(tensors, options.opset, image=image, grid=grid, **more)
 
 
@@ -135,8 +148,8 @@ def _name_outputs(graph: GraphBuilder, results: dict[str, Value]) -> dict[str, V
     return {name: Value(name, value.shape) for name, value in results.items()}
 
 
-def to_proto(graph: GraphBuilder, image: Value, results: dict[str, Value], opset: int) -> onnx.ModelProto:
-    """Return the model without weights, after onnx's full check."""
+def to_proto(graph: GraphBuilder, inputs: Mapping[Value, int], results: dict[str, Value], opset: int) -> onnx.ModelProto:
+    """Return the model without weights, after onnx's full check. `inputs` are given with the types of their elements."""
     from onnx import TensorProto, checker, helper, numpy_helper
 
     def info(value: Value, type_: int = TensorProto.FLOAT) -> Any:
@@ -148,8 +161,8 @@ def to_proto(graph: GraphBuilder, image: Value, results: dict[str, Value], opset
         for (type_, values, vector), name in graph.constants.items()
     ]
     constants += [numpy_helper.from_array(table, name) for name, table in graph.tables.items()]
-    graph_input = info(image, TensorProto.UINT8 if image.name == IMAGE else TensorProto.FLOAT)
-    body = helper.make_graph(nodes, "vit", [graph_input], [info(value) for value in results.values()], constants)
+    graph_inputs = [info(value, type_) for value, type_ in inputs.items()]
+    body = helper.make_graph(nodes, "vit", graph_inputs, [info(value) for value in results.values()], constants)
     computed = {output for node in graph.nodes for output in node.outputs}  # without results, which were renamed
     body.value_info.extend(info(Value(name, shape)) for name, shape in graph.shapes.items() if name in computed)
     opsets = [helper.make_opsetid("", opset)]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vit_zoo.graph.builder import GraphBuilder
-from vit_zoo.graph.interpolation import antialiased, cubic, linear
+from vit_zoo.graph.interpolation import axis_weights
 from vit_zoo.graph.values import BATCH, COLUMNS, DOUBLE, FLOAT, PATCHES, ROWS, Value, plus
 from vit_zoo.model.positions import ROTATIONS, first_place, frequencies, rope_frequencies
 from vit_zoo.model.resize_recipes import Recipe
@@ -77,31 +77,7 @@ class DynamicGrid:
     def _weights(self, g: GraphBuilder, n: str, n0: int, same: str) -> str:
         """Return the interpolation matrix of one axis, n x n0. `same`: whether the grid is that of the stored table."""
         assert self.recipe is not None
-        recipe = self.recipe
-        places, count = _range(g, n), g.node("Cast", n, to=DOUBLE)
-        if recipe.align_corners:
-            gaps = g.node("Max", g.node("Sub", count, g.double(1.0)), g.double(1.0))
-            step = g.node("Div", g.double(float(n0 - 1)), gaps)
-            x = g.node("Mul", places, step)
-        else:
-            if recipe.offset:
-                count = g.node("Add", count, g.node("Where", same, g.double(0.0), g.double(recipe.offset)))
-            step = g.node("Div", g.double(float(n0)), count)
-            half = g.double(0.5)
-            x = g.node("Sub", g.node("Mul", g.node("Add", places, half), step), half)
-        pad = 0 if recipe.antialias else 2 if recipe.mode == "bicubic" else 1  # positions outside, which repeat the edge
-        sources = g.doubles(*map(float, range(-pad, n0 + pad)))
-        distances = g.node("Abs", g.node("Sub", g.node("Reshape", x, g.ints(-1, 1)), sources))
-
-        def kernel(x: str) -> str:
-            return cubic(g, x, -0.5 if recipe.antialias else -0.75) if recipe.mode == "bicubic" else linear(g, x)
-
-        if recipe.antialias:
-            return antialiased(g, distances, step, kernel, axis=1)
-        weights = kernel(distances)
-        clamped = np.eye(n0)[np.clip(np.arange(-pad, n0 + pad), 0, n0 - 1)]
-        matrix = g.node("Reshape", g.doubles(*clamped.ravel().tolist()), g.ints(*clamped.shape))
-        return g.node("MatMul", weights, matrix)
+        return axis_weights(g, _column(g, _range(g, n)), g.node("Cast", n, to=DOUBLE), n0, self.recipe, same)
 
     def _sincos(self, g: GraphBuilder) -> Value:
         with g.scope("pos_embed"):

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self, get_args
 
 from vit_zoo.errors import InputError
 from vit_zoo.model.ops import Activation
+from vit_zoo.model.outputs import MAP
 from vit_zoo.model.resize_recipes import RECIPES
 
 OPSETS = range(13, 26)
@@ -33,6 +34,7 @@ class GraphOptions:
     precision: Precision = "fp32"  # fp32: weights as they are stored
     include: Include | None = None  # preprocessing inside the graph
     dynamic: str | None = None  # images of any size: the recipe that interpolates learned positions, or `computed`
+    patches: bool = False  # with `dynamic`: the input is patches of images of any grids, padded to one length
     activation: Activation = "softmax"  # of the output `probabilities`
     float_layers: tuple[str, ...] = ()  # paths of the layers that an int8 graph leaves in float
     batch: int | None = None  # the only number of images that it takes; None: any
@@ -52,6 +54,8 @@ class GraphOptions:
         known = [name for name, recipe in RECIPES.items() if recipe.mode != "rows"]  # a graph interpolates
         if self.dynamic not in (None, COMPUTED, *known):
             raise InputError(f"unknown dynamic {self.dynamic!r}; choose from {', '.join(known)}, {COMPUTED}")
+        if self.patches and (self.dynamic is None or any(name.endswith(MAP) for name in self.outputs)):
+            raise InputError("patches need a dynamic size, and have no maps of patches among their outputs")
         if self.include not in (None, *INCLUDES):
             raise InputError(f"unknown include {self.include!r}; choose from {', '.join(INCLUDES)}")
         if self.activation not in get_args(Activation):
@@ -81,7 +85,7 @@ class GraphOptions:
     @classmethod
     def of(cls, export: Mapping[str, Any]) -> Self | None:
         """Return the options in a file's metadata; None if this version cannot read them."""
-        names = ("opset", "precision", "include", "dynamic", "activation", "batch", "operators")
+        names = ("opset", "precision", "include", "dynamic", "patches", "activation", "batch", "operators")
         known = {name: export[name] for name in names if name in export}
         try:
             outputs, float_layers = tuple(export.get("outputs", ())), tuple(export.get(FLOAT_LAYERS, ()))

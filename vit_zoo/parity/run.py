@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vit_zoo.errors import InputError, RefusedContent
+from vit_zoo.graph.patch_inputs import padded
 from vit_zoo.model.outputs import EMBEDDING
 from vit_zoo.parity.inputs import Frame, photo_crops, probe_images
 from vit_zoo.parity.preprocess_check import (
@@ -137,7 +138,7 @@ class Runs:
         frame = self.reference.frame
         (h, w), (p, q) = frame.size, frame.patch
         ours = checked.about.config is not None
-        fewer = (-(h // p // 2), -(w // q // 2))
+        fewer, frames = (-(h // p // 2), -(w // q // 2)), [frame]
         for rows, columns in ((1, 2), (3, 1), *([fewer] if ours else [])):
             at = frame.at((h + rows * p * ("height" in free), w + columns * q * ("width" in free)))
             names = self.plan.images[: checked.batch or 2]
@@ -150,8 +151,30 @@ class Runs:
                 self.evidence.faults.append(f"declares {' and '.join(axes)} free, but {error.message} ({hint})")
                 return
             self._compare(expected, [self._run(checked.get(), x, tuple(range(len(x))), names, True)])
+            frames.append(at)
+        if checked.about.takes_patches:
+            self._compare_padded(checked.get(), frames)
         if ours:
             self._check_undivided_sizes(checked.get(), frame)
+
+    def _compare_padded(self, artifact: Artifact, frames: Sequence[Frame]) -> None:
+        """Run images of different sizes in one padded batch, where padding and the other images must change no output."""
+        names = self.plan.images[:1]
+        images = [probe_images(frame, names)[0] for frame in frames]
+        at = f"a padded batch of {len(images)} sizes"
+        try:
+            with part(f"running {at}"):
+                outputs = artifact.run_patches(padded(images, self.reference.frame.patch))
+        except (InputError, RefusedContent) as error:
+            self.evidence.faults.append(f"fails at {at}: {error.message}")
+            return
+        for row, image in enumerate(images):
+            expected, size = self._expected(image[None]), (image.shape[1], image.shape[2])
+            own = {}  # without the rows of padding
+            for name, value in outputs.items():
+                shape = expected.single[self.names[name]].shape
+                own[name] = value[row : row + 1][tuple(slice(length) for length in shape)]
+            self._compare(expected, [BatchRun((0,), names, own, True, size, f"{at}, {size[0]}x{size[1]}")])
 
     def _check_undivided_sizes(self, artifact: Artifact, frame: Frame) -> None:
         """Check that the file refuses sizes that the patch size does not divide."""

@@ -11,6 +11,7 @@ from vit_zoo.formats.onnx_file import OnnxArtifact, check_companion
 from vit_zoo.formats.onnx_skeleton import declared
 from vit_zoo.formats.session import return_memory
 from vit_zoo.graph.options import GraphOptions
+from vit_zoo.graph.patch_inputs import image_axes
 from vit_zoo.progress import part
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Sessions:
         if self.about.graph:  # read the declared shapes before the weights are in memory
             check_companion(self.about)
             self.outputs, self.axes = declared(path)
+            if self.about.takes_patches:
+                self.axes = image_axes(self.about.known_config().spec)
         else:
             self.outputs = self.get().outputs
 
