@@ -54,8 +54,9 @@ def build(
     """Build the graph of a model.
 
     The input is `pixel_values` [batch, channels, height, width] float32, or `image` [batch, height, width, channels] uint8
-    if the options include preprocessing. `quantisation` holds the calibrated ranges that int8-static needs; without it int8
-    layers are rounded to nearest. Raises InputError for an unknown output, CheckFailed for an unused weight.
+    if the options include preprocessing; of patches, the inputs are those of `patch_inputs.py`. `quantisation` holds the
+    calibrated ranges that int8-static needs; without it int8 layers are rounded to nearest. Raises InputError for an unknown
+    output, CheckFailed for an unused weight.
     """
     from onnx import TensorProto
 

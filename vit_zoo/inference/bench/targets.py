@@ -248,7 +248,9 @@ class FileTarget(Target):
         return describe(self.named)
 
     def check(self) -> None:
-        """Raise RefusedContent for a file that is not run."""
+        """Raise RefusedContent for a file that is not run, InputError for one that takes no images."""
+        if self.about.takes_patches:
+            raise InputError("takes patches of images, which are not timed here", where=self.named)
         if not self.about.graph:
             form = self.about.format
             hint = f"name the model: its {form} file is made for the benchmark"
