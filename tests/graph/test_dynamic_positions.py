@@ -218,7 +218,7 @@ def test_a_missing_size_check_is_a_fault(folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dynamic": "h"}, "the only choice is 'hw'"),
+        ({"dynamic": "h"}, "choose from hw, patches"),
         ({"dynamic": "hw", "to": ["onnx", "torchscript"]}, "apply to ONNX only"),
         ({"dynamic": "hw", "precision": "int8-weights"}, "int8 files have a fixed image size"),
         ({"dynamic": "hw", "include": ["preprocess"]}, "included preprocessing has a fixed output size"),
