@@ -14,7 +14,7 @@ import vit_zoo
 from support.models import SMALL, noise
 from support.paths import CASES
 from vit_zoo.errors import CheckFailed, InputError, RefusedContent
-from vit_zoo.graph import dynamic_positions
+from vit_zoo.graph import dynamic_positions, interpolation
 from vit_zoo.model.resize_recipes import RECIPES
 
 KINDS = {
@@ -177,7 +177,7 @@ def test_a_size_that_is_no_multiple_of_the_patch_is_refused(folder):
     "plant",
     [
         ("recipe_named", lambda name: RECIPES["hf"]),
-        ("cubic", lambda op, x, a: dynamic_positions.linear(op, x)),
+        ("cubic", lambda op, x, a: interpolation.linear(op, x)),
         ("rope_frequencies", lambda spec: np.full(spec.dim_head // 4, 0.9)),
         ("first_place", lambda spec: 1),
         ("frequencies", lambda dim, *, last_included: np.ones(dim // 4)),
@@ -190,7 +190,8 @@ def test_planted_faults(folder, monkeypatch, plant):
     fields = KINDS[kinds[plant[0]]] if plant[0] in kinds else {}
     from vit_zoo.graph import build
 
-    monkeypatch.setattr(build if plant[0] == "recipe_named" else dynamic_positions, *plant)
+    modules = {"recipe_named": build, "cubic": interpolation}
+    monkeypatch.setattr(modules.get(plant[0], dynamic_positions), *plant)
     with pytest.raises(CheckFailed):
         vit_zoo.export(_model(**fields), "onnx", out="a.onnx", dynamic="hw")
     assert Path("a.onnx.rejected").exists()

@@ -78,7 +78,7 @@ def test_a_host_without_torch(torch_free, folder):
     found = json.loads(output(vitzoo, "predict", "renamed.bin", *samples, "--json", cwd=folder))
     assert [item["predictions"][0]["label"] for item in found] == list("0123456789")
     assert "renamed.bin passes its self-check" in output(vitzoo, "selfcheck", "renamed.bin", cwd=folder)
-    assert output(vitzoo, "list", cwd=folder).split() == vit_zoo.list_models()
+    assert output(vitzoo, "list", "*", cwd=folder).split() == vit_zoo.list_models()
     assert "203,594 parameters" in output(vitzoo, "show", "renamed.bin", cwd=folder)
     assert "86,567,656 parameters" in output(vitzoo, "show", "vit_b16", cwd=folder)
     assert "203,594 parameters" in output(vitzoo, "show", "vit_digits", cwd=folder)
