@@ -6,6 +6,7 @@ The oracle of a release is timm's own converter: it must read the same file, and
 from __future__ import annotations
 
 from functools import partial
+from importlib import import_module
 
 import pytest
 import timm.models.beit
@@ -13,8 +14,6 @@ import timm.models.eva
 import timm.models.vision_transformer
 import torch
 import transformers
-import transformers.models.tipsv2.configuration_tipsv2
-import transformers.models.tipsv2.modeling_tipsv2
 
 import vit_zoo
 from support import peers
@@ -135,7 +134,7 @@ def of_transformers(name):
     model, config, options = TRANSFORMERS[name]
     code, settings = transformers, transformers
     if model.startswith("Tipsv2"):
-        code, settings = transformers.models.tipsv2.modeling_tipsv2, transformers.models.tipsv2.configuration_tipsv2
+        code, settings = (import_module(f"transformers.models.tipsv2.{each}_tipsv2") for each in ("modeling", "configuration"))
     return noise(getattr(code, model)(getattr(settings, config)(**SIZES, **options)), scale=0.15)
 
 
