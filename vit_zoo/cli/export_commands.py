@@ -53,7 +53,8 @@ VERIFY: dict[str, Any] = {"on": True, "off": False}  # the other choices are eff
 @click.option(
     "--dynamic",
     type=click.Choice(["hw", "patches"]),
-    help="ONNX only: accept any height and width that the patch size divides; patches: of different images in one batch.",
+    help="ONNX only. hw: accept images of any height and width that the patch size divides. patches: accept the patches of "
+    "images of different sizes in one batch.",
 )
 @click.option(
     "--include",

@@ -23,16 +23,15 @@ def table_of(names: Sequence[str], *, long: bool, pretrained: bool) -> str:
 
 def overview() -> str:
     """Return all models by family, with what each family is good for and the licences of its weights."""
+    grouped: dict[str, list[str]] = {name: [] for name in families()}
+    for model, variant in variants().items():
+        grouped.setdefault(variant.family if variant.family in families() else "", []).append(model)
     parts = []
-    for name, family in families().items():
-        names = [model for model, variant in variants().items() if variant.family == name]
-        licences = ", ".join(licences_of(name)) or "no published weights"
-        parts.append(f"{family.about.get('title', name)} ({licences})")
-        parts += [family.about["use"]] if "use" in family.about else []
-        parts += [textwrap.fill("  ".join(names), WIDTH, initial_indent="  ", subsequent_indent="  "), ""]
-    alone = [model for model, variant in variants().items() if variant.family not in families()]
-    if alone:
-        parts += ["without a family", textwrap.fill("  ".join(alone), WIDTH, initial_indent="  ", subsequent_indent="  "), ""]
+    for name, models in grouped.items():
+        about = families()[name].about if name else {"title": "Models without a family"}
+        licences = f" ({', '.join(licences_of(name)) or 'no published weights'})" if name else ""
+        parts += [f"{about.get('title', name)}{licences}", *([about["use"]] if "use" in about else [])]
+        parts += [textwrap.fill("  ".join(models), WIDTH, initial_indent="  ", subsequent_indent="  "), ""]
     return "\n".join(parts[:-1])
 
 

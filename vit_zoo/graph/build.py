@@ -109,10 +109,9 @@ def operations(
         tensors = looked_up(tensors, spec)
     if options.dynamic is None:
         return kind(ops)(tensors, options.opset, positions.tables(spec), image=image, **more)
-    recipe = None if options.dynamic == COMPUTED else recipe_named(options.dynamic)
     if options.patches:
-        return kind(patch_ops(ops, spec, recipe))(tensors, options.opset, image=image, **more)
-    grid = DynamicGrid(spec, recipe)
+        return kind(patch_ops(ops, spec, recipe_named(options.dynamic)))(tensors, options.opset, image=image, **more)
+    grid = DynamicGrid(spec, None if options.dynamic == COMPUTED else recipe_named(options.dynamic))
     return kind(ops)(tensors, options.opset, image=image, grid=grid, **more)
 
 

@@ -54,8 +54,11 @@ class GraphOptions:
         known = [name for name, recipe in RECIPES.items() if recipe.mode != "rows"]  # a graph interpolates
         if self.dynamic not in (None, COMPUTED, *known):
             raise InputError(f"unknown dynamic {self.dynamic!r}; choose from {', '.join(known)}, {COMPUTED}")
-        if self.patches and (self.dynamic is None or any(name.endswith(MAP) for name in self.outputs)):
-            raise InputError("patches need a dynamic size, and have no maps of patches among their outputs")
+        if self.patches and self.dynamic is None:
+            raise InputError("patches of images of any grids need a dynamic size")
+        maps = [name for name in self.outputs if name.endswith(MAP)]
+        if self.patches and maps:
+            raise InputError(f"the output '{maps[0]}' needs images of one size at a time; a file for patches has no maps")
         if self.include not in (None, *INCLUDES):
             raise InputError(f"unknown include {self.include!r}; choose from {', '.join(INCLUDES)}")
         if self.activation not in get_args(Activation):

@@ -23,7 +23,7 @@ class PatchOps(OnnxOps):
     """The operations for flat patches, b t (p q c)."""
 
     spec: ViTSpec
-    recipe: Recipe | None  # of learned positions
+    recipe: Recipe  # of the positions, which are learned
     masks: dict[Dim, str]  # by the number of tokens
     biases: dict[Dim, str]
 
@@ -84,7 +84,6 @@ class PatchOps(OnnxOps):
 
     def _positions(self, table: str) -> Value:
         """Interpolate the stored positions, 1 (prefix + rows x columns) d, for the grid of each image: b (prefix + t) d."""
-        assert self.recipe is not None
         d, (h0, w0) = self.spec.dim, self.spec.grid
         prefix = self.spec.shapes()["pos_embed"][1] - h0 * w0
         with self.scope("pos_embed"):
@@ -108,13 +107,12 @@ class PatchOps(OnnxOps):
 
     def _weights(self, place: str, length: str, n0: int, same: str) -> str:
         """Return the weights of the stored rows or columns for each patch, b t n0, from its own one and their number."""
-        assert self.recipe is not None
         place, length = (self.node("Unsqueeze", self.node("Cast", x, to=DOUBLE), self.ints(2)) for x in (place, length))
         same = self.node("Unsqueeze", same, self.ints(2))
         return self.node("Cast", axis_weights(self, place, length, n0, self.recipe, same), to=FLOAT)
 
 
-def patch_ops(ops: type[OnnxOps], spec: ViTSpec, recipe: Recipe | None) -> type[OnnxOps]:
+def patch_ops(ops: type[OnnxOps], spec: ViTSpec, recipe: Recipe) -> type[OnnxOps]:
     """Return operations for patches: those of a precision, for images of any grids."""
     more: dict[str, Any] = {"spec": spec, "recipe": recipe, "masks": {}, "biases": {}}
     return type(f"Patch{ops.__name__}", (PatchOps, ops), more)

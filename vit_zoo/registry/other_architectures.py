@@ -36,7 +36,9 @@ OTHERS = (
         r"\.attn_(block|grid)\.|stages\.\d+\.blocks\.\d+\.conv[123]_(1x1|kxk)\.",
     ),
     OtherArchitecture(
-        r"vit_s?relpos", "its attention adds relative position biases", r"(^|\.)(shared_rel_pos|blocks\.\d+\.attn\.rel_pos)\.\w"
+        r"vit_s?relpos",
+        "its relative position biases are not those of BEiT",
+        r"(^|\.)(shared_rel_pos|blocks\.\d+\.attn\.rel_pos)\.\w",
     ),
     OtherArchitecture(r"vit_\w+_rpn", "its norms come after attention and MLP, which its tensors do not show"),
     OtherArchitecture(r"naflexvit_\w+_parfac", "its positions are the sum of those of a row and of a column"),

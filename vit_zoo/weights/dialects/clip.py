@@ -77,6 +77,15 @@ def write_facts(spec: ViTSpec) -> dict[str, Any]:
     return act if spec.pre_norm else {**act, "pool": spec.pool}
 
 
+# what every tower of these names has
+NEEDS = (
+    Need("pos_embed", "pos"),
+    Need("norm_pre.weight", "pre_norm"),
+    Need("blocks.0.attn.qkv.bias", "qkv_bias"),
+    Need("blocks.0.attn.proj.bias", "proj_bias"),
+    Need("blocks.0.mlp.fc1.bias", "mlp_bias"),
+)
+
 OPEN_CLIP = Dialect(
     name="open_clip",
     signature=("class_embedding", "conv1.weight", "transformer.resblocks.0.ln_1.weight"),
@@ -98,13 +107,7 @@ OPEN_CLIP = Dialect(
         rule("head.weight", "proj", pattern="d k -> k d"),
     ),
     conventions={"norm_eps": 1e-5, "pool": "cls"},
-    needs=(
-        Need("pos_embed", "pos"),
-        Need("norm_pre.weight", "pre_norm"),
-        Need("blocks.0.attn.qkv.bias", "qkv_bias"),
-        Need("blocks.0.attn.proj.bias", "proj_bias"),
-        Need("blocks.0.mlp.fc1.bias", "mlp_bias"),
-    ),
+    needs=NEEDS,
     prefixes=("visual.", ""),
     unwanted_outside=CLIP_TEXT,
     facts_from_module=facts_from_module,

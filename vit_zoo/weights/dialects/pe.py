@@ -6,8 +6,8 @@ pooling 8; rotary positions by the numbers of rows and columns.
 
 from __future__ import annotations
 
-from vit_zoo.weights.dialect import Dialect, Need, Shapes, layer, replaced, rule
-from vit_zoo.weights.dialects.clip import CLIP_TEXT, OPEN_CLIP
+from vit_zoo.weights.dialect import Dialect, Shapes, layer, replaced, rule
+from vit_zoo.weights.dialects.clip import CLIP_TEXT, NEEDS, OPEN_CLIP
 
 POOL = "attn_pool"
 
@@ -38,13 +38,7 @@ PE = Dialect(
     ),
     matches_shapes=lambda shapes: f"{POOL}.probe" in shapes or has_no_final_norm(shapes),
     prefixes=("visual.", ""),
-    needs=(
-        Need("pos_embed", "pos"),
-        Need("norm_pre.weight", "pre_norm"),
-        Need("blocks.0.attn.qkv.bias", "qkv_bias"),
-        Need("blocks.0.attn.proj.bias", "proj_bias"),
-        Need("blocks.0.mlp.fc1.bias", "mlp_bias"),
-    ),
+    needs=NEEDS,
     position_covers=("all",),
     unwanted=(r"rope\..*",),
     unwanted_outside=CLIP_TEXT,
