@@ -65,6 +65,17 @@ def test_each_image_of_a_padded_batch_is_computed_as_if_alone(folder, kind, opse
     assert full.skipped == ()
 
 
+def test_outputs_of_each_token(folder, monkeypatch):
+    """The check leaves out what stands in the rows of padding, and finds attention that is paid to padding."""
+    model = noise(vit_zoo.create("vit_b16", **SMALL), scale=0.15)
+    outputs = ["attn.*", "block.0", "last_hidden_state"]
+    (done,) = vit_zoo.export(model, out="a.onnx", dynamic="patches", outputs=outputs)
+    assert {c.output for c in done.report.comparisons} == {"attn.0", "attn.1", "attn.2", "block.0", "last_hidden_state"}
+    monkeypatch.setattr(patch_ops.PatchOps, "attention_weights", patch_ops.OnnxOps.attention_weights)
+    with pytest.raises(CheckFailed, match=r"attn\.0 at a padded batch of 4 sizes"):
+        vit_zoo.export(model, out="a.onnx", dynamic="patches", outputs=outputs)
+
+
 @pytest.mark.parametrize("recipe", [name for name, recipe in RECIPES.items() if recipe.mode != "rows"])
 def test_every_recipe(folder, recipe):
     model = noise(vit_zoo.create("vit_b16", **SMALL), scale=0.15)
@@ -188,7 +199,7 @@ def test_what_does_not_apply(folder):
         ({"outputs": ["block.0.map"]}, "has no maps"),
         ({"include": ["preprocess"]}, "fixed output size"),
         ({"batch": 2}, "static"),
-        ({"triton": "repository", "out": None}, "describes one input"),
+        ({"triton": "repository", "out": None}, "for files with one input"),
     ):
         with pytest.raises(InputError, match=cause):
             vit_zoo.export(model, **{"out": "a.onnx", "dynamic": "patches", **options})
@@ -276,5 +287,6 @@ def test_the_command_and_what_reads_such_files(folder, cli):
     assert cli("predict", "a.onnx", PHOTOS).code == 0
     assert cli("embed", "a.onnx", PHOTOS, "-o", "b.npy").code == 0
     assert cli("bench", "a.onnx").code == 2
+    assert "a.onnx: has no self-check (it takes patches" in cli("selfcheck", "a.onnx").err
     patches = rearrange(x, "b c (h p) (w q) -> b (h w) (p q c)", p=8, q=16)
     np.testing.assert_array_equal(padded(list(x), (8, 16))[VALUES], patches)

@@ -123,7 +123,7 @@ class ExportOptions:
             batch = Option("batch", str(self.batch))
             raise InputError(f"{TRITON} and {batch} contradict each other: the server chooses the batch", options=[TRITON, batch])
         if self.dynamic == "patches":
-            cause = f"{TRITON} and {PATCHES} contradict each other: the server's file describes one input"
+            cause = f"{TRITON} and {PATCHES} contradict each other: config.pbtxt is written for files with one input"
             raise InputError(cause, options=[TRITON, PATCHES])
         if self.placement == "shared":
             cause = f"{TRITON} and {SHARED} contradict each other: a repository contains its weights"

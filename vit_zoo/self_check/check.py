@@ -145,6 +145,7 @@ def document_in(about: Description) -> SelfCheckDocument:
     if about.selfcheck is None:
         off = about.export.get("verify") == "off"
         hint = "it was exported with --verify off" if off else "`vitzoo export` writes files with one"
+        hint = "it takes patches; a self-check is for files that take images" if about.takes_patches else hint
         raise RefusedContent("has no self-check", where=about.path, hint=hint)
     return parse(about.selfcheck, where=about.path)
 
